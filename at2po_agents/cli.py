@@ -1,0 +1,251 @@
+"""The `at2po` command: train, evaluate, look at rollouts, run the demo, make the mini model.
+
+This is the one module that may import every package; nothing imports it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import gymnasium
+import torch
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.tree import Tree as RichTree
+
+import at2po_envs
+from at2po_agents.config import TrainConfig, load_config, parse_config
+from at2po_agents.errors import AgentError
+from at2po_agents.settings import Options
+from retrieval import RetrievalError
+
+_out = Console()
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig:
+    """Evaluate a model or a scripted agent on an environment, greedily by default."""
+
+    env: str = "at2po/MiniWiki-v0"
+    """Gymnasium id of the environment."""
+    env_options: Options = field(default_factory=lambda: {"split": "test"})
+    """Keyword arguments of the environment."""
+    model: str = "mini"
+    """A folder, a name on the model hub, `mini`, `smollm2-135m`, or `scripted` (MiniWiki only)."""
+    limit: int = 300
+    """Questions to answer, the first ones of the set."""
+    batch: int = 64
+    """Episodes that run at a time."""
+    max_prompt_tokens: int = 2000
+    """Most tokens of a prompt."""
+    max_response_tokens: int = 2048
+    """Most tokens after the prompt, tool results included."""
+    temperature: float = 0.0
+    """Sampling temperature; 0 is greedy."""
+    error_rate: float = 0.0
+    """Chance that a turn of the scripted agent goes wrong."""
+    seed: int = 0
+    """Seed of the sampling."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Number format of weights and activations."""
+    out: Path = Path("runs/eval")
+    """Folder for `episodes.jsonl` and `summary.json`; must not hold an evaluation already."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutConfig:
+    """Grow the rollout tree of one question and show it."""
+
+    train: TrainConfig = field(default_factory=lambda: load_config(TrainConfig, "demo"))
+    """Model, environment, algorithm and limits, as for training."""
+    index: int = 0
+    """Number of the question in the set."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command; errors in what the user gave end the process with code 2 and one message.
+
+    Args:
+        arguments: Words after `at2po`; None takes the process's own.
+
+    Raises:
+        SystemExit: With code 2 on wrong input, 1 where a run diverged.
+    """
+    handler = RichHandler(console=Console(stderr=True), show_path=False)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
+    for noisy in ("bm25s", "httpx", "huggingface_hub"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    name = words[0] if words else "--help"
+    if name in ("-h", "--help"):
+        _out.print(_usage(), markup=False)
+        return
+    if name not in COMMANDS:
+        close = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else _usage()
+        _fail(f"unknown command {name!r}; {hint}")
+    try:
+        COMMANDS[name](words[1:])
+    except (AgentError, at2po_envs.At2poEnvError, RetrievalError, ValueError, OSError) as error:
+        if logging.getLogger().isEnabledFor(logging.DEBUG):
+            raise
+        _fail(f"{type(error).__name__}: {error}")
+
+
+def train(arguments: Sequence[str]) -> None:
+    """Train a search agent."""
+    _train(parse_config(TrainConfig, arguments, prog="at2po train"))
+
+
+def demo(arguments: Sequence[str]) -> None:
+    """Train the embedded model on the embedded world and write a report."""
+    chosen = ["--config", "demo", *arguments] if "--config" not in arguments else list(arguments)
+    config = parse_config(TrainConfig, chosen, prog="at2po demo")
+    if not config.resume:
+        _move_aside(Path(config.out))
+    _train(config)
+
+
+def evaluate(arguments: Sequence[str]) -> None:
+    """Evaluate an agent and write its episodes and their summary."""
+    from benchmarks.evaluate import evaluate as run
+
+    config = parse_config(EvalConfig, arguments, prog="at2po eval")
+    if (config.out / "episodes.jsonl").exists():
+        raise FileExistsError(
+            f"{config.out}: expected a folder without an evaluation, found episodes.jsonl; choose "
+            "another folder with --out"
+        )
+    env: Any = gymnasium.make(config.env, **config.env_options).unwrapped
+    report = run(
+        _agent(config, env),
+        env,
+        env_options=dict(config.env_options),
+        limit=config.limit,
+        batch=config.batch,
+        out=config.out,
+    )
+    _out.print_json(json.dumps(report.summary()))
+    _out.print(f"episodes and summary: {config.out}")
+
+
+def rollout(arguments: Sequence[str]) -> None:
+    """Grow one tree and print it."""
+    from at2po_agents.engines import TransformersEngine
+    from at2po_agents.models import load_model
+    from at2po_agents.rollout import Collector
+
+    config = parse_config(RolloutConfig, arguments, prog="at2po rollout")
+    settings = config.train
+    env: Any = gymnasium.make(settings.env, **settings.env_options).unwrapped
+    model, tokenizer = load_model(settings.model, getattr(torch, settings.dtype))
+    collector = Collector(
+        env,
+        TransformersEngine(model, tokenizer, max_batch=settings.max_batch),
+        tokenizer,
+        max_prompt_tokens=settings.max_prompt_tokens,
+        max_response_tokens=settings.max_response_tokens,
+        context=model.config.max_position_embeddings,
+    )
+    if not 0 <= config.index < len(env.questions):
+        raise IndexError(f"index: expected 0 to {len(env.questions) - 1}, found {config.index}")
+    question = env.questions[config.index]
+    algorithm = settings.algorithm
+    (tree,) = collector.collect([question], algorithm.expansion(), seed=settings.seed)
+    algorithm.assign_credit(tree)
+    _out.print(_drawing(tree, question))
+
+
+def warmstart(arguments: Sequence[str]) -> None:
+    """Make the mini model from nothing: tokenizer, demonstrations, supervised training."""
+    from at2po_agents.warmstart import WarmStart, warm_start
+
+    config = parse_config(WarmStart, arguments, prog="at2po warmstart")
+    summary = warm_start(config)
+    _out.print_json(json.dumps(summary))
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
+    "train": train,
+    "eval": evaluate,
+    "rollout": rollout,
+    "demo": demo,
+    "warmstart": warmstart,
+}
+"""Sub-commands of `at2po`."""
+
+
+def _train(config: TrainConfig) -> None:
+    from at2po_agents.trainer import Trainer
+    from benchmarks.report import write_report
+
+    summary = Trainer(config).run()
+    _out.print_json(json.dumps(summary))
+    _out.print(f"report: {write_report(Path(config.out))}")
+
+
+def _agent(config: EvalConfig, env: Any) -> Any:
+    if config.model == "scripted":
+        if not hasattr(env, "expert"):
+            raise AgentError(
+                f"expected an environment with a scripted agent, found {config.env}; only "
+                "at2po/MiniWiki-v0 has one"
+            )
+        return env.expert(error_rate=config.error_rate, seed=config.seed)
+    from at2po_agents.agents import PolicyAgent
+    from at2po_agents.engines import TransformersEngine
+    from at2po_agents.models import load_model
+
+    model, tokenizer = load_model(config.model, getattr(torch, config.dtype))
+    return PolicyAgent(
+        TransformersEngine(model, tokenizer, max_batch=config.batch),
+        tokenizer,
+        stop=env.core.dialect.stop,
+        max_prompt_tokens=config.max_prompt_tokens,
+        max_response_tokens=config.max_response_tokens,
+        context=model.config.max_position_embeddings,
+        temperature=config.temperature,
+        seed=config.seed,
+    )
+
+
+def _drawing(tree: Any, question: Any) -> RichTree:
+    """A tree of turns for the terminal: surprisal, value and advantage, then what was written."""
+    label = f"{question.question} → {' | '.join(question.golden_answers)}"
+    drawing = RichTree(label, highlight=False)
+    branches = {tree.root: drawing}
+    for node in tree.nodes()[1:]:
+        figures = f"H {node.surprisal:.2f}  V {node.value:+.2f}  A {node.advantage:+.2f}"
+        if node.reward is not None:
+            figures += f"  reward {node.reward:+.0f}"
+        text = f"[{figures}] {node.action.strip()}"
+        branches[node] = branches[node.parent].add(text.replace("[", r"\["))
+    return drawing
+
+
+def _move_aside(folder: Path) -> None:
+    """Keep an earlier run under another name, so that nothing is lost or mixed."""
+    if not (folder / "metrics.jsonl").exists():
+        return
+    number = 1
+    while (old := folder.with_name(f"{folder.name}.{number}")).exists():
+        number += 1
+    folder.rename(old)
+    _out.print(f"the earlier run is now in {old}")
+
+
+def _usage() -> str:
+    lines = [f"  {name:10} {(command.__doc__ or '').strip()}" for name, command in COMMANDS.items()]
+    return "\n".join(["usage: at2po COMMAND [--help]", *lines])
+
+
+def _fail(message: str) -> None:
+    Console(stderr=True).print(f"at2po: {message}", markup=False, soft_wrap=True)
+    raise SystemExit(2)

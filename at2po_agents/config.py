@@ -1,0 +1,204 @@
+"""Settings of a run: frozen dataclasses, read from TOML, overridden on the command line.
+
+Every command has one dataclass. `load_config` reads it from a TOML file or a preset, `parse_config`
+adds the command line, `dump_config` writes it back, `fingerprint` tells runs apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import math
+import tomllib
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import tyro
+
+from at2po_agents.algorithms.atpo import ATPO
+from at2po_agents.errors import ConfigError
+from at2po_agents.settings import Options, from_table, nearest, to_table, to_toml
+
+PRESETS = Path(__file__).parent / "configs"
+
+C = TypeVar("C")
+
+
+_RANGES: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
+    ("steps seed eval_every threads weight_decay", "of at least 0", lambda v: v >= 0),
+    ("learning_rate grad_clip temperature", "above 0", lambda v: v > 0),
+    (
+        "questions_per_step mini_batches max_response_tokens max_prompt_tokens eval_questions "
+        "save_every keep_checkpoints token_budget max_batch",
+        "of at least 1",
+        lambda v: v >= 1,
+    ),
+)
+"""Fields of `TrainConfig`, what is expected of them, and the test of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Train a search agent; the defaults are the paper's run, on the embedded model and world.
+
+    Source: AT²PO (arXiv:2601.04767) and its released scripts, for steps, questions, mini-batches,
+    optimizer, lengths and temperature.
+    """
+
+    env: str = "at2po/MiniWiki-v0"
+    """Gymnasium id of the environment."""
+    env_options: Options = field(default_factory=dict)
+    """Keyword arguments of the training environment."""
+    eval_env_options: Options = field(default_factory=dict)
+    """Keyword arguments of the environment that evaluates."""
+    model: str = "mini"
+    """Starting policy: a folder, a name on the model hub, or `mini` for the embedded one."""
+    algorithm: ATPO = field(default_factory=ATPO)
+    """How trees grow, how turns are credited, what is minimised."""
+    steps: int = 240
+    """Training steps; each rolls out one batch of questions and learns from it."""
+    questions_per_step: int = 64
+    """Questions, and so trees, per step."""
+    mini_batches: int = 8
+    """Optimizer updates per step; the step's trees are shared out among them."""
+    learning_rate: float = 1e-6
+    """Learning rate of AdamW, constant."""
+    weight_decay: float = 0.01
+    """Weight decay of AdamW."""
+    grad_clip: float = 1.0
+    """Upper limit on the gradient's norm."""
+    max_response_tokens: int = 6192
+    """Most tokens after the prompt, tool results included."""
+    max_prompt_tokens: int = 2000
+    """Most tokens of a prompt."""
+    temperature: float = 1.0
+    """Sampling temperature of training rollouts; evaluation is greedy."""
+    seed: int = 0
+    """Seed from which every draw of the run is derived."""
+    eval_every: int = 20
+    """Steps between evaluations; 0 evaluates only before the first and after the last."""
+    eval_questions: int = 300
+    """Questions per evaluation."""
+    save_every: int = 50
+    """Steps between checkpoints; the last step is always saved."""
+    keep_checkpoints: int = 2
+    """Newest checkpoints to keep."""
+    out: Path = Path("runs/train")
+    """Folder of the run."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Number format of weights and activations."""
+    threads: int = 0
+    """CPU threads of torch; 0 leaves the choice to torch."""
+    token_budget: int = 16384
+    """Most unique tokens in one forward pass of the learner; a larger tree gets a pass alone."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, more time."""
+    max_batch: int = 256
+    """Most sequences the engine generates at a time."""
+
+    def __post_init__(self) -> None:
+        """Check ranges now rather than after the first rollout."""
+        for names, wanted, holds in _RANGES:
+            for name in names.split():
+                value = getattr(self, name)
+                if not (math.isfinite(value) and holds(value)):
+                    raise ConfigError(f"{name}: expected a number {wanted}, found {value}")
+        if self.mini_batches > self.questions_per_step:
+            raise ConfigError(
+                f"mini_batches: expected at most questions_per_step = {self.questions_per_step}, "
+                f"found {self.mini_batches}; every update needs a tree"
+            )
+
+
+RESUMABLE = frozenset(
+    "steps eval_every save_every keep_checkpoints out threads token_budget max_batch".split()
+)
+"""Fields of `TrainConfig` that may differ between a run and its continuation."""
+
+
+def load_config(cls: type[C], source: str | Path | None = None) -> C:
+    """Return the settings in a TOML file.
+
+    Args:
+        cls: A frozen dataclass all of whose fields have defaults.
+        source: A path, the name of a preset in `configs/`, or None for the defaults.
+
+    Raises:
+        ConfigError: No such file or preset, malformed TOML, an unknown key, a value of the wrong
+            type or outside its range.
+    """
+    if source is None:
+        return cls()
+    path = _find(source)
+    try:
+        return from_table(cls, tomllib.loads(path.read_text(encoding="utf-8")))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: expected TOML, found: {error}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def parse_config(cls: type[C], arguments: Sequence[str] | None, *, prog: str) -> C:
+    """Return the settings of `--config NAME_OR_PATH`, overridden by the other arguments.
+
+    A wrong argument or file ends the process: exit code 2, and a message with the nearest name.
+
+    Args:
+        cls: As for `load_config`.
+        arguments: The command line after the command's name; None takes the process's own.
+        prog: The command's name, for messages.
+
+    Raises:
+        SystemExit: After `--help`, or as said above.
+    """
+    picker = argparse.ArgumentParser(prog=prog, add_help=False, allow_abbrev=False)
+    picker.add_argument("--config", metavar="NAME_OR_PATH")
+    picked, rest = picker.parse_known_args(arguments)
+    try:
+        default = load_config(cls, picked.config)
+    except ConfigError as error:
+        picker.error(str(error))
+    return tyro.cli(
+        cls,
+        prog=prog,
+        description=f"{(cls.__doc__ or prog).splitlines()[0]}\n\n--config NAME_OR_PATH reads the "
+        f"settings of a preset ({', '.join(_presets())}) or a TOML file; options override them.",
+        args=rest,
+        default=default,
+    )
+
+
+def dump_config(config: object) -> str:
+    """Return the settings as TOML; `load_config` reads them back equal."""
+    return to_toml(to_table(config))
+
+
+def fingerprint(config: object, ignore: Collection[str] = ()) -> str:
+    """Return the SHA-256 (hex) of the settings, independent of the order of keys.
+
+    Args:
+        config: A dataclass instance.
+        ignore: Names of top-level fields that do not count.
+    """
+    plain = to_table(from_table(type(config), to_table(config)))
+    counted = {name: value for name, value in plain.items() if name not in ignore}
+    return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()
+
+
+def _presets() -> list[str]:
+    return sorted(path.stem for path in PRESETS.glob("*.toml"))
+
+
+def _find(source: str | Path) -> Path:
+    """Return the TOML file that a preset's name or a path stands for."""
+    preset = PRESETS / f"{source}.toml"
+    path = preset if str(source) in _presets() else Path(source)
+    if not path.is_file():
+        raise ConfigError(
+            f"{source}: expected a TOML file or a preset ({', '.join(_presets())}), found neither"
+            + nearest(str(source), _presets())
+        )
+    return path

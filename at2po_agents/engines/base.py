@@ -1,0 +1,125 @@
+"""What every generation engine does: token ids in, sampled token ids and their logprobs out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from torch import Tensor
+
+from at2po_agents.errors import RequestError
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One turn to be sampled.
+
+    Args:
+        key: names the request in its completion; unique among the unfinished requests.
+        ids: the whole context as token ids, at least one.
+        seed: integer in [0, 2**64); the sampled turn is a function of the context and this seed.
+        max_new_tokens: at least 1.
+        temperature: divides the logits; 0 means greedy.
+        stop: texts, none empty, that end the turn as soon as one of them is complete.
+    """
+
+    key: Hashable
+    ids: Sequence[int]
+    seed: int
+    max_new_tokens: int
+    temperature: float = 1.0
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One finished turn.
+
+    Args:
+        key: the key of its request.
+        ids: the sampled tokens, exactly as sampled: whole tokens up to the one that completed a
+            stop string (which may carry further characters), or up to and with the end token.
+        logprobs: natural log-probability of each sampled token at the request's temperature
+            (at temperature 1 for greedy requests).
+        text: the decoded `ids` without special tokens.
+        finish: why the turn ended: a stop string, an end-of-sequence token, or the token limit.
+    """
+
+    key: Hashable
+    ids: list[int]
+    logprobs: list[float]
+    text: str
+    finish: Literal["stop", "eos", "length"]
+
+
+@dataclass(slots=True)
+class EngineStats:
+    """Token counters since the engine was made.
+
+    Args:
+        sampled: tokens sampled.
+        prefilled: context tokens whose keys and values were computed.
+        reused: context tokens whose keys and values were taken from earlier work.
+    """
+
+    sampled: int = 0
+    prefilled: int = 0
+    reused: int = 0
+
+
+class Engine(Protocol):
+    """Continuous batching: submit at any time, then step until every completion has come back."""
+
+    stats: EngineStats
+
+    def submit(self, requests: Sequence[Request]) -> None:
+        """Queue requests; they start at the next steps as room allows."""
+
+    def step(self) -> list[Completion]:
+        """Advance every running request by one token and return those that finished."""
+
+    def load_weights(self, state: Mapping[str, Tensor]) -> None:
+        """Take new model weights; only legal while nothing runs or waits."""
+
+    def close(self) -> None:
+        """Drop all requests and free the memory held for generation."""
+
+
+def check_request(request: Request, *, max_length: int, vocabulary: int) -> None:
+    """Refuse a request that cannot be served exactly as asked; nothing is ever cut silently.
+
+    Args:
+        request: the request to check.
+        max_length: most positions the model has.
+        vocabulary: ids run from 0 to this number, exclusive.
+
+    Raises:
+        RequestError: says what was expected, what was found and what to do.
+    """
+    size, new = len(request.ids), request.max_new_tokens
+    problem = ""
+    if size == 0 or new < 1:
+        problem = (
+            f"at least one context token and max_new_tokens >= 1, found {size} and {new}; "
+            "prepend a start token or raise the limit"
+        )
+    elif size + new > max_length:
+        problem = (
+            f"at most {max_length} positions, found {size} context + {new} new tokens; "
+            "shorten the context or lower max_new_tokens"
+        )
+    elif min(request.ids) < 0 or max(request.ids) >= vocabulary:
+        problem = (
+            f"ids in [0, {vocabulary}), found {min(request.ids)}..{max(request.ids)}; "
+            "encode with the tokenizer of this model"
+        )
+    elif not (math.isfinite(request.temperature) and request.temperature >= 0):
+        problem = f"a finite temperature >= 0, found {request.temperature}; use 0 for greedy"
+    elif not 0 <= request.seed < 2**64:
+        problem = f"a seed in [0, 2**64), found {request.seed}; take it modulo 2**64"
+    elif "" in request.stop:
+        problem = "non-empty stop strings, found an empty one; leave it out"
+    if problem:
+        raise RequestError(f"request {request.key!r}: expected {problem}")

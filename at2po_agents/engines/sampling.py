@@ -1,0 +1,78 @@
+"""Sampling that depends on (seed, step) alone, never on which other rows share the batch."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from at2po_agents.errors import NonFiniteLogitsError
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Scramble 64-bit integers one to one.
+
+    Source: finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014, variant 13 of Stafford).
+    """
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def uniforms(seeds: NDArray[np.uint64], counters: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the `counters`-th uniform number of each seed's stream.
+
+    Args:
+        seeds: [rows] stream seeds. They are mixed first, so that close seeds do not give shifted
+            copies of one stream.
+        counters: [rows] position in the stream, from 0.
+
+    Returns:
+        [rows] multiples of 2**-53 in [0, 1).
+    """
+    bits = _mix(_mix(seeds + _GOLDEN) + (counters.astype(np.uint64) + np.uint64(1)) * _GOLDEN)
+    return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def sample(
+    logits: Tensor, temperatures: NDArray[np.float64], u: NDArray[np.float64]
+) -> tuple[Tensor, Tensor]:
+    """Draw one id per row by inverting the cumulative distribution at `u`.
+
+    Args:
+        logits: [rows, vocabulary], any float dtype; computed in float32, or float64 if given so.
+        temperatures: [rows], 0 (greedy) or positive.
+        u: [rows] numbers in [0, 1).
+
+    Returns:
+        Sampled ids [rows] int64, and their logprobs [rows] under softmax(logits / temperature),
+        with temperature 1 where greedy. An id of probability zero is never drawn.
+
+    Raises:
+        NonFiniteLogitsError: a row holds NaN or +inf, or nothing but -inf.
+    """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    scale = torch.from_numpy(np.where(temperatures > 0, temperatures, 1.0)).to(logits)
+    z = (logits - logits.amax(-1, keepdim=True)).div_(scale[:, None])
+    cdf = z.exp().cumsum(-1, dtype=torch.float64)
+    total = cdf[:, -1:]
+    if not bool(total.isfinite().all()):
+        bad = (~total[:, 0].isfinite()).nonzero()[:, 0].tolist()
+        raise NonFiniteLogitsError(
+            f"expected finite logits, found NaN or infinity in rows {bad} of the batch; "
+            "check the weights last loaded (a diverged update is the usual cause)"
+        )
+    # u * total may round up to total; one step below it keeps the answer inside the support,
+    # because the first entry above the target is one at which the sum strictly grows.
+    below = total.nextafter(torch.zeros_like(total))
+    target = torch.minimum(torch.from_numpy(u).to(total)[:, None] * total, below)
+    ids = torch.searchsorted(cdf, target, right=True)
+    greedy = temperatures == 0
+    if greedy.any():
+        choose = torch.from_numpy(greedy).to(logits.device)[:, None]
+        ids = torch.where(choose, z.argmax(-1, keepdim=True), ids)
+    logprobs = z.gather(-1, ids).double() - total.log()
+    return ids[:, 0], logprobs[:, 0]

@@ -1,0 +1,51 @@
+"""Errors that at2po_agents raises on wrong input; each states what was expected, found, and the fix."""
+
+from __future__ import annotations
+
+
+class AgentError(Exception):
+    """Base class of all errors of this package."""
+
+
+class ConfigError(AgentError, ValueError):
+    """A setting is outside its allowed range."""
+
+
+class TreeError(AgentError, ValueError):
+    """A rollout tree is not in the state that an operation needs."""
+
+
+class UnsupportedModelError(AgentError, ValueError):
+    """A model has a feature that packed training or the engine would silently get wrong."""
+
+
+class ModelNotFoundError(AgentError, FileNotFoundError):
+    """No model answers to the given name in any of the places that were looked at."""
+
+
+class WeightsError(AgentError, ValueError):
+    """A set of weights does not fit the model that should take it."""
+
+
+class RequestError(AgentError, ValueError):
+    """A generation request cannot be served exactly as it was asked."""
+
+
+class EngineBusyError(AgentError, RuntimeError):
+    """The operation needs an engine without running or waiting requests."""
+
+
+class NonFiniteLogitsError(AgentError, FloatingPointError):
+    """The model produced logits that define no distribution."""
+
+
+class CheckpointError(AgentError, RuntimeError):
+    """A checkpoint is torn, or was written by a run with another configuration."""
+
+
+class MetricsError(AgentError, ValueError):
+    """A metrics file is damaged, or a row does not continue it."""
+
+
+class DivergedError(AgentError, RuntimeError):
+    """Too many training steps in a row had a loss or gradient that is not finite."""

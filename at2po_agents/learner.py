@@ -1,0 +1,301 @@
+"""The learner: credited trees in, one policy update out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from at2po_agents.algorithms.base import Algorithm
+from at2po_agents.errors import ConfigError, TreeError
+from at2po_agents.logprobs import check_model, token_logprobs
+from at2po_agents.losses import LossOutput
+from at2po_agents.packing import Pack, pack
+from at2po_agents.tree import RolloutTree
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class _Part:
+    """Trees that go through the model together."""
+
+    trees: list[RolloutTree]
+    pack: Pack
+    row_tokens: int
+    old: Tensor | None = None  # [S] log-probs before the update; None: read off the first forward
+
+
+class Learner:
+    """Turns rollout trees into AdamW steps on a model.
+
+    Attributes:
+        model: The model being trained, in place.
+        optimizer: Its AdamW optimizer.
+        offending: Trees whose loss or gradient was not finite in the latest update.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        *,
+        algorithm: Algorithm,
+        lr: float = 1e-6,
+        betas: tuple[float, float] = (0.9, 0.999),
+        weight_decay: float = 0.01,
+        grad_clip: float = 1.0,
+        mini_batches: int = 1,
+        token_budget: int = 16384,
+        gradient_checkpointing: bool = False,
+        temperature: float = 1.0,
+        warmup: int = 0,
+    ) -> None:
+        """Prepare to train a model.
+
+        Args:
+            model: A transformers decoder with full attention; changed in place.
+            algorithm: Credit and loss.
+            lr: Learning rate after the warm-up, constant.
+            betas: AdamW's decay rates.
+            weight_decay: AdamW's weight decay, on all parameters.
+            grad_clip: Largest gradient norm of a step, above 0.
+            mini_batches: Optimizer steps per update, at least 1.
+            token_budget: Largest number of unique tokens in one forward pass, at least 1; trees
+                stay whole, so a larger tree gets a pass of its own.
+            gradient_checkpointing: Recompute activations in the backward pass to save memory.
+            temperature: Sampling temperature of the rollouts, above 0.
+            warmup: Updates over which the learning rate rises linearly, at least 0.
+
+        Raises:
+            ConfigError: If a setting is out of range.
+            UnsupportedModelError: If packed training would not be exact for the model.
+
+        Source: AdamW with lr 1e-6, weight decay 0.01, clip 1.0, no warm-up: released AT2PO code.
+        """
+        for name, value in {"mini_batches": mini_batches, "token_budget": token_budget}.items():
+            if value < 1:
+                raise ConfigError(f"{name} must be at least 1, found {value}; raise it")
+        for name, number in {"lr": lr, "grad_clip": grad_clip, "temperature": temperature}.items():
+            if not number > 0:
+                raise ConfigError(f"{name} must be above 0, found {number}; raise it")
+        check_model(model)
+        if gradient_checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        self.model = model
+        self.algorithm = algorithm
+        self.lr = lr
+        self.grad_clip = grad_clip
+        self.mini_batches = mini_batches
+        self.token_budget = token_budget
+        self.gradient_checkpointing = gradient_checkpointing
+        self.temperature = temperature
+        self.warmup = warmup
+        self.offending: list[RolloutTree] = []
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=lr, betas=betas, weight_decay=weight_decay
+        )
+
+    def update(self, trees: Sequence[RolloutTree], step: int = 0) -> dict[str, float]:
+        """Credit the trees and take one optimizer step per mini-batch.
+
+        Args:
+            trees: Complete trees of one batch of questions, at least one.
+            step: Number of this update, from 0; only the warm-up reads it.
+
+        Returns:
+            Metrics. Means over the steps taken: loss, grad_norm. Over all row tokens: the
+            algorithm's own. Counts: optimizer_steps, skipped (steps not taken because loss or
+            gradient was not finite; their trees are in `offending`), trees, rows,
+            zero_variance_trees, unique_tokens, row_tokens (what the rows would cost unpacked),
+            trained_tokens (unique tokens that went forward and backward). And lr. A metric that
+            was not measured or is not finite is absent.
+
+        Raises:
+            TreeError: If there is no tree or a tree is not complete.
+        """
+        if not trees:
+            raise TreeError("an update needs at least one tree, found none; collect rollouts first")
+        for tree in trees:
+            self.algorithm.assign_credit(tree)
+        rate = self.lr * min(1.0, (step + 1) / self.warmup) if self.warmup else self.lr
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.offending = []
+        with self._mode():
+            batches = [self._mini_batch(part) for part in _split(trees, self.mini_batches)]
+            # The later mini-batches need the log-probs of the policy that the update started from;
+            # the first reads them off its own forward pass, so that its ratios are exactly 1.
+            for part in (part for batch in batches[1:] for part in batch):
+                with torch.no_grad():
+                    part.old = self._logprobs(part.pack)
+            steps = [self._step(batch) for batch in batches]
+        return {"lr": rate, **_summary(steps), **self._counts(trees, batches)}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the optimizer's state; the model saves its own weights."""
+        return {"optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned.
+
+        Args:
+            state: The state of a learner for a model of the same shape.
+        """
+        self.optimizer.load_state_dict(state["optimizer"])
+
+    def _mini_batch(self, trees: Sequence[RolloutTree]) -> list[_Part]:
+        """Pack the trees that carry a gradient; all of them stay in the denominators."""
+        rows = sum(len(tree.leaves()) for tree in trees)
+        tokens = sum(_row_tokens(tree, sampled_only=True) for tree in trees)
+        parts = []
+        for members in _within([tree for tree in trees if _credited(tree)], self.token_budget):
+            packed = pack(members, device=self.model.device, dtype=self._dtype)
+            own = packed.rows.total_tokens
+            whole = replace(packed.rows, total_rows=rows, total_tokens=tokens)
+            parts.append(_Part(members, replace(packed, rows=whole), own))
+        return parts
+
+    def _step(self, parts: list[_Part]) -> _Step:
+        """Accumulate the gradients of one mini-batch and step if all of it is finite."""
+        self.optimizer.zero_grad()
+        outputs = []
+        for part in parts:
+            logp = self._logprobs(part.pack)
+            old = logp.detach() if part.old is None else part.old
+            rows = part.pack.rows
+            output = self.algorithm.loss(rows, rows.gather(logp), rows.gather(old))
+            output.loss.backward()  # type: ignore[no-untyped-call]
+            outputs.append(replace(output, loss=output.loss.detach()))
+        for parameter in self.parameters:
+            # Without any advantage the gradient is 0 rather than absent, so momentum and decay
+            # act just as if the trees had been processed.
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.grad_clip)
+        loss = sum((output.loss for output in outputs), start=norm.new_zeros(()))
+        taken = bool(torch.isfinite(norm + loss))
+        if taken:
+            self.optimizer.step()
+        else:
+            self.offending += _offending(parts, outputs)
+            logger.warning("step skipped: loss %s, gradient norm %s", loss.item(), norm.item())
+        self.optimizer.zero_grad()
+        measured = [(part.row_tokens, out.metrics) for part, out in zip(parts, outputs, strict=True)]
+        return _Step(taken, loss, norm, measured)
+
+    def _logprobs(self, packed: Pack) -> Tensor:
+        return token_logprobs(self.model, packed, temperature=self.temperature)
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        """The dtype in which log-probabilities come: never narrower than float32."""
+        return torch.promote_types(self.model.dtype, torch.float32)
+
+    @contextmanager
+    def _mode(self) -> Iterator[None]:
+        """Switch dropout off; transformers checkpoints activations in training mode only."""
+        before = self.model.training
+        self.model.train(self.gradient_checkpointing)
+        try:
+            yield
+        finally:
+            self.model.train(before)
+
+    def _counts(
+        self, trees: Sequence[RolloutTree], batches: list[list[_Part]]
+    ) -> dict[str, float]:
+        trained = [tree for batch in batches for part in batch for tree in part.trees]
+        return {
+            "trees": len(trees),
+            "rows": sum(len(tree.leaves()) for tree in trees),
+            "zero_variance_trees": len(trees) - len(trained),
+            "unique_tokens": sum(tree.unique_tokens for tree in trees),
+            "row_tokens": sum(_row_tokens(tree) for tree in trees),
+            "trained_tokens": sum(tree.unique_tokens for tree in trained),
+        }
+
+
+@dataclass(frozen=True)
+class _Step:
+    """What one mini-batch did."""
+
+    taken: bool
+    loss: Tensor
+    norm: Tensor
+    measured: list[tuple[int, dict[str, Tensor]]]  # row tokens and metrics of each part
+
+
+def _summary(steps: list[_Step]) -> dict[str, float]:
+    """Reduce the metrics of all steps; what was not measured or is not finite is left out."""
+    taken = [step for step in steps if step.taken]
+    summary: dict[str, float] = {
+        "optimizer_steps": len(taken),
+        "skipped": len(steps) - len(taken),
+    }
+    if taken:
+        summary["loss"] = torch.stack([step.loss for step in taken]).mean().item()
+        summary["grad_norm"] = torch.stack([step.norm for step in taken]).mean().item()
+    measured = [entry for step in steps for entry in step.measured]
+    for name in measured[0][1] if measured else ():
+        values = torch.stack([metrics[name] for _, metrics in measured])
+        if name.endswith("_min"):
+            value = values.min()
+        elif name.endswith("_max"):
+            value = values.max()
+        else:
+            weights = values.new_tensor([tokens for tokens, _ in measured])
+            value = (values * weights).sum() / weights.sum().clamp(min=1)
+        if torch.isfinite(value):
+            summary[name] = value.item()
+    return summary
+
+
+def _offending(parts: list[_Part], outputs: list[LossOutput]) -> list[RolloutTree]:
+    """Return the trees whose rows are not finite, or all if only the gradient is not."""
+    found = [
+        part.trees[number]
+        for part, output in zip(parts, outputs, strict=True)
+        for number in part.pack.rows.tree[~torch.isfinite(output.per_row)].unique().tolist()
+    ]
+    return found or [tree for part in parts for tree in part.trees]
+
+
+def _credited(tree: RolloutTree) -> bool:
+    """Whether any token of the tree has a weight in the loss."""
+    return any(node.advantage or node.row_advantage for node in tree.nodes()[1:])
+
+
+def _row_tokens(tree: RolloutTree, *, sampled_only: bool = False) -> int:
+    """Count the tokens of all rows, shared prefixes once per row."""
+    return sum(
+        len(node.sampled) + (0 if sampled_only else len(node.inserted))
+        for leaf in tree.leaves()
+        for node in leaf.path()
+    )
+
+
+def _split(trees: Sequence[RolloutTree], parts: int) -> list[list[RolloutTree]]:
+    """Cut trees into consecutive parts of nearly equal size, leaving out empty ones."""
+    edges = [len(trees) * part // parts for part in range(parts + 1)]
+    return [list(trees[a:b]) for a, b in zip(edges, edges[1:], strict=False) if b > a]
+
+
+def _within(trees: Sequence[RolloutTree], budget: int) -> list[list[RolloutTree]]:
+    """Fill packs with consecutive trees up to a number of unique tokens."""
+    packs: list[list[RolloutTree]] = []
+    used = budget
+    for tree in trees:
+        size = tree.unique_tokens
+        if not packs or used + size > budget:
+            packs.append([])
+            used = 0
+        packs[-1].append(tree)
+        used += size
+    return packs

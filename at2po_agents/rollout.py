@@ -1,0 +1,189 @@
+"""The collector: questions in, rollout trees out, as an event loop without barriers.
+
+As soon as a turn ends its tool call is queued; as soon as the chains of a tree have ended the tree
+expands. All trees share the engine's batch and every tick makes one batched tool call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from at2po_agents.engines import Completion, Engine, Request
+from at2po_agents.errors import RequestError
+from at2po_agents.expansion import Expansion
+from at2po_agents.seeds import seed_of
+from at2po_agents.tokens import encode_inserted, encode_prompt
+from at2po_agents.tree import Node, RolloutTree
+
+
+@dataclass(eq=False)
+class _Growth:
+    """A tree that is still growing.
+
+    Attributes:
+        tree: The tree.
+        running: Turns being sampled or waiting for their tools.
+        iteration: Expansions made so far.
+    """
+
+    tree: RolloutTree
+    running: int = 0
+    iteration: int = 0
+
+
+class Collector:
+    """Plays questions in an environment and keeps every turn in a tree.
+
+    Args:
+        env: An unwrapped at2po environment: `core` holds the rules, `run_tools` calls the tools.
+        engine: Samples turns.
+        tokenizer: The policy's tokenizer.
+        max_prompt_tokens: Longest prompt, in tokens, >= 1.
+        max_response_tokens: Most tokens after the prompt, inserted ones included, >= 1.
+        context: Most tokens the model can attend to.
+    """
+
+    def __init__(
+        self,
+        env: Any,
+        engine: Engine,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        max_prompt_tokens: int = 2000,
+        max_response_tokens: int = 6192,
+        context: int = 1 << 20,
+    ) -> None:
+        self.env, self.engine, self.tokenizer = env, engine, tokenizer
+        self.max_prompt_tokens = max_prompt_tokens
+        self.max_response_tokens = max_response_tokens
+        self.context = context
+        self.stop: tuple[str, ...] = env.core.dialect.stop
+
+    def collect(
+        self,
+        questions: Sequence[Any],
+        expansion: Expansion,
+        *,
+        seed: int = 0,
+        temperature: float = 1.0,
+    ) -> list[RolloutTree]:
+        """Grow one tree a question.
+
+        What a turn samples follows from (seed, question, place in the tree) and the weights, so it
+        does not depend on the order in which turns end, floating-point noise apart.
+
+        Args:
+            questions: Questions of the environment; the same one may occur twice.
+            expansion: Says where a tree grows.
+            seed: Seed of this collection, such as a hash of run seed and step.
+            temperature: Sampling temperature; 0 is greedy.
+
+        Returns:
+            Complete trees in the order of the questions; every leaf has a reward.
+
+        Raises:
+            RequestError: If a prompt is longer than allowed.
+        """
+        run = _Run(self, expansion, seed, temperature)
+        return run.grow(questions)
+
+
+class _Run:
+    """One call of `Collector.collect`."""
+
+    def __init__(
+        self, collector: Collector, expansion: Expansion, seed: int, temperature: float
+    ) -> None:
+        self.c, self.expansion = collector, expansion
+        self.seed, self.temperature = seed, temperature
+        self.turns: dict[Hashable, tuple[_Growth, Node]] = {}
+
+    def grow(self, questions: Sequence[Any]) -> list[RolloutTree]:
+        growths = [_Growth(self._plant(question)) for question in questions]
+        for number, growth in enumerate(growths):
+            roots = [growth.tree.root] * self.expansion.initial()
+            self._start(number, growth, roots)
+        while self.turns:
+            self._end_turns(self.c.engine.step())
+        return [growth.tree for growth in growths]
+
+    def _plant(self, question: Any) -> RolloutTree:
+        state, prompt = self.c.env.core.begin(question)
+        ids = encode_prompt(self.c.tokenizer, prompt)
+        if len(ids) > self.c.max_prompt_tokens:
+            raise RequestError(
+                f"question {question.id!r}: expected a prompt of at most "
+                f"{self.c.max_prompt_tokens} tokens, found {len(ids)}; raise max_prompt_tokens"
+            )
+        return RolloutTree(question, ids, prompt, state)
+
+    def _start(self, number: int, growth: _Growth, parents: Sequence[Node]) -> None:
+        """Begin a new turn under each parent."""
+        requests = []
+        for parent in parents:
+            node = growth.tree.add(parent)
+            # The number keeps apart two trees of the same question in one collection.
+            key = (number, node.key)
+            ids = parent.ids()
+            self.turns[key] = (growth, node)
+            growth.running += 1
+            seed = seed_of(self.seed, growth.tree.question.key, number, node.key)
+            room = self._room(growth.tree, len(ids))
+            requests.append(Request(key, ids, seed, room, self.temperature, self.c.stop))
+        self.c.engine.submit(requests)
+
+    def _room(self, tree: RolloutTree, used: int) -> int:
+        """How many tokens may still follow the first `used` ones of a row."""
+        prompt = len(tree.root.inserted)
+        return min(prompt + self.c.max_response_tokens, self.c.context) - used
+
+    def _end_turns(self, completions: Sequence[Completion]) -> None:
+        """Give ended turns to the environment, all their tool calls in one batch."""
+        core = self.c.env.core
+        ended = [(completion, *self.turns.pop(completion.key)) for completion in completions]
+        pending = []
+        for completion, _, node in ended:
+            node.sampled, node.logprobs = completion.ids, completion.logprobs
+            node.action, node.finish = completion.text, completion.finish
+            cut = completion.finish == "length"
+            state = _before(node)
+            pending.append(() if cut else core.pending_calls(state, node.action))
+        results = iter(self.c.env.run_tools([call for calls in pending for call in calls]))
+        for (completion, growth, node), calls in zip(ended, pending, strict=True):
+            self._transition(growth, node, [next(results) for _ in calls])
+            number = completion.key[0]  # type: ignore[index]
+            growth.running -= 1
+            if node.reward is None:
+                self._start(number, growth, [node])
+            elif not growth.running:
+                forks = self.expansion.forks(growth.tree, growth.iteration)
+                growth.iteration += 1
+                self._start(number, growth, forks)
+
+    def _transition(self, growth: _Growth, node: Node, results: Sequence[Any]) -> None:
+        """Move the node's episode on; a leaf gets its reward here."""
+        core, before = self.c.env.core, _before(node)
+        if node.finish == "length":
+            step = core.truncate(before, node.action)
+        else:
+            step = core.transition(before, node.action, results)
+            if not (step.terminated or step.truncated):
+                inserted = encode_inserted(self.c.tokenizer, step.observation)
+                if self._room(growth.tree, len(node.ids()) + len(inserted)) < 1:
+                    # No token is left to read the reply with: the episode ends with this turn.
+                    step = core.truncate(before, node.action)
+                else:
+                    node.inserted, node.observation = inserted, step.observation
+        node.state, node.info = step.state, step.info
+        if step.terminated or step.truncated:
+            node.reward = step.reward
+            node.info = {**step.info, "truncated": step.truncated}
+
+
+def _before(node: Node) -> Any:
+    """The environment's state in which the node's turn was taken."""
+    return node.parent.state if node.parent is not None else None

@@ -1,0 +1,158 @@
+"""Settings between dataclasses, TOML and KEY=VALUE options: strict reading, exact writing."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from types import UnionType
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    TypeVar,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+
+import tyro
+
+from at2po_agents.errors import ConfigError
+
+C = TypeVar("C")
+Scalar = bool | int | float | str
+
+
+def parse_options(arguments: Sequence[str]) -> dict[str, Scalar]:
+    """Return KEY=VALUE pairs as a dict; a value that is no TOML scalar is text as it stands.
+
+    Raises:
+        ValueError: An argument is no KEY=VALUE pair (tyro turns this into a message).
+    """
+    options: dict[str, Scalar] = {}
+    for argument in arguments:
+        key, equals, text = argument.partition("=")
+        if not (key and equals):
+            raise ValueError(f"expected KEY=VALUE, found {argument!r}; write it like split=test")
+        try:
+            parsed = tomllib.loads(f"value = {text}")
+        except tomllib.TOMLDecodeError:
+            parsed = {}
+        value = parsed.get("value")
+        # A line break in the text would have made further keys: then it is just text.
+        options[key] = value if isinstance(value, Scalar) and len(parsed) == 1 else text
+    return options
+
+
+Options = Annotated[
+    dict[str, Scalar],
+    tyro.constructors.PrimitiveConstructorSpec[dict[str, Scalar]](
+        nargs="*",
+        metavar="KEY=VALUE",
+        instance_from_str=parse_options,
+        is_instance=lambda value: isinstance(value, dict),
+        str_from_instance=lambda options: [f"{key}={_toml(v)}" for key, v in options.items()],
+    ),
+]
+"""Keyword arguments, `KEY=VALUE KEY=VALUE …` on the command line; given there, they replace all."""
+
+
+def from_table(cls: type[C], table: Mapping[str, Any], prefix: str = "") -> C:
+    """Return an instance of the dataclass `cls` whose fields come from a TOML table.
+
+    Args:
+        cls: A dataclass all of whose fields have defaults.
+        table: Field name to value; missing fields keep their defaults.
+        prefix: Where the table lies in its file, for messages: empty or "name.".
+
+    Raises:
+        ConfigError: An unknown key, a value of the wrong type, or one that `cls` refuses.
+    """
+    hints = get_type_hints(cls, include_extras=True)
+    legal = [item.name for item in fields(cast(Any, cls))]
+    for key in table:
+        if key not in legal:
+            known = f" (known here: {', '.join(legal)})"
+            raise ConfigError(f"unknown key {prefix + key!r}{nearest(key, legal)}{known}")
+    return cls(**{key: _convert(hints[key], table[key], prefix + key) for key in table})
+
+
+def to_table(value: Any) -> Any:
+    """Return settings as dicts and TOML scalars; None has no TOML form and is left out."""
+    if is_dataclass(value):
+        value = {item.name: getattr(value, item.name) for item in fields(value)}
+    if isinstance(value, Mapping):
+        return {key: to_table(inner) for key, inner in value.items() if inner is not None}
+    return value.as_posix() if isinstance(value, Path) else value
+
+
+def to_toml(table: Mapping[str, Any]) -> str:
+    """Return the TOML text of what `to_table` returned."""
+    lines: list[str] = []
+    tables: list[tuple[str, Mapping[str, Any]]] = [("", table)]
+    while tables:
+        name, table = tables.pop(0)
+        lines += ["", f"[{name}]"] if name else []
+        for key, value in table.items():
+            bare = key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _toml(key)
+            if isinstance(value, Mapping):
+                tables.append((f"{name}.{bare}" if name else bare, value))
+            else:
+                lines.append(f"{bare} = {_toml(value)}")
+    return "\n".join(lines) + "\n"
+
+
+def nearest(name: str, legal: Iterable[str]) -> str:
+    """Return "; did you mean …?" with the legal name most like `name`, or nothing."""
+    close = difflib.get_close_matches(name, list(legal), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _convert(hint: Any, value: Any, key: str) -> Any:
+    """Return a TOML value as the type that a field declares, or raise `ConfigError`."""
+    origin = get_origin(hint)
+    if origin is Annotated:
+        return _convert(get_args(hint)[0], value, key)
+    if is_dataclass(hint) and isinstance(value, Mapping):
+        return from_table(cast(type[Any], hint), value, f"{key}.")
+    if origin is dict and isinstance(value, Mapping):
+        inner = get_args(hint)[1]
+        return {name: _convert(inner, item, f"{key}.{name}") for name, item in value.items()}
+    if origin in (Union, UnionType) and type(value) in get_args(hint):
+        return value
+    if origin is Literal and value in get_args(hint):
+        return value
+    if hint is float and type(value) is int:
+        return float(value)
+    if hint is Path and type(value) is str:
+        return Path(value)
+    if type(value) is hint:  # no isinstance: `true` is not an integer here
+        return value
+    raise ConfigError(f"{key}: expected {_spell(hint)}, found {value!r} ({type(value).__name__})")
+
+
+def _spell(hint: Any) -> str:
+    """Return a type in a person's words."""
+    if get_origin(hint) is Literal:
+        return " or ".join(repr(choice) for choice in get_args(hint))
+    if get_origin(hint) in (Union, UnionType):
+        return " or ".join(_spell(member) for member in get_args(hint))
+    if is_dataclass(hint) or get_origin(hint) is dict:
+        return "a table"
+    words = {bool: "true or false", int: "an integer", float: "a number", Path: "a path as text"}
+    return words.get(hint, "text")
+
+
+def _toml(value: Scalar) -> str:
+    """Return one value in TOML's notation."""
+    if isinstance(value, str):
+        # A JSON string is a TOML string, except that TOML wants DEL escaped.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return repr(value).lower() if isinstance(value, bool) else repr(value)

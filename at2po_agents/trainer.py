@@ -1,0 +1,318 @@
+"""The trainer: collect trees, learn from them, evaluate, save; the loop of a run and its folder."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+
+from at2po_agents import checkpoint
+from at2po_agents.config import RESUMABLE, TrainConfig, dump_config, fingerprint
+from at2po_agents.engines import TransformersEngine
+from at2po_agents.errors import CheckpointError, DivergedError
+from at2po_agents.expansion import Chains
+from at2po_agents.learner import Learner
+from at2po_agents.metrics import MetricsLog, read_metrics
+from at2po_agents.models import load_model
+from at2po_agents.progress import RunProgress
+from at2po_agents.rollout import Collector
+from at2po_agents.seeds import seed_of
+from at2po_agents.tree import Node, RolloutTree
+
+_log = logging.getLogger(__name__)
+
+SKIPS_ALLOWED = 2
+"""Steps in a row that may be skipped for a loss or gradient that is not finite; one more ends the run."""
+
+
+@dataclass
+class _Past:
+    """What a run has behind it; saved in every checkpoint.
+
+    Attributes:
+        step: Steps done.
+        sampled_tokens: Tokens sampled in training.
+        seconds: Time spent, evaluations included.
+        skipped: Steps skipped in a row, up to now.
+    """
+
+    step: int = 0
+    sampled_tokens: int = 0
+    seconds: float = 0.0
+    skipped: int = 0
+
+
+class Trainer:
+    """One training run in one folder.
+
+    The folder gets `config.toml`, `metrics.jsonl`, `tensorboard/`, `checkpoints/`, the greedy
+    episodes and the training trees of the evaluated steps in `episodes/` and `trees/`, and at the
+    end `summary.json`.
+
+    Args:
+        config: The settings; with `resume` the run goes on from its last good checkpoint.
+
+    Raises:
+        CheckpointError: If the folder holds a run and `resume` is off, or holds no usable
+            checkpoint of this configuration and `resume` is on.
+    """
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config, self.out = config, Path(config.out)
+        self.identity = fingerprint(config, RESUMABLE)
+        resumed = self._checkpoint()
+        source = config.model if resumed is None else str(resumed.path)
+        self.model, self.tokenizer = load_model(source, getattr(torch, config.dtype))
+        self.env = gymnasium.make(config.env, **config.env_options).unwrapped
+        self.eval_env = gymnasium.make(config.env, **config.eval_env_options).unwrapped
+        self.engine = TransformersEngine(self.model, self.tokenizer, max_batch=config.max_batch)
+        self.learner = Learner(
+            self.model,
+            algorithm=config.algorithm,
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+            grad_clip=config.grad_clip,
+            mini_batches=config.mini_batches,
+            token_budget=config.pack_tokens,
+            gradient_checkpointing=config.gradient_checkpointing,
+            temperature=config.temperature,
+        )
+        self.past = _Past()
+        if resumed is not None:
+            self.learner.load_state_dict(resumed.optimizer)
+            self.past = _Past(**resumed.extra)
+
+    def run(self) -> dict[str, Any]:
+        """Train to the last step.
+
+        Returns:
+            The content of `summary.json`.
+
+        Raises:
+            DivergedError: If too many steps in a row gave a loss or gradient that is not finite.
+        """
+        self.out.mkdir(parents=True, exist_ok=True)
+        (self.out / "config.toml").write_text(dump_config(self.config), encoding="utf-8")
+        start = time.monotonic() - self.past.seconds
+        fresh = self.past.step == 0
+        with (
+            MetricsLog(self.out, keep_through=-1 if fresh else self.past.step) as log,
+            RunProgress(self.config.steps, done=self.past.step) as progress,
+        ):
+            if fresh:
+                metrics, took = self._evaluate(0)
+                log.write(0, metrics, took)
+                progress.update(0, tokens=0, figures=_figures(metrics))
+            while self.past.step < self.config.steps:
+                metrics, took = self._step()
+                self.past.seconds = time.monotonic() - start
+                log.write(self.past.step, metrics, took)
+                tokens = metrics["tokens/sampled"]
+                progress.update(self.past.step, tokens=tokens, figures=_figures(metrics))
+                if self._due(self.config.save_every):
+                    self._save()
+                if self.past.skipped > SKIPS_ALLOWED:
+                    raise DivergedError(
+                        f"expected finite losses and gradients, found {self.past.skipped} steps in "
+                        f"a row without at step {self.past.step}; the trees are in "
+                        f"{self.out / 'offending'}; lower learning_rate, or look into them"
+                    )
+        return self._summary()
+
+    def _step(self) -> tuple[dict[str, Any], dict[str, float]]:
+        """One batch of questions: trees, update, and an evaluation where one is due."""
+        step, clock = self.past.step, time.monotonic()
+        collector = self._collector(self.env)
+        seed = seed_of(self.config.seed, "rollout", step)
+        trees = collector.collect(
+            self._questions(step),
+            self.config.algorithm.expansion(),
+            seed=seed,
+            temperature=self.config.temperature,
+        )
+        collected = time.monotonic()
+        learned = self.learner.update(trees, step)
+        self.engine.load_weights(self.model.state_dict())
+        took = {"rollout": collected - clock, "update": time.monotonic() - collected}
+        self.past.step += 1
+        self.past.skipped = self.past.skipped + 1 if learned["skipped"] else 0
+        _write_lines(
+            self.out / "offending" / f"step_{self.past.step:06d}.jsonl",
+            (tree.to_dict() for tree in self.learner.offending),
+        )
+        metrics = rollout_metrics(trees)
+        self.past.sampled_tokens += metrics["tokens/sampled"]
+        metrics |= {_learner_name(name): value for name, value in learned.items()}
+        if self._due(self.config.eval_every):
+            self._write_trees(trees)
+            evaluated, more = self._evaluate(self.past.step)
+            metrics, took = metrics | evaluated, took | more
+        return metrics, took
+
+    def _questions(self, step: int) -> list[Any]:
+        """The step's questions: a new random order of all of them each time round."""
+        questions, n = self.env.questions, self.config.questions_per_step
+        chosen = []
+        for place in range(step * n, (step + 1) * n):
+            lap, index = divmod(place, len(questions))
+            order = np.random.default_rng(seed_of(self.config.seed, "order", lap))
+            chosen.append(questions[order.permutation(len(questions))[index]])
+        return chosen
+
+    def _evaluate(self, step: int) -> tuple[dict[str, Any], dict[str, float]]:
+        """Answer the first questions of the evaluation set greedily, one chain each."""
+        clock = time.monotonic()
+        questions = self.eval_env.questions[: self.config.eval_questions]
+        collector = self._collector(self.eval_env)
+        trees = collector.collect(questions, Chains(1), seed=0, temperature=0.0)
+        leaves = [tree.leaves()[0] for tree in trees]
+        records = [self.eval_env.record(leaf.state, leaf.info) for leaf in leaves]
+        _write_lines(self.out / "episodes" / f"step_{step:06d}.jsonl", records)
+        metrics = {
+            "eval/em": _mean(leaf.info["em"] for leaf in leaves),
+            "eval/f1": _mean(leaf.info["f1"] for leaf in leaves),
+            "eval/format_rate": _mean(leaf.info["format_ok"] for leaf in leaves),
+            "eval/searches": _mean(leaf.info["tool_calls"] for leaf in leaves),
+            "eval/turns": _mean(leaf.depth for leaf in leaves),
+            "eval/truncated": _mean(leaf.info["truncated"] for leaf in leaves),
+            "eval/questions": len(leaves),
+        }
+        return metrics, {"eval": time.monotonic() - clock}
+
+    def _collector(self, env: Any) -> Collector:
+        return Collector(
+            env,
+            self.engine,
+            self.tokenizer,
+            max_prompt_tokens=self.config.max_prompt_tokens,
+            max_response_tokens=self.config.max_response_tokens,
+            context=self.model.config.max_position_embeddings,
+        )
+
+    def _due(self, every: int) -> bool:
+        """Whether something that happens every so many steps, and after the last, happens now."""
+        step = self.past.step
+        return step == self.config.steps or (every > 0 and step % every == 0)
+
+    def _write_trees(self, trees: Sequence[RolloutTree]) -> None:
+        path = self.out / "trees" / f"step_{self.past.step:06d}.jsonl"
+        _write_lines(path, (tree.to_dict() for tree in trees))
+
+    def _checkpoint(self) -> checkpoint.Checkpoint | None:
+        """The checkpoint to go on from, or None for a new run."""
+        root = self.out / "checkpoints"
+        if not self.config.resume:
+            if (self.out / "metrics.jsonl").exists():
+                raise CheckpointError(
+                    f"{self.out}: expected a new folder, found a run in it; add --resume to go on "
+                    "with that run, or choose another folder with --out"
+                )
+            return None
+        path = checkpoint.latest(root, self.identity)
+        if path is None:
+            _log.warning("%s holds no checkpoint yet: starting from the beginning", root)
+            return None
+        return checkpoint.load(path, self.identity)
+
+    def _save(self) -> None:
+        checkpoint.save(
+            self.out / "checkpoints",
+            self.past.step,
+            model=self.model,
+            tokenizer=self.tokenizer,
+            optimizer_state=self.learner.state_dict(),
+            extra=vars(self.past),
+            fingerprint=self.identity,
+            keep=self.config.keep_checkpoints,
+        )
+
+    def _summary(self) -> dict[str, Any]:
+        evaluated = [row for row in read_metrics(self.out / "metrics.jsonl") if "eval/em" in row]
+        last = evaluated[-1]
+        summary = {
+            "em_before": evaluated[0]["eval/em"],
+            "em_after": last["eval/em"],
+            "questions": last["eval/questions"],
+            "searches": last["eval/searches"],
+            "turns": last["eval/turns"],
+            "format_rate": last["eval/format_rate"],
+            "truncated": last["eval/truncated"],
+            "steps": self.past.step,
+            "sampled_tokens": self.past.sampled_tokens,
+            "seconds": round(self.past.seconds, 1),
+            "seed": self.config.seed,
+            "algorithm": self.config.algorithm.name,
+            "env": self.config.env,
+            "model": self.config.model,
+        }
+        text = json.dumps(summary, indent=2) + "\n"
+        (self.out / "summary.json").write_text(text, encoding="utf-8")
+        return summary
+
+
+def rollout_metrics(trees: Sequence[RolloutTree]) -> dict[str, Any]:
+    """Summarise collected trees.
+
+    Args:
+        trees: Complete trees.
+
+    Returns:
+        Means over leaves (reward, EM, format, turns, searches, truncation), the mean surprisal of
+        turns in nats, and token counts: sampled, inserted.
+    """
+    nodes = [node for tree in trees for node in tree.nodes()]
+    leaves = [leaf for tree in trees for leaf in tree.leaves()]
+    turns = [node for node in nodes if node.parent is not None]
+
+    def over_leaves(name: str) -> float:
+        return _mean(leaf.info[name] for leaf in leaves)
+
+    return {
+        "rollout/reward_mean": _mean(_reward(leaf) for leaf in leaves),
+        "rollout/em": over_leaves("em"),
+        "rollout/format_rate": over_leaves("format_ok"),
+        "rollout/search_calls": over_leaves("tool_calls"),
+        "rollout/truncated": over_leaves("truncated"),
+        "rollout/turns_mean": _mean(leaf.depth for leaf in leaves),
+        "rollout/surprisal": _mean(turn.surprisal for turn in turns),
+        "tokens/sampled": sum(len(node.sampled) for node in nodes),
+        "tokens/inserted": sum(len(node.inserted) for node in nodes),
+    }
+
+
+_SHOWN = {"rollout/reward_mean": "reward", "rollout/em": "EM", "eval/em": "greedy EM"}
+
+
+def _figures(metrics: dict[str, Any]) -> dict[str, float]:
+    """The few metrics that the progress line shows."""
+    return {short: metrics[name] for name, short in _SHOWN.items() if name in metrics}
+
+
+def _reward(leaf: Node) -> float:
+    return leaf.reward if leaf.reward is not None else float("nan")
+
+
+def _learner_name(name: str) -> str:
+    group, _, rest = name.rpartition("_")
+    return f"tokens/{group}" if rest == "tokens" else f"policy/{name}"
+
+
+def _mean(values: Iterable[float]) -> float:
+    numbers = list(values)
+    return sum(numbers) / len(numbers)
+
+
+def _write_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
+    """Write JSON lines; no records make no file."""
+    lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records]
+    if lines:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(lines), encoding="utf-8")

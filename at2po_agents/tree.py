@@ -1,0 +1,220 @@
+"""The rollout tree: one question, many chains of turns that share their prefixes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, is_dataclass
+from typing import Any, NamedTuple
+
+from at2po_agents.errors import TreeError
+
+_PLAIN = (
+    "sampled",
+    "logprobs",
+    "inserted",
+    "action",
+    "observation",
+    "finish",
+    "reward",
+    "value",
+    "advantage",
+    "row_advantage",
+    "info",
+)
+
+
+@dataclass(eq=False, slots=True)
+class Node:
+    """One turn: the tokens the policy sampled, then the text the environment inserted after it.
+
+    The tool result is stored on the turn that caused it, so all children of a node share it once.
+
+    Attributes:
+        parent: The turn before, or None for the root.
+        index: Position among the parent's children (0 for the root).
+        sampled: Token ids drawn from the policy.
+        logprobs: Log-probability of each sampled token at sampling time, in nats.
+        inserted: Token ids of the text that follows (prompt ids for the root).
+        action: Text of `sampled`.
+        observation: Text of `inserted`.
+        state: Environment state after the turn.
+        reward: Return of the episode that ends here; None unless the node is a leaf.
+        finish: Why sampling stopped ("stop", "eos" or "length").
+        info: JSON-able facts about the turn (flags, scores).
+        value: Estimated return from here on, written by credit assignment.
+        advantage: Weight of the turn's tokens in the loss, written by credit assignment.
+        row_advantage: On leaves, written by row-level algorithms: replaces `advantage` for
+            every turn of the row that ends here.
+    """
+
+    parent: Node | None = field(default=None, repr=False)
+    index: int = 0
+    sampled: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    inserted: list[int] = field(default_factory=list)
+    action: str = ""
+    observation: str = ""
+    state: Any = field(default=None, repr=False)
+    reward: float | None = None
+    finish: str = ""
+    info: dict[str, Any] = field(default_factory=dict)
+    value: float | None = None
+    advantage: float | None = None
+    row_advantage: float | None = None
+    children: list[Node] = field(default_factory=list, repr=False)
+
+    @property
+    def surprisal(self) -> float:
+        """Mean of -log p over the sampled tokens, in nats (0 where nothing was sampled).
+
+        Source: AT2PO paper Eq. 2, a one-sample estimate of the turn's entropy.
+        """
+        return -sum(self.logprobs) / len(self.logprobs) if self.logprobs else 0.0
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether no turn follows."""
+        return not self.children
+
+    @property
+    def depth(self) -> int:
+        """Number of turns up to and including this one (0 for the root)."""
+        return len(self.path()) - 1
+
+    @property
+    def key(self) -> tuple[int, ...]:
+        """Child indices from the root to this node: its address within the tree."""
+        return tuple(node.index for node in self.path()[1:])
+
+    def path(self) -> list[Node]:
+        """Return the nodes from the root to this one, both included."""
+        nodes: list[Node] = []
+        node: Node | None = self
+        while node is not None:
+            nodes.append(node)
+            node = node.parent
+        return nodes[::-1]
+
+    def ids(self) -> list[int]:
+        """Return all token ids from the prompt to the end of this turn's inserted text."""
+        return [token for node in self.path() for token in (*node.sampled, *node.inserted)]
+
+
+class Row(NamedTuple):
+    """One root-to-leaf sequence of tokens."""
+
+    leaf: Node
+    ids: list[int]
+    sampled: list[bool]
+
+
+class RolloutTree:
+    """All turns sampled for one question."""
+
+    def __init__(
+        self, question: Any, prompt_ids: Sequence[int], prompt_text: str = "", state: Any = None
+    ) -> None:
+        """Start a tree that holds only the prompt.
+
+        Args:
+            question: What the prompt asks; never inspected here.
+            prompt_ids: Token ids of the prompt, at least one.
+            prompt_text: The prompt as text.
+            state: Environment state before the first turn.
+
+        Raises:
+            TreeError: If the prompt is empty.
+        """
+        if not len(prompt_ids):
+            raise TreeError(
+                "a rollout tree needs at least one prompt token (it predicts the first sampled "
+                "one), found none; render and tokenise the prompt first"
+            )
+        self.question = question
+        self.root = Node(inserted=list(prompt_ids), observation=prompt_text, state=state)
+
+    def add(self, parent: Node, **fields: Any) -> Node:
+        """Append a new child turn to a node.
+
+        Args:
+            parent: A node of this tree.
+            **fields: Initial attributes of the new node.
+
+        Returns:
+            The new node.
+        """
+        node = Node(parent=parent, index=len(parent.children), **fields)
+        parent.children.append(node)
+        return node
+
+    def nodes(self) -> list[Node]:
+        """Return all nodes in breadth-first order, root first."""
+        nodes = [self.root]
+        for node in nodes:
+            nodes.extend(node.children)
+        return nodes
+
+    def leaves(self) -> list[Node]:
+        """Return the nodes without children in breadth-first order."""
+        return [node for node in self.nodes() if node.is_leaf]
+
+    def rows(self) -> list[Row]:
+        """Return one row per leaf, in the order of `leaves()`."""
+        rows = []
+        for leaf in self.leaves():
+            sampled = [
+                flag
+                for node in leaf.path()
+                for flag in (*[True] * len(node.sampled), *[False] * len(node.inserted))
+            ]
+            rows.append(Row(leaf, leaf.ids(), sampled))
+        return rows
+
+    @property
+    def unique_tokens(self) -> int:
+        """Number of tokens of the tree, shared prefixes counted once."""
+        return sum(len(node.sampled) + len(node.inserted) for node in self.nodes())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the tree as JSON-able data, without environment states.
+
+        Returns:
+            `{"question", "nodes"}`; nodes in breadth-first order, each with its parent's position
+            in the list (None for the root), its surprisal, and the attributes of `Node`.
+        """
+        nodes = self.nodes()
+        position = {node: i for i, node in enumerate(nodes)}
+        question = self.question
+        if is_dataclass(question) and not isinstance(question, type):
+            question = asdict(question)
+        return {
+            "question": question,
+            "nodes": [
+                {
+                    "parent": None if node.parent is None else position[node.parent],
+                    "surprisal": node.surprisal,
+                    **{name: getattr(node, name) for name in _PLAIN},
+                }
+                for node in nodes
+            ],
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> RolloutTree:
+        """Rebuild a tree from `to_dict()`; environment states are None.
+
+        Args:
+            data: What `to_dict` returned, possibly after a trip through JSON.
+
+        Returns:
+            The tree; its question is what JSON made of it.
+        """
+        root, *rest = data["nodes"]
+        tree = cls(data["question"], root["inserted"])
+        for name in _PLAIN:
+            setattr(tree.root, name, root[name])
+        nodes = [tree.root]
+        for entry in rest:
+            fields = {name: entry[name] for name in _PLAIN}
+            nodes.append(tree.add(nodes[entry["parent"]], **fields))
+        return tree

@@ -1,0 +1,242 @@
+"""Warm start: a small tokenizer and language model, taught by the scripted agent that errs.
+
+The result is the mini model of the demo. Nothing here is needed to train a model that exists already.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+from at2po_envs.core import SearchQA
+from at2po_envs.dialects import At2poTags
+from at2po_envs.miniwiki.experts import ScriptedAgent
+from at2po_envs.miniwiki.wiki import MiniWiki
+
+_log = logging.getLogger(__name__)
+
+END = "<|endoftext|>"
+
+# A tag is one piece, with the space before it; numbers are cut into pairs of digits, so that years compare.
+_PIECES = (
+    r" ?</?[a-z]+>| ?\\boxed\{| ?\p{L}+| ?\p{N}{1,2}| ?[^\s\p{L}\p{N}<\\]+| ?[<\\]|\s+(?!\S)|\s+"
+)
+
+
+@dataclass(frozen=True)
+class WarmStart:
+    """Settings of the warm start.
+
+    Attributes:
+        seed: Seed of worlds, errors, weights and batches.
+        world: Preset of the MiniWikis played; they are `worlds` train worlds with seeds of their own.
+        worlds: Number of worlds.
+        episodes: Demonstrations per world.
+        error_rate: Chance that a demonstrated turn goes wrong.
+        vocabulary: Size of the tokenizer.
+        layers: Number of transformer layers.
+        width: Width of the model, a multiple of 32.
+        learning_rate: Peak learning rate of AdamW.
+        batch_episodes: Demonstrations per step.
+        context_weight: Weight of the loss over what the agent reads, beside what it writes.
+        steps: Number of steps.
+    """
+
+    seed: int = 0
+    world: str = "demo"
+    worlds: int = 60
+    episodes: int = 500
+    error_rate: float = 0.3
+    vocabulary: int = 2048
+    layers: int = 4
+    width: int = 128
+    learning_rate: float = 2e-3
+    batch_episodes: int = 32
+    context_weight: float = 0.5
+    steps: int = 1000
+
+
+Segment = tuple[str, bool]
+"""A piece of an episode and whether the agent wrote it."""
+
+
+def demonstrations(settings: WarmStart, world_seed: int) -> Iterator[list[Segment]]:
+    """Play one world with the erring agent.
+
+    Args:
+        settings: Preset, number of episodes and error rate.
+        world_seed: Which world.
+
+    Yields:
+        One episode at a time: prompt, turn, observation, turn, …
+    """
+    from at2po_envs.miniwiki import MiniWikiEnv
+
+    wiki = MiniWiki.preset(settings.world, seed=world_seed, questions=settings.episodes)
+    env = MiniWikiEnv(wiki)
+    agent = ScriptedAgent(
+        wiki.world, wiki.question_list, env.core, error_rate=settings.error_rate, seed=world_seed
+    )
+    for question in wiki.question_list:
+        state, prompt = env.core.begin(question)
+        script = agent.play(question)
+        segments, action = [(prompt, False)], next(script)
+        while not state.done:
+            results = env.run_tools(env.core.pending_calls(state, action))
+            step = env.core.transition(state, action, results)
+            segments += [(action, True), (step.observation, False)]
+            state = step.state
+            if not state.done:
+                action = script.send(step.observation)
+        yield segments
+
+
+def train_tokenizer(texts: Sequence[str], vocabulary: int) -> PreTrainedTokenizerFast:
+    """Train a byte-level BPE tokenizer.
+
+    Args:
+        texts: What it should write briefly.
+        vocabulary: Number of tokens, at least 300.
+
+    Returns:
+        A tokenizer without special handling of tags: `encode` and `decode` are exact inverses.
+    """
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_PIECES), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[END],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=END)
+
+
+def new_model(settings: WarmStart, vocabulary: int, eos: int) -> Qwen3ForCausalLM:
+    """Build an untrained Qwen3 of the size that the settings ask for.
+
+    Args:
+        settings: Layers, width and seed.
+        vocabulary: Number of tokens.
+        eos: Id of the end-of-text token.
+
+    Returns:
+        A model with random weights, drawn from the seed.
+    """
+    config = Qwen3Config(
+        vocab_size=vocabulary,
+        hidden_size=settings.width,
+        intermediate_size=3 * settings.width,
+        num_hidden_layers=settings.layers,
+        num_attention_heads=settings.width // 32,
+        num_key_value_heads=settings.width // 32,
+        head_dim=32,
+        max_position_embeddings=4096,
+        tie_word_embeddings=True,
+        eos_token_id=eos,
+        bos_token_id=None,
+        pad_token_id=eos,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(settings.seed)
+        return Qwen3ForCausalLM(config)
+
+
+def encode(tokenizer: Any, segments: Sequence[Segment]) -> tuple[list[int], list[bool]]:
+    """Tokenise an episode piece by piece, as a rollout would.
+
+    Args:
+        tokenizer: The tokenizer.
+        segments: The pieces.
+
+    Returns:
+        Token ids, and whether the agent wrote each.
+    """
+    ids: list[int] = []
+    written: list[bool] = []
+    for text, own in segments:
+        piece = tokenizer.encode(text, add_special_tokens=False)
+        ids += piece
+        written += [own] * len(piece)
+    return ids, written
+
+
+def batch_loss(
+    model: Any, batch: Sequence[tuple[list[int], list[bool]]], context_weight: float
+) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of the next token, the agent's own tokens above all.
+
+    Args:
+        model: A causal language model.
+        batch: Episodes as `encode` returns them.
+        context_weight: Weight of the mean over the other tokens; reading is learned from them.
+
+    Returns:
+        The loss, and its part over the tokens the agent wrote; scalars, in nats per token.
+    """
+    length = max(len(ids) for ids, _ in batch)
+    ids = torch.zeros(len(batch), length, dtype=torch.long)
+    written = torch.zeros(len(batch), length, dtype=torch.bool)
+    given = torch.zeros(len(batch), length, dtype=torch.bool)
+    for row, (tokens, own) in enumerate(batch):
+        ids[row, : len(tokens)] = torch.tensor(tokens)
+        written[row, : len(own)] = torch.tensor(own)
+        given[row, : len(own)] = ~torch.tensor(own)
+    hidden = model.model(input_ids=ids[:, :-1]).last_hidden_state  # padding comes last: causal is enough
+    present = (written | given)[:, 1:]
+    losses = F.cross_entropy(
+        model.lm_head(hidden[present]), ids[:, 1:][present], reduction="none"
+    )
+    own_loss = losses[written[:, 1:][present]].mean()
+    context_loss = losses[given[:, 1:][present]].mean()
+    return own_loss + context_weight * context_loss, own_loss
+
+
+def fit(model: Any, episodes: Sequence[tuple[list[int], list[bool]]], settings: WarmStart) -> float:
+    """Teach the model the demonstrations, with a linear warm-up and a cosine decay.
+
+    Args:
+        model: The model, changed in place.
+        episodes: All demonstrations.
+        settings: Steps, batch size, learning rate and seed.
+
+    Returns:
+        Mean loss of the last tenth of the steps, in nats per token.
+    """
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.01
+    )
+    rng = np.random.default_rng(settings.seed)
+    losses: list[float] = []
+    for step in range(settings.steps):
+        warm = min(1.0, (step + 1) / 50)
+        decay = 0.1 + 0.45 * (1 + math.cos(math.pi * step / settings.steps))
+        optimizer.param_groups[0]["lr"] = settings.learning_rate * warm * decay
+        rows = rng.choice(len(episodes), settings.batch_episodes, replace=False)
+        loss, own = batch_loss(model, [episodes[i] for i in rows], settings.context_weight)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        losses.append(own.item())
+        if step % 50 == 49:
+            _log.info("step %d of %d: loss %.4f", step + 1, settings.steps, np.mean(losses[-50:]))
+    return float(np.mean(losses[-max(1, settings.steps // 10) :]))

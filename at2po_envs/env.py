@@ -1,0 +1,260 @@
+"""The Gymnasium shell around a functional core: reset, step, snapshot, restore, fork."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol, Self
+
+import gymnasium
+import numpy as np
+from gymnasium.error import ResetNeeded
+
+from at2po_envs.core import State, ToolCall, ToolResult, Transition
+from at2po_envs.dialects import Dialect
+from at2po_envs.errors import (
+    InvalidActionError,
+    ToolResultError,
+    UnknownNameError,
+    nearest,
+)
+from at2po_envs.questions import Question
+from at2po_envs.scoring import judge
+from at2po_envs.spaces import TextSpace
+from at2po_envs.tools import Tool
+
+
+class Core(Protocol):
+    """Pure rules of a text world."""
+
+    @property
+    def dialect(self) -> Dialect:
+        """How turns are written."""
+        ...
+
+    def begin(self, question: Question) -> tuple[State, str]:
+        """Return the first state and observation."""
+        ...
+
+    def pending_calls(self, state: State, action: str) -> tuple[ToolCall, ...]:
+        """Return the tool calls that a transition waits for."""
+        ...
+
+    def transition(self, state: State, action: str, results: Sequence[ToolResult]) -> Transition:
+        """Take one turn."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything that decides how an environment goes on: the episode and the generator.
+
+    Attributes:
+        state: State of the episode, None before the first reset.
+        generator: State of the bit generator that draws questions.
+    """
+
+    state: State | None
+    generator: Mapping[str, Any] = field(repr=False, hash=False)
+
+
+class ForkableTextEnv(gymnasium.Env[str, str]):
+    """A text world that can be saved, restored and forked at every turn.
+
+    Args:
+        core: The rules.
+        questions: The questions that episodes are about, at least one, with unique ids.
+        tools: The tools that the core may call, by name.
+        render_mode: ``"ansi"`` lets ``render`` return a transcript.
+
+    Raises:
+        ValueError: If there are no questions.
+        UnknownNameError: If there is no such render mode.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi"], "render_fps": 1}  # type: ignore[misc]
+
+    def __init__(
+        self,
+        core: Core,
+        questions: Sequence[Question],
+        tools: Mapping[str, Tool],
+        *,
+        render_mode: str | None = None,
+    ) -> None:
+        """Check the parts and keep them; nothing is loaded."""
+        if not questions:
+            raise ValueError("expected at least one question, found none; pass a non-empty set")
+        if render_mode not in (None, "ansi"):
+            raise UnknownNameError(f"expected render_mode None or 'ansi', found {render_mode!r}")
+        self.core = core
+        self.questions = tuple(questions)
+        self.tools = dict(tools)
+        self.render_mode = render_mode
+        self.observation_space = TextSpace()
+        self.action_space = TextSpace(templates=core.dialect.templates)
+        self._index = {question.id: i for i, question in enumerate(self.questions)}
+        self._state: State | None = None
+
+    @property
+    def state(self) -> State:
+        """The episode so far.
+
+        Raises:
+            ResetNeeded: Before the first reset.
+        """
+        if self._state is None:
+            raise ResetNeeded("expected a running episode, found none; call reset() first")
+        return self._state
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[str, dict[str, Any]]:
+        """Begin an episode.
+
+        Args:
+            seed: Seeds the generator that draws the question.
+            options: ``{"question_id": id}`` or ``{"index": n}`` picks the question instead.
+
+        Returns:
+            The prompt, and info with the question's id.
+
+        Raises:
+            UnknownNameError: If an option or the question is not known.
+        """
+        super().reset(seed=seed)
+        question = self.questions[self._choose(options or {})]
+        self._state, observation = self.core.begin(question)
+        return observation, {"question_id": question.id}
+
+    def _choose(self, options: Mapping[str, Any]) -> int:
+        for name in options:
+            if name not in ("question_id", "index"):
+                hint = nearest(str(name), ("question_id", "index"))
+                raise UnknownNameError(f"expected a reset option, found {name!r}; {hint}")
+        if len(options) > 1:
+            raise UnknownNameError("expected question_id or index as reset option, found both")
+        if "question_id" in options:
+            wanted = options["question_id"]
+            if not isinstance(wanted, str) or wanted not in self._index:
+                raise UnknownNameError(
+                    f"expected the id of one of {len(self.questions)} questions, found {wanted!r}; "
+                    + nearest(str(wanted), self._index)
+                )
+            return self._index[wanted]
+        if "index" in options:
+            index = options["index"]
+            if not isinstance(index, int | np.integer) or not 0 <= index < len(self.questions):
+                raise UnknownNameError(
+                    f"expected an index from 0 to {len(self.questions) - 1}, found {index!r}"
+                )
+            return int(index)
+        return int(self.np_random.integers(len(self.questions)))
+
+    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        """Take one turn.
+
+        Args:
+            action: The agent's own text of this turn.
+
+        Returns:
+            Observation, reward, terminated, truncated (never, by a step) and info.
+
+        Raises:
+            InvalidActionError: If the action is not a string.
+            EpisodeOverError: If the episode has ended.
+            ResetNeeded: Before the first reset.
+        """
+        if not isinstance(action, str):
+            raise InvalidActionError(f"expected a str as action, found {type(action).__name__}")
+        results = self.run_tools(self.core.pending_calls(self.state, action))
+        taken = self.core.transition(self.state, action, results)
+        self._state = taken.state
+        return taken.observation, taken.reward, taken.terminated, taken.truncated, taken.info
+
+    def run_tools(self, calls: Sequence[ToolCall]) -> list[ToolResult]:
+        """Carry out tool calls, each tool's in one batch; they may belong to many episodes.
+
+        Args:
+            calls: The calls.
+
+        Returns:
+            Their results, in the same order.
+
+        Raises:
+            ToolResultError: If a tool does not return one result per argument.
+        """
+        results: dict[int, ToolResult] = {}
+        for name in dict.fromkeys(call.tool for call in calls):
+            places = [i for i, call in enumerate(calls) if call.tool == name]
+            answers = self.tools[name]([calls[i].argument for i in places])
+            if len(answers) != len(places):
+                raise ToolResultError(
+                    f"expected {len(places)} results of tool {name!r}, found {len(answers)}"
+                )
+            results.update(zip(places, answers, strict=True))
+        return [results[i] for i in range(len(calls))]
+
+    def snapshot(self) -> Snapshot:
+        """Return all that ``restore`` needs; the cost does not depend on the episode's length."""
+        return Snapshot(self._state, self.np_random.bit_generator.state)
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go back to a snapshot, as often as wanted, in this environment or one like it."""
+        self._state = snapshot.state
+        self.np_random.bit_generator.state = snapshot.generator
+
+    def fork(self) -> Self:
+        """Return an independent environment at this point, sharing core, questions and tools."""
+        twin = copy.copy(self)
+        twin.action_space = TextSpace(templates=self.core.dialect.templates)
+        twin.np_random = np.random.Generator(type(self.np_random.bit_generator)(0))
+        twin.restore(self.snapshot())
+        return twin
+
+    def record(self, state: State, info: Mapping[str, Any]) -> dict[str, Any]:
+        """Return an ended episode as JSON-able data, without its prompt.
+
+        Args:
+            state: The episode after its last turn.
+            info: The last step's info, to which the driver adds ``"truncated"`` if it cut the
+                episode off.
+
+        Returns:
+            Question, answer, scores, counts, the titles retrieved (in order), and every turn.
+        """
+        question = state.question
+        judgement = judge([turn.action for turn in state.turns], question.golden_answers)
+        return {
+            "question_id": question.id,
+            "question_key": question.key,
+            "question": question.question,
+            "golden_answers": list(question.golden_answers),
+            "prediction": judgement.answer,
+            "em": judgement.em,
+            "f1": judgement.f1,
+            "format_ok": judgement.format_ok,
+            "reward": judgement.reward,
+            "turns": len(state.turns),
+            "searches": state.tool_calls,
+            "limit_reached": state.limit_reached,
+            "truncated": bool(info.get("truncated", False)),
+            "flags": list(state.flags),
+            "titles": [title for turn in state.turns for title in turn.titles],
+            "transcript": [
+                {"action": turn.action, "observation": turn.observation} for turn in state.turns
+            ],
+        }
+
+    def render(self) -> str | None:
+        """Return the episode as a readable transcript in mode ``"ansi"``, else None."""
+        if self.render_mode is None:
+            return None
+        state = self.state
+        lines = [f"Question: {state.question.question}"]
+        for number, turn in enumerate(state.turns, start=1):
+            lines += [f"--- turn {number}", turn.action.strip()]
+            lines += [turn.observation.strip()] if turn.observation else []
+        lines.append(f"--- {'ended' if state.done else 'running'}, {state.tool_calls} tool calls")
+        return "\n".join(lines)

@@ -1,0 +1,44 @@
+"""Errors of the environments; each message says what was expected, what was found, the fix."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class At2poEnvError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class DataNotFoundError(At2poEnvError, FileNotFoundError):
+    """Questions or passages are in none of the places where they may be."""
+
+
+class DataFormatError(At2poEnvError, ValueError):
+    """A record of a data file is malformed."""
+
+
+class UnknownNameError(At2poEnvError, ValueError):
+    """A name (of a question set, question, option, prompt) is not known."""
+
+
+class InvalidActionError(At2poEnvError, TypeError):
+    """An action is not a string."""
+
+
+class EpisodeOverError(At2poEnvError, RuntimeError):
+    """A step was asked of an episode that has ended."""
+
+
+class ToolResultError(At2poEnvError, ValueError):
+    """The tool results handed to a transition do not answer its pending calls."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return the part of an error message that names the known name closest to ``name``."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+    return f"known: {shown}"

@@ -1,0 +1,197 @@
+"""Scripted agents for MiniWiki: one that plays it perfectly, and one that errs at a set rate."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator, Sequence
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+
+from at2po_envs.core import SearchQA
+from at2po_envs.miniwiki.questions import Plan, plan_of
+from at2po_envs.miniwiki.world import BY_NAME, Entity, World, stable_hash
+from at2po_envs.questions import Question
+
+Script = Generator[str, str, None]
+"""Yields what the agent writes in a turn, is sent the observation that answers it."""
+
+Error = Literal["wrong query", "misread", "stop early", "bad format"]
+ERRORS: tuple[Error, ...] = ("wrong query", "misread", "stop early", "bad format")
+
+_TITLE = re.compile(r'^(?:Page \d+: )?"([^"\n]+)"$', re.MULTILINE)
+
+
+class ScriptedAgent:
+    """Plays MiniWiki from its facts, one search a hop, with thoughts a small model can learn from.
+
+    Args:
+        world: The facts that the questions are about.
+        questions: The questions it may be asked.
+        core: Rules of the environment; they tell which prompt belongs to which question.
+        error_rate: Chance that a turn goes wrong, in [0, 1]; 0 plays perfectly.
+        seed: Seed of the errors; the same question gets the same errors.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        questions: Sequence[Question],
+        core: SearchQA,
+        *,
+        error_rate: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        if not 0 <= error_rate <= 1:
+            raise ValueError(f"error_rate: expected a number in [0, 1], found {error_rate}")
+        self.world, self.questions, self.core = world, questions, core
+        self.error_rate, self.seed = error_rate, seed
+
+    def act(self, transcripts: Sequence[Sequence[str]]) -> list[str]:
+        """Write the next turn of every episode.
+
+        Args:
+            transcripts: One sequence an episode: observation, action, observation, …, observation.
+
+        Returns:
+            One text an episode.
+
+        Raises:
+            ValueError: If a prompt belongs to none of the agent's questions.
+        """
+        return [self._next(transcript) for transcript in transcripts]
+
+    def play(self, question: Question, seed: int | None = None) -> Script:
+        """Start the script of one question; it ends itself with an answer.
+
+        Args:
+            question: A MiniWiki question of this world.
+            seed: Seed of this play's errors; the agent's own by default.
+
+        Returns:
+            A generator of turns.
+        """
+        seed = stable_hash(self.seed if seed is None else seed, question.key)
+        return _Play(self, plan_of(question), np.random.default_rng(seed)).script()
+
+    def _next(self, transcript: Sequence[str]) -> str:
+        if transcript[0] not in self._by_prompt:
+            raise ValueError(
+                f"expected the prompt of one of {len(self.questions)} known questions, "
+                f"found {transcript[0][:200]!r}; build the agent from the environment it plays"
+            )
+        # The script is replayed from the start, so the agent keeps no state of its own.
+        script = self.play(self._by_prompt[transcript[0]])
+        action = next(script)
+        for observation in transcript[2::2]:
+            action = script.send(observation)
+        return action
+
+    @cached_property
+    def _by_prompt(self) -> dict[str, Question]:
+        return {self.core.begin(question)[1]: question for question in self.questions}
+
+
+class _Play:
+    """One episode: what is known so far, and the errors drawn for it."""
+
+    def __init__(self, agent: ScriptedAgent, plan: Plan, rng: np.random.Generator) -> None:
+        self.world, self.error_rate = agent.world, agent.error_rate
+        self.plan, self.rng = plan, rng
+
+    def script(self) -> Script:
+        ends: list[Entity | int] = []
+        thought = f"I need {self._needs()}."
+        for number, chain in enumerate(self.plan.chains):
+            subject: Entity | int = chain.start
+            for hop, relation in enumerate(chain.relations):
+                error = self._error()
+                if error == "stop early":
+                    yield self._answer(thought, self.world.text(subject))
+                    return
+                if not isinstance(subject, Entity):
+                    break
+                asked = self._namesake(subject) if error == "wrong query" else subject
+                observation = yield self._search(thought, asked, error)
+                if error is None and self.error_rate == 0:
+                    yield from self._search_again(asked, relation, observation)
+                value = self.world.value(asked, relation)
+                if error == "misread":
+                    value = self._misread(asked, relation, value, observation)
+                thought = f"The {BY_NAME[relation].noun} is {self.world.text(value)}."
+                if hop + 1 < len(chain.relations):
+                    thought += f" Next the {BY_NAME[chain.relations[hop + 1]].noun}."
+                subject = value
+            ends.append(subject)
+            if number + 1 < len(self.plan.chains):
+                thought += f" Now {self.world.name(self.plan.chains[number + 1].start)}."
+        reason, answer = self._conclude(ends)
+        while True:
+            yield self._answer(thought + reason, answer)
+
+    def _needs(self) -> str:
+        chain = self.plan.chains[0]
+        nouns = ", then ".join(f"the {BY_NAME[r].noun}" for r in chain.relations)
+        if self.plan.operation == "value":
+            return nouns
+        return f"{nouns} of " + " and ".join(self.world.name(c.start) for c in self.plan.chains)
+
+    def _conclude(self, ends: Sequence[Entity | int]) -> tuple[str, str]:
+        if self.plan.operation == "value":
+            return "", self.world.text(ends[0])
+        first, second = (self.world.text(end) for end in ends)
+        if self.plan.operation == "same":
+            same = first == second
+            return f" {first} and {second} {'agree' if same else 'differ'}.", "yes" if same else "no"
+        # After a wrong turn an end may not be a number; then the first one wins by default.
+        smaller = 0 if not (first.isdigit() and second.isdigit()) or int(first) < int(second) else 1
+        winner = smaller if self.plan.operation == "less" else 1 - smaller
+        word = "less" if self.plan.operation == "less" else "more"
+        shown = (first, second) if winner == 0 else (second, first)
+        return f" {shown[0]} is {word} than {shown[1]}.", self.world.name(self.plan.chains[winner].start)
+
+    def _search(self, thought: str, subject: Entity, error: Error | None) -> str:
+        query = self.world.title(subject).replace("(", "").replace(")", "")
+        close = "" if error == "bad format" else " </think>"
+        return f"<think> {thought}{close} <search> {query} </search>"
+
+    def _search_again(self, subject: Entity, relation: str, observation: str) -> Script:
+        """Ask again in other words where the passage that is needed did not come."""
+        title = self.world.title(subject)
+        for words in (BY_NAME[relation].noun, subject.kind):
+            if title in _TITLE.findall(observation):
+                return
+            observation = yield (
+                f"<think> {title} is missing. </think> <search> {title} {words} </search>"
+            )
+
+    def _answer(self, thought: str, answer: str) -> str:
+        box = answer if self._error() == "bad format" else f"\\boxed{{ {answer} }}"
+        return f"<think> {thought} </think> <answer> {box} </answer>"
+
+    def _error(self) -> Error | None:
+        if self.rng.random() >= self.error_rate:
+            return None
+        return ERRORS[self.rng.integers(len(ERRORS))]
+
+    def _namesake(self, subject: Entity) -> Entity:
+        """Somebody else of the kind, preferably of the same last name."""
+        names = self.world.names[subject.kind]
+        last = names[subject.index].rsplit(" ", 1)[-1]
+        candidates = [int(i) for i in self.rng.integers(len(names), size=32) if i != subject.index]
+        alike = [i for i in candidates if names[i].endswith(last)]
+        return Entity(subject.kind, (alike or candidates or [subject.index])[0])
+
+    def _misread(
+        self, subject: Entity, relation: str, value: Entity | int, observation: str
+    ) -> Entity | int:
+        """The same fact of another page of the result, or just another entity."""
+        for title in _TITLE.findall(observation):
+            other = self.world.by_title.get(title)
+            if other is not None and other.kind == subject.kind and other != subject:
+                return self.world.value(other, relation)
+        if isinstance(value, int):
+            return value + int(self.rng.integers(1, 10))
+        return self._namesake(value)
+

@@ -1,0 +1,219 @@
+"""The facts of a MiniWiki: a small world of people, works, firms and places, drawn from a seed.
+
+Facts are kept as one integer array per relation, so a world of a million entities is a few megabytes
+and every passage is written only when it is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from at2po_envs.miniwiki.names import Split, draw_names
+
+SHARES = {
+    "person": 0.38, "film": 0.19, "book": 0.19, "company": 0.10, "city": 0.07, "river": 0.03, "country": 0.02, "award": 0.02,
+}  # fmt: skip
+"""Kind of entity -> its share of the passages."""
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """One kind of fact: every entity of kind `subject` has one value.
+
+    Attributes:
+        name: Key of the relation.
+        subject: Kind of entity that has it.
+        object: Kind of entity that is its value, or `"year"` or `"length"` for a number.
+        noun: What the value is called in a thought ("director").
+    """
+
+    name: str
+    subject: str
+    object: str
+    noun: str
+
+    @property
+    def is_number(self) -> bool:
+        """Whether the value is a number rather than an entity."""
+        return self.object in ("year", "length")
+
+
+RELATIONS = (
+    Relation("director", "film", "person", "director"),
+    Relation("author", "book", "person", "author"),
+    Relation("founder", "company", "person", "founder"),
+    Relation("birthplace", "person", "city", "birthplace"),
+    Relation("headquarters", "company", "city", "headquarters"),
+    Relation("country", "city", "country", "country"),
+    Relation("spouse", "person", "person", "spouse"),
+    Relation("river", "city", "river", "river"),
+    Relation("employer", "person", "company", "employer"),
+    Relation("based_on", "film", "book", "source book"),
+    Relation("publisher", "book", "company", "publisher"),
+    Relation("capital", "country", "city", "capital"),
+    Relation("star", "film", "person", "star"),
+    Relation("award", "person", "award", "award"),
+    Relation("presenter", "award", "company", "presenter"),
+)
+"""All entity-valued relations; a world of n relations has the first n (at least eight)."""
+
+NUMBERS = (
+    Relation("release_year", "film", "year", "release year"),
+    Relation("publication_year", "book", "year", "publication year"),
+    Relation("birth_year", "person", "year", "birth year"),
+    Relation("founding_year", "company", "year", "founding year"),
+    Relation("length", "river", "length", "length"),
+)
+"""Number-valued relations, used for single questions and comparisons; every world has them all."""
+
+BY_NAME = {relation.name: relation for relation in (*RELATIONS, *NUMBERS)}
+
+
+@dataclass(frozen=True, slots=True)
+class Entity:
+    """One thing that has a passage: its kind and its number within the kind."""
+
+    kind: str
+    index: int
+
+
+class World:
+    """A set of entities and one value per entity and relation.
+
+    Args:
+        seed: Any integer; the same arguments give the same world on every machine.
+        size: Number of entities, which is the number of passages; 100 to 1,000,000.
+        split: Half of the names to draw from; worlds of different splits share no name.
+        relations: How many of `RELATIONS` hold, 8 to 15.
+        namesakes: How many names share their last word on average, >= 1.
+
+    Raises:
+        ValueError: If an argument is out of range.
+    """
+
+    def __init__(
+        self, seed: int, size: int, *, split: Split = "train", relations: int = 8, namesakes: int = 3
+    ) -> None:
+        _check("size", size, 100, 1_000_000)
+        _check("relations", relations, 8, len(RELATIONS))
+        _check("namesakes", namesakes, 1, 1000)
+        if split not in ("train", "test"):
+            raise ValueError(f"split: expected 'train' or 'test', found {split!r}")
+        self.seed, self.size, self.split = seed, size, split
+        self.relations = RELATIONS[:relations]
+        rng = np.random.default_rng(stable_hash("world", seed, size, split, relations, namesakes))
+        kinds = [k for k in SHARES if any(k in (r.subject, r.object) for r in self.relations)]
+        self.counts = _apportion({kind: SHARES[kind] for kind in kinds}, size)
+        self.names = {kind: draw_names(kind, n, split, rng, namesakes) for kind, n in self.counts.items()}
+        self._values = {relation.name: self._draw(relation, rng) for relation in self.all_relations}
+        self._share_titles(rng)
+
+    @cached_property
+    def all_relations(self) -> tuple[Relation, ...]:
+        """The relations and the number-valued ones of the kinds that live here."""
+        return (*self.relations, *(r for r in NUMBERS if r.subject in self.counts))
+
+    def relations_of(self, kind: str) -> tuple[Relation, ...]:
+        """Relations that entities of a kind have, numbers last."""
+        return tuple(r for r in self.all_relations if r.subject == kind)
+
+    def name(self, entity: Entity) -> str:
+        """Name of an entity as prose uses it ("Silver Harbor")."""
+        return self.names[entity.kind][entity.index]
+
+    def title(self, entity: Entity) -> str:
+        """Title of an entity's passage ("Silver Harbor (film)"); unique in the world."""
+        suffix = f" ({entity.kind})" if entity.kind in ("film", "book") else ""
+        return self.name(entity) + suffix
+
+    def value(self, entity: Entity, relation: str) -> Entity | int:
+        """The fact itself: the entity, or the number, that the relation gives."""
+        value = int(self._values[relation][entity.index])
+        kind = BY_NAME[relation].object
+        return value if BY_NAME[relation].is_number else Entity(kind, value)
+
+    def text(self, value: Entity | int) -> str:
+        """A value as an answer would state it."""
+        return self.name(value) if isinstance(value, Entity) else str(value)
+
+    def entity_at(self, position: int) -> Entity:
+        """Entity number `position` of the whole world, in order of kind."""
+        for kind, count in self.counts.items():
+            if position < count:
+                return Entity(kind, position)
+            position -= count
+        raise IndexError(f"expected a position below {self.size}")
+
+    @cached_property
+    def by_title(self) -> dict[str, Entity]:
+        """Title of a passage -> the entity it is about."""
+        return {self.title(e): e for e in map(self.entity_at, range(self.size))}
+
+    def _draw(self, relation: Relation, rng: np.random.Generator) -> np.ndarray:
+        n = self.counts[relation.subject]
+        if relation.object == "year":
+            return rng.integers(1850, 2020, size=n)
+        if relation.object == "length":
+            return rng.integers(40, 1000, size=n)
+        if relation.name == "spouse":
+            return _couples(n, rng)
+        return rng.integers(self.counts[relation.object], size=n)
+
+    def _share_titles(self, rng: np.random.Generator) -> None:
+        """Give a third of the films the title of a book: the one they are based on, where that is a fact."""
+        if "film" not in self.counts or "book" not in self.counts:
+            return
+        films, books = self.names["film"], self.names["book"]
+        source = self._values.get("based_on", rng.permutation(max(len(films), len(books))))
+        taken = set(films)
+        for film in np.flatnonzero(rng.random(len(films)) < 1 / 3):
+            title = books[int(source[film]) % len(books)]
+            if title not in taken:
+                taken.add(title)
+                films[film] = title
+
+
+def _couples(n: int, rng: np.random.Generator) -> np.ndarray:
+    """Marry everybody to somebody else, mutually; with an odd count one person's spouse is married twice."""
+    order = rng.permutation(n)
+    spouse = np.empty(n, dtype=np.int64)
+    even = n - n % 2
+    spouse[order[0:even:2]], spouse[order[1:even:2]] = order[1:even:2], order[0:even:2]
+    if n % 2:
+        spouse[order[-1]] = order[0]
+    return spouse
+
+
+def _apportion(shares: dict[str, float], size: int) -> dict[str, int]:
+    total = sum(shares.values())
+    counts = {kind: max(3, int(size * share / total)) for kind, share in shares.items()}
+    counts["person"] += size - sum(counts.values())
+    return counts
+
+
+def _check(name: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        raise ValueError(f"{name}: expected {low} to {high:,}, found {value}")
+
+
+def stable_hash(*parts: object) -> int:
+    """A 64-bit hash of the parts that is the same in every process.
+
+    Args:
+        *parts: Strings, numbers or tuples of them; told apart by their `repr`.
+
+    Returns:
+        An integer in [0, 2**64).
+    """
+    digest = hashlib.blake2b("\x1f".join(map(repr, parts)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little")
+
+
+def pick(options: Sequence[str], *parts: object) -> str:
+    """Choose one option by a stable hash of the parts."""
+    return options[stable_hash(*parts) % len(options)]

@@ -1,0 +1,36 @@
+"""Reading JSON-lines files so that a bad line is reported by its number."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+def read_objects(
+    path: Path, expected: str, error: type[ValueError]
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (line number, object) for every line of a UTF-8 JSON-lines file.
+
+    Args:
+        path: The file.
+        expected: What a line should look like, for the error message.
+        error: Class of the error to raise.
+
+    Yields:
+        The line's number, counted from 1, and its JSON object.
+
+    Raises:
+        ValueError: As ``error``, if a line is not UTF-8 text holding one JSON object.
+    """
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                record = json.loads(line.decode("utf-8"))
+            except (ValueError, RecursionError) as problem:
+                raise error(f"{path}:{number}: expected {expected}, found {problem}") from None
+            if not isinstance(record, dict):
+                found = type(record).__name__
+                raise error(f"{path}:{number}: expected {expected}, found a JSON {found}")
+            yield number, record

@@ -1,0 +1,131 @@
+"""Passages, the store that holds them, and the protocol of whatever searches them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, overload
+
+from retrieval.errors import CorpusFormatError, CorpusNotFoundError
+from retrieval.jsonl import read_objects
+
+_EXPECTED = r'{"id": "...", "contents": "\"Title\"\ntext"}'
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A titled piece of text, with its score when it is the result of a search.
+
+    Attributes:
+        id: Name of the passage, unique in its corpus.
+        title: Title of the page, without the quotation marks around it.
+        text: Text below the title.
+        score: Relevance to the query that found it (higher is better); 0 outside a search.
+    """
+
+    id: str
+    title: str
+    text: str
+    score: float = 0.0
+
+    @property
+    def contents(self) -> str:
+        r"""Title and text in the wiki-18 form ``"Title"\ntext``."""
+        return f'"{self.title}"\n{self.text}'
+
+
+class Retriever(Protocol):
+    """Anything that ranks passages for text queries."""
+
+    def search(self, queries: Sequence[str], k: int) -> list[list[Passage]]:
+        """Return, for each query, at most ``k`` passages, the best first."""
+        ...
+
+
+class Passages(Sequence[Passage]):
+    """An immutable, in-memory sequence of passages with unique ids.
+
+    Args:
+        passages: The passages, in corpus order.
+
+    Raises:
+        CorpusFormatError: If two passages share an id.
+    """
+
+    def __init__(self, passages: Iterable[Passage]) -> None:
+        """Take the passages, all of them or none."""
+        self._items = tuple(passages)
+        seen: set[str] = set()
+        for position, passage in enumerate(self._items):
+            if passage.id in seen:
+                raise CorpusFormatError(
+                    f"passage {position}: expected a new id, found {passage.id!r} a second time"
+                )
+            seen.add(passage.id)
+
+    @classmethod
+    def from_jsonl(cls, path: str | Path) -> Passages:
+        r"""Read a corpus in the wiki-18 format, all of it or nothing.
+
+        Args:
+            path: File with one ``{"id": ..., "contents": "\"Title\"\ntext"}`` per line.
+
+        Returns:
+            The passages in file order.
+
+        Raises:
+            CorpusNotFoundError: If there is no such file.
+            CorpusFormatError: If a line is malformed or repeats an id.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise CorpusNotFoundError(
+                f"expected a corpus file at {path}, found none; check the path"
+            )
+        first_line: dict[str, int] = {}
+        items = []
+        for number, record in read_objects(path, _EXPECTED, CorpusFormatError):
+            passage = _passage(record, f"{path}:{number}")
+            earlier = first_line.setdefault(passage.id, number)
+            if earlier != number:
+                raise CorpusFormatError(
+                    f"{path}:{number}: expected a new id, found {passage.id!r} of line {earlier}"
+                )
+            items.append(passage)
+        return cls(items)
+
+    def __len__(self) -> int:
+        """Return the number of passages."""
+        return len(self._items)
+
+    def __iter__(self) -> Iterator[Passage]:
+        """Iterate in corpus order."""
+        return iter(self._items)
+
+    @overload
+    def __getitem__(self, index: int) -> Passage: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Passage, ...]: ...
+    def __getitem__(self, index: int | slice) -> Passage | tuple[Passage, ...]:
+        """Return the passage at a position, or a tuple of them for a slice."""
+        return self._items[index]
+
+
+def _passage(record: dict[str, Any], where: str) -> Passage:
+    passage_id, contents = record.get("id"), record.get("contents")
+    for field, value in (("id", passage_id), ("contents", contents)):
+        if not isinstance(value, str) or not value:
+            raise CorpusFormatError(
+                f"{where}: expected {_EXPECTED}, found {field} = {value!r}"[:500]
+            )
+    title, newline, text = str(contents).partition("\n")
+    if not newline:
+        raise CorpusFormatError(
+            f"{where}: expected a title line and then the text in contents, found {contents!r}"[
+                :500
+            ]
+        )
+    if len(title) >= 2 and title[0] == title[-1] == '"':
+        title = title[1:-1]
+    return Passage(str(passage_id), title, text)

@@ -1,0 +1,87 @@
+"""Small trees and models that several test files share."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
+
+from at2po_agents.tree import Node, RolloutTree
+
+VOCABULARY = 31
+
+
+def turn(tree: RolloutTree, parent: Node, surprisal: float, reward: float | None = None) -> Node:
+    """Add a turn of one sampled token with a given surprisal."""
+    return tree.add(parent, sampled=[1], logprobs=[-surprisal], inserted=[2], reward=reward)
+
+
+def spec_tree() -> tuple[RolloutTree, dict[str, Node]]:
+    """Build root -> {a (0.5) -> {c (0.2, r=1), d (0.6, r=-1)}, b (0.3, r=0)}."""
+    tree = RolloutTree("question", [0])
+    nodes = {"a": turn(tree, tree.root, 0.5), "b": turn(tree, tree.root, 0.3, 0.0)}
+    nodes["c"] = turn(tree, nodes["a"], 0.2, 1.0)
+    nodes["d"] = turn(tree, nodes["a"], 0.6, -1.0)
+    return tree, nodes
+
+
+def random_tree(seed: int, size: int = 8, longest: int = 5) -> RolloutTree:
+    """Build a tree of up to `size` turns of up to `longest` tokens; some turns may be empty."""
+    rng = np.random.default_rng(seed)
+
+    def ids(shortest: int) -> list[int]:
+        return rng.integers(0, VOCABULARY, rng.integers(shortest, longest + 1)).tolist()
+
+    tree = RolloutTree(f"question {seed}", ids(1))
+    nodes = [tree.root]
+    for _ in range(rng.integers(1, size + 1)):
+        sampled = ids(0)
+        logprobs = (-rng.exponential(size=len(sampled))).tolist()
+        parent = nodes[rng.integers(len(nodes))]
+        nodes.append(tree.add(parent, sampled=sampled, logprobs=logprobs, inserted=ids(0)))
+    for leaf in tree.leaves():
+        leaf.reward = float(rng.integers(-1, 2))
+    for node in nodes[1:]:
+        node.advantage = float(rng.normal())
+    return tree
+
+
+class ExactRMSNorm(nn.Module):
+    """Transformers' norms round to float32 even in a float64 model; this one does not."""
+
+    def __init__(self, like: nn.Module) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand_like(like.weight) + 0.5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.rms_norm(x, self.weight.shape, self.weight, 1e-6)
+
+
+def tiny_model(
+    family: str = "qwen3", kv_heads: int = 2, seed: int = 0, dtype: torch.dtype = torch.float64
+) -> PreTrainedModel:
+    """Build a random model with 4 query heads, exact in float64."""
+    shape = dict(
+        vocab_size=VOCABULARY,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=kv_heads,
+        head_dim=4,
+        max_position_embeddings=256,
+        tie_word_embeddings=family == "qwen3",
+        initializer_range=0.3,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        if family == "qwen3":
+            model: PreTrainedModel = Qwen3ForCausalLM(Qwen3Config(**shape))
+        else:
+            model = LlamaForCausalLM(LlamaConfig(**shape))
+        for module in list(model.modules()):
+            for name, child in list(module.named_children()):
+                if type(child).__name__.endswith("RMSNorm"):
+                    setattr(module, name, ExactRMSNorm(child))
+    return model.to(dtype).eval()

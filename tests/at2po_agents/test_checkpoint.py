@@ -1,0 +1,284 @@
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from torch import Tensor
+from transformers import (
+    AutoModelForCausalLM,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from at2po_agents.checkpoint import OPTIMIZER, STATE, latest, load, save
+from at2po_agents.errors import CheckpointError
+
+RUN = "a" * 64
+OTHER = "b" * 64
+FILES = [STATE, OPTIMIZER, "model.safetensors", "config.json", "tokenizer.json"]
+
+
+def new_model() -> Qwen3ForCausalLM:
+    torch.manual_seed(0)
+    config = Qwen3Config(
+        vocab_size=13,
+        hidden_size=8,
+        intermediate_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=4,
+        tie_word_embeddings=True,
+    )
+    return Qwen3ForCausalLM(config)
+
+
+def new_tokenizer() -> PreTrainedTokenizerFast:
+    words = WordLevel({"a": 0, "[UNK]": 1}, unk_token="[UNK]")
+    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer(words), unk_token="[UNK]")
+
+
+def new_optimizer(model: torch.nn.Module) -> torch.optim.AdamW:
+    return torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.01)
+
+
+def train(model: torch.nn.Module, optimizer: torch.optim.Optimizer, steps: range) -> None:
+    """Take steps whose data depend on the step's number only."""
+    for step in steps:
+        generator = torch.Generator().manual_seed(step)
+        ids = torch.randint(0, 13, (2, 6), generator=generator)
+        optimizer.zero_grad()
+        model(input_ids=ids, labels=ids).loss.backward()
+        optimizer.step()
+
+
+def weights(model: torch.nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def write(root: Path, step: int, *, fingerprint: str = RUN, keep: int = 9, **extra: Any) -> Path:
+    model = new_model()
+    optimizer = new_optimizer(model)
+    train(model, optimizer, range(1))
+    return save(
+        root,
+        step,
+        model=model,
+        tokenizer=new_tokenizer(),
+        optimizer_state=optimizer.state_dict(),
+        extra=extra,
+        fingerprint=fingerprint,
+        keep=keep,
+    )
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("pristine")
+    for step in (2, 4):
+        write(root, step, sampled_tokens=step)
+    return root
+
+
+@pytest.fixture
+def root(pristine: Path, tmp_path: Path) -> Path:
+    """A folder with whole checkpoints of steps 2 and 4."""
+    return shutil.copytree(pristine, tmp_path / "checkpoints")
+
+
+def names(root: Path) -> list[str]:
+    return sorted(path.name for path in root.iterdir())
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path: Path) -> None:
+    straight = new_model()
+    train(straight, optimizer := new_optimizer(straight), range(4))
+
+    first = new_model()
+    train(first, first_optimizer := new_optimizer(first), range(2))
+    path = save(
+        tmp_path,
+        2,
+        model=first,
+        tokenizer=new_tokenizer(),
+        optimizer_state=first_optimizer.state_dict(),
+        extra={"sampled_tokens": 7, "skipped": [1]},
+        fingerprint=RUN,
+        keep=1,
+    )
+    checkpoint = load(path, RUN)
+    assert (checkpoint.step, checkpoint.path) == (2, path)
+    assert checkpoint.extra == {"sampled_tokens": 7, "skipped": [1]}
+    second = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+    second_optimizer = new_optimizer(second)
+    second_optimizer.load_state_dict(checkpoint.optimizer)
+    train(second, second_optimizer, range(2, 4))
+
+    expected, found = weights(straight), weights(second)
+    assert expected.keys() == found.keys()
+    for name in expected:
+        assert torch.equal(expected[name], found[name]), name
+    for one, two in zip(
+        optimizer.state_dict()["state"].values(),
+        second_optimizer.state_dict()["state"].values(),
+        strict=True,
+    ):
+        assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+def test_the_tokenizer_comes_along(root: Path) -> None:
+    loaded = PreTrainedTokenizerFast.from_pretrained(root / "step_000004")
+    assert loaded.get_vocab() == new_tokenizer().get_vocab()
+
+
+def test_latest_is_the_newest(root: Path, tmp_path: Path) -> None:
+    assert latest(root, RUN) == root / "step_000004"
+    assert latest(tmp_path / "nothing", RUN) is None
+
+
+def test_latest_orders_by_number(tmp_path: Path) -> None:
+    write(tmp_path, 999_999)
+    path = write(tmp_path, 1_000_000)
+    assert latest(tmp_path, RUN) == path
+
+
+def tear_truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def tear_flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def tear_empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def tear_remove(path: Path) -> None:
+    path.unlink()
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("tear", [tear_truncate, tear_flip, tear_empty, tear_remove])
+def test_a_torn_checkpoint_is_refused_and_the_last_good_one_named(
+    root: Path, name: str, tear: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    torn, good = root / "step_000004", root / "step_000002"
+    tear(torn / name)
+    with pytest.raises(CheckpointError) as error:
+        load(torn, RUN)
+    message = str(error.value)
+    assert message.startswith(f"{torn}: expected a whole checkpoint")
+    assert f"torn: {name} is " in message
+    assert f"the last good one is {good}" in message
+    with caplog.at_level(logging.WARNING):
+        assert latest(root, RUN) == good
+    assert f"skipping checkpoint {torn}: torn: {name}" in caplog.text
+    assert load(good, RUN).step == 2
+
+
+def test_any_changed_byte_of_the_state_is_seen(root: Path) -> None:
+    path = root / "step_000004" / STATE
+    content = path.read_bytes()
+    for position in range(0, len(content), 5):
+        changed = bytearray(content)
+        changed[position] ^= 3
+        path.write_bytes(changed)
+        with pytest.raises(CheckpointError, match=f"torn: {STATE}"):
+            load(path.parent, RUN)
+
+
+@pytest.mark.parametrize("content", ["[]", "3", "{}", '{"sha256": 1}', "null"])
+def test_a_state_that_is_other_json_is_torn(root: Path, content: str) -> None:
+    path = root / "step_000004" / STATE
+    path.write_text(content)
+    with pytest.raises(CheckpointError, match=f"torn: {STATE}"):
+        load(path.parent, RUN)
+
+
+def test_another_configuration_is_refused(root: Path) -> None:
+    with pytest.raises(CheckpointError, match="another configuration; there is no good one"):
+        load(root / "step_000004", OTHER)
+    with pytest.raises(CheckpointError, match=r"none that can be used \(step_000004: written by"):
+        latest(root, OTHER)
+
+
+def test_all_torn_is_an_error_not_a_fresh_start(root: Path) -> None:
+    for path in root.iterdir():
+        tear_remove(path / "config.json")
+    with pytest.raises(CheckpointError, match="config.json is missing.*start in another folder"):
+        latest(root, RUN)
+
+
+def test_a_missing_checkpoint_is_refused(root: Path) -> None:
+    with pytest.raises(CheckpointError, match="state.json is missing; the last good one is .*4"):
+        load(root / "step_000003", RUN)
+
+
+def test_an_interrupted_write_is_never_seen_and_cleared_by_the_next(root: Path) -> None:
+    shutil.copytree(root / "step_000004", root / ".step_000006")
+    (root / ".step_000002.old").mkdir()
+    assert latest(root, RUN) == root / "step_000004"
+    path = write(root, 6)
+    assert latest(root, RUN) == path
+    assert names(root) == ["step_000002", "step_000004", "step_000006"]
+
+
+class Interrupted(Exception):
+    pass
+
+
+class BrokenTokenizer:
+    def save_pretrained(self, save_directory: str, /) -> None:
+        raise Interrupted
+
+
+def test_a_failing_write_leaves_the_older_ones_as_they_were(root: Path) -> None:
+    with pytest.raises(Interrupted):
+        save(
+            root,
+            4,
+            model=new_model(),
+            tokenizer=BrokenTokenizer(),
+            optimizer_state={},
+            extra={},
+            fingerprint=RUN,
+            keep=1,
+        )
+    assert load(root / "step_000004", RUN).extra == {"sampled_tokens": 4}
+    assert load(root / "step_000002", RUN).step == 2
+
+
+def test_the_newest_are_kept(tmp_path: Path) -> None:
+    for step in (1, 2, 3, 4):
+        write(tmp_path, step, keep=2)
+    assert names(tmp_path) == ["step_000003", "step_000004"]
+
+
+def test_later_checkpoints_of_an_abandoned_continuation_go(root: Path) -> None:
+    write(root, 3, keep=2)
+    assert names(root) == ["step_000002", "step_000003"]
+
+
+def test_a_torn_checkpoint_is_replaced_when_its_step_comes_again(root: Path) -> None:
+    tear_truncate(root / "step_000004" / OPTIMIZER)
+    path = write(root, 4, again=True)
+    assert load(path, RUN).extra == {"again": True}
+    assert names(root) == ["step_000002", "step_000004"]
+
+
+def test_the_state_is_readable(root: Path) -> None:
+    state = json.loads((root / "step_000004" / STATE).read_text())
+    assert state["step"] == 4
+    assert state["fingerprint"] == RUN
+    assert {*FILES} - {STATE} <= state["files"].keys()

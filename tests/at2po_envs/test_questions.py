@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import json
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from at2po_envs import QUESTION_SETS, At2poEnvError, Question, load_questions
+from at2po_envs.errors import DataFormatError, DataNotFoundError
+
+ROW = {"id": "a", "question": "Who?", "golden_answers": ["X", "Y"], "metadata": {"hops": 2}}
+
+
+def write(file, *rows):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return file
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """A stand-in for the hub: ``answer`` is what load_dataset gives, or the error it raises."""
+    state = SimpleNamespace(answer=ConnectionError("no network"), asked=[])
+
+    def load_dataset(repository, config):
+        state.asked.append((repository, config))
+        if isinstance(state.answer, Exception):
+            raise state.answer
+        return state.answer
+
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", lambda *a, **k: None)
+    monkeypatch.delenv("AT2PO_DATA", raising=False)
+    return state
+
+
+def test_an_explicit_path_comes_first(tmp_path, monkeypatch, hub):
+    write(tmp_path / "questions/nq/train.jsonl", ROW | {"id": "pack"})
+    monkeypatch.setenv("AT2PO_DATA", str(tmp_path))
+    file = write(tmp_path / "own.jsonl", ROW, ROW | {"id": "b"})
+    (first, second) = load_questions("nq", "train", file)
+    assert first == Question("a", "Who?", ("X", "Y"), {"hops": 2})
+    assert second.id == "b" and hub.asked == []
+
+
+def test_the_data_pack_comes_second(tmp_path, monkeypatch, hub):
+    write(tmp_path / "questions/nq/test.jsonl", ROW)
+    monkeypatch.setenv("AT2PO_DATA", str(tmp_path))
+    assert [q.id for q in load_questions("nq", "test")] == ["a"]
+    assert hub.asked == []
+
+
+def test_the_hub_comes_last_and_dev_stands_in_for_test(hub):
+    hub.answer = {"train": [ROW | {"id": "t"}], "dev": [ROW | {"id": "d"}]}
+    assert [q.id for q in load_questions("hotpotqa", "train")] == ["t"]
+    assert [q.id for q in load_questions("hotpotqa", "test")] == ["d"]
+    hub.answer = {"test": [ROW | {"id": "e"}], "dev": [ROW]}
+    assert [q.id for q in load_questions("hotpotqa", "test")] == ["e"]
+    assert set(hub.asked) == {("RUC-NLPIR/FlashRAG_datasets", "hotpotqa")}
+    with pytest.raises(DataNotFoundError, match="has the splits test, dev, not train"):
+        load_questions("hotpotqa", "train")
+
+
+def test_a_missing_set_names_the_three_places_and_the_fix(tmp_path, monkeypatch, hub):
+    monkeypatch.setenv("AT2PO_DATA", str(tmp_path))
+    with pytest.raises(DataNotFoundError) as caught:
+        load_questions("nq", "train")
+    message = str(caught.value)
+    assert "1. an explicit path: not given" in message
+    assert str(tmp_path / "questions/nq/train.jsonl") in message
+    assert "ConnectionError: no network" in message
+    assert "Fix: pass questions_path" in message and "export AT2PO_DATA" in message
+
+
+def test_a_wrong_path_is_not_silently_replaced(tmp_path, hub):
+    with pytest.raises(DataNotFoundError, match="gone.jsonl"):
+        load_questions("nq", "train", tmp_path / "gone.jsonl")
+    assert hub.asked == []
+
+
+def test_an_unknown_set_gets_the_nearest_name():
+    with pytest.raises(At2poEnvError, match="found 'hotpot'; did you mean 'hotpotqa'"):
+        load_questions("hotpot")
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        ("{", "Expecting property name"),
+        ("[]", "a JSON list"),
+        (json.dumps(ROW | {"id": 3}), "id = 3"),
+        (json.dumps(ROW | {"question": " "}), "question = ' '"),
+        (json.dumps(ROW | {"golden_answers": []}), "golden_answers = []"),
+        (json.dumps(ROW | {"golden_answers": "X"}), "golden_answers = 'X'"),
+        (json.dumps(ROW | {"golden_answers": ["X", None]}), "golden_answers = ['X', None]"),
+        (json.dumps(ROW | {"metadata": "m"}), "metadata = 'm'"),
+        (json.dumps(ROW), "'a' of"),
+    ],
+)
+def test_a_malformed_line_is_named_with_what_was_expected(tmp_path, bad, reason):
+    file = tmp_path / "own.jsonl"
+    file.write_text(json.dumps(ROW) + "\n" + bad + "\n")
+    with pytest.raises(DataFormatError) as caught:
+        load_questions("nq", path=file)
+    assert str(caught.value).startswith(f"{file}:2: expected ")
+    assert reason in str(caught.value)
+
+
+def test_an_empty_file_is_an_error(tmp_path):
+    with pytest.raises(DataFormatError, match="expected at least one question"):
+        load_questions("nq", path=write(tmp_path / "own.jsonl"))
+
+
+def test_the_key_depends_on_id_question_and_answers_only():
+    question = Question("a", "Who?", ("X",), {"m": 1})
+    # SHA-256 of ["a", "Who?", ["X"]], so that seeds stay the same between versions.
+    assert question.key == "fe6ad11507be886f643103d99a020e65c0d75850dde63cc168e6c25b36f4edfd"
+    assert Question("a", "Who?", ("X",)).key == question.key
+    others = [Question("b", "Who?", ("X",)), Question("a", "W", ("X",)), Question("a", "Who?", ())]
+    assert question.key not in {other.key for other in others}
+    assert len(Question("\ud800", "\u8bd7", ("x",)).key) == 64
+    assert hash(question) == hash(Question("a", "Who?", ("X",), {"m": 2}))
+
+
+@pytest.mark.parametrize("set_name", QUESTION_SETS.values())
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_every_set_of_the_data_pack_loads(at2po_data, set_name, split):
+    file = at2po_data / "questions" / set_name / f"{split}.jsonl"
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line]
+    loaded = load_questions(set_name, split)
+    assert [(q.id, q.question, list(q.golden_answers)) for q in loaded] == [
+        (row["id"], row["question"], row["golden_answers"]) for row in rows
+    ]
