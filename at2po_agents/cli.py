@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import gymnasium
 import torch
 from rich.console import Console
 from rich.logging import RichHandler
@@ -22,6 +21,7 @@ from rich.tree import Tree as RichTree
 
 import at2po_envs
 from at2po_agents.config import TrainConfig, load_config, parse_config
+from at2po_agents.environments import make_env
 from at2po_agents.errors import AgentError
 from at2po_agents.settings import Options
 from retrieval import RetrievalError
@@ -123,7 +123,7 @@ def evaluate(arguments: Sequence[str]) -> None:
             f"{config.out}: expected a folder without an evaluation, found episodes.jsonl; choose "
             "another folder with --out"
         )
-    env: Any = gymnasium.make(config.env, **config.env_options).unwrapped
+    env = make_env(config.env, config.env_options)
     report = run(
         _agent(config, env),
         env,
@@ -144,7 +144,7 @@ def rollout(arguments: Sequence[str]) -> None:
 
     config = parse_config(RolloutConfig, arguments, prog="at2po rollout")
     settings = config.train
-    env: Any = gymnasium.make(settings.env, **settings.env_options).unwrapped
+    env = make_env(settings.env, settings.env_options)
     model, tokenizer = load_model(settings.model, getattr(torch, settings.dtype))
     collector = Collector(
         env,
@@ -183,8 +183,9 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
 
 
 def _train(config: TrainConfig) -> None:
-    from at2po_agents.trainer import Trainer
     from benchmarks.report import write_report
+
+    from at2po_agents.trainer import Trainer
 
     summary = Trainer(config).run()
     _out.print_json(json.dumps(summary))

@@ -28,7 +28,7 @@ C = TypeVar("C")
 
 
 _RANGES: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
-    ("steps seed eval_every threads weight_decay", "of at least 0", lambda v: v >= 0),
+    ("steps seed eval_every weight_decay", "of at least 0", lambda v: v >= 0),
     ("learning_rate grad_clip temperature", "above 0", lambda v: v > 0),
     (
         "questions_per_step mini_batches max_response_tokens max_prompt_tokens eval_questions "
@@ -88,10 +88,10 @@ class TrainConfig:
     """Newest checkpoints to keep."""
     out: Path = Path("runs/train")
     """Folder of the run."""
+    resume: bool = False
+    """Go on from the last good checkpoint in the folder."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Number format of weights and activations."""
-    threads: int = 0
-    """CPU threads of torch; 0 leaves the choice to torch."""
     token_budget: int = 16384
     """Most unique tokens in one forward pass of the learner; a larger tree gets a pass alone."""
     gradient_checkpointing: bool = False
@@ -114,7 +114,7 @@ class TrainConfig:
 
 
 RESUMABLE = frozenset(
-    "steps eval_every save_every keep_checkpoints out threads token_budget max_batch".split()
+    "steps eval_every save_every keep_checkpoints out resume token_budget max_batch".split()
 )
 """Fields of `TrainConfig` that may differ between a run and its continuation."""
 

@@ -75,7 +75,8 @@ def assign_values(
         else:
             weights = _WEIGHTS[value]([child.surprisal for child in node.children])
         node.value = math.fsum(
-            weight * _known(child.value) for weight, child in zip(weights, node.children, strict=True)
+            weight * _known(child.value)
+            for weight, child in zip(weights, node.children, strict=True)
         )
 
 

@@ -1,4 +1,4 @@
-"""Errors that at2po_agents raises on wrong input; each states what was expected, found, and the fix."""
+"""Errors of at2po_agents; each states what was expected, what was found, and the fix."""
 
 from __future__ import annotations
 
@@ -49,3 +49,7 @@ class MetricsError(AgentError, ValueError):
 
 class DivergedError(AgentError, RuntimeError):
     """Too many training steps in a row had a loss or gradient that is not finite."""
+
+
+class EnvironmentNotFoundError(AgentError, ValueError):
+    """No environment that rollouts can fork has the given id and options."""

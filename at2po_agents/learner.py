@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from at2po_agents.algorithms.base import Algorithm
 from at2po_agents.errors import ConfigError, TreeError
-from at2po_agents.logprobs import check_model, token_logprobs
+from at2po_agents.logprobs import check_model, token_logprobs, tree_attention
 from at2po_agents.losses import LossOutput
 from at2po_agents.packing import Pack, pack
 from at2po_agents.tree import RolloutTree
@@ -78,24 +78,21 @@ class Learner:
 
         Source: AdamW with lr 1e-6, weight decay 0.01, clip 1.0, no warm-up: released AT2PO code.
         """
-        for name, value in {"mini_batches": mini_batches, "token_budget": token_budget}.items():
-            if value < 1:
-                raise ConfigError(f"{name} must be at least 1, found {value}; raise it")
-        for name, number in {"lr": lr, "grad_clip": grad_clip, "temperature": temperature}.items():
-            if not number > 0:
-                raise ConfigError(f"{name} must be above 0, found {number}; raise it")
+        for name, count in {"mini_batches": mini_batches, "token_budget": token_budget}.items():
+            if count < 1:
+                raise ConfigError(f"{name} must be at least 1, found {count}; raise it")
+        for name, value in {"lr": lr, "grad_clip": grad_clip, "temperature": temperature}.items():
+            if not value > 0:
+                raise ConfigError(f"{name} must be above 0, found {value}; raise it")
         check_model(model)
         if gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         self.model = model
         self.algorithm = algorithm
-        self.lr = lr
-        self.grad_clip = grad_clip
-        self.mini_batches = mini_batches
-        self.token_budget = token_budget
-        self.gradient_checkpointing = gradient_checkpointing
         self.temperature = temperature
-        self.warmup = warmup
+        self.lr, self.warmup, self.grad_clip = lr, warmup, grad_clip
+        self.mini_batches, self.token_budget = mini_batches, token_budget
+        self.gradient_checkpointing = gradient_checkpointing
         self.offending: list[RolloutTree] = []
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
@@ -171,7 +168,7 @@ class Learner:
             old = logp.detach() if part.old is None else part.old
             rows = part.pack.rows
             output = self.algorithm.loss(rows, rows.gather(logp), rows.gather(old))
-            output.loss.backward()  # type: ignore[no-untyped-call]
+            output.loss.backward()
             outputs.append(replace(output, loss=output.loss.detach()))
         for parameter in self.parameters:
             # Without any advantage the gradient is 0 rather than absent, so momentum and decay
@@ -187,8 +184,8 @@ class Learner:
             self.offending += _offending(parts, outputs)
             logger.warning("step skipped: loss %s, gradient norm %s", loss.item(), norm.item())
         self.optimizer.zero_grad()
-        measured = [(part.row_tokens, out.metrics) for part, out in zip(parts, outputs, strict=True)]
-        return _Step(taken, loss, norm, measured)
+        tokens = [part.row_tokens for part in parts]
+        return _Step(taken, loss, norm, tokens, [output.metrics for output in outputs])
 
     def _logprobs(self, packed: Pack) -> Tensor:
         return token_logprobs(self.model, packed, temperature=self.temperature)
@@ -204,13 +201,13 @@ class Learner:
         before = self.model.training
         self.model.train(self.gradient_checkpointing)
         try:
-            yield
+            # Held over the backward pass too, where checkpointed layers run a second time.
+            with tree_attention(self.model):
+                yield
         finally:
             self.model.train(before)
 
-    def _counts(
-        self, trees: Sequence[RolloutTree], batches: list[list[_Part]]
-    ) -> dict[str, float]:
+    def _counts(self, trees: Sequence[RolloutTree], batches: list[list[_Part]]) -> dict[str, float]:
         trained = [tree for batch in batches for part in batch for tree in part.trees]
         return {
             "trees": len(trees),
@@ -229,29 +226,28 @@ class _Step:
     taken: bool
     loss: Tensor
     norm: Tensor
-    measured: list[tuple[int, dict[str, Tensor]]]  # row tokens and metrics of each part
+    tokens: list[int]  # sampled row tokens of each part
+    metrics: list[dict[str, Tensor]]  # of each part
 
 
 def _summary(steps: list[_Step]) -> dict[str, float]:
     """Reduce the metrics of all steps; what was not measured or is not finite is left out."""
     taken = [step for step in steps if step.taken]
-    summary: dict[str, float] = {
-        "optimizer_steps": len(taken),
-        "skipped": len(steps) - len(taken),
-    }
+    summary: dict[str, float] = {"optimizer_steps": len(taken), "skipped": len(steps) - len(taken)}
     if taken:
         summary["loss"] = torch.stack([step.loss for step in taken]).mean().item()
         summary["grad_norm"] = torch.stack([step.norm for step in taken]).mean().item()
-    measured = [entry for step in steps for entry in step.measured]
-    for name in measured[0][1] if measured else ():
-        values = torch.stack([metrics[name] for _, metrics in measured])
+    tokens = [count for step in steps for count in step.tokens]
+    measured = [metrics for step in steps for metrics in step.metrics]
+    for name in measured[0] if measured else ():
+        values = torch.stack([metrics[name] for metrics in measured])
         if name.endswith("_min"):
             value = values.min()
         elif name.endswith("_max"):
             value = values.max()
         else:
-            weights = values.new_tensor([tokens for tokens, _ in measured])
-            value = (values * weights).sum() / weights.sum().clamp(min=1)
+            weights = values.new_tensor(tokens)
+            value = (values * weights).sum() / weights.sum()
         if torch.isfinite(value):
             summary[name] = value.item()
     return summary
@@ -262,14 +258,16 @@ def _offending(parts: list[_Part], outputs: list[LossOutput]) -> list[RolloutTre
     found = [
         part.trees[number]
         for part, output in zip(parts, outputs, strict=True)
-        for number in part.pack.rows.tree[~torch.isfinite(output.per_row)].unique().tolist()
+        for number in sorted(set(part.pack.rows.tree[~torch.isfinite(output.per_row)].tolist()))
     ]
     return found or [tree for part in parts for tree in part.trees]
 
 
 def _credited(tree: RolloutTree) -> bool:
-    """Whether any token of the tree has a weight in the loss."""
-    return any(node.advantage or node.row_advantage for node in tree.nodes()[1:])
+    """Whether any token of the tree can have a weight in the loss."""
+    turns = tree.nodes()[1:]
+    credited = any(node.advantage or node.row_advantage for node in turns)
+    return credited and any(node.sampled for node in turns)
 
 
 def _row_tokens(tree: RolloutTree, *, sampled_only: bool = False) -> int:

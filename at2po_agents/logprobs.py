@@ -54,11 +54,13 @@ def token_logprobs(
     size = max(1, logits_at_once // head.weight.shape[0])
     if len(hidden) <= size:
         return _head_logprobs(head, hidden, pack.targets, temperature)
-    parts = [
-        checkpoint(_head_logprobs, head, part, targets, temperature, use_reentrant=False)
-        for part, targets in zip(hidden.split(size), pack.targets.split(size), strict=True)
-    ]
-    return torch.cat(parts)
+    parts = zip(torch.split(hidden, size), torch.split(pack.targets, size), strict=True)
+    return torch.cat(
+        [
+            checkpoint(_head_logprobs, head, part, targets, temperature, use_reentrant=False)
+            for part, targets in parts
+        ]
+    )
 
 
 def flat_logprobs(
@@ -80,13 +82,17 @@ def flat_logprobs(
         ids = torch.tensor(row.ids, device=model.device)
         logits = model(input_ids=ids[None], use_cache=False).logits[0, :-1] / temperature
         logprobs = _wide(logits).log_softmax(-1).gather(1, ids[1:, None])[:, 0]
-        scores.append(logprobs[torch.tensor(row.sampled[1:], device=model.device)])
+        scores.append(
+            logprobs[torch.tensor(row.sampled[1:], dtype=torch.bool, device=model.device)]
+        )
     return scores
 
 
 @contextmanager
 def tree_attention(model: PreTrainedModel) -> Iterator[None]:
     """Let a model attend along tree paths inside the block, as it did before afterwards.
+
+    A backward pass through checkpointed layers recomputes them and belongs inside the block too.
 
     Args:
         model: Any transformers model that supports the attention interface.

@@ -127,13 +127,16 @@ def pack(
         The pack; its rows count only themselves in `total_rows` and `total_tokens`.
 
     Raises:
-        TreeError: If there is no tree, a leaf has no reward or a turn no advantage.
+        TreeError: If there is no tree or no sampled token, a leaf has no reward or a turn no
+            advantage.
     """
     if not trees:
         raise TreeError("packing needs at least one tree, found none; pass the trees to train on")
     build = _Builder()
     for number, tree in enumerate(trees):
         build.add(number, tree)
+    if not build.targets:
+        raise TreeError("packing needs at least one sampled token, found none; drop such trees")
     return build.finish(torch.device(device), dtype)
 
 
@@ -182,7 +185,9 @@ class _Builder:
 
     def _row(self, leaf: Node, turns: list[Node], slots: dict[Node, Index]) -> None:
         if leaf.reward is None:
-            raise TreeError(f"every leaf needs a reward, found none at {leaf.key}; finish the chain")
+            raise TreeError(
+                f"every leaf needs a reward, found none at {leaf.key}; finish the chain"
+            )
         lengths = [len(node.sampled) for node in turns]
         credit = [
             node.advantage if leaf.row_advantage is None else leaf.row_advantage for node in turns
@@ -192,16 +197,17 @@ class _Builder:
                 f"every turn needs an advantage, found none on the way to {leaf.key}; "
                 "call assign_credit first"
             )
-        self.slots.append(np.concatenate([slots[node] for node in turns] or [np.zeros(0, np.int64)]))
+        self.slots.append(
+            np.concatenate([slots[node] for node in turns] or [np.zeros(0, np.int64)])
+        )
         self.turns.append(np.repeat(np.arange(len(turns)), lengths))
         self.advantages.append(np.repeat(np.array(credit, np.float64), lengths))
         self.rewards.append(leaf.reward)
 
     def finish(self, device: torch.device, dtype: torch.dtype) -> Pack:
         """Turn the lists into tensors."""
-        predictors = np.concatenate([*self.predictors, np.zeros(0, np.int64)])
         lengths = np.array([len(slots) for slots in self.slots])
-        mask = np.arange(max(1, lengths.max())) < lengths[:, None]
+        mask = np.arange(lengths.max()) < lengths[:, None]
         rows = Rows(
             index=_padded(self.slots, mask).to(device),
             mask=torch.from_numpy(mask).to(device),
@@ -209,15 +215,15 @@ class _Builder:
             advantages=_padded(self.advantages, mask).to(device, dtype),
             rewards=torch.tensor(self.rewards, device=device, dtype=dtype),
             tree=torch.tensor(self.tree, device=device),
-            turns=max(1, *(int(turn[-1]) + 1 for turn in self.turns if len(turn)), 1),
+            turns=max(int(turn[-1]) + 1 for turn in self.turns if len(turn)),
             total_rows=len(self.slots),
             total_tokens=int(lengths.sum()),
         )
         return Pack(
             ids=torch.tensor(self.ids, device=device)[None],
             positions=torch.from_numpy(np.concatenate(self.depths)).to(device)[None],
-            predictors=torch.from_numpy(predictors).to(device),
-            targets=torch.tensor(self.targets, dtype=torch.int64, device=device),
+            predictors=torch.from_numpy(np.concatenate(self.predictors)).to(device),
+            targets=torch.tensor(self.targets, device=device),
             layout=self._layout(device),
             rows=rows,
         )

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import numpy as np
 import torch
 
 from at2po_agents import checkpoint
 from at2po_agents.config import RESUMABLE, TrainConfig, dump_config, fingerprint
 from at2po_agents.engines import TransformersEngine
+from at2po_agents.environments import make_env
 from at2po_agents.errors import CheckpointError, DivergedError
 from at2po_agents.expansion import Chains
 from at2po_agents.learner import Learner
@@ -30,7 +30,7 @@ from at2po_agents.tree import Node, RolloutTree
 _log = logging.getLogger(__name__)
 
 SKIPS_ALLOWED = 2
-"""Steps in a row that may be skipped for a loss or gradient that is not finite; one more ends the run."""
+"""Steps in a row that may be skipped for a non-finite loss or gradient; one more ends the run."""
 
 
 @dataclass
@@ -71,8 +71,8 @@ class Trainer:
         resumed = self._checkpoint()
         source = config.model if resumed is None else str(resumed.path)
         self.model, self.tokenizer = load_model(source, getattr(torch, config.dtype))
-        self.env = gymnasium.make(config.env, **config.env_options).unwrapped
-        self.eval_env = gymnasium.make(config.env, **config.eval_env_options).unwrapped
+        self.env = make_env(config.env, config.env_options)
+        self.eval_env = make_env(config.env, config.eval_env_options)
         self.engine = TransformersEngine(self.model, self.tokenizer, max_batch=config.max_batch)
         self.learner = Learner(
             self.model,
@@ -81,7 +81,7 @@ class Trainer:
             weight_decay=config.weight_decay,
             grad_clip=config.grad_clip,
             mini_batches=config.mini_batches,
-            token_budget=config.pack_tokens,
+            token_budget=config.token_budget,
             gradient_checkpointing=config.gradient_checkpointing,
             temperature=config.temperature,
         )

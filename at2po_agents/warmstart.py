@@ -1,6 +1,6 @@
 """Warm start: a small tokenizer and language model, taught by the scripted agent that errs.
 
-The result is the mini model of the demo. Nothing here is needed to train a model that exists already.
+The result is the mini model of the demo; nothing here is needed to train an existing model.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +19,15 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from at2po_envs.core import SearchQA
-from at2po_envs.dialects import At2poTags
-from at2po_envs.miniwiki.experts import ScriptedAgent
-from at2po_envs.miniwiki.wiki import MiniWiki
+from at2po_agents.environments import make_env
 
 _log = logging.getLogger(__name__)
 
 END = "<|endoftext|>"
+FIRST_WORLD = 1000
+"""Seed of the first demonstrated world; the demo trains and tests on worlds of smaller seeds."""
 
-# A tag is one piece, with the space before it; numbers are cut into pairs of digits, so that years compare.
+# A tag is one piece, with the space before it; numbers are cut into pairs of digits.
 _PIECES = (
     r" ?</?[a-z]+>| ?\\boxed\{| ?\p{L}+| ?\p{N}{1,2}| ?[^\s\p{L}\p{N}<\\]+| ?[<\\]|\s+(?!\S)|\s+"
 )
@@ -40,7 +39,7 @@ class WarmStart:
 
     Attributes:
         seed: Seed of worlds, errors, weights and batches.
-        world: Preset of the MiniWikis played; they are `worlds` train worlds with seeds of their own.
+        world: Preset of the MiniWikis played, all of them train worlds.
         worlds: Number of worlds.
         episodes: Demonstrations per world.
         error_rate: Chance that a demonstrated turn goes wrong.
@@ -51,6 +50,7 @@ class WarmStart:
         batch_episodes: Demonstrations per step.
         context_weight: Weight of the loss over what the agent reads, beside what it writes.
         steps: Number of steps.
+        out: Folder that the model and its tokenizer are written to.
     """
 
     seed: int = 0
@@ -65,6 +65,7 @@ class WarmStart:
     batch_episodes: int = 32
     context_weight: float = 0.5
     steps: int = 1000
+    out: Path = Path("runs/mini")
 
 
 Segment = tuple[str, bool]
@@ -72,7 +73,7 @@ Segment = tuple[str, bool]
 
 
 def demonstrations(settings: WarmStart, world_seed: int) -> Iterator[list[Segment]]:
-    """Play one world with the erring agent.
+    """Play one train world with the scripted agent that errs.
 
     Args:
         settings: Preset, number of episodes and error rate.
@@ -81,24 +82,20 @@ def demonstrations(settings: WarmStart, world_seed: int) -> Iterator[list[Segmen
     Yields:
         One episode at a time: prompt, turn, observation, turn, …
     """
-    from at2po_envs.miniwiki import MiniWikiEnv
-
-    wiki = MiniWiki.preset(settings.world, seed=world_seed, questions=settings.episodes)
-    env = MiniWikiEnv(wiki)
-    agent = ScriptedAgent(
-        wiki.world, wiki.question_list, env.core, error_rate=settings.error_rate, seed=world_seed
-    )
-    for question in wiki.question_list:
+    options = {"preset": settings.world, "seed": world_seed, "questions": settings.episodes}
+    env = make_env("at2po/MiniWiki-v0", options)
+    agent = env.expert(error_rate=settings.error_rate, seed=world_seed)
+    for question in env.questions:
         state, prompt = env.core.begin(question)
-        script = agent.play(question)
-        segments, action = [(prompt, False)], next(script)
+        segments, turns = [(prompt, False)], agent.play(question)
+        action = next(turns)
         while not state.done:
             results = env.run_tools(env.core.pending_calls(state, action))
             step = env.core.transition(state, action, results)
             segments += [(action, True), (step.observation, False)]
             state = step.state
             if not state.done:
-                action = script.send(step.observation)
+                action = turns.send(step.observation)
         yield segments
 
 
@@ -200,11 +197,11 @@ def batch_loss(
         ids[row, : len(tokens)] = torch.tensor(tokens)
         written[row, : len(own)] = torch.tensor(own)
         given[row, : len(own)] = ~torch.tensor(own)
-    hidden = model.model(input_ids=ids[:, :-1]).last_hidden_state  # padding comes last: causal is enough
+    hidden = model.model(
+        input_ids=ids[:, :-1]
+    ).last_hidden_state  # padding comes last: causal is enough
     present = (written | given)[:, 1:]
-    losses = F.cross_entropy(
-        model.lm_head(hidden[present]), ids[:, 1:][present], reduction="none"
-    )
+    losses = F.cross_entropy(model.lm_head(hidden[present]), ids[:, 1:][present], reduction="none")
     own_loss = losses[written[:, 1:][present]].mean()
     context_loss = losses[given[:, 1:][present]].mean()
     return own_loss + context_weight * context_loss, own_loss
@@ -224,19 +221,68 @@ def fit(model: Any, episodes: Sequence[tuple[list[int], list[bool]]], settings: 
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=0.01
     )
-    rng = np.random.default_rng(settings.seed)
     losses: list[float] = []
-    for step in range(settings.steps):
+    for step, rows in zip(range(settings.steps), _batches(episodes, settings), strict=False):
         warm = min(1.0, (step + 1) / 50)
         decay = 0.1 + 0.45 * (1 + math.cos(math.pi * step / settings.steps))
         optimizer.param_groups[0]["lr"] = settings.learning_rate * warm * decay
-        rows = rng.choice(len(episodes), settings.batch_episodes, replace=False)
         loss, own = batch_loss(model, [episodes[i] for i in rows], settings.context_weight)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         losses.append(own.item())
         if step % 50 == 49:
             _log.info("step %d of %d: loss %.4f", step + 1, settings.steps, np.mean(losses[-50:]))
     return float(np.mean(losses[-max(1, settings.steps // 10) :]))
+
+
+def _batches(
+    episodes: Sequence[tuple[list[int], list[bool]]], settings: WarmStart
+) -> Iterator[list[int]]:
+    """Endless batches of episode numbers, each of episodes of similar length: little padding."""
+    rng = np.random.default_rng(settings.seed)
+    size = settings.batch_episodes
+    while True:
+        order = rng.permutation(len(episodes))
+        for start in range(0, len(order) - 16 * size + 1, 16 * size):
+            pool = sorted(order[start : start + 16 * size], key=lambda i: len(episodes[i][0]))
+            for part in rng.permutation(16):
+                yield [int(i) for i in pool[part * size : (part + 1) * size]]
+
+
+def warm_start(settings: WarmStart) -> dict[str, Any]:
+    """Make the mini model: play, train a tokenizer, teach a new model, save both.
+
+    Args:
+        settings: All of it follows from these.
+
+    Returns:
+        Number of demonstrations, parameters, and the final loss in nats per token.
+
+    Raises:
+        FileExistsError: If `out` holds a model already.
+    """
+    if (settings.out / "config.json").exists():
+        raise FileExistsError(f"{settings.out}: expected no model there; choose another --out")
+    first = FIRST_WORLD + 1000 * settings.seed
+    played = [
+        episode
+        for world in range(first, first + settings.worlds)
+        for episode in demonstrations(settings, world)
+    ]
+    _log.info("%d demonstrations from %d worlds", len(played), settings.worlds)
+    texts = ["".join(text for text, _ in episode) for episode in played]
+    tokenizer = train_tokenizer(texts, settings.vocabulary)
+    model = new_model(settings, len(tokenizer), int(tokenizer.vocab[END]))
+    loss = fit(model, [encode(tokenizer, episode) for episode in played], settings)
+    settings.out.mkdir(parents=True, exist_ok=True)
+    # Stored in half the bytes; training goes on in float32.
+    model.bfloat16().save_pretrained(str(settings.out))
+    tokenizer.save_pretrained(str(settings.out))
+    return {
+        "demonstrations": len(played),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "loss": round(loss, 4),
+        "settings": {name: str(value) for name, value in asdict(settings).items()},
+    }

@@ -10,6 +10,8 @@ from torch import Tensor
 from at2po_agents.errors import NonFiniteLogitsError
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+# Ids whose probabilities are added up before the cumulative sum is taken.
+_BLOCK = 64
 
 
 def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -37,6 +39,27 @@ def uniforms(seeds: NDArray[np.uint64], counters: NDArray[np.int64]) -> NDArray[
     return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
+def _first_above(cdf: Tensor, target: Tensor) -> Tensor:
+    """Return [rows, 1] the first place whose cumulative sum exceeds the target.
+
+    The sum grows there, so the place is possible. A target that rounding put at or above the end
+    of the row is moved to just below it.
+    """
+    end = cdf[:, -1:]
+    below = torch.minimum(target, end.nextafter(torch.zeros_like(end)))
+    return torch.searchsorted(cdf, below, right=True)
+
+
+def _check_finite(total: Tensor) -> None:
+    if bool(total.isfinite().all()):
+        return
+    bad = (~total.isfinite()).nonzero()[:, 0].tolist()
+    raise NonFiniteLogitsError(
+        f"expected finite logits, found NaN or infinity in rows {bad} of the batch; "
+        "check the weights last loaded (a diverged update is the usual cause)"
+    )
+
+
 def sample(
     logits: Tensor, temperatures: NDArray[np.float64], u: NDArray[np.float64]
 ) -> tuple[Tensor, Tensor]:
@@ -54,22 +77,22 @@ def sample(
     Raises:
         NonFiniteLogitsError: a row holds NaN or +inf, or nothing but -inf.
     """
+    rows, vocabulary = logits.shape
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     scale = torch.from_numpy(np.where(temperatures > 0, temperatures, 1.0)).to(logits)
-    z = (logits - logits.amax(-1, keepdim=True)).div_(scale[:, None])
-    cdf = z.exp().cumsum(-1, dtype=torch.float64)
+    z = logits.new_full((rows, -(-vocabulary // _BLOCK) * _BLOCK), -torch.inf)
+    torch.sub(logits, logits.amax(-1, keepdim=True), out=z[:, :vocabulary])
+    blocks = z.div_(scale[:, None]).exp().view(rows, -1, _BLOCK)
+    cdf = blocks.sum(-1).double().cumsum(-1)
     total = cdf[:, -1:]
-    if not bool(total.isfinite().all()):
-        bad = (~total[:, 0].isfinite()).nonzero()[:, 0].tolist()
-        raise NonFiniteLogitsError(
-            f"expected finite logits, found NaN or infinity in rows {bad} of the batch; "
-            "check the weights last loaded (a diverged update is the usual cause)"
-        )
-    # u * total may round up to total; one step below it keeps the answer inside the support,
-    # because the first entry above the target is one at which the sum strictly grows.
-    below = total.nextafter(torch.zeros_like(total))
-    target = torch.minimum(torch.from_numpy(u).to(total)[:, None] * total, below)
-    ids = torch.searchsorted(cdf, target, right=True)
+    _check_finite(total[:, 0])
+    # First the block, then the id inside it: a running sum over the whole vocabulary would be
+    # most of the cost of sampling. u < 1 in steps of 2**-53, so u * total rounds to below total.
+    target = torch.from_numpy(u).to(total)[:, None] * total
+    block = torch.searchsorted(cdf, target, right=True)
+    before = cdf.gather(-1, (block - 1).clamp_(min=0)).where(block > 0, 0.0)
+    inside = blocks[torch.arange(rows, device=z.device), block[:, 0]].double().cumsum(-1)
+    ids = block * _BLOCK + _first_above(inside, target - before)
     greedy = temperatures == 0
     if greedy.any():
         choose = torch.from_numpy(greedy).to(logits.device)[:, None]

@@ -23,7 +23,7 @@ from at2po_agents.errors import EngineBusyError, RequestError, UnsupportedModelE
 from at2po_agents.models import copy_weights
 
 # Tokens per prefill pass, padding included: bounds the memory of activations.
-_PREFILL_TOKENS = 4096
+_PREFILL_TOKENS = 2048
 # Waiting for a neighbour's prefix costs one more forward pass, so it must save some tokens.
 _WORTH_WAITING = 16
 
@@ -151,7 +151,7 @@ class TransformersEngine:
         held, kv = self._parked.longest(ids)
         source, running, soon = 0, 0, 0
         if row:
-            shared = common_prefix(rows.ids[:row], rows.known[:row] - 1, ids)
+            shared = common_prefix(rows.ids[:row], rows.known[:row], ids)
             now = np.minimum(shared, rows.stored[:row])
             source, running, soon = int(now.argmax()), int(now.max()), int(shared.max())
         reused = min(max(held, running), useful)
@@ -183,8 +183,8 @@ class TransformersEngine:
     def _prefill_block(self, block: slice, longest: int) -> None:
         """Run neighbouring rows together, `longest` tokens each in chunks of bounded size.
 
-        Shorter rows are padded with id 0 behind their end; what the padding stores is hidden by
-        the mask until real tokens overwrite it.
+        Shorter rows are padded with their last token; what the padding stores is hidden by the
+        mask until real tokens overwrite it.
         """
         rows = self._rows
         end = rows.known[block, None] - 1
@@ -192,9 +192,9 @@ class TransformersEngine:
         for offset in range(0, longest, chunk):
             steps = np.arange(offset, min(offset + chunk, longest))
             positions = rows.stored[block, None] + steps
-            inside = np.minimum(positions, end)
-            ids = rows.ids[np.arange(block.start, block.stop)[:, None], inside]
-            self._forward(block, np.where(positions < end, ids, 0), positions)
+            columns = np.minimum(positions, end)
+            ids = rows.ids[np.arange(block.start, block.stop)[:, None], columns]
+            self._forward(block, ids, positions)
         rows.stored[block] = end[:, 0]
 
     def _forward(self, rows: slice, ids: NDArray[np.int64], where: NDArray[np.int64]) -> Tensor:

@@ -17,16 +17,16 @@ class MiniWikiEnv(ForkableTextEnv):
     """Answer questions about a generated world by searching its passages.
 
     Args:
-        preset: Name in `PRESETS`.
-        split: `"train"` or `"test"`; worlds of different splits share no name.
+        preset: Name in ``PRESETS``.
+        split: ``"train"`` or ``"test"``; worlds of different splits share no name.
         seed: Which world.
-        prompt: `"brief"` or `"paper"`.
+        prompt: ``"brief"`` or ``"paper"``.
         max_tool_calls: Searches per episode, >= 0.
-        render_mode: None or `"ansi"`.
-        **settings: Further fields of `MiniWiki` that differ from the preset.
+        render_mode: None or ``"ansi"``.
+        **settings: Further fields of ``MiniWiki`` that differ from the preset.
 
     Raises:
-        UnknownNameError: If there is no such preset.
+        UnknownNameError: If there is no such preset, setting, prompt or render mode.
         ValueError: If a setting is out of range.
     """
 
@@ -48,7 +48,7 @@ class MiniWikiEnv(ForkableTextEnv):
         super().__init__(
             SearchQA(At2poTags(prompt), max_tool_calls),
             self.wiki.question_list,
-            {"search": SearchTool(self.wiki.retriever, self.wiki.results)},
+            {"search": SearchTool(self.wiki, self.wiki.results)},
             render_mode=render_mode,
         )
 

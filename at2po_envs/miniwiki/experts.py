@@ -10,12 +10,16 @@ from typing import Literal
 import numpy as np
 
 from at2po_envs.core import SearchQA
+from at2po_envs.miniwiki.phrases import FACTS
 from at2po_envs.miniwiki.questions import Plan, plan_of
 from at2po_envs.miniwiki.world import BY_NAME, Entity, World, stable_hash
 from at2po_envs.questions import Question
 
 Script = Generator[str, str, None]
 """Yields what the agent writes in a turn, is sent the observation that answers it."""
+
+Value = Entity | int
+"""What a chain leads to."""
 
 Error = Literal["wrong query", "misread", "stop early", "bad format"]
 ERRORS: tuple[Error, ...] = ("wrong query", "misread", "stop early", "bad format")
@@ -32,6 +36,9 @@ class ScriptedAgent:
         core: Rules of the environment; they tell which prompt belongs to which question.
         error_rate: Chance that a turn goes wrong, in [0, 1]; 0 plays perfectly.
         seed: Seed of the errors; the same question gets the same errors.
+
+    Raises:
+        ValueError: If the error rate is out of range.
     """
 
     def __init__(
@@ -43,6 +50,7 @@ class ScriptedAgent:
         error_rate: float = 0.0,
         seed: int = 0,
     ) -> None:
+        """Keep the parts."""
         if not 0 <= error_rate <= 1:
             raise ValueError(f"error_rate: expected a number in [0, 1], found {error_rate}")
         self.world, self.questions, self.core = world, questions, core
@@ -99,36 +107,45 @@ class _Play:
     def __init__(self, agent: ScriptedAgent, plan: Plan, rng: np.random.Generator) -> None:
         self.world, self.error_rate = agent.world, agent.error_rate
         self.plan, self.rng = plan, rng
+        self.hops = sum(len(chain.relations) for chain in plan.chains)
+        self.searches = agent.core.max_tool_calls
 
     def script(self) -> Script:
-        ends: list[Entity | int] = []
+        """Follow the plan hop by hop, then answer for good."""
+        ends: list[Value] = []
         thought = f"I need {self._needs()}."
         for number, chain in enumerate(self.plan.chains):
-            subject: Entity | int = chain.start
+            subject: Value = chain.start
             for hop, relation in enumerate(chain.relations):
                 error = self._error()
                 if error == "stop early":
-                    yield self._answer(thought, self.world.text(subject))
-                    return
-                if not isinstance(subject, Entity):
-                    break
-                asked = self._namesake(subject) if error == "wrong query" else subject
-                observation = yield self._search(thought, asked, error)
-                if error is None and self.error_rate == 0:
-                    yield from self._search_again(asked, relation, observation)
-                value = self.world.value(asked, relation)
-                if error == "misread":
-                    value = self._misread(asked, relation, value, observation)
-                thought = f"The {BY_NAME[relation].noun} is {self.world.text(value)}."
+                    yield from self._answers(thought, self.world.text(subject))
+                subject = yield from self._look_up(thought, subject, relation, error)
+                thought = f"The {BY_NAME[relation].noun} is {self.world.text(subject)}."
                 if hop + 1 < len(chain.relations):
                     thought += f" Next the {BY_NAME[chain.relations[hop + 1]].noun}."
-                subject = value
             ends.append(subject)
             if number + 1 < len(self.plan.chains):
                 thought += f" Now {self.world.name(self.plan.chains[number + 1].start)}."
         reason, answer = self._conclude(ends)
-        while True:
-            yield self._answer(thought + reason, answer)
+        yield from self._answers(thought + reason, answer)
+
+    def _look_up(
+        self, thought: str, subject: Value, relation: str, error: Error | None
+    ) -> Generator[str, str, Value]:
+        """Search for a subject and return the fact, or what the error makes of it."""
+        if not isinstance(subject, Entity):
+            raise TypeError(f"expected an entity that has a {relation}, found {subject}")
+        asked = self._namesake(subject) if error == "wrong query" else subject
+        self.hops -= 1
+        observation = ""
+        if self.searches > 0:  # else it goes on from what it knows
+            self.searches -= 1
+            observation = yield self._search(thought, asked, error)
+            if error is None:
+                yield from self._search_again(asked, relation, observation)
+        value = self.world.value(asked, relation)
+        return self._misread(asked, relation, value, observation) if error == "misread" else value
 
     def _needs(self) -> str:
         chain = self.plan.chains[0]
@@ -137,19 +154,22 @@ class _Play:
             return nouns
         return f"{nouns} of " + " and ".join(self.world.name(c.start) for c in self.plan.chains)
 
-    def _conclude(self, ends: Sequence[Entity | int]) -> tuple[str, str]:
+    def _conclude(self, ends: Sequence[Value]) -> tuple[str, str]:
         if self.plan.operation == "value":
             return "", self.world.text(ends[0])
         first, second = (self.world.text(end) for end in ends)
         if self.plan.operation == "same":
             same = first == second
-            return f" {first} and {second} {'agree' if same else 'differ'}.", "yes" if same else "no"
-        # After a wrong turn an end may not be a number; then the first one wins by default.
-        smaller = 0 if not (first.isdigit() and second.isdigit()) or int(first) < int(second) else 1
+            return (
+                f" {first} and {second} {'agree' if same else 'differ'}.",
+                "yes" if same else "no",
+            )
+        smaller = 0 if int(first) < int(second) else 1
         winner = smaller if self.plan.operation == "less" else 1 - smaller
         word = "less" if self.plan.operation == "less" else "more"
         shown = (first, second) if winner == 0 else (second, first)
-        return f" {shown[0]} is {word} than {shown[1]}.", self.world.name(self.plan.chains[winner].start)
+        reason = f" {shown[0]} is {word} than {shown[1]}."
+        return reason, self.world.name(self.plan.chains[winner].start)
 
     def _search(self, thought: str, subject: Entity, error: Error | None) -> str:
         query = self.world.title(subject).replace("(", "").replace(")", "")
@@ -157,18 +177,21 @@ class _Play:
         return f"<think> {thought}{close} <search> {query} </search>"
 
     def _search_again(self, subject: Entity, relation: str, observation: str) -> Script:
-        """Ask again in other words where the passage that is needed did not come."""
+        """Ask in other words for a passage that did not come, if the hops ahead leave a search."""
         title = self.world.title(subject)
-        for words in (BY_NAME[relation].noun, subject.kind):
-            if title in _TITLE.findall(observation):
+        verb = FACTS[relation][0].format(s="", o="").strip(" .")
+        for words in (BY_NAME[relation].noun, verb):
+            if title in _TITLE.findall(observation) or self.searches <= self.hops:
                 return
+            self.searches -= 1
             observation = yield (
                 f"<think> {title} is missing. </think> <search> {title} {words} </search>"
             )
 
-    def _answer(self, thought: str, answer: str) -> str:
-        box = answer if self._error() == "bad format" else f"\\boxed{{ {answer} }}"
-        return f"<think> {thought} </think> <answer> {box} </answer>"
+    def _answers(self, thought: str, answer: str) -> Script:
+        while True:
+            box = answer if self._error() == "bad format" else f"\\boxed{{ {answer} }}"
+            yield f"<think> {thought} </think> <answer> {box} </answer>"
 
     def _error(self) -> Error | None:
         if self.rng.random() >= self.error_rate:
@@ -183,9 +206,7 @@ class _Play:
         alike = [i for i in candidates if names[i].endswith(last)]
         return Entity(subject.kind, (alike or candidates or [subject.index])[0])
 
-    def _misread(
-        self, subject: Entity, relation: str, value: Entity | int, observation: str
-    ) -> Entity | int:
+    def _misread(self, subject: Entity, relation: str, value: Value, observation: str) -> Value:
         """The same fact of another page of the result, or just another entity."""
         for title in _TITLE.findall(observation):
             other = self.world.by_title.get(title)
@@ -194,4 +215,3 @@ class _Play:
         if isinstance(value, int):
             return value + int(self.rng.integers(1, 10))
         return self._namesake(value)
-

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import numpy as np
 
-from at2po_envs.miniwiki.text import COMPARISONS, NOUN_PHRASES, QUESTIONS, SAME, mention
-from at2po_envs.miniwiki.world import BY_NAME, Entity, World, pick, stable_hash
+from at2po_envs.miniwiki.phrases import COMPARISONS, NOUN_PHRASES, QUESTIONS, SAME
+from at2po_envs.miniwiki.text import mention
+from at2po_envs.miniwiki.world import BY_NAME, Entity, World, check_ranges, pick, stable_hash
 from at2po_envs.questions import Question
 
 Operation = Literal["value", "less", "more", "same"]
 
 WEIGHTS = {"single": 0.2, "bridge": 0.5, "comparison": 0.15, "yes_no": 0.15}
-"""Type of question -> how often it is asked."""
+"""Type of question -> how often it is tried; comparisons may tie and circles be left out."""
+
+_FEW = 160
+"""Up to this many entities of a kind, one that agrees with a given one is sought at random."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +66,17 @@ def plan_of(question: Question) -> Plan:
     """Read the plan that a MiniWiki question carries in its metadata.
 
     Args:
-        question: A question made by `generate_questions`.
+        question: A question made by ``generate_questions``.
 
     Returns:
         The plan.
+
+    Raises:
+        ValueError: If the question carries none.
     """
-    plan = question.metadata["plan"]
+    plan = question.metadata.get("plan")
+    if plan is None:
+        raise ValueError(f"expected a question of MiniWiki, found {question!r} without a plan")
     chains = tuple(
         Chain(Entity(kind, index), tuple(relations)) for kind, index, relations in plan["chains"]
     )
@@ -74,7 +84,7 @@ def plan_of(question: Question) -> Plan:
 
 
 def generate_questions(
-    world: World, count: int, *, max_hops: int = 2, phrasings: int = 2, seed: int = 0
+    world: World, count: int, *, max_hops: int = 2, wordings: int = 2, seed: int = 0
 ) -> tuple[Question, ...]:
     """Draw different questions about a world.
 
@@ -82,22 +92,19 @@ def generate_questions(
         world: The facts asked about.
         count: Number of questions, >= 1.
         max_hops: Most searches a question may need, 1 to 4.
-        phrasings: Ways to ask for each relation, 1 or 2.
+        wordings: Ways to ask for each relation, 1 or 2.
         seed: Seed of the draw.
 
     Returns:
-        `count` questions in the FlashRAG shape; `metadata` holds `type`, `hops`,
-        `supporting_titles` and the plan.
+        ``count`` questions in the FlashRAG shape; ``metadata`` holds ``type``, ``hops``,
+        ``supporting_titles`` and the plan.
 
     Raises:
         ValueError: If a number is out of range or the world has too few questions.
     """
-    if not 1 <= max_hops <= 4:
-        raise ValueError(f"max_hops: expected 1 to 4, found {max_hops}")
-    if not 1 <= phrasings <= 2:
-        raise ValueError(f"phrasings: expected 1 or 2, found {phrasings}")
+    check_ranges(questions=count, max_hops=max_hops, wordings=wordings)
     rng = np.random.default_rng(stable_hash("questions", world.seed, world.split, seed))
-    writer = _Writer(world, max_hops, phrasings, rng)
+    writer = _Writer(world, max_hops, wordings, rng)
     found: dict[str, Question] = {}
     for _ in range(50 * count + 1000):
         if len(found) == count:
@@ -112,11 +119,16 @@ def generate_questions(
 
 
 class _Writer:
-    def __init__(self, world: World, max_hops: int, phrasings: int, rng: np.random.Generator):
-        self.world, self.max_hops, self.phrasings, self.rng = world, max_hops, phrasings, rng
+    """Draws questions about one world."""
+
+    def __init__(
+        self, world: World, max_hops: int, wordings: int, rng: np.random.Generator
+    ) -> None:
+        self.world, self.max_hops, self.wordings, self.rng = world, max_hops, wordings, rng
         self.types = [t for t in WEIGHTS if max_hops >= (1 if t == "single" else 2)]
         weights = np.array([WEIGHTS[t] for t in self.types])
         self.weights = weights / weights.sum()
+        self._agreeing = cache(self._find_agreeing)
 
     def draw(self, question_id: str) -> Question | None:
         """Try one question; None where the draw led nowhere (a tie, a circle)."""
@@ -154,8 +166,6 @@ class _Writer:
         names = [r.name for r in self.world.all_relations if r.is_number]
         number = names[self.rng.integers(len(names))]
         pair = self._pair(BY_NAME[number].subject, number)
-        if pair is None:
-            return None
         larger = int(self.rng.integers(2))
         text = self._fill(COMPARISONS[number][larger], pair)
         plan = Plan("more" if larger else "less", pair)
@@ -166,7 +176,7 @@ class _Writer:
         names = [r.name for r in self.world.relations if r.name in SAME]
         relation = names[self.rng.integers(len(names))]
         pair = self._pair(BY_NAME[relation].subject, relation)
-        if pair is None or pair[0].start == pair[1].start:
+        if pair[0].start == pair[1].start:
             return None
         # A coin decides the answer first: two entities drawn at random would nearly always differ.
         same = pair[0].end(self.world) == pair[1].end(self.world)
@@ -174,8 +184,8 @@ class _Writer:
             return None
         return self._fill(SAME[relation], pair), Plan("same", pair)
 
-    def _pair(self, kind: str, relation: str) -> tuple[Chain, Chain] | None:
-        """Two chains that end in the same relation; with four hops allowed, half of them are bridges."""
+    def _pair(self, kind: str, relation: str) -> tuple[Chain, Chain]:
+        """Two chains that end in the same relation; of four hops allowed, half are bridges."""
         hop = None
         if self.max_hops == 4 and self.rng.random() < 0.5:
             into = [r for r in self.world.relations if r.object == kind and r.subject != kind]
@@ -184,17 +194,30 @@ class _Writer:
         count = self.world.counts[start_kind]
         first, second = (Entity(start_kind, int(i)) for i in self.rng.integers(count, size=2))
         if relation in SAME and self.rng.random() < 0.5:
-            second = self._partner(first, relations) or second
+            first, second = self._partners(first, relations) or (first, second)
         return Chain(first, relations), Chain(second, relations)
 
-    def _partner(self, first: Entity, relations: tuple[str, ...]) -> Entity | None:
-        """Somebody else of the kind whose chain leads to the same place, sought for a while."""
+    def _partners(self, first: Entity, relations: tuple[str, ...]) -> tuple[Entity, Entity] | None:
+        """Two of a kind whose chains lead to the same place; the first is kept where few live."""
+        if self.world.counts[first.kind] > _FEW:
+            pairs = self._agreeing(first.kind, relations)
+            if not len(pairs):
+                return None
+            pair = pairs[self.rng.integers(len(pairs))].tolist()
+            return Entity(first.kind, pair[0]), Entity(first.kind, pair[1])
         end = Chain(first, relations).end(self.world)
         for index in self.rng.integers(self.world.counts[first.kind], size=64):
             other = Entity(first.kind, int(index))
             if other != first and Chain(other, relations).end(self.world) == end:
-                return other
+                return first, other
         return None
+
+    def _find_agreeing(self, kind: str, relations: tuple[str, ...]) -> np.ndarray:
+        """All pairs of neighbours once a kind is sorted by where its chains lead, shape [n, 2]."""
+        ends = self.world.ends(kind, relations)
+        order = np.argsort(ends, kind="stable")
+        same = np.flatnonzero(ends[order[1:]] == ends[order[:-1]])
+        return np.stack([order[same], order[same + 1]], axis=1)
 
     def _entity(self) -> Entity:
         kinds = [k for k in self.world.counts if self.world.relations_of(k)]
@@ -240,5 +263,4 @@ class _Writer:
         return phrase
 
     def _pick(self, options: tuple[str, ...]) -> str:
-        return pick(options[: self.phrasings], int(self.rng.integers(2**32)))
-
+        return pick(options[: self.wordings], int(self.rng.integers(2**32)))

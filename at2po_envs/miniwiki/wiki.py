@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any
@@ -11,9 +12,9 @@ from at2po_envs.errors import UnknownNameError, nearest
 from at2po_envs.miniwiki.names import Split
 from at2po_envs.miniwiki.questions import generate_questions
 from at2po_envs.miniwiki.text import WorldPassages
-from at2po_envs.miniwiki.world import World
+from at2po_envs.miniwiki.world import RANGES, World, check_ranges
 from at2po_envs.questions import Question
-from retrieval import BM25
+from retrieval import BM25, Passage
 
 
 @dataclass(frozen=True)
@@ -22,16 +23,19 @@ class MiniWiki:
 
     Attributes:
         seed: Which world; any integer.
-        split: Half of the names it draws from: worlds of `"train"` and `"test"` share no title.
+        split: Half of the names it draws from: worlds of ``"train"`` and ``"test"`` share no title.
         passages: Number of passages, 100 to 1,000,000; one an entity.
         relations: Entity-valued relations that hold, 8 to 15.
         max_hops: Most searches a question needs, 1 to 4.
         phrasings: Ways in which each fact is put, 1 to 4.
         wordings: Ways in which each relation is asked for, 1 or 2.
-        sentences: Least number of sentences a passage; beyond the facts come fillers.
-        results: Passages that a search returns.
-        namesakes: Entities that share their last word on average, >= 1.
-        questions: Number of questions.
+        sentences: Least number of sentences a passage, 0 to 9; beyond the facts come fillers.
+        results: Passages that a search returns, 1 to 100.
+        namesakes: Entities of a kind that share their last word on average, 1 to 1,000.
+        questions: Number of questions, 1 to 1,000,000.
+
+    Raises:
+        ValueError: If a setting is out of range.
     """
 
     seed: int = 0
@@ -46,25 +50,36 @@ class MiniWiki:
     namesakes: int = 3
     questions: int = 1000
 
+    def __post_init__(self) -> None:
+        """Refuse settings out of range before anything is generated."""
+        check_ranges(**{name: getattr(self, name) for name in RANGES})
+
     @classmethod
     def preset(cls, name: str, **changes: Any) -> MiniWiki:
         """Build a MiniWiki from a named preset.
 
         Args:
-            name: `"demo"` (short passages, two results, three hops at most: a model of a few
-                million parameters learns it in minutes), `"standard"` or `"hard"`.
+            name: ``"demo"`` (short passages, two results, three hops at most: a model of a few
+                million parameters learns it in minutes), ``"standard"`` or ``"hard"``.
             **changes: Fields that differ from the preset.
 
         Returns:
             The settings.
 
         Raises:
-            UnknownNameError: If there is no such preset.
+            UnknownNameError: If there is no such preset or field.
+            ValueError: If a field is out of range.
         """
         if name not in PRESETS:
             raise UnknownNameError(
                 f"expected a MiniWiki preset, found {name!r}; {nearest(name, PRESETS)}"
             )
+        known = [field.name for field in fields(cls)]
+        for change in changes:
+            if change not in known:
+                raise UnknownNameError(
+                    f"expected a setting of MiniWiki, found {change!r}; {nearest(change, known)}"
+                )
         return replace(PRESETS[name], **changes)
 
     @cached_property
@@ -88,11 +103,23 @@ class MiniWiki:
         """BM25 over the passages."""
         return BM25(self.corpus)
 
+    def search(self, queries: Sequence[str], k: int) -> list[list[Passage]]:
+        """Search the passages, which are written and indexed when this is first called.
+
+        Args:
+            queries: Any texts.
+            k: Most passages to return for a query, >= 1.
+
+        Returns:
+            For each query its passages, best first.
+        """
+        return self.retriever.search(queries, k)
+
     @cached_property
     def question_list(self) -> tuple[Question, ...]:
         """The questions, all different."""
         return generate_questions(
-            self.world, self.questions, max_hops=self.max_hops, phrasings=self.wordings
+            self.world, self.questions, max_hops=self.max_hops, wordings=self.wordings
         )
 
 
@@ -105,4 +132,4 @@ PRESETS = MappingProxyType(
         "hard": MiniWiki(passages=50_000, sentences=8, namesakes=8),
     }
 )
-"""Named settings of `MiniWiki.preset`."""
+"""Named settings of ``MiniWiki.preset``."""

@@ -1,6 +1,7 @@
 """The facts of a MiniWiki: a small world of people, works, firms and places, drawn from a seed.
 
-Facts are kept as one integer array per relation, so a world of a million entities is a few megabytes
+Facts are kept as one integer array per relation and names as plain strings: a million entities take
+about 130 MB,
 and every passage is written only when it is read.
 """
 
@@ -16,19 +17,26 @@ import numpy as np
 from at2po_envs.miniwiki.names import Split, draw_names
 
 SHARES = {
-    "person": 0.38, "film": 0.19, "book": 0.19, "company": 0.10, "city": 0.07, "river": 0.03, "country": 0.02, "award": 0.02,
-}  # fmt: skip
+    "person": 0.38,
+    "film": 0.19,
+    "book": 0.19,
+    "company": 0.10,
+    "city": 0.07,
+    "river": 0.03,
+    "country": 0.02,
+    "award": 0.02,
+}
 """Kind of entity -> its share of the passages."""
 
 
 @dataclass(frozen=True, slots=True)
 class Relation:
-    """One kind of fact: every entity of kind `subject` has one value.
+    """One kind of fact: every entity of kind ``subject`` has one value.
 
     Attributes:
         name: Key of the relation.
         subject: Kind of entity that has it.
-        object: Kind of entity that is its value, or `"year"` or `"length"` for a number.
+        object: Kind of entity that is its value, or ``"year"`` or ``"length"`` for a number.
         noun: What the value is called in a thought ("director").
     """
 
@@ -73,6 +81,34 @@ NUMBERS = (
 
 BY_NAME = {relation.name: relation for relation in (*RELATIONS, *NUMBERS)}
 
+RANGES = {
+    "passages": (100, 1_000_000),
+    "relations": (8, len(RELATIONS)),
+    "max_hops": (1, 4),
+    "phrasings": (1, 4),
+    "wordings": (1, 2),
+    "sentences": (0, 9),
+    "results": (1, 100),
+    "namesakes": (1, 1000),
+    "questions": (1, 1_000_000),
+}
+"""Setting of a MiniWiki -> its least and greatest value."""
+
+
+def check_ranges(**settings: int) -> None:
+    """Check settings of a MiniWiki.
+
+    Args:
+        **settings: Values by key of ``RANGES``.
+
+    Raises:
+        ValueError: If one is not an integer in its range.
+    """
+    for name, value in settings.items():
+        low, high = RANGES[name]
+        if not isinstance(value, int | np.integer) or not low <= value <= high:
+            raise ValueError(f"{name}: expected an integer from {low} to {high:,}, found {value!r}")
+
 
 @dataclass(frozen=True, slots=True)
 class Entity:
@@ -89,7 +125,7 @@ class World:
         seed: Any integer; the same arguments give the same world on every machine.
         size: Number of entities, which is the number of passages; 100 to 1,000,000.
         split: Half of the names to draw from; worlds of different splits share no name.
-        relations: How many of `RELATIONS` hold, 8 to 15.
+        relations: How many of ``RELATIONS`` hold, 8 to 15.
         namesakes: How many names share their last word on average, >= 1.
 
     Raises:
@@ -97,30 +133,40 @@ class World:
     """
 
     def __init__(
-        self, seed: int, size: int, *, split: Split = "train", relations: int = 8, namesakes: int = 3
+        self,
+        seed: int,
+        size: int,
+        *,
+        split: Split = "train",
+        relations: int = 8,
+        namesakes: int = 3,
     ) -> None:
-        _check("size", size, 100, 1_000_000)
-        _check("relations", relations, 8, len(RELATIONS))
-        _check("namesakes", namesakes, 1, 1000)
+        """Draw the names and then the facts."""
+        check_ranges(passages=size, relations=relations, namesakes=namesakes)
         if split not in ("train", "test"):
             raise ValueError(f"split: expected 'train' or 'test', found {split!r}")
+        # Plain integers, because the repr of NumPy's would give another hash and another world.
+        seed, size, relations, namesakes = map(int, (seed, size, relations, namesakes))
         self.seed, self.size, self.split = seed, size, split
         self.relations = RELATIONS[:relations]
         rng = np.random.default_rng(stable_hash("world", seed, size, split, relations, namesakes))
         kinds = [k for k in SHARES if any(k in (r.subject, r.object) for r in self.relations)]
         self.counts = _apportion({kind: SHARES[kind] for kind in kinds}, size)
-        self.names = {kind: draw_names(kind, n, split, rng, namesakes) for kind, n in self.counts.items()}
+        self.names = {
+            kind: draw_names(kind, n, split, rng, namesakes) for kind, n in self.counts.items()
+        }
+        self.all_relations = (*self.relations, *NUMBERS)
+        self._of_kind = {
+            kind: tuple(r for r in self.all_relations if r.subject == kind) for kind in kinds
+        }
         self._values = {relation.name: self._draw(relation, rng) for relation in self.all_relations}
+        if "capital" in self._values:  # which lies in the country that it governs
+            self._values["country"][self._values["capital"]] = np.arange(self.counts["country"])
         self._share_titles(rng)
-
-    @cached_property
-    def all_relations(self) -> tuple[Relation, ...]:
-        """The relations and the number-valued ones of the kinds that live here."""
-        return (*self.relations, *(r for r in NUMBERS if r.subject in self.counts))
 
     def relations_of(self, kind: str) -> tuple[Relation, ...]:
         """Relations that entities of a kind have, numbers last."""
-        return tuple(r for r in self.all_relations if r.subject == kind)
+        return self._of_kind[kind]
 
     def name(self, entity: Entity) -> str:
         """Name of an entity as prose uses it ("Silver Harbor")."""
@@ -136,6 +182,21 @@ class World:
         value = int(self._values[relation][entity.index])
         kind = BY_NAME[relation].object
         return value if BY_NAME[relation].is_number else Entity(kind, value)
+
+    def ends(self, kind: str, relations: Sequence[str]) -> np.ndarray:
+        """Follow relations from all entities of a kind at once.
+
+        Args:
+            kind: Where to start.
+            relations: Names of relations, each of the kind that the one before leads to.
+
+        Returns:
+            For each entity of the kind the number, or the index of the entity, it leads to.
+        """
+        ends = np.arange(self.counts[kind])
+        for relation in relations:
+            ends = self._values[relation][ends]
+        return ends
 
     def text(self, value: Entity | int) -> str:
         """A value as an answer would state it."""
@@ -162,12 +223,12 @@ class World:
             return rng.integers(40, 1000, size=n)
         if relation.name == "spouse":
             return _couples(n, rng)
+        if relation.name == "capital":
+            return rng.choice(self.counts["city"], size=n, replace=False)
         return rng.integers(self.counts[relation.object], size=n)
 
     def _share_titles(self, rng: np.random.Generator) -> None:
-        """Give a third of the films the title of a book: the one they are based on, where that is a fact."""
-        if "film" not in self.counts or "book" not in self.counts:
-            return
+        """Give a third of the films the title of a book, of their source where that is a fact."""
         films, books = self.names["film"], self.names["book"]
         source = self._values.get("based_on", rng.permutation(max(len(films), len(books))))
         taken = set(films)
@@ -179,13 +240,10 @@ class World:
 
 
 def _couples(n: int, rng: np.random.Generator) -> np.ndarray:
-    """Marry everybody to somebody else, mutually; with an odd count one person's spouse is married twice."""
+    """Marry everybody to somebody else, mutually; the count is even."""
     order = rng.permutation(n)
     spouse = np.empty(n, dtype=np.int64)
-    even = n - n % 2
-    spouse[order[0:even:2]], spouse[order[1:even:2]] = order[1:even:2], order[0:even:2]
-    if n % 2:
-        spouse[order[-1]] = order[0]
+    spouse[order[::2]], spouse[order[1::2]] = order[1::2], order[::2]
     return spouse
 
 
@@ -193,19 +251,17 @@ def _apportion(shares: dict[str, float], size: int) -> dict[str, int]:
     total = sum(shares.values())
     counts = {kind: max(3, int(size * share / total)) for kind, share in shares.items()}
     counts["person"] += size - sum(counts.values())
+    odd = counts["person"] % 2  # one too many to marry
+    counts["person"] -= odd
+    counts["film"] += odd
     return counts
-
-
-def _check(name: str, value: int, low: int, high: int) -> None:
-    if not low <= value <= high:
-        raise ValueError(f"{name}: expected {low} to {high:,}, found {value}")
 
 
 def stable_hash(*parts: object) -> int:
     """A 64-bit hash of the parts that is the same in every process.
 
     Args:
-        *parts: Strings, numbers or tuples of them; told apart by their `repr`.
+        *parts: Strings, numbers or tuples of them; told apart by their ``repr``.
 
     Returns:
         An integer in [0, 2**64).

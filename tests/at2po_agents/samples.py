@@ -5,7 +5,13 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import nn
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 from at2po_agents.tree import Node, RolloutTree
 
@@ -27,7 +33,7 @@ def spec_tree() -> tuple[RolloutTree, dict[str, Node]]:
 
 
 def random_tree(seed: int, size: int = 8, longest: int = 5) -> RolloutTree:
-    """Build a tree of up to `size` turns of up to `longest` tokens; some turns may be empty."""
+    """Build a tree of up to `size` turns of up to `longest` tokens; later turns may be empty."""
     rng = np.random.default_rng(seed)
 
     def ids(shortest: int) -> list[int]:
@@ -36,7 +42,7 @@ def random_tree(seed: int, size: int = 8, longest: int = 5) -> RolloutTree:
     tree = RolloutTree(f"question {seed}", ids(1))
     nodes = [tree.root]
     for _ in range(rng.integers(1, size + 1)):
-        sampled = ids(0)
+        sampled = ids(0 if len(nodes) > 1 else 1)
         logprobs = (-rng.exponential(size=len(sampled))).tolist()
         parent = nodes[rng.integers(len(nodes))]
         nodes.append(tree.add(parent, sampled=sampled, logprobs=logprobs, inserted=ids(0)))

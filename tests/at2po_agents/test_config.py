@@ -236,7 +236,7 @@ def test_a_wrong_command_line_ends_with_code_2_and_a_message(
 
 def test_fingerprint_tells_runs_apart_but_not_their_continuations() -> None:
     run = TrainConfig(steps=2)
-    longer = replace(run, steps=4, out=Path("elsewhere"), eval_every=1)
+    longer = replace(run, steps=4, out=Path("elsewhere"), eval_every=1, resume=True)
     assert fingerprint(run) != fingerprint(longer)
     assert fingerprint(run, RESUMABLE) == fingerprint(longer, RESUMABLE)
     for changed in (

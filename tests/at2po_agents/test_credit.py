@@ -5,11 +5,11 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.at2po_agents.samples import random_tree, spec_tree, turn
 
 from at2po_agents import credit
 from at2po_agents.errors import ConfigError, TreeError
 from at2po_agents.tree import Node, RolloutTree
+from tests.at2po_agents.samples import random_tree, spec_tree, turn
 
 VALUES = ["child_softmax", "child_linear", "child_mean", "leaf_mean"]
 seeds = st.integers(0, 2**32)
@@ -141,9 +141,7 @@ def test_advantage_modes() -> None:
 
 
 @given(seeds, st.sampled_from(VALUES))
-def test_parent_differences_telescope_to_the_root_difference(
-    seed: int, mode: credit.Value
-) -> None:
+def test_parent_differences_telescope_to_the_root_difference(seed: int, mode: credit.Value) -> None:
     tree = random_tree(seed)
     credit.assign_values(tree, value=mode)
     credit.assign_advantages(tree, "minus_parent")

@@ -6,12 +6,15 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
+    GraniteConfig,
+    GraniteForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
@@ -22,6 +25,8 @@ from transformers import (
 )
 
 from at2po_agents.engines import Completion, Request, TransformersEngine, transformers_engine
+from at2po_agents.engines.sampling import uniforms
+from at2po_agents.engines.stopping import StopStrings
 from at2po_agents.errors import (
     EngineBusyError,
     NonFiniteLogitsError,
@@ -81,6 +86,16 @@ def make_model(
                     **SHAPE, vocab_size=vocabulary, num_key_value_heads=1, tie_word_embeddings=True
                 )
             )
+        elif kind == "granite":  # scales queries and logits in its own way
+            model = GraniteForCausalLM(
+                GraniteConfig(
+                    **SHAPE,
+                    vocab_size=vocabulary,
+                    num_key_value_heads=2,
+                    attention_multiplier=0.9,
+                    logits_scaling=2.0,
+                )
+            )
         else:
             model = GPT2LMHeadModel(
                 GPT2Config(**SHAPE, vocab_size=vocabulary, n_inner=48, embd_pdrop=0.5)
@@ -126,7 +141,7 @@ def reference_logprobs(
     return logprobs.gather(1, torch.tensor(sampled)[:, None])[:, 0]
 
 
-@pytest.mark.parametrize("kind", ["qwen3", "llama", "gpt2"])
+@pytest.mark.parametrize("kind", ["qwen3", "llama", "granite", "gpt2"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_greedy_equals_generate(
     tokenizer: PreTrainedTokenizerBase, kind: str, dtype: torch.dtype
@@ -152,7 +167,7 @@ def test_greedy_equals_generate(
         assert done[i].ids == expected[0, len(ids) :].tolist()
 
 
-@pytest.mark.parametrize("kind", ["qwen3", "llama", "gpt2"])
+@pytest.mark.parametrize("kind", ["qwen3", "llama", "granite", "gpt2"])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
 @pytest.mark.parametrize("temperature", [0.0, 0.6, 1.0])
 def test_logprobs_equal_full_forward(
@@ -211,6 +226,20 @@ def test_seed_decides(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
     done = finish(engine, requests)
     assert done[0] == Completion(0, done[1].ids, done[1].logprobs, done[1].text, done[1].finish)
     assert len({tuple(done[i].ids) for i in range(4)}) == 3
+
+
+def test_turn_is_a_function_of_its_context_and_its_seed_stream(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    prompt = contexts(tokenizer, 1)[0]
+    done = finish(TransformersEngine(model, tokenizer), [Request(0, prompt, 99, 15, 0.8)])[0]
+    ids = list(prompt)
+    for t in range(15):
+        with torch.no_grad():
+            logits = model(torch.tensor([ids])).logits[0, -1, : len(tokenizer)]
+        u = uniforms(np.array([99], dtype=np.uint64), np.array([t]))[0]
+        ids.append(int(((logits / 0.8).softmax(-1).cumsum(-1) <= u).sum()))
+    assert done.ids == ids[len(prompt) :]
 
 
 def test_identical_prompts_are_prefilled_once(
@@ -323,6 +352,25 @@ def test_stop_string_ends_the_turn_at_its_first_complete_occurrence(
     assert inside > 0  # the last token may carry characters behind the stop string
 
 
+def test_tokens_that_may_complete_a_stop_string(tokenizer: PreTrainedTokenizerBase) -> None:
+    strings = StopStrings(tokenizer, len(tokenizer))
+
+    def candidates(stop: tuple[str, ...]) -> set[int]:
+        numbers = np.full(len(tokenizer), strings.number(stop))
+        found = strings.candidates(numbers, np.arange(len(tokenizer)))
+        return set(np.flatnonzero(found).tolist())
+
+    pieces = [tokenizer.decode([i], skip_special_tokens=True) for i in range(len(tokenizer))]
+    assert candidates(()) == set()
+    assert candidates(("</search>", "x")) == {
+        i for i, piece in enumerate(pieces) if ">" in piece or "x" in piece
+    }
+    # A character of several bytes ends with a token that alone is not a character.
+    assert tokenizer.encode("\u00e9")[-1] in candidates(("caf\u00e9",))
+    # Tokenizers may drop the space of a lone token, so its piece proves nothing.
+    assert candidates(("a ",)) == set(range(len(tokenizer)))
+
+
 def test_stop_strings_differ_per_row(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> None:
@@ -356,6 +404,18 @@ def test_padded_vocabulary_is_never_sampled(tokenizer: PreTrainedTokenizerBase) 
     requests = [Request(seed, prompt, seed, 20, temperature=seed % 2) for seed in range(8)]
     done = finish(TransformersEngine(model, tokenizer), requests)
     assert max(max(completion.ids) for completion in done.values()) < len(tokenizer)
+
+
+def test_ids_that_the_tokenizer_skips_are_never_sampled() -> None:
+    words = Tokenizer(models.WordLevel({"a": 0, "b": 1, "c": 5}, unk_token="a"))
+    gaps = PreTrainedTokenizerFast(tokenizer_object=words)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = Qwen3Config(**SHAPE, vocab_size=9, num_key_value_heads=2)
+        model = Qwen3ForCausalLM(config)
+    model.config.eos_token_id = model.generation_config.eos_token_id = None
+    done = finish(TransformersEngine(model, gaps), [Request(i, [1], i, 40, 9.0) for i in range(4)])
+    assert {token for completion in done.values() for token in completion.ids} == {0, 1, 5}
 
 
 def test_new_weights_forget_old_keys_and_values(tokenizer: PreTrainedTokenizerBase) -> None:

@@ -3,11 +3,11 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.at2po_agents.samples import random_tree, turn
 
 from at2po_agents.errors import ConfigError
 from at2po_agents.expansion import Chains, EntropyGuided
 from at2po_agents.tree import Node, RolloutTree
+from tests.at2po_agents.samples import random_tree, turn
 
 
 def chain(tree: RolloutTree, *surprisals: float) -> list[Node]:

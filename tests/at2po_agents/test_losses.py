@@ -6,13 +6,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.at2po_agents.samples import random_tree
 from torch import Tensor
 
 from at2po_agents import algorithms, losses
 from at2po_agents.algorithms import ATPO
 from at2po_agents.errors import ConfigError
 from at2po_agents.packing import Rows, pack
+from tests.at2po_agents.samples import random_tree
 
 
 def one_row(turn: list[int], advantages: list[float]) -> Rows:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.at2po_agents.samples import random_tree, spec_tree
 
 from at2po_agents.errors import AgentError, TreeError
 from at2po_agents.tree import RolloutTree
+from tests.at2po_agents.samples import random_tree, spec_tree
 
 
 def test_nodes_and_leaves_are_breadth_first() -> None:

@@ -1,0 +1,159 @@
+"""The collector: trees that follow from seeds, and rows that repeat what was sampled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+import at2po_envs  # noqa: F401 - registers the ids
+from at2po_agents.engines import Completion, EngineStats, Request
+from at2po_agents.errors import RequestError
+from at2po_agents.expansion import Chains, EntropyGuided
+from at2po_agents.rollout import Collector
+from at2po_agents.tree import RolloutTree
+from at2po_agents.warmstart import train_tokenizer
+
+TURNS = (
+    "<think> I look. </think> <search> river </search>",
+    "<think> I look again. </think> <search> the founder of it </search>",
+    "<think> It is clear. </think> <answer> \\boxed{ yes } </answer>",
+    "I do not know the format",
+    "<think> nothing to ask </think> <search> </search>",
+)
+QUESTIONS = 3
+
+
+@pytest.fixture(scope="module")
+def env() -> Any:
+    return gymnasium.make("at2po/MiniWiki-v0", questions=20, passages=100).unwrapped
+
+
+@pytest.fixture(scope="module")
+def tokenizer(env: Any) -> Any:
+    return train_tokenizer([*TURNS, *(p.contents for p in env.wiki.corpus)], 400)
+
+
+class ScriptedEngine:
+    """Says one of TURNS, chosen by the request's seed; requests end in an order of its own."""
+
+    def __init__(self, tokenizer: Any, order: int = 0) -> None:
+        self.tokenizer, self.rng = tokenizer, np.random.default_rng(order)
+        self.waiting: list[Request] = []
+        self.seen: dict[Any, list[int]] = {}
+        self.stats = EngineStats()
+
+    def submit(self, requests: Sequence[Request]) -> None:
+        self.waiting.extend(requests)
+        self.seen |= {request.key: list(request.ids) for request in requests}
+
+    def step(self) -> list[Completion]:
+        ending = [r for r in self.waiting if self.rng.random() < 0.4]
+        self.waiting = [r for r in self.waiting if r not in ending]
+        return [self._complete(request) for request in ending]
+
+    def _complete(self, request: Request) -> Completion:
+        ids = self.tokenizer.encode(TURNS[request.seed % len(TURNS)], add_special_tokens=False)
+        cut = ids[: request.max_new_tokens]
+        finish = "stop" if len(cut) == len(ids) else "length"
+        logprobs = np.random.default_rng(request.seed).uniform(-2, 0, len(cut)).tolist()
+        return Completion(request.key, cut, logprobs, self.tokenizer.decode(cut), finish)
+
+    def load_weights(self, state: Mapping[str, Tensor]) -> None:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+
+def grow(
+    env: Any, engine: ScriptedEngine, expansion: Any, *, seed: int = 0, **limits: int
+) -> list[RolloutTree]:
+    collector = Collector(env, engine, engine.tokenizer, **limits)
+    return collector.collect(env.questions[:QUESTIONS], expansion, seed=seed)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**32), room=st.integers(20, 400))
+def test_rows_repeat_what_the_engine_saw_and_sampled(
+    env: Any, tokenizer: Any, seed: int, room: int
+) -> None:
+    engine = ScriptedEngine(tokenizer, seed)
+    trees = grow(env, engine, EntropyGuided(3, 2, 2), seed=seed, max_response_tokens=room)
+    for number, tree in enumerate(trees):
+        for node in tree.nodes()[1:]:
+            assert node.parent is not None
+            assert engine.seen[(number, node.key)] == node.parent.ids()
+            assert tokenizer.decode(node.sampled) == node.action
+            assert node.inserted == tokenizer.encode(node.observation, add_special_tokens=False)
+            assert node.is_leaf == (node.reward is not None)
+        for leaf in tree.leaves():
+            assert len(leaf.ids()) - len(tree.root.inserted) <= room
+
+
+@given(order=st.integers(1, 2**16), seed=st.integers(0, 2**16))
+@settings(max_examples=15, deadline=None)
+def test_trees_do_not_depend_on_the_order_in_which_turns_end(
+    env: Any, tokenizer: Any, order: int, seed: int
+) -> None:
+    expansion = EntropyGuided(3, 2, 2)
+    first = grow(env, ScriptedEngine(tokenizer, 0), expansion, seed=seed)
+    again = grow(env, ScriptedEngine(tokenizer, order), expansion, seed=seed)
+    assert [t.to_dict() for t in first] == [t.to_dict() for t in again]
+
+
+def test_another_seed_gives_other_trees(env: Any, tokenizer: Any) -> None:
+    trees = [grow(env, ScriptedEngine(tokenizer), Chains(4), seed=seed) for seed in (0, 1)]
+    assert [t.to_dict() for t in trees[0]] != [t.to_dict() for t in trees[1]]
+
+
+def test_the_same_question_twice_gets_two_different_trees(env: Any, tokenizer: Any) -> None:
+    collector = Collector(env, ScriptedEngine(tokenizer), tokenizer)
+    first, second = collector.collect([env.questions[0]] * 2, Chains(6))
+    assert first.to_dict() != second.to_dict()
+
+
+def test_expansion_gives_m_plus_l_times_k_leaves(env: Any, tokenizer: Any) -> None:
+    trees = grow(env, ScriptedEngine(tokenizer), EntropyGuided(5, 2, 3))
+    assert [len(tree.leaves()) for tree in trees] == [11] * QUESTIONS
+
+
+def test_forks_share_the_state_before_the_turn(env: Any, tokenizer: Any) -> None:
+    for tree in grow(env, ScriptedEngine(tokenizer), EntropyGuided(4, 2, 4)):
+        for node in tree.nodes():
+            for child in node.children:
+                assert child.state.turns[:-1] == node.state.turns
+                assert child.state.turns[-1].action == child.action
+
+
+def test_a_turn_without_room_is_truncated_and_judged_as_it_stands(env: Any, tokenizer: Any) -> None:
+    trees = grow(env, ScriptedEngine(tokenizer), Chains(5), max_response_tokens=12)
+    leaves = [leaf for tree in trees for leaf in tree.leaves()]
+    cut = [leaf for leaf in leaves if leaf.info["truncated"]]
+    assert cut
+    assert all(leaf.reward == -1 for leaf in cut)
+    assert all(not leaf.inserted for leaf in leaves)
+
+
+def test_the_request_over_the_limit_gets_the_notice_and_one_more_turn(tokenizer: Any) -> None:
+    env: Any = gymnasium.make(
+        "at2po/MiniWiki-v0", questions=20, passages=100, max_tool_calls=1
+    ).unwrapped
+    trees = grow(env, ScriptedEngine(tokenizer), Chains(20))
+    limited = [leaf for tree in trees for leaf in tree.leaves() if leaf.info["limit_reached"]]
+    assert limited
+    for leaf in limited:
+        assert leaf.depth == 3
+        assert leaf.parent is not None
+        assert leaf.parent.observation == env.core.dialect.limit_notice
+
+
+def test_a_prompt_over_the_limit_is_refused(env: Any, tokenizer: Any) -> None:
+    with pytest.raises(RequestError, match="raise max_prompt_tokens"):
+        grow(env, ScriptedEngine(tokenizer), Chains(1), max_prompt_tokens=3)
