@@ -43,6 +43,8 @@ class WarmStart:
         worlds: Number of worlds.
         episodes: Demonstrations per world.
         error_rate: Chance that a demonstrated turn goes wrong.
+        haste: Chance that a demonstration answers before its last search; above one half, the
+            model learns to prefer it, which leaves the reinforcement something to mend.
         vocabulary: Size of the tokenizer.
         layers: Number of transformer layers.
         width: Width of the model, a multiple of 32.
@@ -55,16 +57,17 @@ class WarmStart:
 
     seed: int = 0
     world: str = "demo"
-    worlds: int = 60
+    worlds: int = 100
     episodes: int = 500
-    error_rate: float = 0.3
+    error_rate: float = 0.15
+    haste: float = 0.6
     vocabulary: int = 2048
     layers: int = 4
     width: int = 128
     learning_rate: float = 2e-3
-    batch_episodes: int = 32
+    batch_episodes: int = 16
     context_weight: float = 0.5
-    steps: int = 1000
+    steps: int = 4500
     out: Path = Path("runs/mini")
 
 
@@ -84,7 +87,9 @@ def demonstrations(settings: WarmStart, world_seed: int) -> Iterator[list[Segmen
     """
     options = {"preset": settings.world, "seed": world_seed, "questions": settings.episodes}
     env = make_env("at2po/MiniWiki-v0", options)
-    agent = env.expert(error_rate=settings.error_rate, seed=world_seed)
+    agent = env.expert(
+        error_rate=settings.error_rate, haste=settings.haste, seed=world_seed
+    )
     for question in env.questions:
         state, prompt = env.core.begin(question)
         segments, turns = [(prompt, False)], agent.play(question)

@@ -33,7 +33,8 @@ _PAPER = Colours("#1f2328", "#d0d7de", "#0969da", "#bc4c00")
 # In a page the curve takes the page's colours: these stand-ins are replaced by CSS.
 _STAND_IN = Colours("#010203", "#010204", "#010205", "#010206")
 _CSS = Colours("currentColor", "var(--line)", "var(--accent)", "var(--second)")
-_SETTINGS = {"svg.fonttype": "none", "font.size": 10, "axes.linewidth": 0.8}
+# Typed loosely: the names of matplotlib's settings are types in some of its versions only.
+_SETTINGS: dict[Any, Any] = {"svg.fonttype": "none", "font.size": 10, "axes.linewidth": 0.8}
 
 
 def inline_curves(rows: Sequence[Row]) -> list[str]:

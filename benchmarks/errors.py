@@ -1,4 +1,4 @@
-"""Errors that benchmarks raises on wrong input; each states what was expected, found, and the fix."""
+"""Errors raised on wrong input; each states what was expected, what was found, and the fix."""
 
 from __future__ import annotations
 

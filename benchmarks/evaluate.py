@@ -1,4 +1,4 @@
-"""Evaluation: any agent on any environment, many episodes at a time, every one of them on record."""
+"""Evaluation: any agent on any environment, many episodes at a time, each of them on record."""
 
 from __future__ import annotations
 

@@ -171,8 +171,8 @@ def _curves(run: _Run) -> str:
         for row in run.evaluated
     )
     return (
-        "<section><h2>Learning curve</h2><p>Greedy exact match on the evaluation questions, with its "
-        "95 % Wilson interval, and the exact match of the sampled training rollouts.</p>"
+        "<section><h2>Learning curve</h2><p>Greedy exact match on the evaluation questions, with "
+        "its 95 % Wilson interval, and the exact match of the sampled training rollouts.</p>"
         f'<div class="charts">{"".join(inline_curves(run.rows))}</div>'
         "<details><summary>All evaluations</summary>"
         f'<div class="scroll"><table><thead><tr><th>step</th><th>EM</th><th>95 %</th>{heads}'

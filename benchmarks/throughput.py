@@ -153,9 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: Words of the command line; None takes the process's own.
     """
-    settings = tyro.cli(
-        ThroughputConfig, prog="python -m benchmarks.throughput", args=arguments
-    )
+    settings = tyro.cli(ThroughputConfig, prog="python -m benchmarks.throughput", args=arguments)
     config = load_config(TrainConfig, settings.preset)
     config = replace(config, model=settings.model or config.model)
     figures = measure(config, steps=settings.steps, warmup=settings.warmup)

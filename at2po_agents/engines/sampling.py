@@ -50,14 +50,34 @@ def _first_above(cdf: Tensor, target: Tensor) -> Tensor:
     return torch.searchsorted(cdf, below, right=True)
 
 
-def _check_finite(total: Tensor) -> None:
-    if bool(total.isfinite().all()):
-        return
-    bad = (~total.isfinite()).nonzero()[:, 0].tolist()
-    raise NonFiniteLogitsError(
-        f"expected finite logits, found NaN or infinity in rows {bad} of the batch; "
-        "check the weights last loaded (a diverged update is the usual cause)"
-    )
+def _invert(weights: Tensor, u: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
+    """Find where the cumulative sum of each row passes the fraction `u` of its total.
+
+    First the block, then the id inside it: a running sum over the whole vocabulary would be most
+    of the cost of sampling.
+
+    Args:
+        weights: [rows, multiple of the block size] unnormalised probabilities.
+        u: [rows] numbers in [0, 1).
+
+    Returns:
+        Ids [rows, 1] and totals [rows, 1] in float64.
+    """
+    blocks = weights.view(len(weights), -1, _BLOCK)
+    cdf = blocks.sum(-1).double().cumsum(-1)
+    total = cdf[:, -1:]
+    if not bool(total.isfinite().all()):
+        bad = (~total.isfinite()).nonzero()[:, 0].tolist()
+        raise NonFiniteLogitsError(
+            f"expected finite logits, found NaN or infinity in rows {bad} of the batch; "
+            "check the weights last loaded (a diverged update is the usual cause)"
+        )
+    target = torch.from_numpy(u).to(total)[:, None] * total
+    block = _first_above(cdf, target)
+    before = cdf.gather(-1, (block - 1).clamp_(min=0)).where(block > 0, 0.0)
+    rows = torch.arange(len(weights), device=weights.device)
+    inside = blocks[rows, block[:, 0]].double().cumsum(-1)
+    return block * _BLOCK + _first_above(inside, target - before), total
 
 
 def sample(
@@ -79,23 +99,15 @@ def sample(
     """
     rows, vocabulary = logits.shape
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    scale = torch.from_numpy(np.where(temperatures > 0, temperatures, 1.0)).to(logits)
-    z = logits.new_full((rows, -(-vocabulary // _BLOCK) * _BLOCK), -torch.inf)
-    torch.sub(logits, logits.amax(-1, keepdim=True), out=z[:, :vocabulary])
-    blocks = z.div_(scale[:, None]).exp().view(rows, -1, _BLOCK)
-    cdf = blocks.sum(-1).double().cumsum(-1)
-    total = cdf[:, -1:]
-    _check_finite(total[:, 0])
-    # First the block, then the id inside it: a running sum over the whole vocabulary would be
-    # most of the cost of sampling. u < 1 in steps of 2**-53, so u * total rounds to below total.
-    target = torch.from_numpy(u).to(total)[:, None] * total
-    block = torch.searchsorted(cdf, target, right=True)
-    before = cdf.gather(-1, (block - 1).clamp_(min=0)).where(block > 0, 0.0)
-    inside = blocks[torch.arange(rows, device=z.device), block[:, 0]].double().cumsum(-1)
-    ids = block * _BLOCK + _first_above(inside, target - before)
+    scale = torch.from_numpy(np.where(temperatures > 0, temperatures, 1.0)).to(logits)[:, None]
+    peak = logits.amax(-1, keepdim=True)
+    weights = logits.new_empty((rows, -(-vocabulary // _BLOCK) * _BLOCK))
+    weights[:, vocabulary:] = 0.0
+    torch.sub(logits, peak, out=weights[:, :vocabulary]).div_(scale).exp_()
+    ids, total = _invert(weights, u)
     greedy = temperatures == 0
     if greedy.any():
         choose = torch.from_numpy(greedy).to(logits.device)[:, None]
-        ids = torch.where(choose, z.argmax(-1, keepdim=True), ids)
-    logprobs = z.gather(-1, ids).double() - total.log()
+        ids = torch.where(choose, logits.argmax(-1, keepdim=True), ids)
+    logprobs = ((logits.gather(-1, ids) - peak) / scale).double() - total.log()
     return ids[:, 0], logprobs[:, 0]

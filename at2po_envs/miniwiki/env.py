@@ -52,16 +52,24 @@ class MiniWikiEnv(ForkableTextEnv):
             render_mode=render_mode,
         )
 
-    def expert(self, *, error_rate: float = 0.0, seed: int = 0) -> ScriptedAgent:
+    def expert(
+        self, *, error_rate: float = 0.0, haste: float = 0.0, seed: int = 0
+    ) -> ScriptedAgent:
         """Return the scripted agent of this world.
 
         Args:
             error_rate: Chance that one of its turns goes wrong; 0 plays perfectly.
+            haste: Chance that it answers although the question needs another search.
             seed: Seed of the errors.
 
         Returns:
             An agent that knows every question of this environment.
         """
         return ScriptedAgent(
-            self.wiki.world, self.questions, self.core, error_rate=error_rate, seed=seed
+            self.wiki.world,
+            self.questions,
+            self.core,
+            error_rate=error_rate,
+            haste=haste,
+            seed=seed,
         )

@@ -21,8 +21,8 @@ Script = Generator[str, str, None]
 Value = Entity | int
 """What a chain leads to."""
 
-Error = Literal["wrong query", "misread", "stop early", "bad format"]
-ERRORS: tuple[Error, ...] = ("wrong query", "misread", "stop early", "bad format")
+Error = Literal["wrong query", "misread", "bad format"]
+ERRORS: tuple[Error, ...] = ("wrong query", "misread", "bad format")
 
 _TITLE = re.compile(r'^(?:Page \d+: )?"([^"\n]+)"$', re.MULTILINE)
 
@@ -34,11 +34,14 @@ class ScriptedAgent:
         world: The facts that the questions are about.
         questions: The questions it may be asked.
         core: Rules of the environment; they tell which prompt belongs to which question.
-        error_rate: Chance that a turn goes wrong, in [0, 1]; 0 plays perfectly.
+        error_rate: Chance that a turn goes wrong, in [0, 1]: a wrong query, a misread result, or a
+            tag or box forgotten.
+        haste: Chance that a turn answers with what is known so far although the question needs
+            another search, in [0, 1]. With both at 0 it plays perfectly.
         seed: Seed of the errors; the same question gets the same errors.
 
     Raises:
-        ValueError: If the error rate is out of range.
+        ValueError: If a rate is out of range.
     """
 
     def __init__(
@@ -48,13 +51,15 @@ class ScriptedAgent:
         core: SearchQA,
         *,
         error_rate: float = 0.0,
+        haste: float = 0.0,
         seed: int = 0,
     ) -> None:
         """Keep the parts."""
-        if not 0 <= error_rate <= 1:
-            raise ValueError(f"error_rate: expected a number in [0, 1], found {error_rate}")
+        for name, rate in (("error_rate", error_rate), ("haste", haste)):
+            if not 0 <= rate <= 1:
+                raise ValueError(f"{name}: expected a number in [0, 1], found {rate}")
         self.world, self.questions, self.core = world, questions, core
-        self.error_rate, self.seed = error_rate, seed
+        self.error_rate, self.haste, self.seed = error_rate, haste, seed
 
     def act(self, transcripts: Sequence[Sequence[str]]) -> list[str]:
         """Write the next turn of every episode.
@@ -105,7 +110,7 @@ class _Play:
     """One episode: what is known so far, and the errors drawn for it."""
 
     def __init__(self, agent: ScriptedAgent, plan: Plan, rng: np.random.Generator) -> None:
-        self.world, self.error_rate = agent.world, agent.error_rate
+        self.world, self.error_rate, self.haste = agent.world, agent.error_rate, agent.haste
         self.plan, self.rng = plan, rng
         self.hops = sum(len(chain.relations) for chain in plan.chains)
         self.searches = agent.core.max_tool_calls
@@ -115,18 +120,19 @@ class _Play:
         ends: list[Value] = []
         thought = f"I need {self._needs()}."
         for number, chain in enumerate(self.plan.chains):
+            if number:
+                if self._hurries():
+                    yield from self._answers(thought, self._guess())
+                thought += f" Now {self.world.name(chain.start)}."
             subject: Value = chain.start
             for hop, relation in enumerate(chain.relations):
-                error = self._error()
-                if error == "stop early":
-                    yield from self._answers(thought, self.world.text(subject))
-                subject = yield from self._look_up(thought, subject, relation, error)
+                if hop:
+                    if self._hurries():
+                        yield from self._answers(thought, self.world.text(subject))
+                    thought += f" Next the {BY_NAME[relation].noun}."
+                subject = yield from self._look_up(thought, subject, relation, self._error())
                 thought = f"The {BY_NAME[relation].noun} is {self.world.text(subject)}."
-                if hop + 1 < len(chain.relations):
-                    thought += f" Next the {BY_NAME[chain.relations[hop + 1]].noun}."
             ends.append(subject)
-            if number + 1 < len(self.plan.chains):
-                thought += f" Now {self.world.name(self.plan.chains[number + 1].start)}."
         reason, answer = self._conclude(ends)
         yield from self._answers(thought + reason, answer)
 
@@ -153,6 +159,10 @@ class _Play:
         if self.plan.operation == "value":
             return nouns
         return f"{nouns} of " + " and ".join(self.world.name(c.start) for c in self.plan.chains)
+
+    def _guess(self) -> str:
+        """What a hasty answer is when only one of two chains was followed."""
+        return "no" if self.plan.operation == "same" else self.world.name(self.plan.chains[0].start)
 
     def _conclude(self, ends: Sequence[Value]) -> tuple[str, str]:
         if self.plan.operation == "value":
@@ -192,6 +202,9 @@ class _Play:
         while True:
             box = answer if self._error() == "bad format" else f"\\boxed{{ {answer} }}"
             yield f"<think> {thought} </think> <answer> {box} </answer>"
+
+    def _hurries(self) -> bool:
+        return bool(self.rng.random() < self.haste)
 
     def _error(self) -> Error | None:
         if self.rng.random() >= self.error_rate:

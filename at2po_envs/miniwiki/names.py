@@ -54,7 +54,9 @@ _SURNAME = _cross(
     """,
 )
 _PLACE = _cross(
-    "Or Mar Sel Tor Bel Kes Dar Lun Vel Cor Nor Hal Pel Ras Win Tam Ber Cas Fol Gan Mil Sor Tel Wes",
+    """
+    Or Mar Sel Tor Bel Kes Dar Lun Vel Cor Nor Hal Pel Ras Win Tam Ber Cas Fol Gan Mil Sor Tel Wes
+    """,
     "len wick by ton vik ster mouth holm dale fell burg na ria gen don mond port sey minster que",
 )
 _SITE = tuple(
@@ -90,8 +92,8 @@ _NOUN = tuple(
     Anchor Angel Apple Arrow Bell Bird Blossom Boat Bridge Brother Candle Canyon Castle Chain Chapel
     Circle Clock Cloud Coat Compass Corner Crown Dance Daughter Desert Diamond Doll Door Dream Eagle
     Echo Empire Engine Falcon Family Feather Field Fire Flag Flower Forest Fountain Fox Garden Gate
-    Ghost Giant Glove Guitar Hammer Harbor Harvest Heart Hill Horse House Hunter Island Journey Judge
-    Key Kingdom Ladder Lake Lantern Letter Light Lion Mask Meadow Mirror Moon Morning Mountain
+    Ghost Giant Glove Guitar Hammer Harbor Harvest Heart Hill Horse House Hunter Island Journey
+    Judge Key Kingdom Ladder Lake Lantern Letter Light Lion Mask Meadow Mirror Moon Morning Mountain
     Needle Night Ocean Orchard Palace Path Piano Pilot Prince Rain Raven Ring Road Rose Sail Sailor
     Shadow Ship Sister Snow Soldier Song Spider Star Statue Storm Street Swan Sword Temple Tiger
     Tower Train Umbrella Valley Voyage Wagon Wall Whale Window Wolf
@@ -115,7 +117,8 @@ FORMS: dict[str, tuple[Form, ...]] = {
     "film": _TITLES,
     "book": _TITLES,
     "company": ((_SURNAME, _TRADE), (_SURNAME, _SURNAME, _TRADE)),
-    "award": ((_SURNAME, _PRIZE), (_GIVEN, _SURNAME, _PRIZE)),
+    # With a family name alone, a search would find the family and not the award.
+    "award": ((_GIVEN, _SURNAME, _PRIZE),),
     # Two words at least: a split must not own a whole word, or half of the words would be new in
     # the other.
     "city": ((_SITE, _PLACE), (_SITE, _PLACE, _PLACE), (_SITE, _PLACE, _PLACE, _PLACE)),

@@ -1,8 +1,7 @@
 """The facts of a MiniWiki: a small world of people, works, firms and places, drawn from a seed.
 
-Facts are kept as one integer array per relation and names as plain strings: a million entities take
-about 130 MB,
-and every passage is written only when it is read.
+Facts are kept as one integer array per relation and names as plain strings, so a million entities
+take about 130 MB; every passage is written only when it is read.
 """
 
 from __future__ import annotations
@@ -204,11 +203,12 @@ class World:
 
     def entity_at(self, position: int) -> Entity:
         """Entity number `position` of the whole world, in order of kind."""
-        for kind, count in self.counts.items():
-            if position < count:
-                return Entity(kind, position)
-            position -= count
-        raise IndexError(f"expected a position below {self.size}")
+        if not 0 <= position < self.size:
+            raise IndexError(f"expected a position from 0 to {self.size - 1}, found {position}")
+        kinds = iter(self.counts)
+        while position >= self.counts[kind := next(kinds)]:
+            position -= self.counts[kind]
+        return Entity(kind, position)
 
     @cached_property
     def by_title(self) -> dict[str, Entity]:

@@ -1,0 +1,114 @@
+"""Each command of `at2po` from end to end, and what wrong input gets."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from at2po_agents.cli import main
+
+pytestmark = pytest.mark.filterwarnings("default")  # TensorBoard's own warnings are not ours
+
+
+def fails(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """Run a command that must fail with code 2, and return what it said."""
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 2
+    said = capsys.readouterr()
+    assert "Traceback" not in said.err + said.out
+    return " ".join((said.err + said.out).split())
+
+
+def test_demo_trains_and_writes_a_report(tmp_path: Path) -> None:
+    out = tmp_path / "demo"
+    words = ["--steps", "1", "--questions-per-step", "2", "--eval-questions", "4"]
+    main(["demo", *words, "--out", str(out)])
+    summary = json.loads((out / "summary.json").read_text())
+    assert (summary["steps"], summary["questions"]) == (1, 4)
+    assert "<html" in (out / "report.html").read_text()
+    main(["demo", *words, "--out", str(out)])
+    assert (tmp_path / "demo.1" / "summary.json").exists()
+
+
+def test_train_refuses_a_folder_that_holds_a_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "metrics.jsonl").write_text("")
+    assert "--resume" in fails(capsys, "train", "--config", "demo", "--out", str(tmp_path))
+
+
+def test_eval_of_the_scripted_agent(tmp_path: Path) -> None:
+    main(["eval", "--model", "scripted", "--limit", "20", "--out", str(tmp_path / "eval")])
+    summary = json.loads((tmp_path / "eval" / "summary.json").read_text())
+    assert summary["em"] == 1.0
+    assert (tmp_path / "eval" / "episodes.jsonl").read_text().count("\n") == 20
+
+
+def test_eval_of_the_embedded_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "eval")
+    main(["eval", "--limit", "5", "--out", out])
+    summary = json.loads((tmp_path / "eval" / "summary.json").read_text())
+    assert summary["questions"] == 5
+    assert "choose another folder" in fails(capsys, "eval", "--limit", "5", "--out", out)
+
+
+def test_rollout_draws_a_tree(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["rollout", "--index", "1"])
+    drawn = capsys.readouterr().out
+    assert "reward" in drawn
+    assert "<search>" in drawn
+
+
+def test_warmstart_makes_a_model_that_can_be_evaluated(tmp_path: Path) -> None:
+    out = tmp_path / "mini"
+    sizes = ["--layers", "1", "--width", "32", "--vocabulary", "600"]
+    work = ["--worlds", "1", "--episodes", "300", "--steps", "3"]
+    main(["warmstart", *sizes, *work, "--out", str(out)])
+    main(["eval", "--model", str(out), "--limit", "2", "--out", str(tmp_path / "eval")])
+    assert json.loads((tmp_path / "eval" / "summary.json").read_text())["questions"] == 2
+
+
+def test_an_unknown_command_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "did you mean 'train'" in fails(capsys, "trian")
+
+
+def test_an_unknown_option_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--learning-rate" in fails(capsys, "train", "--learning-rat", "1")
+
+
+def test_an_unknown_key_names_the_nearest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.toml").write_text("learning_rat = 1.0\n")
+    said = fails(capsys, "train", "--config", str(tmp_path / "a.toml"))
+    assert "did you mean 'learning_rate'" in said
+
+
+def test_a_missing_model_names_the_places_looked_at(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = fails(capsys, "eval", "--model", "nowhere", "--out", str(tmp_path))
+    assert "mini" in said and "hub" in said
+
+
+def test_missing_questions_name_the_three_places(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AT2PO_DATA", str(tmp_path))
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "passages.jsonl").write_text("")
+    said = fails(capsys, "eval", "--env", "at2po/HotpotQA-v0", "--out", str(tmp_path / "e"))
+    assert "questions_path" in said and "AT2PO_DATA" in said and "hub" in said
+
+
+def test_an_unknown_environment_and_option_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = ["--out", str(tmp_path)]
+    assert "at2po/MiniWik-v0" in fails(capsys, "eval", "--env", "at2po/MiniWik-v0", *out)
+    assert "colour" in fails(capsys, "eval", "--env-options", "colour=red", *out)

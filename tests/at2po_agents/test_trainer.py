@@ -1,0 +1,143 @@
+"""Whole runs of the trainer on the embedded model and world."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from at2po_agents import losses
+from at2po_agents.algorithms import ATPO
+from at2po_agents.config import TrainConfig, dump_config
+from at2po_agents.errors import CheckpointError, DivergedError
+from at2po_agents.metrics import read_metrics
+from at2po_agents.trainer import Trainer
+
+pytestmark = pytest.mark.filterwarnings("default")  # TensorBoard's own warnings are not ours
+
+
+def small(out: Path, **changes: Any) -> TrainConfig:
+    """A run of seconds: few questions, small trees."""
+    config = TrainConfig(
+        env_options={"questions": 50, "seed": 1},
+        eval_env_options={"split": "test", "questions": 6, "seed": 2},
+        algorithm=ATPO(chains=3, iterations=1, beam=2),
+        steps=4,
+        questions_per_step=3,
+        mini_batches=1,
+        learning_rate=1e-3,
+        max_response_tokens=300,
+        eval_every=2,
+        eval_questions=6,
+        save_every=2,
+        out=out,
+    )
+    return replace(config, **changes)
+
+
+def rows_without_time(out: Path) -> list[dict[str, Any]]:
+    return [
+        {name: value for name, value in row.items() if name != "time"}
+        for row in read_metrics(out / "metrics.jsonl")
+    ]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    Trainer(small(out)).run()
+    return out
+
+
+def test_a_run_leaves_its_whole_record(finished: Path) -> None:
+    summary = json.loads((finished / "summary.json").read_text())
+    assert {"em_before", "em_after", "questions", "steps", "sampled_tokens", "seconds", "seed"} <= (
+        summary.keys()
+    )
+    rows = read_metrics(finished / "metrics.jsonl")
+    assert [row["step"] for row in rows] == [0, 1, 2, 3, 4]
+    assert [row["step"] for row in rows if "eval/em" in row] == [0, 2, 4]
+    assert summary["sampled_tokens"] == sum(row.get("tokens/sampled", 0) for row in rows)
+    assert (finished / "episodes" / "step_000004.jsonl").read_text().count("\n") == 6
+    assert (finished / "trees" / "step_000004.jsonl").read_text().count("\n") == 3
+    assert sorted(p.name for p in (finished / "checkpoints").iterdir()) == [
+        "step_000002",
+        "step_000004",
+    ]
+
+
+def test_the_first_mini_batch_has_ratio_one_and_weights_move(finished: Path) -> None:
+    rows = read_metrics(finished / "metrics.jsonl")[1:]
+    assert all(row["policy/ratio_max"] == 1.0 for row in rows if "policy/ratio_max" in row)
+    assert any(row["policy/grad_norm"] > 0 for row in rows)
+
+
+def test_the_same_seed_gives_the_same_metrics(finished: Path, tmp_path: Path) -> None:
+    Trainer(small(tmp_path / "again")).run()
+    assert rows_without_time(tmp_path / "again") == rows_without_time(finished)
+
+
+def test_a_killed_run_goes_on_to_the_same_weights_bit_for_bit(
+    finished: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "killed"
+    (tmp_path / "run.toml").write_text(dump_config(small(out)))
+    command = [sys.executable, "-c", "from at2po_agents.cli import main; main()"]
+    words = ["train", "--config", str(tmp_path / "run.toml")]
+    process = subprocess.Popen([*command, *words], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (out / "checkpoints" / "step_000002").exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (out / "summary.json").exists()
+    Trainer(small(out, resume=True)).run()
+    last = Path("checkpoints") / "step_000004"
+    for name in ("model.safetensors", "optimizer.pt"):
+        assert _tensors(out / last / name) == _tensors(finished / last / name)
+    assert rows_without_time(out) == rows_without_time(finished)
+
+
+def _tensors(path: Path) -> bytes:
+    if path.suffix == ".safetensors":
+        return path.read_bytes()
+    state = torch.load(path, weights_only=True)["optimizer"]["state"]
+    return b"".join(t.numpy().tobytes() for s in state.values() for t in s.values())
+
+
+def test_a_folder_with_a_run_is_not_written_over(finished: Path) -> None:
+    with pytest.raises(CheckpointError, match="--resume"):
+        Trainer(small(finished))
+
+
+def test_a_checkpoint_of_another_configuration_is_refused(finished: Path) -> None:
+    with pytest.raises(CheckpointError, match="another configuration"):
+        Trainer(small(finished, learning_rate=2e-3, resume=True))
+
+
+def test_three_updates_that_are_not_finite_end_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def poisoned(ratio: torch.Tensor, *_: Any) -> torch.Tensor:
+        return ratio * torch.nan
+
+    monkeypatch.setattr(losses, "clipped", poisoned)
+    trainer = Trainer(small(tmp_path / "bad", steps=9, learning_rate=1.0))
+    before = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+    with pytest.raises(DivergedError, match="lower learning_rate"):
+        trainer.run()
+    assert trainer.past.step == 3
+    after = trainer.model.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    written = sorted(path.name for path in (tmp_path / "bad" / "offending").iterdir())
+    assert written == ["step_000001.jsonl", "step_000002.jsonl", "step_000003.jsonl"]
