@@ -140,7 +140,6 @@ class Trainer:
         )
         collected = time.monotonic()
         learned = self.learner.update(trees, step)
-        self.engine.load_weights(self.model.state_dict())
         took = {"rollout": collected - clock, "update": time.monotonic() - collected}
         self.past.step += 1
         self.past.skipped = self.past.skipped + 1 if learned["skipped"] else 0
@@ -188,6 +187,12 @@ class Trainer:
         return metrics, {"eval": time.monotonic() - clock}
 
     def _collector(self, env: Any) -> Collector:
+        """A collector whose engine has the current weights and nothing in its cache.
+
+        What an earlier collection left there would change the rounding of this one, and a resumed
+        run would differ from one that was never interrupted.
+        """
+        self.engine.load_weights(self.model.state_dict())
         return Collector(
             env,
             self.engine,

@@ -87,9 +87,7 @@ def demonstrations(settings: WarmStart, world_seed: int) -> Iterator[list[Segmen
     """
     options = {"preset": settings.world, "seed": world_seed, "questions": settings.episodes}
     env = make_env("at2po/MiniWiki-v0", options)
-    agent = env.expert(
-        error_rate=settings.error_rate, haste=settings.haste, seed=world_seed
-    )
+    agent = env.expert(error_rate=settings.error_rate, haste=settings.haste, seed=world_seed)
     for question in env.questions:
         state, prompt = env.core.begin(question)
         segments, turns = [(prompt, False)], agent.play(question)
@@ -248,6 +246,11 @@ def _batches(
     """Endless batches of episode numbers, each of episodes of similar length: little padding."""
     rng = np.random.default_rng(settings.seed)
     size = settings.batch_episodes
+    if len(episodes) < 16 * size:
+        raise ValueError(
+            f"expected at least 16 * batch_episodes = {16 * size} demonstrations, found "
+            f"{len(episodes)}; raise worlds or episodes, or lower batch_episodes"
+        )
     while True:
         order = rng.permutation(len(episodes))
         for start in range(0, len(order) - 16 * size + 1, 16 * size):

@@ -47,9 +47,7 @@ def test_eval_of_the_scripted_agent(tmp_path: Path) -> None:
     assert (tmp_path / "eval" / "episodes.jsonl").read_text().count("\n") == 20
 
 
-def test_eval_of_the_embedded_model(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_eval_of_the_embedded_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = str(tmp_path / "eval")
     main(["eval", "--limit", "5", "--out", out])
     summary = json.loads((tmp_path / "eval" / "summary.json").read_text())
