@@ -43,8 +43,8 @@ class WarmStart:
         worlds: Number of worlds.
         episodes: Demonstrations per world.
         error_rate: Chance that a demonstrated turn goes wrong.
-        haste: Chance that a demonstration answers before its last search; above one half, the
-            model learns to prefer it, which leaves the reinforcement something to mend.
+        haste: Chance that a demonstration stops early in a chain of facts; above one half, the
+            model learns to prefer it, which leaves something for reinforcement to mend.
         vocabulary: Size of the tokenizer.
         layers: Number of transformer layers.
         width: Width of the model, a multiple of 32.
@@ -67,7 +67,7 @@ class WarmStart:
     learning_rate: float = 2e-3
     batch_episodes: int = 16
     context_weight: float = 0.5
-    steps: int = 4500
+    steps: int = 3000
     out: Path = Path("runs/mini")
 
 
@@ -280,13 +280,13 @@ def warm_start(settings: WarmStart) -> dict[str, Any]:
         for episode in demonstrations(settings, world)
     ]
     _log.info("%d demonstrations from %d worlds", len(played), settings.worlds)
-    texts = ["".join(text for text, _ in episode) for episode in played]
+    # A third of the episodes is text enough for the tokenizer.
+    texts = ["".join(text for text, _ in episode) for episode in played[::3]]
     tokenizer = train_tokenizer(texts, settings.vocabulary)
     model = new_model(settings, len(tokenizer), int(tokenizer.vocab[END]))
     loss = fit(model, [encode(tokenizer, episode) for episode in played], settings)
     settings.out.mkdir(parents=True, exist_ok=True)
-    # Stored in half the bytes; training goes on in float32.
-    model.bfloat16().save_pretrained(str(settings.out))
+    model.save_pretrained(str(settings.out))
     tokenizer.save_pretrained(str(settings.out))
     return {
         "demonstrations": len(played),

@@ -139,7 +139,7 @@ def _head(run: _Run, title: str) -> str:
         (f"{questions:,}", "evaluation questions"),
         (f"{summary['steps']:,}", "training steps"),
         (f"{summary['sampled_tokens']:,}", "sampled tokens"),
-        (_duration(summary["seconds"]), "evaluations included"),
+        (_duration(summary["seconds"]), "wall-clock time"),
     ]
     changes = [
         (f"{first[f'eval/{key}']:{form}} → {last[f'eval/{key}']:{form}}", name)

@@ -36,8 +36,8 @@ class ScriptedAgent:
         core: Rules of the environment; they tell which prompt belongs to which question.
         error_rate: Chance that a turn goes wrong, in [0, 1]: a wrong query, a misread result, or a
             tag or box forgotten.
-        haste: Chance that a turn answers with what is known so far although the question needs
-            another search, in [0, 1]. With both at 0 it plays perfectly.
+        haste: Chance that a turn answers with the stop it has reached although the chain of facts
+            goes on, in [0, 1]. With both at 0 it plays perfectly.
         seed: Seed of the errors; the same question gets the same errors.
 
     Raises:
@@ -121,8 +121,6 @@ class _Play:
         thought = f"I need {self._needs()}."
         for number, chain in enumerate(self.plan.chains):
             if number:
-                if self._hurries():
-                    yield from self._answers(thought, self._guess())
                 thought += f" Now {self.world.name(chain.start)}."
             subject: Value = chain.start
             for hop, relation in enumerate(chain.relations):
@@ -159,10 +157,6 @@ class _Play:
         if self.plan.operation == "value":
             return nouns
         return f"{nouns} of " + " and ".join(self.world.name(c.start) for c in self.plan.chains)
-
-    def _guess(self) -> str:
-        """What a hasty answer is when only one of two chains was followed."""
-        return "no" if self.plan.operation == "same" else self.world.name(self.plan.chains[0].start)
 
     def _conclude(self, ends: Sequence[Value]) -> tuple[str, str]:
         if self.plan.operation == "value":

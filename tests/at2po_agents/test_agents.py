@@ -174,13 +174,14 @@ def test_the_context_bounds_a_turn_as_the_response_does(env: Any, tokenizer: Any
 
 
 def test_an_observation_that_leaves_no_room_gets_an_empty_reply(env: Any, tokenizer: Any) -> None:
-    agent = policy(env, tokenizer, max_response_tokens=60)
     long = ("Question: Who?\n", TURNS[0], "word " * 100)
-    short = ("Question: Who?\n",)
-    replies = agent.act([long, short])
-    assert replies[0] == Reply("", tokens=0, truncated=True)
-    assert replies[1].tokens > 0
-    assert len(agent.engine.seen) == 1
+    used = sum(len(encode_inserted(tokenizer, text)) for text in long[1:])
+    for room in (0, 1):
+        agent = policy(env, tokenizer, max_response_tokens=used + room)
+        full, fresh = agent.act([long, long[:1]])
+        assert (full.tokens, full.truncated) == (room, True)
+        assert fresh.tokens > 1
+        assert len(agent.engine.seen) == 1 + room
 
 
 def test_a_prompt_over_the_limit_is_refused(env: Any, tokenizer: Any) -> None:

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import json
+import os
 import random
+import subprocess
+import sys
 
 import pytest
 
@@ -10,7 +14,7 @@ from at2po_envs.miniwiki.questions import plan_of
 
 
 def make(preset="demo", **settings):
-    return MiniWikiEnv(preset, **{"questions": 150} | settings)
+    return MiniWikiEnv(preset, **{"questions": 100} | settings)
 
 
 @pytest.fixture(scope="module")
@@ -171,6 +175,24 @@ def test_errors_depend_on_seed_and_question_alone(env):
     assert written[40:60] == actions(play(env, env.expert(error_rate=0.4, seed=3), some))
 
 
+def test_errors_are_the_same_in_every_process(env):
+    code = (
+        "import json; from at2po_envs.miniwiki import MiniWikiEnv; env = MiniWikiEnv(questions=100)"
+        "; agent = env.expert(error_rate=0.5, haste=0.5, seed=2)"
+        "; print(json.dumps([next(agent.play(q)) for q in env.questions]))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ
+        | {"PYTHONHASHSEED": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
+    agent = env.expert(error_rate=0.5, haste=0.5, seed=2)
+    assert json.loads(run.stdout) == [next(agent.play(question)) for question in env.questions]
+
+
 def test_a_play_may_have_a_seed_of_its_own(env):
     agent = env.expert(error_rate=0.5, seed=3)
     question = env.questions[0]
@@ -214,7 +236,7 @@ def test_bad_arguments_are_refused(env):
         for rate in (-0.1, 1.1, float("nan")):
             with pytest.raises(ValueError, match=rf"{name}: expected a number in \[0, 1\], found"):
                 env.expert(**{name: rate})
-    with pytest.raises(ValueError, match="expected the prompt of one of 150 known questions"):
+    with pytest.raises(ValueError, match="expected the prompt of one of 100 known questions"):
         env.expert().act([("Question: what?\n",)])
     paper = ScriptedAgent(env.wiki.world, env.questions, SearchQA(At2poTags("paper")))
     with pytest.raises(ValueError, match="known questions"):

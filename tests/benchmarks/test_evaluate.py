@@ -114,6 +114,24 @@ def test_the_batch_stays_full_and_shares_the_tool_calls(
     assert asked == [4, 0, 4, 0, 2, 0]
 
 
+def test_a_new_question_takes_the_place_of_an_ended_episode(env: Any) -> None:
+    class Uneven(Says):
+        """Answers questions 0 and 2 at once, the others in their second turn."""
+
+        def act(self, transcripts: Sequence[Sequence[str]]) -> list[str | Reply]:
+            replies = super().act(transcripts)
+            return [
+                ANSWER if transcript[0] in quick else reply
+                for transcript, reply in zip(transcripts, replies, strict=True)
+            ]
+
+    quick = {env.core.begin(env.questions[i])[1] for i in (0, 2)}
+    agent = Uneven(SEARCH, ANSWER)
+    report = evaluate(agent, env, batch=2, limit=6)
+    assert agent.sizes == [2, 2, 2, 2, 1, 1]
+    assert [episode["turns"] for episode in report.episodes] == [1, 2, 1, 2, 2, 2]
+
+
 def test_the_summary_counts_what_went_wrong(
     env: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -129,6 +147,37 @@ def test_the_summary_counts_what_went_wrong(
     assert summary["env_options"] == options
     assert summary["em_interval"] == list(wilson(0, 3))
     assert summary["versions"]["gymnasium"] == gymnasium.__version__
+
+
+def test_an_episode_is_recorded_whole(env: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = ToolResult(ok=True, text="a page", titles=("A", "B"))
+    monkeypatch.setattr(env, "run_tools", lambda calls: [page] * len(calls))
+    question = env.questions[0]
+    right = ANSWER.replace("yes", question.golden_answers[0])
+    agent = Says(SEARCH, Reply(right, tokens=9))
+    (episode,) = evaluate(agent, env, limit=1).episodes
+    assert episode == {
+        "question_id": question.id,
+        "question_key": question.key,
+        "question": question.question,
+        "golden_answers": list(question.golden_answers),
+        "prediction": question.golden_answers[0],
+        "em": True,
+        "f1": 1.0,
+        "format_ok": True,
+        "reward": 1.0,
+        "turns": 2,
+        "searches": 1,
+        "limit_reached": False,
+        "truncated": False,
+        "flags": [],
+        "titles": ["A", "B"],
+        "transcript": [
+            {"action": SEARCH, "observation": " <result>\na page\n</result>"},
+            {"action": right, "observation": ""},
+        ],
+        "tokens": 9,
+    }
 
 
 def test_a_reply_cut_off_ends_the_episode(env: Any) -> None:

@@ -1,0 +1,57 @@
+"""The README: its example runs, its figures are those of the recorded run."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from at2po_agents.cli import COMMANDS
+from at2po_agents.config import PRESETS, TrainConfig, load_config
+from benchmarks.readme import RESULT, block, fill
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    exec(compile(example, "README.md", "exec"), {})
+    shown = capsys.readouterr().out
+    assert shown.count("<result>") == 2
+    assert "yes" in shown
+
+
+def test_the_figures_are_those_of_the_recorded_run() -> None:
+    result = json.loads(RESULT.read_text(encoding="utf-8"))
+    assert fill(README, block(result)) == README
+    assert (ROOT / "docs" / "demo.svg").exists()
+
+
+def test_the_recorded_run_used_the_demo_preset() -> None:
+    summary = json.loads(RESULT.read_text(encoding="utf-8"))["summary"]
+    config = load_config(TrainConfig, "demo")
+    assert (summary["steps"], summary["questions"]) == (config.steps, config.eval_questions)
+    assert summary["em_after"] >= 0.85
+    assert summary["em_after"] - summary["em_before"] >= 0.25
+
+
+def test_every_command_named_exists() -> None:
+    named = set(re.findall(r"\bat2po (\w+)", README))
+    assert named <= COMMANDS.keys()
+
+
+def test_every_preset_named_exists() -> None:
+    named = re.findall(r"--config (\w+)", README)
+    assert set(named) <= {path.stem for path in PRESETS.glob("*.toml")}
+    for path in PRESETS.glob("*.toml"):
+        assert tomllib.loads(path.read_text(encoding="utf-8"))
+        load_config(TrainConfig, path.stem)
+
+
+def test_missing_markers_are_an_error() -> None:
+    with pytest.raises(ValueError, match="markers"):
+        fill("# at2po\n", "figures")
