@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: Words after `at2po`; None takes the process's own.
 
     Raises:
-        SystemExit: With code 2 on wrong input, 1 where a run diverged.
+        SystemExit: With code 2 on wrong input, or where a run diverged.
     """
     handler = RichHandler(console=Console(stderr=True), show_path=False)
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
