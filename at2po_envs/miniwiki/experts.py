@@ -129,7 +129,9 @@ class _Play:
                         yield from self._answers(thought, self.world.text(subject))
                     thought += f" Next the {BY_NAME[relation].noun}."
                 subject = yield from self._look_up(thought, subject, relation, self._error())
-                thought = f"The {BY_NAME[relation].noun} is {self.world.text(subject)}."
+                # With two chains the thought says whose fact it is: the answer is one of the two.
+                whose = f" of {self.world.name(chain.start)}" if len(self.plan.chains) > 1 else ""
+                thought = f"The {BY_NAME[relation].noun}{whose} is {self.world.text(subject)}."
             ends.append(subject)
         reason, answer = self._conclude(ends)
         yield from self._answers(thought + reason, answer)
@@ -172,8 +174,8 @@ class _Play:
         winner = smaller if self.plan.operation == "less" else 1 - smaller
         word = "less" if self.plan.operation == "less" else "more"
         shown = (first, second) if winner == 0 else (second, first)
-        reason = f" {shown[0]} is {word} than {shown[1]}."
-        return reason, self.world.name(self.plan.chains[winner].start)
+        name = self.world.name(self.plan.chains[winner].start)
+        return f" {shown[0]} is {word} than {shown[1]}, so {name}.", name
 
     def _search(self, thought: str, subject: Entity, error: Error | None) -> str:
         query = self.world.title(subject).replace("(", "").replace(")", "")
