@@ -183,9 +183,8 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
 
 
 def _train(config: TrainConfig) -> None:
-    from benchmarks.report import write_report
-
     from at2po_agents.trainer import Trainer
+    from benchmarks.report import write_report
 
     summary = Trainer(config).run()
     _out.print_json(json.dumps(summary))
