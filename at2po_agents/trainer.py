@@ -159,11 +159,14 @@ class Trainer:
     def _questions(self, step: int) -> list[Any]:
         """The step's questions: a new random order of all of them each time round."""
         questions, n = self.env.questions, self.config.questions_per_step
+        orders: dict[int, Any] = {}
         chosen = []
         for place in range(step * n, (step + 1) * n):
             lap, index = divmod(place, len(questions))
-            order = np.random.default_rng(seed_of(self.config.seed, "order", lap))
-            chosen.append(questions[order.permutation(len(questions))[index]])
+            if lap not in orders:
+                rng = np.random.default_rng(seed_of(self.config.seed, "order", lap))
+                orders[lap] = rng.permutation(len(questions))
+            chosen.append(questions[orders[lap][index]])
         return chosen
 
     def _evaluate(self, step: int) -> tuple[dict[str, Any], dict[str, float]]:
