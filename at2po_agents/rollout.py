@@ -10,13 +10,15 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from numpy.random import default_rng
 from transformers import PreTrainedTokenizerBase
 
 from at2po_agents.engines import Completion, Engine, Request
 from at2po_agents.errors import RequestError
 from at2po_agents.expansion import Expansion
+from at2po_agents.expansion.entropy import query_span
 from at2po_agents.seeds import seed_of
-from at2po_agents.tokens import encode_inserted, encode_prompt
+from at2po_agents.tokens import check_dialect, encode_inserted, encode_prompt
 from at2po_agents.tree import Node, RolloutTree
 
 
@@ -27,7 +29,7 @@ class _Growth:
     Attributes:
         tree: The tree.
         running: Turns being sampled or waiting for their tools.
-        iteration: Expansions made so far.
+        iteration: Times that the expansion was asked so far.
     """
 
     tree: RolloutTree
@@ -62,6 +64,7 @@ class Collector:
         self.max_response_tokens = max_response_tokens
         self.context = context
         self.stop: tuple[str, ...] = env.core.dialect.stop
+        check_dialect(env.core.dialect, tokenizer)
 
     def collect(
         self,
@@ -100,6 +103,7 @@ class _Run:
     ) -> None:
         self.c, self.expansion = collector, expansion
         self.seed, self.temperature = seed, temperature
+        self.by_query = getattr(expansion, "entropy", None) == "query"
         self.turns: dict[Hashable, tuple[_Growth, Node]] = {}
 
     def grow(self, questions: Sequence[Any]) -> list[RolloutTree]:
@@ -149,20 +153,27 @@ class _Run:
         for completion, _, node in ended:
             node.sampled, node.logprobs = completion.ids, completion.logprobs
             node.action, node.finish = completion.text, completion.finish
+            node.entropies = completion.entropies
             cut = completion.finish == "length"
             state = _before(node)
             pending.append(() if cut else core.pending_calls(state, node.action))
         results = iter(self.c.env.run_tools([call for calls in pending for call in calls]))
         for (completion, growth, node), calls in zip(ended, pending, strict=True):
             self._transition(growth, node, [next(results) for _ in calls])
+            if self.by_query and (span := query_span(self.c.tokenizer, node, calls)):
+                node.info = {**node.info, "query": span}
             number = completion.key[0]  # type: ignore[index]
             growth.running -= 1
-            if node.reward is None:
+            if node.reward is None and not self.expansion.by_turn:
                 self._start(number, growth, [node])
             elif not growth.running:
-                forks = self.expansion.forks(growth.tree, growth.iteration)
-                growth.iteration += 1
-                self._start(number, growth, forks)
+                self._start(number, growth, self._forks(number, growth))
+
+    def _forks(self, number: int, growth: _Growth) -> list[Node]:
+        """Ask the expansion where the tree grows on."""
+        seed = seed_of(self.seed, "forks", growth.tree.question.key, number, growth.iteration)
+        growth.iteration += 1
+        return self.expansion.forks(growth.tree, growth.iteration - 1, default_rng(seed))
 
     def _transition(self, growth: _Growth, node: Node, results: Sequence[Any]) -> None:
         """Move the node's episode on; a leaf gets its reward here."""
@@ -172,7 +183,7 @@ class _Run:
         else:
             step = core.transition(before, node.action, results)
             if not (step.terminated or step.truncated):
-                inserted = encode_inserted(self.c.tokenizer, step.observation)
+                inserted = encode_inserted(self.c.tokenizer, step.observation, node.sampled)
                 if self._room(growth.tree, len(node.ids()) + len(inserted)) < 1:
                     # No token is left to read the reply with: the episode ends with this turn.
                     step = core.truncate(before, node.action)
@@ -180,7 +191,7 @@ class _Run:
                     node.inserted, node.observation = inserted, step.observation
         node.state, node.info = step.state, step.info
         if step.terminated or step.truncated:
-            node.reward = step.reward
+            node.reward = step.state.total_reward
             node.info = {**step.info, "truncated": step.truncated}
 
 

@@ -14,10 +14,12 @@ import numpy as np
 import torch
 
 from at2po_agents import checkpoint
+from at2po_agents.algorithms import name_of
 from at2po_agents.config import RESUMABLE, TrainConfig, dump_config, fingerprint
+from at2po_agents.dynamic_sampling import fill
 from at2po_agents.engines import TransformersEngine
 from at2po_agents.environments import make_env
-from at2po_agents.errors import CheckpointError, DivergedError
+from at2po_agents.errors import CheckpointError, ConfigError, DivergedError
 from at2po_agents.expansion import Chains
 from at2po_agents.learner import Learner
 from at2po_agents.metrics import MetricsLog, read_metrics
@@ -39,12 +41,14 @@ class _Past:
 
     Attributes:
         step: Steps done.
+        questions: Questions rolled out in training.
         sampled_tokens: Tokens sampled in training.
         seconds: Time spent, evaluations included.
         skipped: Steps skipped in a row, up to now.
     """
 
     step: int = 0
+    questions: int = 0
     sampled_tokens: int = 0
     seconds: float = 0.0
     skipped: int = 0
@@ -63,20 +67,33 @@ class Trainer:
     Raises:
         CheckpointError: If the folder holds a run and `resume` is off, or holds no usable
             checkpoint of this configuration and `resume` is on.
+        ConfigError: If there are steps for an algorithm that does not learn.
     """
 
     def __init__(self, config: TrainConfig) -> None:
         self.config, self.out = config, Path(config.out)
+        algorithm = config.algorithm
+        if config.steps and not getattr(algorithm, "learns", True):
+            raise ConfigError(
+                f"steps: expected 0 with {name_of(algorithm)}, which does not learn, found "
+                f"{config.steps}; add --steps 0 to evaluate the starting policy"
+            )
         self.identity = fingerprint(config, RESUMABLE)
         resumed = self._checkpoint()
         source = config.model if resumed is None else str(resumed.path)
         self.model, self.tokenizer = load_model(source, getattr(torch, config.dtype))
         self.env = make_env(config.env, config.env_options)
         self.eval_env = make_env(config.env, config.eval_env_options)
-        self.engine = TransformersEngine(self.model, self.tokenizer, max_batch=config.max_batch)
+        self.engine = TransformersEngine(
+            self.model,
+            self.tokenizer,
+            max_batch=config.max_batch,
+            keep_entropies=getattr(algorithm, "entropy", None) == "full",
+        )
+        anchored = getattr(algorithm, "kl_coef", 0.0) and resumed is not None
         self.learner = Learner(
             self.model,
-            algorithm=config.algorithm,
+            algorithm=algorithm,
             lr=config.learning_rate,
             weight_decay=config.weight_decay,
             grad_clip=config.grad_clip,
@@ -84,6 +101,8 @@ class Trainer:
             token_budget=config.token_budget,
             gradient_checkpointing=config.gradient_checkpointing,
             temperature=config.temperature,
+            # A resumed run keeps to the policy that it started from, not to its checkpoint.
+            reference=load_model(config.model, self.model.dtype)[0] if anchored else None,
         )
         self.past = _Past()
         if resumed is not None:
@@ -130,14 +149,7 @@ class Trainer:
     def _step(self) -> tuple[dict[str, Any], dict[str, float]]:
         """One batch of questions: trees, update, and an evaluation where one is due."""
         step, clock = self.past.step, time.monotonic()
-        collector = self._collector(self.env)
-        seed = seed_of(self.config.seed, "rollout", step)
-        trees = collector.collect(
-            self._questions(step),
-            self.config.algorithm.expansion(),
-            seed=seed,
-            temperature=self.config.temperature,
-        )
+        grown, trees = self._rollout()
         collected = time.monotonic()
         learned = self.learner.update(trees, step)
         took = {"rollout": collected - clock, "update": time.monotonic() - collected}
@@ -147,7 +159,8 @@ class Trainer:
             self.out / "offending" / f"step_{self.past.step:06d}.jsonl",
             (tree.to_dict() for tree in self.learner.offending),
         )
-        metrics = rollout_metrics(trees)
+        # What was sampled counts, whether it was learned from or not.
+        metrics = rollout_metrics(grown) | {"rollout/trees": len(grown)}
         self.past.sampled_tokens += metrics["tokens/sampled"]
         metrics |= {_learner_name(name): value for name, value in learned.items()}
         if self._due(self.config.eval_every):
@@ -156,12 +169,28 @@ class Trainer:
             metrics, took = metrics | evaluated, took | more
         return metrics, took
 
-    def _questions(self, step: int) -> list[Any]:
-        """The step's questions: a new random order of all of them each time round."""
-        questions, n = self.env.questions, self.config.questions_per_step
+    def _rollout(self) -> tuple[list[RolloutTree], list[RolloutTree]]:
+        """Roll out questions; return all trees, and those of the step's batch."""
+        collector = self._collector(self.env)
+
+        def grow(count: int, generation: int) -> list[RolloutTree]:
+            again = (generation,) if generation else ()
+            return collector.collect(
+                self._questions(count),
+                self.config.algorithm.expansion(),
+                seed=seed_of(self.config.seed, "rollout", self.past.step, *again),
+                temperature=self.config.temperature,
+            )
+
+        return fill(self.config.algorithm, self.config.questions_per_step, grow)
+
+    def _questions(self, count: int) -> list[Any]:
+        """The next questions: a new random order of all of them each time round."""
+        questions, start = self.env.questions, self.past.questions
+        self.past.questions += count
         orders: dict[int, Any] = {}
         chosen = []
-        for place in range(step * n, (step + 1) * n):
+        for place in range(start, start + count):
             lap, index = divmod(place, len(questions))
             if lap not in orders:
                 rng = np.random.default_rng(seed_of(self.config.seed, "order", lap))
@@ -196,14 +225,7 @@ class Trainer:
         run would differ from one that was never interrupted.
         """
         self.engine.load_weights(self.model.state_dict())
-        return Collector(
-            env,
-            self.engine,
-            self.tokenizer,
-            max_prompt_tokens=self.config.max_prompt_tokens,
-            max_response_tokens=self.config.max_response_tokens,
-            context=self.model.config.max_position_embeddings,
-        )
+        return new_collector(self.config, env, self.engine, self.tokenizer)
 
     def _due(self, every: int) -> bool:
         """Whether something that happens every so many steps, and after the last, happens now."""
@@ -257,13 +279,37 @@ class Trainer:
             "sampled_tokens": self.past.sampled_tokens,
             "seconds": round(self.past.seconds, 1),
             "seed": self.config.seed,
-            "algorithm": self.config.algorithm.name,
+            "algorithm": name_of(self.config.algorithm),
             "env": self.config.env,
             "model": self.config.model,
         }
         text = json.dumps(summary, indent=2) + "\n"
         (self.out / "summary.json").write_text(text, encoding="utf-8")
         return summary
+
+
+def new_collector(
+    config: TrainConfig, env: Any, engine: TransformersEngine, tokenizer: Any
+) -> Collector:
+    """Build the collector that a configuration asks for.
+
+    Args:
+        config: The limits.
+        env: The environment played.
+        engine: Samples turns.
+        tokenizer: The policy's tokenizer.
+
+    Returns:
+        A collector.
+    """
+    return Collector(
+        env,
+        engine,
+        tokenizer,
+        max_prompt_tokens=config.max_prompt_tokens,
+        max_response_tokens=config.max_response_tokens,
+        context=engine.model.config.max_position_embeddings,
+    )
 
 
 def rollout_metrics(trees: Sequence[RolloutTree]) -> dict[str, Any]:

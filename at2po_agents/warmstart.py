@@ -67,7 +67,7 @@ class WarmStart:
     learning_rate: float = 2e-3
     batch_episodes: int = 16
     context_weight: float = 0.5
-    steps: int = 3000
+    steps: int = 7000
     out: Path = Path("runs/mini")
 
 

@@ -1,37 +1,87 @@
 """Forkable Gymnasium environments for search agents; importing registers the ids."""
 
-from at2po_envs.core import SearchQA, State, ToolCall, ToolResult, Transition, Turn
-from at2po_envs.dialects import Action, At2poTags, Dialect
+from at2po_envs.checker import ForkabilityError, check_forkable_env
+from at2po_envs.core import State, ToolQA, Transition, Turn
+from at2po_envs.dialects import (
+    DIALECTS,
+    Action,
+    At2poTags,
+    Dialect,
+    Messages,
+    Reading,
+    SearchR1Tags,
+    ToolCalls,
+    make_dialect,
+)
 from at2po_envs.env import ForkableTextEnv, Snapshot
 from at2po_envs.errors import At2poEnvError
 from at2po_envs.questions import QUESTION_SETS, Question, load_questions
 from at2po_envs.registration import register_all
+from at2po_envs.replay import ReplayError, ReplayFork
+from at2po_envs.rewards import (
+    EMReward,
+    F1Reward,
+    FormatReward,
+    PaperReward,
+    Reward,
+    ToolCost,
+    WeightedSum,
+)
 from at2po_envs.scoring import Judgement, judge
 from at2po_envs.search_qa import SearchQAEnv
 from at2po_envs.spaces import TextSpace
-from at2po_envs.tools import SearchTool
+from at2po_envs.tool_env import ToolEnv
+from at2po_envs.tools import SearchTool, Tool, ToolCall, ToolResult, ToolSpec
+from at2po_envs.tools.calculator import CalculatorTool
+from at2po_envs.tools.functions import function_tool
+from at2po_envs.tools.pages import page_tools
+from at2po_envs.vector import ForkableVectorEnv
 
 __all__ = [
-    "QUESTION_SETS",
     "Action",
     "At2poEnvError",
     "At2poTags",
+    "CalculatorTool",
+    "DIALECTS",
     "Dialect",
+    "EMReward",
+    "F1Reward",
+    "ForkabilityError",
     "ForkableTextEnv",
+    "ForkableVectorEnv",
+    "FormatReward",
     "Judgement",
+    "Messages",
+    "PaperReward",
+    "QUESTION_SETS",
     "Question",
-    "SearchQA",
+    "Reading",
+    "ReplayError",
+    "ReplayFork",
+    "Reward",
     "SearchQAEnv",
+    "SearchR1Tags",
     "SearchTool",
     "Snapshot",
     "State",
     "TextSpace",
+    "Tool",
     "ToolCall",
+    "ToolCalls",
+    "ToolCost",
+    "ToolEnv",
+    "ToolQA",
     "ToolResult",
+    "ToolSpec",
     "Transition",
     "Turn",
+    "WeightedSum",
+    "check_forkable_env",
+    "function_tool",
     "judge",
     "load_questions",
+    "make_dialect",
+    "page_tools",
 ]
 
 register_all()

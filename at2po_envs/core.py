@@ -2,39 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from at2po_envs.dialects import At2poTags, Dialect
+from at2po_envs.dialects import Action, At2poTags, Dialect
 from at2po_envs.errors import EpisodeOverError, ToolResultError
 from at2po_envs.questions import Question
-from at2po_envs.scoring import judge
-
-
-@dataclass(frozen=True, slots=True)
-class ToolCall:
-    """A request to a tool: its name and its one text argument."""
-
-    tool: str
-    argument: str
-
-
-@dataclass(frozen=True, slots=True)
-class ToolResult:
-    """What a tool gave back.
-
-    Attributes:
-        ok: Whether the tool did its work.
-        text: Text to show to the agent.
-        error: Text to show instead when ``ok`` is false.
-        titles: Titles of the passages in the text, best first.
-    """
-
-    ok: bool
-    text: str
-    error: str = ""
-    titles: tuple[str, ...] = ()
+from at2po_envs.rewards import PaperReward, Reward
+from at2po_envs.scoring import Judgement, Match, exact_match, judge
+from at2po_envs.tools import ToolCall, ToolResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +25,13 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """An episode so far.
+    """An episode so far; a world of its own rules adds fields in a subclass.
 
     Attributes:
-        question: The question asked.
+        question: The question asked, or the task set.
         turns: The turns taken, in order.
         tool_calls: Calls made, bad ones included, those over the limit not.
+        total_reward: Sum of the rewards of all turns.
         limit_reached: Whether the limit notice was given, so that the next turn is the last.
         done: Whether the episode has ended.
         flags: What went wrong outside the agent, e.g. ``"tool_failed"``.
@@ -62,6 +40,7 @@ class State:
     question: Question
     turns: tuple[Turn, ...] = ()
     tool_calls: int = 0
+    total_reward: float = 0.0
     limit_reached: bool = False
     done: bool = False
     flags: tuple[str, ...] = ()
@@ -69,7 +48,11 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """The state after a turn and what Gymnasium's ``step`` returns."""
+    """The state after a turn and what Gymnasium's ``step`` returns.
+
+    At the end of an episode ``info`` holds ``answer``, ``em`` (whether it succeeded), ``f1`` and
+    ``format_ok`` whatever the world.
+    """
 
     state: State
     observation: str
@@ -80,13 +63,15 @@ class Transition:
 
 
 @dataclass(frozen=True)
-class SearchQA:
-    """Rules of answering a question with the help of a search tool.
+class ToolQA:
+    """Rules of answering a question with the help of tools.
 
     Args:
-        dialect: How turns are written.
+        dialect: How turns are written, and which tools there are.
         max_tool_calls: Calls that are carried out, >= 0; the next one is answered by the limit
             notice, and the turn after that ends the episode whatever it is.
+        reward: What turns earn.
+        match: What counts as a right answer.
 
     Raises:
         ValueError: If ``max_tool_calls`` is negative.
@@ -94,6 +79,8 @@ class SearchQA:
 
     dialect: Dialect = At2poTags()
     max_tool_calls: int = 6
+    reward: Reward = PaperReward()
+    match: Match = exact_match
 
     def __post_init__(self) -> None:
         """Refuse a negative limit."""
@@ -112,14 +99,17 @@ class SearchQA:
             action: The agent's text.
 
         Returns:
-            One search, or nothing where the turn asks for none or none is allowed.
+            The turn's calls that are well-formed and within the limit.
         """
-        if state.done or state.limit_reached or state.tool_calls >= self.max_tool_calls:
+        allowed = self._allowed(state, self.dialect.parse(action))
+        return tuple(call for call in allowed if not call.problem)
+
+    def _allowed(self, state: State, parsed: Action) -> tuple[ToolCall, ...]:
+        """The turn's calls that count, malformed ones included."""
+        room = self.max_tool_calls - state.tool_calls
+        if state.done or state.limit_reached or room <= 0:
             return ()
-        parsed = self.dialect.parse(action)
-        if parsed.kind != "search" or parsed.problem:
-            return ()
-        return (ToolCall("search", parsed.content),)
+        return parsed.calls[:room]
 
     def transition(
         self, state: State, action: str, results: Sequence[ToolResult] = ()
@@ -132,33 +122,31 @@ class SearchQA:
             results: The results of ``pending_calls(state, action)``, in that order.
 
         Returns:
-            The next state with observation, reward (not 0 only at the end), flags and info.
+            The next state with observation, reward, flags and info.
 
         Raises:
             EpisodeOverError: If the episode has ended.
             ToolResultError: If there are more or fewer results than pending calls.
         """
-        _require_running(state)
-        expected = len(self.pending_calls(state, action))
-        if len(results) != expected:
-            raise ToolResultError(
-                f"expected {expected} tool results, found {len(results)}; "
-                "resolve exactly what pending_calls(state, action) returns"
-            )
+        require_running(state)
         parsed = self.dialect.parse(action)
-        if parsed.kind != "search" or state.limit_reached:
+        allowed = self._allowed(state, parsed)
+        answers = _answers(allowed, results)
+        if parsed.kind != "tool" or state.limit_reached:
             return self._finish(state, action, parsed.kind, truncated=False)
-        if state.tool_calls >= self.max_tool_calls:
+        if not allowed:
             after = replace(state, limit_reached=True)
-            return _continue(after, action, self.dialect.limit_notice)
-        if parsed.problem:
-            advice = f"No search was made: {parsed.problem}. Write <search> query </search>."
-            results = (ToolResult(ok=False, text="", error=advice),)
-        elif not all(result.ok for result in results):
-            state = replace(state, flags=_with(state.flags, "tool_failed"))
-        after = replace(state, tool_calls=state.tool_calls + 1)
-        titles = tuple(title for result in results for title in result.titles)
-        return _continue(after, action, self.dialect.render(results), titles)
+            return self._continue(state, after, action, self.dialect.limit_notice)
+        if not all(result.ok for result in results):
+            flags = state.flags if "tool_failed" in state.flags else (*state.flags, "tool_failed")
+        else:
+            flags = state.flags
+        # Calls of the same turn beyond the limit are told so, one by one.
+        over = ToolResult(False, "", "The tool call limit is reached; this call was not made.")
+        answers += [over] * (len(parsed.calls) - len(allowed))
+        after = replace(state, tool_calls=state.tool_calls + len(allowed), flags=flags)
+        titles = tuple(title for result in answers for title in result.titles)
+        return self._continue(state, after, action, self.dialect.render(answers), titles)
 
     def truncate(self, state: State, action: str) -> Transition:
         """End an episode whose last turn ran out of generation budget, judged as it stands.
@@ -173,38 +161,55 @@ class SearchQA:
         Raises:
             EpisodeOverError: If the episode has ended.
         """
-        _require_running(state)
+        require_running(state)
         return self._finish(state, action, self.dialect.parse(action).kind, truncated=True)
 
-    def _finish(self, state: State, action: str, kind: str, *, truncated: bool) -> Transition:
-        after = replace(state, turns=(*state.turns, Turn(action, "")), done=True)
-        golds = state.question.golden_answers
-        judgement = judge([turn.action for turn in after.turns], golds)
-        info = _info(after, kind, ()) | {
+    def judge(self, state: State) -> Judgement:
+        """Return what an episode is worth as it stands."""
+        actions = [turn.action for turn in state.turns]
+        return judge(actions, state.question.golden_answers, self.dialect, self.match)
+
+    def _continue(
+        self,
+        before: State,
+        after: State,
+        action: str,
+        observation: str,
+        titles: tuple[str, ...] = (),
+    ) -> Transition:
+        terms = self.reward(before, after, None)
+        reward = sum(terms.values())
+        turns = (*before.turns, Turn(action, observation, titles))
+        after = replace(after, turns=turns, total_reward=before.total_reward + reward)
+        info = turn_info(after, "tool", terms, titles)
+        return Transition(after, observation, reward, False, False, info)
+
+    def _finish(self, before: State, action: str, kind: str, *, truncated: bool) -> Transition:
+        after = replace(before, turns=(*before.turns, Turn(action, "")), done=True)
+        judgement = self.judge(after)
+        terms = self.reward(before, after, judgement)
+        reward = sum(terms.values())
+        after = replace(after, total_reward=before.total_reward + reward)
+        info = turn_info(after, kind, terms) | {
             "answer": judgement.answer,
             "em": judgement.em,
             "f1": judgement.f1,
             "format_ok": judgement.format_ok,
         }
-        return Transition(after, "", judgement.reward, not truncated, truncated, info)
+        return Transition(after, "", reward, not truncated, truncated, info)
 
 
-def _require_running(state: State) -> None:
-    if state.done:
-        raise EpisodeOverError(
-            f"expected a running episode, found one that ended after {len(state.turns)} turns; "
-            "call reset() or restore() an earlier snapshot"
-        )
+def turn_info(
+    state: State, kind: str, terms: Mapping[str, float], titles: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """Return what ``info`` holds after every turn, in every world.
 
-
-def _continue(
-    state: State, action: str, observation: str, titles: tuple[str, ...] = ()
-) -> Transition:
-    after = replace(state, turns=(*state.turns, Turn(action, observation, titles)))
-    return Transition(after, observation, 0.0, False, False, _info(after, "search", titles))
-
-
-def _info(state: State, kind: str, titles: tuple[str, ...]) -> dict[str, Any]:
+    Args:
+        state: The episode after the turn.
+        kind: What the turn did.
+        terms: The terms of its reward; each is shown as ``reward_<name>``.
+        titles: Titles of the passages that the turn was answered with.
+    """
     return {
         "question_id": state.question.id,
         "action": kind,
@@ -213,8 +218,26 @@ def _info(state: State, kind: str, titles: tuple[str, ...]) -> dict[str, Any]:
         "limit_reached": state.limit_reached,
         "flags": state.flags,
         "titles": titles,
+        **{f"reward_{name}": value for name, value in terms.items()},
     }
 
 
-def _with(flags: tuple[str, ...], flag: str) -> tuple[str, ...]:
-    return flags if flag in flags else (*flags, flag)
+def _answers(calls: Sequence[ToolCall], results: Sequence[ToolResult]) -> list[ToolResult]:
+    """Put the results of the well-formed calls and the problems of the others in order."""
+    expected = sum(not call.problem for call in calls)
+    if len(results) != expected:
+        raise ToolResultError(
+            f"expected {expected} tool results, found {len(results)}; "
+            "resolve exactly what pending_calls(state, action) returns"
+        )
+    given = iter(results)
+    return [ToolResult(False, "", c.problem) if c.problem else next(given) for c in calls]
+
+
+def require_running(state: State) -> None:
+    """Raise EpisodeOverError if an episode has ended."""
+    if state.done:
+        raise EpisodeOverError(
+            f"expected a running episode, found one that ended after {len(state.turns)} turns; "
+            "call reset() or restore() an earlier snapshot"
+        )

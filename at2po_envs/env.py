@@ -11,18 +11,12 @@ import gymnasium
 import numpy as np
 from gymnasium.error import ResetNeeded
 
-from at2po_envs.core import State, ToolCall, ToolResult, Transition
+from at2po_envs.core import State, Transition
 from at2po_envs.dialects import Dialect
-from at2po_envs.errors import (
-    InvalidActionError,
-    ToolResultError,
-    UnknownNameError,
-    nearest,
-)
+from at2po_envs.errors import InvalidActionError, UnknownNameError, nearest
 from at2po_envs.questions import Question
-from at2po_envs.scoring import judge
 from at2po_envs.spaces import TextSpace
-from at2po_envs.tools import Tool
+from at2po_envs.tools import Tool, ToolCall, ToolResult, call_tools
 
 
 class Core(Protocol):
@@ -45,6 +39,10 @@ class Core(Protocol):
         """Take one turn."""
         ...
 
+    def truncate(self, state: State, action: str) -> Transition:
+        """End an episode whose last turn ran out of budget."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
@@ -65,7 +63,8 @@ class ForkableTextEnv(gymnasium.Env[str, str]):
     Args:
         core: The rules.
         questions: The questions that episodes are about, at least one, with unique ids.
-        tools: The tools that the core may call, by name.
+        tools: The tools that the core may call.
+        tool_timeout_s: Seconds that a tool call may take; None waits, and keeps to one thread.
         render_mode: ``"ansi"`` lets ``render`` return a transcript.
 
     Raises:
@@ -79,8 +78,9 @@ class ForkableTextEnv(gymnasium.Env[str, str]):
         self,
         core: Core,
         questions: Sequence[Question],
-        tools: Mapping[str, Tool],
+        tools: Sequence[Tool] = (),
         *,
+        tool_timeout_s: float | None = None,
         render_mode: str | None = None,
     ) -> None:
         """Check the parts and keep them; nothing is loaded."""
@@ -90,7 +90,8 @@ class ForkableTextEnv(gymnasium.Env[str, str]):
             raise UnknownNameError(f"expected render_mode None or 'ansi', found {render_mode!r}")
         self.core = core
         self.questions = tuple(questions)
-        self.tools = dict(tools)
+        self.tools = {tool.spec.name: tool for tool in tools}
+        self.tool_timeout_s = tool_timeout_s
         self.render_mode = render_mode
         self.observation_space = TextSpace()
         self.action_space = TextSpace(templates=core.dialect.templates)
@@ -168,33 +169,27 @@ class ForkableTextEnv(gymnasium.Env[str, str]):
         """
         if not isinstance(action, str):
             raise InvalidActionError(f"expected a str as action, found {type(action).__name__}")
-        results = self.run_tools(self.core.pending_calls(self.state, action))
+        return self.advance(action, self.run_tools(self.core.pending_calls(self.state, action)))
+
+    def advance(
+        self, action: str, results: Sequence[ToolResult]
+    ) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        """Take one turn whose tool calls have been carried out; see ``step``.
+
+        Args:
+            action: The agent's own text of this turn.
+            results: The results of ``core.pending_calls(state, action)``, in that order.
+
+        Returns:
+            What ``step`` returns.
+        """
         taken = self.core.transition(self.state, action, results)
         self._state = taken.state
         return taken.observation, taken.reward, taken.terminated, taken.truncated, taken.info
 
     def run_tools(self, calls: Sequence[ToolCall]) -> list[ToolResult]:
-        """Carry out tool calls, each tool's in one batch; they may belong to many episodes.
-
-        Args:
-            calls: The calls.
-
-        Returns:
-            Their results, in the same order.
-
-        Raises:
-            ToolResultError: If a tool does not return one result per argument.
-        """
-        results: dict[int, ToolResult] = {}
-        for name in dict.fromkeys(call.tool for call in calls):
-            places = [i for i, call in enumerate(calls) if call.tool == name]
-            answers = self.tools[name]([calls[i].argument for i in places])
-            if len(answers) != len(places):
-                raise ToolResultError(
-                    f"expected {len(places)} results of tool {name!r}, found {len(answers)}"
-                )
-            results.update(zip(places, answers, strict=True))
-        return [results[i] for i in range(len(calls))]
+        """Carry out tool calls of any number of episodes; see ``tools.call_tools``."""
+        return call_tools(self.tools, calls, self.tool_timeout_s)
 
     def snapshot(self) -> Snapshot:
         """Return all that ``restore`` needs; the cost does not depend on the episode's length."""
@@ -208,7 +203,8 @@ class ForkableTextEnv(gymnasium.Env[str, str]):
     def fork(self) -> Self:
         """Return an independent environment at this point, sharing core, questions and tools."""
         twin = copy.copy(self)
-        twin.action_space = TextSpace(templates=self.core.dialect.templates)
+        twin.action_space = copy.copy(self.action_space)
+        twin.action_space._np_random = None  # type: ignore[assignment]  # it samples for itself
         twin.np_random = np.random.Generator(type(self.np_random.bit_generator)(0))
         twin.restore(self.snapshot())
         return twin
@@ -225,17 +221,16 @@ class ForkableTextEnv(gymnasium.Env[str, str]):
             Question, answer, scores, counts, the titles retrieved (in order), and every turn.
         """
         question = state.question
-        judgement = judge([turn.action for turn in state.turns], question.golden_answers)
         return {
             "question_id": question.id,
             "question_key": question.key,
             "question": question.question,
             "golden_answers": list(question.golden_answers),
-            "prediction": judgement.answer,
-            "em": judgement.em,
-            "f1": judgement.f1,
-            "format_ok": judgement.format_ok,
-            "reward": judgement.reward,
+            "prediction": info["answer"],
+            "em": info["em"],
+            "f1": info["f1"],
+            "format_ok": info["format_ok"],
+            "reward": state.total_reward,
             "turns": len(state.turns),
             "searches": state.tool_calls,
             "limit_reached": state.limit_reached,

@@ -1,4 +1,4 @@
-"""Registration of the environment ids with Gymnasium."""
+"""Gymnasium ids."""
 
 from __future__ import annotations
 
@@ -6,13 +6,26 @@ import gymnasium
 
 from at2po_envs.questions import QUESTION_SETS
 
+_WORLDS = {
+    "MiniWiki": ("at2po_envs.miniwiki:MiniWikiEnv", "miniwiki"),
+    "Calculator": ("at2po_envs.calculator:CalculatorEnv", "calculator"),
+    "Household": ("at2po_envs.household:HouseholdEnv", "household"),
+    "Replay": ("at2po_envs.replay:ReplayFork", "replay"),
+}
+
 
 def register_all() -> None:
-    """Register ``at2po/<set>-v0`` for the seven question sets, and ``at2po/MiniWiki-v0``."""
+    """Register ``at2po/<name>-v0``: the seven question sets, the other worlds, and the wrapper."""
     for name, question_set in QUESTION_SETS.items():
         gymnasium.register(
             id=f"at2po/{name}-v0",
             entry_point="at2po_envs.search_qa:SearchQAEnv",
+            vector_entry_point="at2po_envs.vector:search_qa",
             kwargs={"question_set": question_set},
         )
-    gymnasium.register(id="at2po/MiniWiki-v0", entry_point="at2po_envs.miniwiki:MiniWikiEnv")
+    for name, (entry_point, vector) in _WORLDS.items():
+        gymnasium.register(
+            id=f"at2po/{name}-v0",
+            entry_point=entry_point,
+            vector_entry_point=f"at2po_envs.vector:{vector}",
+        )

@@ -1,16 +1,20 @@
-"""Exact match, F1 and the reward of an episode, judged on the agent's own text only."""
+"""Exact match and F1 of an episode, judged on the agent's own text only."""
 
 from __future__ import annotations
 
 import re
 import string
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import astuple, dataclass
+from fractions import Fraction
+
+from at2po_envs.dialects import At2poTags, Dialect
 
 _DELETE_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLE = re.compile(r"\b(a|an|the)\b")
-_CLOSING = re.compile("</search>|</answer>")
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}\b)")
+_NUMBER = re.compile(r"[-+]?\d{1,30}(\.\d{0,30})?( ?/ ?\d{1,30})?|[-+]?\.\d{1,30}", re.ASCII)
 _CLOSED_CLASS = frozenset({"yes", "no", "noanswer"})
 
 
@@ -19,18 +23,16 @@ class Judgement:
     """What an episode was worth.
 
     Attributes:
-        answer: The boxed answer as written, None if there is none.
-        em: Whether it equals a golden answer after normalisation.
+        answer: The final answer as written, None if there is none.
+        em: Whether it agrees with a golden answer.
         f1: Best token F1 over the golden answers, in [0, 1].
-        format_ok: Whether all tags are as the format asks.
-        reward: -1 (bad format or no answer), 0 (wrong) or 1 (right).
+        format_ok: Whether everything is written as the dialect asks.
     """
 
     answer: str | None
     em: bool
     f1: float
     format_ok: bool
-    reward: float
 
 
 def normalize_answer(text: str) -> str:
@@ -73,85 +75,56 @@ def _f1(prediction: str, gold: str) -> float:
     return 2 * common / (len(said) + len(wanted)) if common else 0.0
 
 
-def extract_boxed(text: str) -> str | None:
-    r"""Return the content of the last ``\boxed{...}``, None if there is none or it never closes.
+def numeric_match(prediction: str, golds: Sequence[str]) -> bool:
+    """Return whether the prediction is the same number as a golden answer, exactly.
 
-    Where ``\boxed`` is followed by a space, everything behind its last such use counts, up to the
-    first ``$``.
-
-    Source: algorithms.md section 2.2.
+    Args:
+        prediction: Decimal or fraction; a thousands comma, a leading ``$`` and a trailing ``%``
+            are ignored.
+        golds: Golden answers, written likewise.
     """
-    if "\\boxed " in text:
-        return text.rpartition("\\boxed ")[2].partition("$")[0]
-    _, box, rest = text.rpartition("\\boxed{")
-    if not box:
+    number = _number(prediction)
+    return number is not None and any(number == _number(gold) for gold in golds)
+
+
+def _number(text: str) -> Fraction | None:
+    bare = _THOUSANDS.sub("", text.strip().removeprefix("$").removesuffix("%").strip())
+    if not _NUMBER.fullmatch(bare):
         return None
-    depth = 1
-    for position, character in enumerate(rest):
-        depth += (character == "{") - (character == "}")
-        if depth == 0:
-            return rest[:position]
-    return None
+    try:
+        return Fraction(bare.replace(" ", ""))
+    except ZeroDivisionError:
+        return None
 
 
-def judge(turns: Sequence[str], golds: Sequence[str]) -> Judgement:
+Match = Callable[[str, Sequence[str]], bool]
+"""Says whether a prediction agrees with one of the golden answers."""
+
+
+def judge(
+    turns: Sequence[str],
+    golds: Sequence[str],
+    dialect: Dialect | None = None,
+    match: Match = exact_match,
+) -> Judgement:
     """Score an episode by what the agent wrote.
-
-    Every turn but the last was answered by the environment; whatever it answered (a result, an
-    error, the limit notice) counts as the ``<result>`` that a search must be followed by.
 
     Args:
         turns: The agent's texts in order, without anything that the environment inserted.
         golds: The golden answers.
+        dialect: How the turns are written; None for AT²PO's tags.
+        match: What counts as a right answer.
 
     Returns:
-        The judgement; ``em`` and ``f1`` disregard the format, ``reward`` does not.
+        The judgement; ``em`` and ``f1`` disregard the format.
 
     Source: algorithms.md section 2, with deviations 4 and 5 of section 9: retrieved text is never
     judged, and a right answer after the tool limit earns its reward.
     """
-    answer = _answer(turns)
-    format_ok = _format_ok(turns)
-    em = answer is not None and exact_match(answer, golds)
+    answer, format_ok = astuple((dialect or _AT2PO).read(turns))
+    em = answer is not None and match(answer, golds)
     f1 = 0.0 if answer is None else f1_score(answer, golds)
-    if answer is None or not format_ok:
-        reward = -1.0
-    else:
-        reward = float(em and f1 > 0)
-    return Judgement(answer, em, f1, format_ok, reward)
+    return Judgement(answer, em, f1, format_ok)
 
 
-def _answer(turns: Sequence[str]) -> str | None:
-    """Return the boxed answer of the first turn whose first closing tag is ``</answer>``."""
-    for turn in turns:
-        closing = _CLOSING.search(turn)
-        if closing and closing.group() == "</answer>":
-            _, opening, inside = turn[: closing.start()].partition("<answer>")
-            return extract_boxed(inside) if opening else None
-    return None
-
-
-def _format_ok(turns: Sequence[str]) -> bool:
-    whole = "\n".join(turns)
-    if not 1 <= whole.count("<think>") == whole.count("</think>"):
-        return False
-    if whole.count("<answer>") != 1 or whole.count("</answer>") != 1:
-        return False
-    if not all(
-        _calls_ok(turn, answered=turn_number < len(turns))
-        for turn_number, turn in enumerate(turns, start=1)
-    ):
-        return False
-    inside, closing, _ = whole.partition("<answer>")[2].partition("</answer>")
-    return bool(closing) and "\\boxed{" in inside and "}" in inside
-
-
-def _calls_ok(turn: str, *, answered: bool) -> bool:
-    """Return whether every call opened in a turn was closed and got its result."""
-    if "<python>" in turn:  # there is no such tool, so such a call never gets a result
-        return False
-    _, opening, rest = turn.partition("<search>")
-    if not opening:
-        return True
-    query, closing, after = rest.partition("</search>")
-    return answered and bool(closing) and "<search>" not in query + after
+_AT2PO = At2poTags()

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from at2po_envs.core import SearchQA
-from at2po_envs.dialects import At2poTags
+from at2po_envs.core import ToolQA
+from at2po_envs.dialects import make_dialect
 from at2po_envs.env import ForkableTextEnv
 from at2po_envs.errors import DataNotFoundError
-from at2po_envs.questions import load_questions
+from at2po_envs.questions import load_questions, select_questions, with_question_mark
+from at2po_envs.rewards import PaperReward, Reward
 from at2po_envs.tools import SearchTool
 from retrieval import BM25, Passage, Passages, Retriever
 
@@ -22,24 +23,32 @@ class SearchQAEnv(ForkableTextEnv):
 
     Args:
         question_set: A value of ``QUESTION_SETS``.
-        split: ``"train"`` or ``"test"``.
+        split: ``"train"``, ``"dev"`` or ``"test"``; see ``load_questions``.
         questions_path: FlashRAG-format file to read instead of the set.
+        questions: Ids or indices of the questions to keep, in that order; None for all.
+        append_question_mark: Whether to strip questions and let them end in ``?``, as Search-R1.
         corpus_path: wiki-18-format file to search; the default is the data pack's.
-        retriever: What is searched instead of a corpus file.
+        retriever: What is searched instead of a corpus file: an object, or a text that
+            ``retrieval.open_retriever`` understands (``corpus_path`` is then its corpus).
         top_k: Passages per search, >= 1.
-        prompt: ``"paper"`` or ``"brief"``.
-        max_tool_calls: Searches per episode, >= 0.
         passage_chars: Characters shown of a passage, >= 1.
+        dialect: ``"at2po"``, ``"search-r1"`` or ``"tool-calls"``.
+        prompt: Name of a prompt of the dialect; None for its own.
+        max_tool_calls: Searches per episode, >= 0.
+        reward: What turns earn; None for the paper's reward.
+        tool_timeout_s: Seconds that a search may take; None waits.
         render_mode: None or ``"ansi"``.
 
     Raises:
         DataNotFoundError: If the questions or the corpus are nowhere.
         DataFormatError: If a question is malformed.
+        UnknownNameError: If a name or an id is not known.
+        ValueError: If a retriever object and a corpus are given.
 
     Source: algorithms.md sections 0 and 6 for the defaults.
     """
 
-    core: SearchQA
+    core: ToolQA
 
     def __init__(
         self,
@@ -47,22 +56,45 @@ class SearchQAEnv(ForkableTextEnv):
         split: str = "train",
         *,
         questions_path: str | None = None,
+        questions: Sequence[str | int] | None = None,
+        append_question_mark: bool = False,
         corpus_path: str | None = None,
-        retriever: Retriever | None = None,
+        retriever: Retriever | str | None = None,
         top_k: int = 3,
-        prompt: str = "paper",
-        max_tool_calls: int = 6,
         passage_chars: int = 1000,
+        dialect: str = "at2po",
+        prompt: str | None = None,
+        max_tool_calls: int = 6,
+        reward: Reward | None = None,
+        tool_timeout_s: float | None = None,
         render_mode: str | None = None,
     ) -> None:
         """Find the corpus and load the questions; the corpus is read at the first search."""
-        searched = retriever or CorpusFile(find_corpus(corpus_path))
+        asked = load_questions(question_set, split, questions_path)
+        if questions is not None:
+            asked = select_questions(asked, questions)
+        if append_question_mark:
+            asked = tuple(map(with_question_mark, asked))
         super().__init__(
-            SearchQA(At2poTags(prompt), max_tool_calls),
-            load_questions(question_set, split, questions_path),
-            {"search": SearchTool(searched, top_k, passage_chars)},
+            ToolQA(make_dialect(dialect, prompt), max_tool_calls, reward or PaperReward()),
+            asked,
+            [SearchTool(_searched(retriever, corpus_path), top_k, passage_chars)],
+            tool_timeout_s=tool_timeout_s,
             render_mode=render_mode,
         )
+
+
+def _searched(retriever: Retriever | str | None, corpus_path: str | None) -> Retriever:
+    if retriever is None:
+        return CorpusFile(find_corpus(corpus_path))
+    if isinstance(retriever, str):
+        return NamedRetriever(retriever, corpus_path)
+    if corpus_path is not None:
+        raise ValueError(
+            f"expected a retriever object or a corpus, found both (corpus_path {corpus_path!r}); "
+            "leave one out"
+        )
+    return retriever
 
 
 def find_corpus(path: str | Path | None = None) -> Path:
@@ -104,6 +136,28 @@ class CorpusFile:
         """Return, for each query, at most ``k`` passages, the best first."""
         stat = self.path.stat()
         return _index(self.path.resolve(), stat.st_mtime_ns, stat.st_size).search(queries, k)
+
+
+@dataclass(frozen=True)
+class NamedRetriever:
+    """What ``retrieval.open_retriever`` makes of a text, at the first search and once per process.
+
+    It holds the text only, so that environments are made, copied and pickled quickly.
+    """
+
+    name: str
+    corpus: str | None = None
+
+    def search(self, queries: Sequence[str], k: int) -> list[list[Passage]]:
+        """Return, for each query, at most ``k`` passages, the best first."""
+        return _opened(self.name, self.corpus).search(queries, k)
+
+
+@lru_cache(maxsize=4)
+def _opened(name: str, corpus: str | None) -> Retriever:
+    from retrieval import open_retriever  # here: few environments need more than BM25
+
+    return open_retriever(name, corpus=corpus)
 
 
 @lru_cache(maxsize=4)

@@ -8,14 +8,13 @@ from html import escape
 from statistics import pvariance
 from typing import Any
 
-from at2po_envs.dialects import At2poTags
-from at2po_envs.scoring import extract_boxed
+from at2po_envs.dialects import extract_boxed
 
 Tree = Mapping[str, Any]
 """What `RolloutTree.to_dict` returns."""
 
 _TAG = re.compile(r"<(/?)(think|search|answer|result)>")
-_READ = At2poTags().parse
+_CALL = re.compile(r"<(?!think>)(\w+)>\s*(.*?)\s*</\1>", re.DOTALL)
 
 
 def turn(action: str, observation: str) -> str:
@@ -135,14 +134,13 @@ def _node(node: Mapping[str, Any], most: Mapping[str, float], *, fork: bool) -> 
 
 
 def _does(text: str) -> str:
-    """Say in a few words what a turn asks for."""
-    action = _READ(text)
-    content = action.content
-    if action.kind == "answer":
-        boxed = extract_boxed(content)
-        content = content if boxed is None else boxed.strip()
-    kind = action.kind if action.kind != "none" else "neither search nor answer"
-    return f"<em>{kind}</em> {escape(content)}"
+    """Say in a few words what a turn asks for: its first tag that is no thought."""
+    found = _CALL.search(text)
+    if found is None:
+        return "<em>neither call nor answer</em>"
+    kind, content = found.groups()
+    boxed = extract_boxed(content) if kind == "answer" else None
+    return f"<em>{escape(kind)}</em> {escape(content if boxed is None else boxed.strip())}"
 
 
 def _count(number: int, noun: str, plural: str) -> str:

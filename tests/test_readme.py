@@ -35,6 +35,8 @@ def test_the_recorded_run_used_the_demo_preset() -> None:
     summary = json.loads(RESULT.read_text(encoding="utf-8"))["summary"]
     config = load_config(TrainConfig, "demo")
     assert (summary["steps"], summary["questions"]) == (config.steps, config.eval_questions)
+    assert summary["em_after"] >= 0.85
+    assert summary["em_after"] - summary["em_before"] >= 0.25
 
 
 def test_every_command_named_exists() -> None:

@@ -2,8 +2,7 @@
 
 from at2po_envs.miniwiki.env import MiniWikiEnv
 from at2po_envs.miniwiki.experts import ScriptedAgent
-from at2po_envs.miniwiki.names import Split
 from at2po_envs.miniwiki.wiki import PRESETS, MiniWiki
 from at2po_envs.miniwiki.world import World
 
-__all__ = ["PRESETS", "MiniWiki", "MiniWikiEnv", "ScriptedAgent", "Split", "World"]
+__all__ = ["PRESETS", "MiniWiki", "MiniWikiEnv", "ScriptedAgent", "World"]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from at2po_envs.core import SearchQA
+from at2po_envs.core import ToolQA
 from at2po_envs.dialects import At2poTags
 from at2po_envs.env import ForkableTextEnv
 from at2po_envs.miniwiki.experts import ScriptedAgent
-from at2po_envs.miniwiki.names import Split
 from at2po_envs.miniwiki.wiki import MiniWiki
+from at2po_envs.seeds import Split
 from at2po_envs.tools import SearchTool
 
 
@@ -30,7 +30,7 @@ class MiniWikiEnv(ForkableTextEnv):
         ValueError: If a setting is out of range.
     """
 
-    core: SearchQA
+    core: ToolQA
 
     def __init__(
         self,
@@ -46,9 +46,9 @@ class MiniWikiEnv(ForkableTextEnv):
         """Generate the questions; passages are written and indexed when they are first read."""
         self.wiki = MiniWiki.preset(preset, split=split, seed=seed, **settings)
         super().__init__(
-            SearchQA(At2poTags(prompt), max_tool_calls),
+            ToolQA(At2poTags(prompt), max_tool_calls),
             self.wiki.question_list,
-            {"search": SearchTool(self.wiki, self.wiki.results)},
+            [SearchTool(self.wiki, self.wiki.results)],
             render_mode=render_mode,
         )
 

@@ -9,11 +9,12 @@ from typing import Literal
 
 import numpy as np
 
-from at2po_envs.core import SearchQA
+from at2po_envs.core import ToolQA
 from at2po_envs.miniwiki.phrases import FACTS
 from at2po_envs.miniwiki.questions import Plan, plan_of
-from at2po_envs.miniwiki.world import BY_NAME, Entity, World, stable_hash
+from at2po_envs.miniwiki.world import BY_NAME, Entity, World
 from at2po_envs.questions import Question
+from at2po_envs.seeds import stable_hash
 
 Script = Generator[str, str, None]
 """Yields what the agent writes in a turn, is sent the observation that answers it."""
@@ -48,7 +49,7 @@ class ScriptedAgent:
         self,
         world: World,
         questions: Sequence[Question],
-        core: SearchQA,
+        core: ToolQA,
         *,
         error_rate: float = 0.0,
         haste: float = 0.0,
@@ -158,7 +159,14 @@ class _Play:
         nouns = ", then ".join(f"the {BY_NAME[r].noun}" for r in chain.relations)
         if self.plan.operation == "value":
             return nouns
-        return f"{nouns} of " + " and ".join(self.world.name(c.start) for c in self.plan.chains)
+        # What is asked for is said early, close to the question; the conclusion only repeats it.
+        asked = "" if self.plan.operation == "same" else f"the {self._asked()} of "
+        return f"{asked}{nouns} of " + " and ".join(
+            self.world.name(c.start) for c in self.plan.chains
+        )
+
+    def _asked(self) -> str:
+        return "lower" if self.plan.operation == "less" else "higher"
 
     def _conclude(self, ends: Sequence[Value]) -> tuple[str, str]:
         if self.plan.operation == "value":
@@ -170,12 +178,12 @@ class _Play:
                 f" {first} and {second} {'agree' if same else 'differ'}.",
                 "yes" if same else "no",
             )
-        smaller = 0 if int(first) < int(second) else 1
-        winner = smaller if self.plan.operation == "less" else 1 - smaller
-        word = "less" if self.plan.operation == "less" else "more"
-        shown = (first, second) if winner == 0 else (second, first)
-        name = self.world.name(self.plan.chains[winner].start)
-        return f" {shown[0]} is {word} than {shown[1]}, so {name}.", name
+        # One small step a sentence: how the numbers lie, which is asked for, whose it is.
+        rises = int(first) < int(second)
+        lower = self.plan.operation == "less"
+        name = self.world.name(self.plan.chains[0 if rises == lower else 1].start)
+        way = "rises" if rises else "falls"
+        return f" From {first} to {second} it {way}. The {self._asked()} is {name}.", name
 
     def _search(self, thought: str, subject: Entity, error: Error | None) -> str:
         query = self.world.title(subject).replace("(", "").replace(")", "")

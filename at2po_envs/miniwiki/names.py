@@ -7,12 +7,11 @@ name picks one word of each. Train and test worlds use the same words but share 
 from __future__ import annotations
 
 from math import prod
-from typing import Literal
 from zlib import crc32
 
 import numpy as np
 
-Split = Literal["train", "test"]
+from at2po_envs.seeds import Split
 
 Form = tuple[tuple[str, ...], ...]
 

@@ -10,16 +10,14 @@ import numpy as np
 
 from at2po_envs.miniwiki.phrases import COMPARISONS, NOUN_PHRASES, QUESTIONS, SAME
 from at2po_envs.miniwiki.text import mention
-from at2po_envs.miniwiki.world import BY_NAME, Entity, World, check_ranges, pick, stable_hash
+from at2po_envs.miniwiki.world import BY_NAME, Entity, World, check_ranges, pick
 from at2po_envs.questions import Question
+from at2po_envs.seeds import stable_hash
 
 Operation = Literal["value", "less", "more", "same"]
 
 WEIGHTS = {"single": 0.2, "bridge": 0.5, "comparison": 0.15, "yes_no": 0.15}
-"""Type of question -> how often it is tried; comparisons may tie and circles be left out."""
-
-_FEW = 160
-"""Up to this many entities of a kind, one that agrees with a given one is sought at random."""
+"""Type of question -> its share, as long as the world still has new ones of that type."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +129,11 @@ class _Writer:
         self._agreeing = cache(self._find_agreeing)
 
     def draw(self, question_id: str) -> Question | None:
-        """Try one question; None where the draw led nowhere (a tie, a circle)."""
+        """Try one question; None where a type has none that is no tie and no circle."""
         kind = str(self.rng.choice(self.types, p=self.weights))
-        made = getattr(self, f"_{kind}")()
+        # The type stays while ties and circles are drawn again, or the rare ones would be rarer.
+        tries = (getattr(self, f"_{kind}")() for _ in range(64))
+        made = next((question for question in tries if question), None)
         if made is None:
             return None
         text, plan = made
@@ -194,23 +194,16 @@ class _Writer:
         count = self.world.counts[start_kind]
         first, second = (Entity(start_kind, int(i)) for i in self.rng.integers(count, size=2))
         if relation in SAME and self.rng.random() < 0.5:
-            first, second = self._partners(first, relations) or (first, second)
+            first, second = self._partners(start_kind, relations) or (first, second)
         return Chain(first, relations), Chain(second, relations)
 
-    def _partners(self, first: Entity, relations: tuple[str, ...]) -> tuple[Entity, Entity] | None:
-        """Two of a kind whose chains lead to the same place; the first is kept where few live."""
-        if self.world.counts[first.kind] > _FEW:
-            pairs = self._agreeing(first.kind, relations)
-            if not len(pairs):
-                return None
-            pair = pairs[self.rng.integers(len(pairs))].tolist()
-            return Entity(first.kind, pair[0]), Entity(first.kind, pair[1])
-        end = Chain(first, relations).end(self.world)
-        for index in self.rng.integers(self.world.counts[first.kind], size=64):
-            other = Entity(first.kind, int(index))
-            if other != first and Chain(other, relations).end(self.world) == end:
-                return first, other
-        return None
+    def _partners(self, kind: str, relations: tuple[str, ...]) -> tuple[Entity, Entity] | None:
+        """Two of a kind whose chains lead to the same place."""
+        pairs = self._agreeing(kind, relations)
+        if not len(pairs):
+            return None
+        first, second = pairs[self.rng.integers(len(pairs))].tolist()
+        return Entity(kind, first), Entity(kind, second)
 
     def _find_agreeing(self, kind: str, relations: tuple[str, ...]) -> np.ndarray:
         """All pairs of neighbours once a kind is sorted by where its chains lead, shape [n, 2]."""

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import overload
 
 from at2po_envs.miniwiki.phrases import FACTS, FILLERS
-from at2po_envs.miniwiki.world import Entity, World, check_ranges, pick, stable_hash
+from at2po_envs.miniwiki.world import Entity, World, check_ranges, pick
+from at2po_envs.seeds import stable_hash
 from retrieval import Passage
 
 

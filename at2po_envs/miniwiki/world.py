@@ -6,14 +6,14 @@ take about 130 MB; every passage is written only when it is read.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from at2po_envs.miniwiki.names import Split, draw_names
+from at2po_envs.miniwiki.names import draw_names
+from at2po_envs.seeds import Split, stable_hash
 
 SHARES = {
     "person": 0.38,
@@ -255,19 +255,6 @@ def _apportion(shares: dict[str, float], size: int) -> dict[str, int]:
     counts["person"] -= odd
     counts["film"] += odd
     return counts
-
-
-def stable_hash(*parts: object) -> int:
-    """A 64-bit hash of the parts that is the same in every process.
-
-    Args:
-        *parts: Strings, numbers or tuples of them; told apart by their ``repr``.
-
-    Returns:
-        An integer in [0, 2**64).
-    """
-    digest = hashlib.blake2b("\x1f".join(map(repr, parts)).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little")
 
 
 def pick(options: Sequence[str], *parts: object) -> str:

@@ -3,54 +3,72 @@ from __future__ import annotations
 import pickle
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from at2po_envs import Action, At2poEnvError, At2poTags, ToolResult
+from at2po_envs import Action, At2poEnvError, At2poTags, ToolCall, ToolQA, ToolResult, ToolSpec
+from at2po_envs.dialects import DIALECTS, SearchR1Tags, ToolCalls, make_dialect
+from at2po_envs.questions import Question
+from at2po_envs.tools import SEARCH
 
 TAGS = At2poTags()
+FIND = ToolSpec(
+    "find",
+    "Finds a word in a page.",
+    {
+        "type": "object",
+        "properties": {"title": {"type": "string"}, "nth": {"type": "integer", "minimum": 1}},
+        "required": ["title", "nth"],
+    },
+)
+BOTH = At2poTags("tools", (SEARCH, FIND))
+
+
+def search(query):
+    return Action("tool", (ToolCall("search", {"query": query}),))
 
 
 @pytest.mark.parametrize(
-    ("text", "kind", "content"),
+    ("text", "action"),
     [
-        ("<think>a</think> <search> Ada \n</search>", "search", "Ada"),
-        ("<search>Ada</search>\n<answer>x</answer>", "search", "Ada"),
-        ("<answer> x </answer><search>Ada</search>", "answer", "x"),
-        ('<search>the "Ada" film</search>', "search", "the Ada film"),
-        ("<think><search> is a tag</think><search>Ada</search>", "search", "Ada"),
-        ("<answer>a<answer>b</answer>", "answer", "a<answer>b"),
-        ("<search><answer>x</search>", "search", "<answer>x"),
-        ("<search>\u8bd7\u4eba \ud800</search>", "search", "\u8bd7\u4eba \ud800"),
-        ("<search>" + "a" * 100_000 + "</search>", "search", "a" * 100_000),
+        ("<think>a</think> <search> Ada \n</search>", search("Ada")),
+        ("<search>Ada</search>\n<answer>x</answer>", search("Ada")),
+        ("<search>Ada</search><search>Bob</search>", search("Ada")),
+        ("<answer> x </answer><search>Ada</search>", Action("answer")),
+        ("<think><search> is a tag</think><search>Ada</search>", search("Ada")),
+        ("<answer>a<answer>b</answer>", Action("answer")),
+        ("a</answer>", Action("answer")),
+        ("<search><answer>x</search>", search("<answer>x")),
+        ("<search>\u8bd7\u4eba \ud800</search>", search("\u8bd7\u4eba \ud800")),
+        ("", Action("none")),
+        ("<search>never closed", Action("none")),
+        ("<SEARCH>a</SEARCH>", Action("none")),
+        ("<find>a</find>", Action("none")),
     ],
 )
-def test_the_first_closing_tag_decides(text, kind, content):
-    assert TAGS.parse(text) == Action(kind, content)
+def test_the_first_closing_tag_decides(text, action):
+    assert TAGS.parse(text) == action
 
 
 @pytest.mark.parametrize(
-    ("text", "kind", "problem"),
+    ("text", "problem"),
     [
-        ("", "none", "neither a search nor an answer"),
-        ("<search>never closed", "none", "neither"),
-        ("<SEARCH>a</SEARCH>", "none", "neither"),
-        ("<search></search>", "search", "query is empty"),
-        ('<search> "" </search>', "search", "query is empty"),
-        ("a</search>", "search", "no <search> before it"),
-        ("a</answer>", "answer", "no <answer> before it"),
+        ("<search></search>", "the query is empty"),
+        ('<search> "" </search>', "the query is empty"),
+        ("a</search>", "</search> has no <search> before it"),
+        ("<find>Ada</find>", "its arguments are not JSON"),
+        ("<find>[1]</find>", "its arguments are not a JSON object"),
+        ('<find>{"title": "Ada"}</find>', "'nth' is a required property"),
+        ('<find>{"title": "Ada", "nth": "1"}</find>', "'1' is not of type 'integer'"),
+        ('<find>{"title": "Ada", "nth": NaN}</find>', "NaN is not JSON"),
     ],
 )
-def test_what_is_wrong_with_a_turn_is_said(text, kind, problem):
-    action = TAGS.parse(text)
-    assert (action.kind, action.content) == (kind, "")
-    assert problem in action.problem
+def test_what_is_wrong_with_a_call_is_said(text, problem):
+    (call,) = BOTH.parse(text).calls
+    assert problem in call.problem and "was not called" in call.problem
 
 
-@given(st.text(alphabet=st.sampled_from("<>/\\{}") | st.characters(), max_size=60))
-def test_any_text_is_parsed(text):
-    for turn in (text, f"<search>{text}</search>", f"{text}</answer>"):
-        assert TAGS.parse(turn).kind in ("search", "answer", "none")
+def test_a_tool_with_several_arguments_takes_json():
+    (call,) = BOTH.parse('<find>{"title": "Ada", "nth": 2}</find>').calls
+    assert call == ToolCall("find", {"title": "Ada", "nth": 2})
 
 
 def test_the_papers_prompt_is_the_intended_text():
@@ -65,12 +83,16 @@ def test_the_papers_prompt_is_the_intended_text():
     assert TAGS.prompt("Who?").endswith("\nuser\nWho?")
 
 
-def test_the_brief_prompt():
+def test_the_other_prompts():
     assert At2poTags("brief").prompt("Who wrote it") == "Question: Who wrote it\n"
-    assert At2poTags(prompt="brief") != TAGS == At2poTags()
-    assert pickle.loads(pickle.dumps(At2poTags("brief"))) == At2poTags("brief")
+    told = BOTH.prompt("Who?")
+    assert "<search> query </search>: Searches an encyclopedia" in told
+    assert '<find> {"title": "...", "nth": "..."} </find>: Finds a word in a page.' in told
+    assert told.endswith("\nQuestion: Who?\n")
     with pytest.raises(At2poEnvError, match="found 'breif'; did you mean 'brief'"):
         At2poTags("breif")
+    with pytest.raises(ValueError, match=r"speaks of search alone, found the tools \['search', 'f"):
+        At2poTags("paper", (SEARCH, FIND))
 
 
 def test_results_are_rendered_with_a_leading_space():
@@ -82,13 +104,45 @@ def test_results_are_rendered_with_a_leading_space():
 
 def test_stop_strings_and_limit_notice_are_those_of_the_specification():
     assert TAGS.stop == ("</search>", "</answer>")
+    assert BOTH.stop == ("</search>", "</find>", "</answer>")
     assert TAGS.limit_notice == (
         " I have reached the tool call limit and cannot make further tool calls. Let me provide "
         "the final answer based on the information I have gathered so far. \n\n"
     )
 
 
-def test_templates_are_well_formed_turns():
-    actions = [TAGS.parse(template.format("x")) for template in TAGS.templates]
-    assert {action.kind for action in actions} == {"search", "answer"}
-    assert not any(action.problem for action in actions)
+def test_the_factory_finds_the_prompt_that_fits():
+    assert make_dialect("at2po") == At2poTags("paper")
+    assert make_dialect("at2po", tools=(SEARCH, FIND)) == BOTH
+    assert make_dialect("at2po", "brief") == At2poTags("brief")
+    assert make_dialect("search-r1", "brief") == SearchR1Tags("brief")
+    assert make_dialect("tool-calls", tools=[FIND]) == ToolCalls("tools", (FIND,))
+    with pytest.raises(At2poEnvError, match="found 'search_r1'; did you mean 'search-r1'"):
+        make_dialect("search_r1")
+    with pytest.raises(ValueError, match=r"knows search alone, found the tools \['find'\]"):
+        make_dialect("search-r1", tools=[FIND])
+    for name in DIALECTS:
+        with pytest.raises(At2poEnvError, match="found 'breif'; did you mean 'brief'"):
+            make_dialect(name, "breif")
+
+
+@pytest.mark.parametrize("name", DIALECTS)
+def test_templates_are_well_formed_turns_that_make_a_well_formed_episode(name):
+    dialect = make_dialect(name)
+    core = ToolQA(dialect)
+    state, _ = core.begin(Question("q", "Who?", ("x",)))
+    asking, answering = (template.format("x") for template in dialect.templates)
+    assert core.pending_calls(state, asking) == (ToolCall("search", {"query": "x"}),)
+    state = core.transition(state, asking, [ToolResult(True, "found")]).state
+    step = core.transition(state, answering)
+    assert step.terminated and step.info["em"] and step.info["format_ok"]
+    assert dialect.read([answering, asking]).format_ok is False
+
+
+@pytest.mark.parametrize("name", DIALECTS)
+def test_dialects_are_values(name):
+    dialect = make_dialect(name)
+    dialect.parse(dialect.templates[0].format("x"))
+    assert pickle.loads(pickle.dumps(dialect)) == dialect == make_dialect(name)
+    assert hash(dialect) == hash(make_dialect(name))
+    assert dialect != make_dialect(name, "brief")

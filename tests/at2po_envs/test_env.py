@@ -17,7 +17,7 @@ from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from at2po_envs import QUESTION_SETS, SearchQAEnv, TextSpace, ToolCall
+from at2po_envs import QUESTION_SETS, SearchQAEnv, SearchTool, TextSpace, ToolCall
 from at2po_envs.errors import (
     DataNotFoundError,
     EpisodeOverError,
@@ -38,6 +38,11 @@ PASSAGES = [
 ]
 SEARCH = "<think>a</think> <search>film 17</search>"
 ANSWER = r"<think>a</think> <answer>\boxed{Answer 17}</answer>"
+
+
+class MuteTool(SearchTool):
+    def __call__(self, arguments):
+        return []
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +109,7 @@ def test_misuse_is_refused_with_the_reason(env, files):
         env.step(7)
     with pytest.raises(UnknownNameError, match="found 'human'"):
         SearchQAEnv(**files, render_mode="human")
-    env.tools["search"] = lambda arguments: []
+    env.tools["search"] = MuteTool(env.tools["search"].retriever)
     with pytest.raises(ToolResultError, match="expected 1 results of tool 'search', found 0"):
         env.step(SEARCH)
 
@@ -118,7 +123,7 @@ def test_a_batch_of_calls_is_one_retriever_call(files):
             return [[] for _ in queries]
 
     env = SearchQAEnv(questions_path=files["questions_path"], retriever=Counting())
-    assert len(env.run_tools([ToolCall("search", "a"), ToolCall("search", "b")])) == 2
+    assert len(env.run_tools([ToolCall("search", {"query": q}) for q in "ab"])) == 2
     assert env.run_tools([]) == []
     assert Counting.batches == [["a", "b"]]
 
@@ -213,6 +218,16 @@ def test_the_snapshot_holds_the_limit(env):
     assert env.state.limit_reached and env.step(SEARCH)[2]
 
 
+def test_a_snapshot_restores_what_others_drew_from_the_generator(env):
+    env.reset(seed=4)
+    snapshot = env.snapshot()
+    drawn = env.np_random.random(3).tolist()
+    fork = env.fork()
+    env.restore(snapshot)
+    assert env.np_random.random(3).tolist() == drawn
+    assert fork.np_random.random() == env.np_random.random() not in drawn
+
+
 def test_copy_and_pickle_go_on_alike(env):
     env.reset(seed=2)
     env.step(SEARCH)
@@ -292,7 +307,7 @@ def test_text_space():
 def test_sampled_actions_are_searches_and_answers(env):
     env.action_space.seed(0)
     kinds = {env.core.dialect.parse(env.action_space.sample()).kind for _ in range(30)}
-    assert kinds == {"search", "answer"}
+    assert kinds == {"tool", "answer"}
 
 
 # -- data and imports ----------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from at2po_envs import At2poTags, Question, SearchQA
+from at2po_envs import At2poTags, Question, ToolQA
 from at2po_envs.miniwiki import MiniWikiEnv, ScriptedAgent
 from at2po_envs.miniwiki.questions import plan_of
 
@@ -240,7 +240,7 @@ def test_bad_arguments_are_refused(env):
                 env.expert(**{name: rate})
     with pytest.raises(ValueError, match="expected the prompt of one of 100 known questions"):
         env.expert().act([("Question: what?\n",)])
-    paper = ScriptedAgent(env.wiki.world, env.questions, SearchQA(At2poTags("paper")))
+    paper = ScriptedAgent(env.wiki.world, env.questions, ToolQA(At2poTags("paper")))
     with pytest.raises(ValueError, match="known questions"):
         paper.act([(env.core.begin(env.questions[0])[1],)])
     with pytest.raises(ValueError, match="expected a question of MiniWiki"):

@@ -8,6 +8,7 @@ import pytest
 
 from at2po_envs import QUESTION_SETS, At2poEnvError, Question, load_questions
 from at2po_envs.errors import DataFormatError, DataNotFoundError
+from at2po_envs.questions import PUBLISHED, select_questions, with_question_mark
 
 ROW = {"id": "a", "question": "Who?", "golden_answers": ["X", "Y"], "metadata": {"hops": 2}}
 
@@ -60,6 +61,87 @@ def test_the_hub_comes_last_and_dev_stands_in_for_test(hub):
     assert set(hub.asked) == {("RUC-NLPIR/FlashRAG_datasets", "hotpotqa")}
     with pytest.raises(DataNotFoundError, match="has the splits test, dev, not train"):
         load_questions("hotpotqa", "train")
+
+
+def test_a_split_that_is_not_the_evaluation_split_never_stands_in_for_it(
+    tmp_path, monkeypatch, hub
+):
+    monkeypatch.setenv("AT2PO_DATA", str(tmp_path))
+    write(tmp_path / "questions/nq/train.jsonl", ROW | {"id": "t"})
+    write(tmp_path / "questions/nq/dev.jsonl", ROW | {"id": "d"})
+    assert [q.id for q in load_questions("nq", "dev")] == ["d"]
+    with pytest.raises(DataNotFoundError):  # nq is published with a test split
+        load_questions("nq", "test")
+    write(tmp_path / "questions/hotpotqa/dev.jsonl", ROW | {"id": "d"})
+    assert [q.id for q in load_questions("hotpotqa", "test")] == ["d"]
+    write(tmp_path / "questions/hotpotqa/test.jsonl", ROW | {"id": "s"})
+    assert [q.id for q in load_questions("hotpotqa", "test")] == ["s"]  # a sample's own split
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_hub_path_reads_a_local_copy_of_the_repository(tmp_path, monkeypatch):
+    import datasets
+
+    folder = tmp_path / "FlashRAG_datasets"
+    card = "configs:\n"
+    for name, splits in {"hotpotqa": ("train", "dev"), "bamboogle": ("test",)}.items():
+        card += f"- config_name: {name}\n  data_files:\n"
+        for split in splits:
+            write(folder / name / f"{split}.jsonl", ROW | {"id": f"{split}_0"}, ROW)
+            card += f"  - split: {split}\n    path: {name}/{split}.jsonl\n"
+    (folder / "README.md").write_text(f"---\n{card}---\n")
+    monkeypatch.setattr("at2po_envs.questions.HUB_REPOSITORY", str(folder))
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.delenv("AT2PO_DATA", raising=False)
+    for set_name, split, first in [
+        ("hotpotqa", "train", "train_0"),
+        ("hotpotqa", "test", "dev_0"),
+        ("bamboogle", "test", "test_0"),
+    ]:
+        assert load_questions(set_name, split) == (
+            Question(first, "Who?", ("X", "Y"), {"hops": 2}),
+            Question("a", "Who?", ("X", "Y"), {"hops": 2}),
+        )
+    with pytest.raises(DataNotFoundError, match="has the splits test, not train"):
+        load_questions("bamboogle", "train")
+    with pytest.raises(DataNotFoundError, match="popqa"):
+        load_questions("popqa", "test")
+
+
+def test_questions_are_selected_by_id_and_index():
+    a, b, c = questions = tuple(Question(name, f"{name}?", ("x",)) for name in "abc")
+    assert select_questions(questions, ["c", 0]) == (c, a)
+    assert select_questions(questions, range(2)) == (a, b)
+    for wanted, found in [
+        (["a", 0], "found 0: twice"),
+        (["d"], "found 'd'"),
+        ([3], "found 3"),
+        ([-1], "found -1"),
+        ([None], "found None"),
+        ([], "found none"),
+        ("abc", "found the text 'abc'"),
+    ]:
+        with pytest.raises(At2poEnvError, match=found):
+            select_questions(questions, wanted)
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"), [(" Who ", "Who?"), ("Who?", "Who?"), ("Who? ", "Who?"), ("", "?")]
+)
+def test_a_question_mark_is_appended_as_search_r1_does(asked, expected):
+    question = Question("a", asked, ("x",), {"hops": 2})
+    assert with_question_mark(question) == Question("a", expected, ("x",), {"hops": 2})
+    assert question.question == asked
+
+
+def test_the_published_sizes_add_up_to_the_papers_totals():
+    # Source: algorithms.md section 7.1: 22 523 multi-hop and 29 190 single-hop questions.
+    sizes = {name: splits.get("test", splits.get("dev")) for name, splits in PUBLISHED.items()}
+    multi = ("hotpotqa", "2wikimultihopqa", "musique", "bamboogle")
+    assert sum(sizes[name] for name in multi) == 22_523
+    assert sum(size for name, size in sizes.items() if name not in multi) == 29_190
+    assert (PUBLISHED["hotpotqa"]["train"], PUBLISHED["nq"]["train"]) == (90_447, 79_168)
+    assert set(PUBLISHED) == set(QUESTION_SETS.values())
 
 
 def test_a_missing_set_names_the_three_places_and_the_fix(tmp_path, monkeypatch, hub):

@@ -1,0 +1,132 @@
+"""A scripted agent for Calculator: one call of the tool for each operation."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator, Sequence
+from functools import cached_property
+
+import numpy as np
+
+from at2po_envs.calculator.problems import Step, solution_of
+from at2po_envs.core import ToolQA
+from at2po_envs.errors import At2poEnvError
+from at2po_envs.questions import Question
+from at2po_envs.seeds import stable_hash
+from at2po_envs.tools.calculator import calculate, written
+
+ERRORS = ("wrong number", "wrong operation", "bad format")
+
+_RESULT = re.compile(r"-?\d+(?:[./]\d+)?")
+
+
+class StepByStepAgent:
+    """Solves word problems one operation a turn, and goes on with what the tool returned.
+
+    Args:
+        questions: The problems it may be asked.
+        core: Rules of the environment; they tell which prompt belongs to which problem.
+        error_rate: Chance that a turn goes wrong, in [0, 1]: a number misread, a wrong operation,
+            or a tag or box forgotten.
+        seed: Seed of the errors; the same problem gets the same errors.
+
+    Raises:
+        ValueError: If the rate is out of range.
+    """
+
+    def __init__(
+        self,
+        questions: Sequence[Question],
+        core: ToolQA,
+        *,
+        error_rate: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        """Keep the parts."""
+        if not 0 <= error_rate <= 1:
+            raise ValueError(f"error_rate: expected a number in [0, 1], found {error_rate}")
+        self.questions, self.core = questions, core
+        self.error_rate, self.seed = error_rate, seed
+
+    def act(self, transcripts: Sequence[Sequence[str]]) -> list[str]:
+        """Write the next turn of every episode.
+
+        Args:
+            transcripts: One sequence an episode: observation, action, observation, …, observation.
+
+        Returns:
+            One text an episode.
+
+        Raises:
+            ValueError: If a prompt belongs to none of the agent's problems.
+        """
+        return [self._next(transcript) for transcript in transcripts]
+
+    def play(self, question: Question, seed: int | None = None) -> Generator[str, str, None]:
+        """Start the script of one problem; it ends itself with an answer.
+
+        Args:
+            question: A problem of Calculator.
+            seed: Seed of this play's errors; the agent's own by default.
+
+        Returns:
+            A generator of turns, to be sent the observations.
+        """
+        rng = np.random.default_rng(stable_hash(self.seed if seed is None else seed, question.key))
+        results: list[str] = []
+        thought = ""
+        for step in solution_of(question):
+            error = self._error(rng)
+            expression = _mistaken(step, error, rng).filled(results)
+            result = _worked_out(expression)
+            if len(results) < self.core.max_tool_calls:  # else it calculates by itself
+                close = "" if error == "bad format" else " </think>"
+                said = f"<think> {thought}{step.reason[0].upper()}{step.reason[1:]}.{close}"
+                observation = yield f"{said} <calculator> {expression} </calculator>"
+                found = _RESULT.search(observation)
+                result = found.group() if found else result
+            results.append(result)
+            thought = f"That makes {result}. "
+        box = f"\\boxed{{ {results[-1]} }}"
+        while True:
+            shown = results[-1] if self._error(rng) == "bad format" else box
+            yield f"<think> {thought}This is the answer. </think> <answer> {shown} </answer>"
+
+    def _next(self, transcript: Sequence[str]) -> str:
+        if transcript[0] not in self._by_prompt:
+            raise ValueError(
+                f"expected the prompt of one of {len(self.questions)} known problems, "
+                f"found {transcript[0][-200:]!r}; build the agent from the environment it plays"
+            )
+        # The script is played again from the start, so the agent keeps no state of its own.
+        script = self.play(self._by_prompt[transcript[0]])
+        action = next(script)
+        for observation in transcript[2::2]:
+            action = script.send(observation)
+        return action
+
+    @cached_property
+    def _by_prompt(self) -> dict[str, Question]:
+        return {self.core.begin(question)[1]: question for question in self.questions}
+
+    def _error(self, rng: np.random.Generator) -> str:
+        if rng.random() >= self.error_rate:
+            return ""
+        return ERRORS[int(rng.integers(len(ERRORS)))]
+
+
+def _mistaken(step: Step, error: str, rng: np.random.Generator) -> Step:
+    """The step as an error has it."""
+    first, operator, second = step.expression.split()
+    if error == "wrong operation":
+        operator = "+" if operator != "+" else "-"
+    elif error == "wrong number" and not second.startswith("#"):
+        second = str(int(rng.integers(2, 100)))
+    return Step(f"{first} {operator} {second}", step.reason)
+
+
+def _worked_out(expression: str) -> str:
+    try:
+        return written(calculate(expression))
+    except At2poEnvError:
+        return "0"

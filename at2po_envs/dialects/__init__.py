@@ -1,0 +1,64 @@
+"""Dialects: how a turn is written, what the agent is shown, where generation stops."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from at2po_envs.dialects.at2po import At2poTags, extract_boxed
+from at2po_envs.dialects.base import Action, Dialect, Reading
+from at2po_envs.dialects.messages import Messages
+from at2po_envs.dialects.search_r1 import SearchR1Tags
+from at2po_envs.dialects.tool_calls import ToolCalls
+from at2po_envs.errors import UnknownNameError, nearest
+from at2po_envs.tools import SEARCH, ToolSpec
+
+__all__ = [
+    "DIALECTS",
+    "Action",
+    "At2poTags",
+    "Dialect",
+    "Messages",
+    "Reading",
+    "SearchR1Tags",
+    "ToolCalls",
+    "extract_boxed",
+    "make_dialect",
+]
+
+DIALECTS = ("at2po", "search-r1", "tool-calls")
+
+
+def make_dialect(
+    name: str, prompt: str | None = None, tools: Sequence[ToolSpec] = (SEARCH,)
+) -> Dialect:
+    """Return a dialect by its name.
+
+    Args:
+        name: One of ``DIALECTS``.
+        prompt: Name of the prompt; None for the dialect's own that fits the tools.
+        tools: The tools that can be called.
+
+    Returns:
+        The dialect.
+
+    Raises:
+        UnknownNameError: If there is no such dialect or prompt.
+        ValueError: If the dialect or the prompt cannot speak of these tools.
+    """
+    search_only = [tool.name for tool in tools] == ["search"]
+    if name == "at2po":
+        return At2poTags(prompt or ("paper" if search_only else "tools"), tuple(tools))
+    if name == "tool-calls":
+        return ToolCalls(prompt or "tools", tuple(tools))
+    if name != "search-r1":
+        raise UnknownNameError(
+            f"expected a dialect, one of {', '.join(DIALECTS)}, found {name!r}; "
+            + nearest(name, DIALECTS)
+        )
+    if not search_only:
+        names = [tool.name for tool in tools]
+        raise ValueError(
+            f"the dialect search-r1 knows search alone, found the tools {names}; "
+            "choose at2po or tool-calls"
+        )
+    return SearchR1Tags(prompt or "paper")

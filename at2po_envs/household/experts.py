@@ -1,0 +1,132 @@
+"""A scripted agent for Household that plans with full sight of the house."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from functools import cached_property
+
+import numpy as np
+
+from at2po_envs.household.core import HouseholdRules, HouseholdState, household_state
+from at2po_envs.household.house import HANDS, World
+from at2po_envs.household.planner import plan
+from at2po_envs.questions import Question
+from at2po_envs.seeds import stable_hash
+
+
+class PlannerAgent:
+    """Takes a shortest way to each goal; it knows what furniture hides, so it never searches.
+
+    Args:
+        questions: The tasks it may be given.
+        core: Rules of the environment; they tell which prompt belongs to which task.
+        error_rate: Chance that a turn goes wrong, in [0, 1]: a needless command, or a tag that is
+            forgotten. It plans anew after each, so it recovers where turns are left.
+        seed: Seed of the errors; the same task gets the same errors.
+
+    Raises:
+        ValueError: If the rate is out of range.
+    """
+
+    def __init__(
+        self,
+        questions: Sequence[Question],
+        core: HouseholdRules,
+        *,
+        error_rate: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        """Keep the parts."""
+        if not 0 <= error_rate <= 1:
+            raise ValueError(f"error_rate: expected a number in [0, 1], found {error_rate}")
+        self.questions, self.core = questions, core
+        self.error_rate, self.seed = error_rate, seed
+
+    def act(self, transcripts: Sequence[Sequence[str]]) -> list[str]:
+        """Write the next turn of every episode.
+
+        Args:
+            transcripts: One sequence an episode: observation, action, observation, …, observation.
+
+        Returns:
+            One text an episode.
+
+        Raises:
+            ValueError: If a prompt belongs to none of the agent's tasks.
+        """
+        return [self._next(transcript) for transcript in transcripts]
+
+    def play(self, question: Question, seed: int | None = None) -> Generator[str, str, None]:
+        """Start the script of one task; it goes on as long as it is asked.
+
+        Args:
+            question: A task of Household.
+            seed: Seed of this play's errors; the agent's own by default.
+
+        Returns:
+            A generator of turns, to be sent the observations.
+        """
+        seed = self.seed if seed is None else seed
+        state = self.core.begin(question)[0]
+        while not state.done:
+            action = self._write(state, seed)
+            yield action
+            state = household_state(self.core.transition(state, action).state)
+
+    def _next(self, transcript: Sequence[str]) -> str:
+        if transcript[0] not in self._by_prompt:
+            raise ValueError(
+                f"expected the prompt of one of {len(self.questions)} known tasks, "
+                f"found {transcript[0][-200:]!r}; build the agent from the environment it plays"
+            )
+        # The household follows from the actions, so the episode is played again up to here.
+        state = self.core.begin(self._by_prompt[transcript[0]])[0]
+        for action in transcript[1::2]:
+            state = household_state(self.core.transition(state, action).state)
+        return self._write(state, self.seed)
+
+    @cached_property
+    def _by_prompt(self) -> dict[str, Question]:
+        return {self.core.begin(question)[1]: question for question in self.questions}
+
+    def _write(self, state: HouseholdState, seed: int) -> str:
+        rng = np.random.default_rng(stable_hash(seed, state.question.key, len(state.turns)))
+        command = plan(state.world, state.goal)[0]
+        if rng.random() < self.error_rate:
+            others = needless(state.world)
+            choice = int(rng.integers(len(others) + 1))
+            if choice == len(others):
+                return f"<think> {_thought(command)} </think> <act> {command}"
+            command = others[choice]
+        return f"<think> {_thought(command)} </think> <act> {command} </act>"
+
+
+def _thought(command: str) -> str:
+    """Why one would give a command, in a few words."""
+    verb, _, rest = command.partition(" ")
+    if not rest:
+        return "Let me see."
+    return {
+        "go": f"On to the {rest}.",
+        "open": f"I look into the {rest}.",
+        "take": f"I need the {rest}.",
+        "put": f"Now the {rest.replace(' in ', ' goes in the ').replace(' on ', ' goes on the ')}.",
+        "unlock": f"My key opens the {rest}.",
+        "switch": f"The {rest.removeprefix('on ')} has to be on.",
+    }.get(verb, f"I {verb} the {rest}.")
+
+
+def needless(world: World) -> list[str]:
+    """Commands that can be carried out here and now, whatever the goal."""
+    return [
+        "look",
+        "inventory",
+        *(f"go {room}" for room in world.house.exits(world.room)),
+        *(f"take {thing.name}" for thing in world.visible()),
+        *(
+            f"put {thing.name} {piece.preposition} {piece.name}"
+            for thing in world.at(HANDS)
+            for piece in world.here()
+            if world.shows(piece)
+        ),
+    ]
