@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from at2po_envs.errors import At2poEnvError, ToolResultError
 from retrieval import RetrievalError
+from retrieval.remote_errors import TemporaryRemoteError
 
 _log = logging.getLogger(__name__)
 
@@ -143,9 +144,10 @@ def _jobs(tools: Mapping[str, Tool], calls: Sequence[ToolCall]) -> list[tuple[To
 def _run(tool: Tool, places: Sequence[int], calls: Sequence[ToolCall]) -> dict[int, ToolResult]:
     try:
         answers = tool([calls[i].arguments for i in places])
-    except (At2poEnvError, RetrievalError):
-        raise
-    except Exception:  # a tool may be remote and fail in any way; the episode goes on
+    except Exception as error:  # a tool may be remote and fail in any way; the episode goes on
+        lasting = isinstance(error, At2poEnvError | RetrievalError)
+        if lasting and not isinstance(error, TemporaryRemoteError):
+            raise
         name = tool.spec.name
         _log.warning("tool %s failed for %d calls", name, len(places), exc_info=True)
         answers = [ToolResult(False, "", f"The {name} tool failed. Try again.")] * len(places)
