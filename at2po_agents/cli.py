@@ -10,11 +10,12 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import tyro
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
@@ -91,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     handler = RichHandler(console=Console(stderr=True), show_path=False)
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
-    for noisy in ("bm25s", "httpx", "huggingface_hub"):
+    for noisy in ("bm25s", "httpx", "httpx2", "huggingface_hub"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     words = list(sys.argv[1:] if arguments is None else arguments)
     name = words[0] if words else "--help"
@@ -175,7 +176,7 @@ def data(arguments: Sequence[str]) -> None:
     action = arguments[0] if arguments else "--help"
     if action not in ("list", "verify"):
         raise UnknownNameError(f"expected at2po data list or at2po data verify, found {action!r}")
-    config = parse_config(DataConfig, arguments[1:], prog=f"at2po data {action}")
+    config = tyro.cli(DataConfig, args=arguments[1:], prog=f"at2po data {action}")
     if action == "verify":
         differences = verify(config.root)
         for difference in differences:
@@ -192,6 +193,34 @@ def data(arguments: Sequence[str]) -> None:
     _out.print(table)
 
 
+def index(arguments: Sequence[str]) -> None:
+    """Retrieval indexes: `build` one, say what one is (`info`), `search` with one."""
+    from retrieval import building
+
+    actions: dict[str, tuple[Any, Callable[[Any], Any]]] = {
+        "build": (building.IndexBuild, building.build_index),
+        "info": (building.IndexInfo, building.index_info),
+        "search": (building.IndexSearch, building.search_index),
+    }
+    action = arguments[0] if arguments else "--help"
+    if action not in actions:
+        raise UnknownNameError(f"expected at2po index build, info or search, found {action!r}")
+    options, run = actions[action]
+    result = run(tyro.cli(options, args=arguments[1:], prog=f"at2po index {action}"))
+    if action == "search":
+        result = [[asdict(passage) for passage in found] for found in result]
+    _out.print_json(json.dumps(result))
+
+
+def serve(arguments: Sequence[str]) -> None:
+    """Serve a retriever over HTTP, to Search-R1's clients and ours."""
+    from retrieval import open_retriever
+    from retrieval.server_run import ServeOptions
+    from retrieval.server_run import serve as run
+
+    run(tyro.cli(ServeOptions, args=arguments, prog="at2po serve"), open_retriever)
+
+
 def warmstart(arguments: Sequence[str]) -> None:
     """Make the mini model from nothing: tokenizer, demonstrations, supervised training."""
     from at2po_agents.warmstart import WarmStart, warm_start
@@ -206,6 +235,8 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "eval": evaluate,
     "rollout": rollout,
     "data": data,
+    "index": index,
+    "serve": serve,
     "demo": demo,
     "warmstart": warmstart,
 }

@@ -1,7 +1,8 @@
 """Settings of a run: frozen dataclasses, read from TOML, overridden on the command line.
 
-Every command has one dataclass. `load_config` reads it from a TOML file or a preset, `parse_config`
-adds the command line, `dump_config` writes it back, `fingerprint` tells runs apart.
+Every command has one dataclass. `load_config` reads it from a TOML file or a preset, which may
+extend another one; `parse_config` adds the command line, `dump_config` writes it back,
+`fingerprint` tells runs apart.
 """
 
 from __future__ import annotations
@@ -11,21 +12,32 @@ import hashlib
 import json
 import math
 import tomllib
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, is_dataclass, replace
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 import tyro
 
-from at2po_agents.algorithms.atpo import ATPO
+from at2po_agents import algorithms
 from at2po_agents.errors import ConfigError
-from at2po_agents.settings import Options, from_table, nearest, to_table, to_toml
+from at2po_agents.settings import (
+    Choice,
+    Options,
+    choice_of,
+    from_table,
+    nearest,
+    to_table,
+    to_toml,
+)
 
 PRESETS = Path(__file__).parent / "configs"
 
 C = TypeVar("C")
 
+_DEFAULT = algorithms.ATPO.name
+AlgorithmChoice = Annotated[Any, Choice(algorithms.find, algorithms.name_of, _DEFAULT)]
+"""An `algorithms.Algorithm`; in TOML the table [algorithm] with `name` and its settings."""
 
 _RANGES: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
     ("steps seed eval_every weight_decay", "of at least 0", lambda v: v >= 0),
@@ -56,7 +68,7 @@ class TrainConfig:
     """Keyword arguments of the environment that evaluates."""
     model: str = "mini"
     """Starting policy: a folder, a name on the model hub, or `mini` for the embedded one."""
-    algorithm: ATPO = field(default_factory=ATPO)
+    algorithm: AlgorithmChoice = field(default_factory=algorithms.ATPO)
     """How trees grow, how turns are credited, what is minimised."""
     steps: int = 240
     """Training steps; each rolls out one batch of questions and learns from it."""
@@ -133,16 +145,18 @@ def load_config(cls: type[C], source: str | Path | None = None) -> C:
     if source is None:
         return cls()
     path = _find(source)
+    table = _read(path)
     try:
-        return from_table(cls, tomllib.loads(path.read_text(encoding="utf-8")))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: expected TOML, found: {error}") from error
+        return from_table(cls, table)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
 
 
 def parse_config(cls: type[C], arguments: Sequence[str] | None, *, prog: str) -> C:
     """Return the settings of `--config NAME_OR_PATH`, overridden by the other arguments.
+
+    `--algorithm NAME` (`--train.algorithm` where the settings of a training are part of others)
+    picks an algorithm with its own defaults, unless the file already sets that one up.
 
     A wrong argument or file ends the process: exit code 2, and a message with the nearest name.
 
@@ -156,16 +170,26 @@ def parse_config(cls: type[C], arguments: Sequence[str] | None, *, prog: str) ->
     """
     picker = argparse.ArgumentParser(prog=prog, add_help=False, allow_abbrev=False)
     picker.add_argument("--config", metavar="NAME_OR_PATH")
+    choices = dict(_choices(cls))
+    for path in choices:
+        picker.add_argument(f"--{path}", dest=path)
     picked, rest = picker.parse_known_args(arguments)
     try:
         default = load_config(cls, picked.config)
+        for path, choice in choices.items():
+            if name := getattr(picked, path):
+                default = _choose(default, path, choice.find(name))
     except ConfigError as error:
         picker.error(str(error))
     return tyro.cli(
         cls,
         prog=prog,
         description=f"{(cls.__doc__ or prog).splitlines()[0]}\n\n--config NAME_OR_PATH reads the "
-        f"settings of a preset ({', '.join(_presets())}) or a TOML file; options override them.",
+        f"settings of a preset ({', '.join(_presets())}) or a TOML file; options override them."
+        + "".join(
+            f"\n\n--{path} NAME picks one of {', '.join(algorithms.REGISTRY)} or module:Class."
+            for path in choices
+        ),
         args=rest,
         default=default,
     )
@@ -186,6 +210,53 @@ def fingerprint(config: object, ignore: Collection[str] = ()) -> str:
     plain = to_table(from_table(type(config), to_table(config)))
     counted = {name: value for name, value in plain.items() if name not in ignore}
     return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()
+
+
+def _choices(cls: type[Any], prefix: str = "") -> Iterator[tuple[str, Choice]]:
+    """Find the fields whose class is chosen by name, with their dotted paths."""
+    for name, hint in get_type_hints(cls, include_extras=True).items():
+        if choice := choice_of(hint):
+            yield prefix + name, choice
+        elif is_dataclass(hint):
+            yield from _choices(hint, f"{prefix}{name}.")  # type: ignore[arg-type]
+
+
+def _choose(config: Any, path: str, cls: type[Any]) -> Any:
+    """Put an instance of a class where a dotted path leads, unless there is one already."""
+    name, _, rest = path.partition(".")
+    old = getattr(config, name)
+    new = _choose(old, rest, cls) if rest else old if type(old) is cls else cls()
+    return replace(config, **{name: new})
+
+
+def _read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Return a TOML file laid over the one that it `extends`."""
+    if path in above:
+        raise ConfigError(f"{path}: expected files that extend others, found a circle; break it")
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: expected TOML, found: {error}") from error
+    base = table.pop("extends", None)
+    if base is None:
+        return table
+    try:
+        below = _find(base if base in _presets() else path.parent / str(base))
+    except ConfigError as error:
+        raise ConfigError(f"{path}: extends: {error}") from error
+    return _laid_over(_read(below, (*above, path)), table)
+
+
+def _laid_over(below: Mapping[str, Any], table: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge tables; one that goes by another `name` takes the place of the one below."""
+    merged = dict(below)
+    for key, value in table.items():
+        old = below.get(key)
+        merged[key] = value
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            if value.get("name") in (None, old.get("name", _DEFAULT)):
+                merged[key] = _laid_over(old, value)
+    return merged
 
 
 def _presets() -> list[str]:

@@ -1,4 +1,4 @@
-"""Turn-wise credit: from the rewards of the leaves to a value and an advantage for every turn."""
+"""Credit: from the rewards of the leaves to an advantage for every turn, or for every row."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Literal, get_args
 from at2po_agents.errors import ConfigError, TreeError
 from at2po_agents.tree import Node, RolloutTree
 
-LeafNorm = Literal["population", "unbiased", "none"]
+LeafNorm = Literal["population", "unbiased", "none", "correct"]
 Value = Literal["child_softmax", "child_linear", "child_mean", "leaf_mean"]
-Advantage = Literal["value", "minus_parent", "minus_root", "sum"]
+Advantage = Literal["value", "minus_parent", "minus_root", "sum", "treerl"]
+Reward = Callable[[Node], float]
 
 #: Added to the standard deviation. Source: released AT2PO code.
 EPSILON = 1e-6
@@ -22,10 +23,11 @@ def normalise(rewards: Sequence[float], how: LeafNorm = "population") -> list[fl
 
     Args:
         rewards: Rewards of all leaves of a tree, any range.
-        how: "population" (ddof 0, the released code), "unbiased" (ddof 1) or "none" (unchanged).
+        how: "population" (ddof 0, the released code), "unbiased" (ddof 1), "none" (unchanged) or
+            "correct" (1 where the reward is above 0, else 0: TreeRL's).
 
     Returns:
-        One number per leaf; exact zeros when all rewards are equal (unless `how` is "none"); all
+        One number per leaf; exact zeros when all rewards are equal and `how` names a deviation; all
         NaN when a reward is not finite, so that the learner sets the tree aside.
 
     Source: AT2PO paper ("standard GRPO normalisation"); ddof as in the released code.
@@ -35,6 +37,8 @@ def normalise(rewards: Sequence[float], how: LeafNorm = "population") -> list[fl
         return [math.nan] * len(rewards)
     if how == "none":
         return list(rewards)
+    if how == "correct":
+        return [float(reward > 0) for reward in rewards]
     if all(reward == rewards[0] for reward in rewards):
         return [0.0] * len(rewards)
     mean = math.fsum(rewards) / len(rewards)
@@ -62,14 +66,13 @@ def assign_values(
     """
     check(Value, "value", value)
     leaves = tree.leaves()
-    rewards = [_reward(leaf) for leaf in leaves]
+    rewards = [leaf_reward(leaf) for leaf in leaves]
     for leaf, normalised in zip(leaves, normalise(rewards, leaf_norm), strict=True):
         leaf.value = normalised
-    counts = dict.fromkeys(leaves, 1)
+    counts = _leaves_below(tree)
     for node in reversed(tree.nodes()):
         if node.is_leaf:
             continue
-        counts[node] = sum(counts[child] for child in node.children)
         if value == "leaf_mean":
             weights = [counts[child] / counts[node] for child in node.children]
         else:
@@ -86,23 +89,91 @@ def assign_advantages(tree: RolloutTree, advantage: Advantage = "value") -> None
     Args:
         tree: A tree whose nodes have values.
         advantage: "value" (V, the paper's main setting), "minus_parent" (V - V of the parent),
-            "minus_root" (V - V of the root) or "sum" (of the two differences).
+            "minus_root" (V - V of the root), "sum" (of the two differences) or "treerl" (that sum
+            over the square root of the number of leaves below).
 
     Raises:
         TreeError: If a node has no value.
 
-    Source: AT2PO paper, modes V, L, G and L+G of Table 3.
+    Source: AT2PO paper, modes V, L, G and L+G of Table 3; TreeRL paper for the last, which belongs
+    to leaf_norm "correct" and value "leaf_mean".
     """
     check(Advantage, "advantage", advantage)
-    root = _known(tree.root.value)
+    root, leaves = _known(tree.root.value), _leaves_below(tree)
     for node in tree.nodes()[1:]:
         own, parent = _known(node.value), _known(node.parent.value if node.parent else None)
+        both = (own - parent) + (own - root)
+        node.row_advantage = None
         node.advantage = {
             "value": own,
             "minus_parent": own - parent,
             "minus_root": own - root,
-            "sum": (own - parent) + (own - root),
+            "sum": both,
+            "treerl": both / math.sqrt(leaves[node]),
         }[advantage]
+
+
+def relative(rewards: Sequence[float]) -> list[float]:
+    """Compare the rewards of a group with each other, as GRPO does.
+
+    Args:
+        rewards: Rewards of the group, at least one.
+
+    Returns:
+        (R - mean) / (unbiased deviation + 1e-6); the reward itself for a group of one.
+
+    Source: GRPO, with the deviation and the rule for one as in the released AEPO, ARPO and
+    Tree-GRPO codes.
+    """
+    return list(rewards) if len(rewards) == 1 else normalise(rewards, "unbiased")
+
+
+def assign_rows(tree: RolloutTree, reward: Reward | None = None) -> None:
+    """Give every row one advantage: its reward relative to all rows of the question (GRPO).
+
+    Args:
+        tree: A complete tree.
+        reward: Reward of a leaf; None takes `leaf.reward`.
+
+    Raises:
+        TreeError: If a leaf has no reward.
+    """
+    leaves = tree.leaves()
+    _write_rows(tree, leaves, relative([(reward or leaf_reward)(leaf) for leaf in leaves]))
+
+
+def assign_forest(tree: RolloutTree, trees: Sequence[Sequence[Node]], inter: bool = True) -> None:
+    """Give every row its reward relative to its own tree and to all trees (Tree-GRPO).
+
+    Args:
+        tree: A complete tree that holds all trees of a question.
+        trees: The turns of each of them.
+        inter: Whether to add the part relative to all rows to that within the tree.
+
+    Raises:
+        TreeError: If a leaf has no reward.
+
+    Source: Tree-GRPO paper and code: A = A_inter + A_intra.
+    """
+    groups = [[node for node in nodes if node.is_leaf] for nodes in trees]
+    leaves = [leaf for group in groups for leaf in group]
+    rewards = [leaf_reward(leaf) for leaf in leaves]
+    within = [a for group in groups for a in relative([leaf_reward(leaf) for leaf in group])]
+    across = relative(rewards) if inter else [0.0] * len(rewards)
+    _write_rows(tree, leaves, [a + b for a, b in zip(across, within, strict=True)])
+
+
+def leaf_reward(leaf: Node) -> float:
+    """Return the reward of a leaf.
+
+    Raises:
+        TreeError: If it has none.
+    """
+    if leaf.reward is None:
+        raise TreeError(
+            f"every leaf needs a reward, found none at {leaf.key}; finish the chain before credit"
+        )
+    return leaf.reward
 
 
 def check(kind: object, name: str, found: str) -> None:
@@ -144,12 +215,25 @@ _WEIGHTS: dict[str, Callable[[Sequence[float]], list[float]]] = {
 }
 
 
-def _reward(leaf: Node) -> float:
-    if leaf.reward is None:
-        raise TreeError(
-            f"every leaf needs a reward, found none at {leaf.key}; finish the chain before credit"
-        )
-    return leaf.reward
+def _write_rows(tree: RolloutTree, leaves: Sequence[Node], advantages: Sequence[float]) -> None:
+    """Write the rows' advantages on the leaves, and on every turn the mean of those it serves."""
+    for leaf, advantage in zip(leaves, advantages, strict=True):
+        leaf.value = leaf.row_advantage = advantage
+    counts = _leaves_below(tree)
+    for node in reversed(tree.nodes()):
+        if not node.is_leaf:
+            sums = (counts[child] * _known(child.value) for child in node.children)
+            node.value = math.fsum(sums) / counts[node]
+        if node.parent is not None:
+            node.advantage = node.value
+
+
+def _leaves_below(tree: RolloutTree) -> dict[Node, int]:
+    """Count the leaves under each node; a leaf counts itself."""
+    counts: dict[Node, int] = {}
+    for node in reversed(tree.nodes()):
+        counts[node] = sum(counts[child] for child in node.children) or 1
+    return counts
 
 
 def _known(value: float | None) -> float:

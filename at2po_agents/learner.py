@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +14,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from at2po_agents.algorithms.base import Algorithm
+from at2po_agents.batching import row_tokens, split, within
+from at2po_agents.diagnostics import combine
 from at2po_agents.errors import ConfigError, TreeError
+from at2po_agents.expansion.entropy import entropy_moments
 from at2po_agents.logprobs import check_model, token_logprobs, tree_attention
 from at2po_agents.losses import LossOutput
 from at2po_agents.packing import Pack, pack
@@ -38,6 +42,7 @@ class Learner:
     Attributes:
         model: The model being trained, in place.
         optimizer: Its AdamW optimizer.
+        reference: The frozen policy of the KL term; None for an algorithm without one.
         offending: Trees whose loss or gradient was not finite in the latest update.
     """
 
@@ -55,6 +60,7 @@ class Learner:
         gradient_checkpointing: bool = False,
         temperature: float = 1.0,
         warmup: int = 0,
+        reference: PreTrainedModel | None = None,
     ) -> None:
         """Prepare to train a model.
 
@@ -71,6 +77,8 @@ class Learner:
             gradient_checkpointing: Recompute activations in the backward pass to save memory.
             temperature: Sampling temperature of the rollouts, above 0.
             warmup: Updates over which the learning rate rises linearly, at least 0.
+            reference: The policy that the run started from, for an algorithm whose `kl_coef` is
+                not 0; None takes a copy of `model` as it is now.
 
         Raises:
             ConfigError: If a setting is out of range.
@@ -94,6 +102,9 @@ class Learner:
         self.mini_batches, self.token_budget = mini_batches, token_budget
         self.gradient_checkpointing = gradient_checkpointing
         self.offending: list[RolloutTree] = []
+        self.reference: PreTrainedModel | None = None
+        if getattr(algorithm, "kl_coef", 0.0):
+            self.reference = (reference or deepcopy(model)).requires_grad_(False).eval()
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=lr, betas=betas, weight_decay=weight_decay
@@ -108,11 +119,11 @@ class Learner:
 
         Returns:
             Metrics. Means over the steps taken: loss, grad_norm. Over all row tokens: the
-            algorithm's own. Counts: optimizer_steps, skipped (steps not taken because loss or
-            gradient was not finite; their trees are in `offending`), trees, rows,
-            zero_variance_trees, unique_tokens, row_tokens (what the rows would cost unpacked),
-            trained_tokens (unique tokens that went forward and backward). And lr. A metric that
-            was not measured or is not finite is absent.
+            algorithm's own (those of part of the tokens weighted by pack). Counts: optimizer_steps,
+            skipped (steps not taken because loss or gradient was not finite; their trees are in
+            `offending`), trees, rows, zero_variance_trees, unique_tokens, row_tokens (what the rows
+            would cost unpacked), trained_tokens (unique tokens that went forward and backward). And
+            lr. A metric that was not measured or is not finite is absent.
 
         Raises:
             TreeError: If there is no tree or a tree is not complete.
@@ -126,12 +137,12 @@ class Learner:
             group["lr"] = rate
         self.offending = []
         with self._mode():
-            batches = [self._mini_batch(part) for part in _split(trees, self.mini_batches)]
+            batches = [self._mini_batch(part) for part in split(trees, self.mini_batches)]
             # The later mini-batches need the log-probs of the policy that the update started from;
             # the first reads them off its own forward pass, so that its ratios are exactly 1.
             for part in (part for batch in batches[1:] for part in batch):
                 with torch.no_grad():
-                    part.old = self._logprobs(part.pack)
+                    part.old = self._logprobs(self.model, part.pack)
             steps = [self._step(batch) for batch in batches]
         return {"lr": rate, **_summary(steps), **self._counts(trees, batches)}
 
@@ -150,12 +161,13 @@ class Learner:
     def _mini_batch(self, trees: Sequence[RolloutTree]) -> list[_Part]:
         """Pack the trees that carry a gradient; all of them stay in the denominators."""
         rows = sum(len(tree.leaves()) for tree in trees)
-        tokens = sum(_row_tokens(tree, sampled_only=True) for tree in trees)
+        tokens = sum(row_tokens(tree, sampled_only=True) for tree in trees)
+        moments = entropy_moments(trees)
         parts = []
-        for members in _within([tree for tree in trees if _credited(tree)], self.token_budget):
+        for members in within([tree for tree in trees if self._counts_in(tree)], self.token_budget):
             packed = pack(members, device=self.model.device, dtype=self._dtype)
             own = packed.rows.total_tokens
-            whole = replace(packed.rows, total_rows=rows, total_tokens=tokens)
+            whole = replace(packed.rows, total_rows=rows, total_tokens=tokens, moments=moments)
             parts.append(_Part(members, replace(packed, rows=whole), own))
         return parts
 
@@ -164,9 +176,13 @@ class Learner:
         self.optimizer.zero_grad()
         outputs = []
         for part in parts:
-            logp = self._logprobs(part.pack)
+            logp = self._logprobs(self.model, part.pack)
             old = logp.detach() if part.old is None else part.old
             rows = part.pack.rows
+            if self.reference is not None:
+                with torch.no_grad():
+                    reference = self._logprobs(self.reference, part.pack)
+                rows = replace(rows, reference=rows.gather(reference))
             output = self.algorithm.loss(rows, rows.gather(logp), rows.gather(old))
             output.loss.backward()
             outputs.append(replace(output, loss=output.loss.detach()))
@@ -187,8 +203,13 @@ class Learner:
         tokens = [part.row_tokens for part in parts]
         return _Step(taken, loss, norm, tokens, [output.metrics for output in outputs])
 
-    def _logprobs(self, packed: Pack) -> Tensor:
-        return token_logprobs(self.model, packed, temperature=self.temperature)
+    def _logprobs(self, model: PreTrainedModel, packed: Pack) -> Tensor:
+        return token_logprobs(model, packed, temperature=self.temperature)
+
+    def _counts_in(self, tree: RolloutTree) -> bool:
+        """Whether a tree has a gradient: an advantage, or tokens to keep near the reference."""
+        sampled = any(node.sampled for node in tree.nodes())
+        return sampled and (self.reference is not None or _credited(tree))
 
     @property
     def _dtype(self) -> torch.dtype:
@@ -212,9 +233,9 @@ class Learner:
         return {
             "trees": len(trees),
             "rows": sum(len(tree.leaves()) for tree in trees),
-            "zero_variance_trees": len(trees) - len(trained),
+            "zero_variance_trees": sum(not _credited(tree) for tree in trees),
             "unique_tokens": sum(tree.unique_tokens for tree in trees),
-            "row_tokens": sum(_row_tokens(tree) for tree in trees),
+            "row_tokens": sum(row_tokens(tree) for tree in trees),
             "trained_tokens": sum(tree.unique_tokens for tree in trained),
         }
 
@@ -239,18 +260,7 @@ def _summary(steps: list[_Step]) -> dict[str, float]:
         summary["grad_norm"] = torch.stack([step.norm for step in taken]).mean().item()
     tokens = [count for step in steps for count in step.tokens]
     measured = [metrics for step in steps for metrics in step.metrics]
-    for name in measured[0] if measured else ():
-        values = torch.stack([metrics[name] for metrics in measured])
-        if name.endswith("_min"):
-            value = values.min()
-        elif name.endswith("_max"):
-            value = values.max()
-        else:
-            weights = values.new_tensor(tokens)
-            value = (values * weights).sum() / weights.sum()
-        if torch.isfinite(value):
-            summary[name] = value.item()
-    return summary
+    return {**summary, **combine(measured, tokens)}
 
 
 def _offending(parts: list[_Part], outputs: list[LossOutput]) -> list[RolloutTree]:
@@ -268,32 +278,3 @@ def _credited(tree: RolloutTree) -> bool:
     turns = tree.nodes()[1:]
     credited = any(node.advantage or node.row_advantage for node in turns)
     return credited and any(node.sampled for node in turns)
-
-
-def _row_tokens(tree: RolloutTree, *, sampled_only: bool = False) -> int:
-    """Count the tokens of all rows, shared prefixes once per row."""
-    return sum(
-        len(node.sampled) + (0 if sampled_only else len(node.inserted))
-        for leaf in tree.leaves()
-        for node in leaf.path()
-    )
-
-
-def _split(trees: Sequence[RolloutTree], parts: int) -> list[list[RolloutTree]]:
-    """Cut trees into consecutive parts of nearly equal size, leaving out empty ones."""
-    edges = [len(trees) * part // parts for part in range(parts + 1)]
-    return [list(trees[a:b]) for a, b in zip(edges, edges[1:], strict=False) if b > a]
-
-
-def _within(trees: Sequence[RolloutTree], budget: int) -> list[list[RolloutTree]]:
-    """Fill packs with consecutive trees up to a number of unique tokens."""
-    packs: list[list[RolloutTree]] = []
-    used = budget
-    for tree in trees:
-        size = tree.unique_tokens
-        if not packs or used + size > budget:
-            packs.append([])
-            used = 0
-        packs[-1].append(tree)
-        used += size
-    return packs

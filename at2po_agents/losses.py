@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from at2po_agents.diagnostics import measure, turn_sums
+from at2po_agents.errors import ConfigError
 from at2po_agents.packing import Rows
+
+Ratio = Literal["token", "turn", "sequence"]
+Aggregation = Literal["token-mean", "seq-mean-token-mean", "turn-mean"]
+Shared = Literal["leaves", "once"]
+KL = Literal["k1", "k3"]
 
 #: Upper clamp on a log-ratio, against overflow. Source: released AT2PO code, `gspo_turn`.
 LOG_RATIO_MAX = 10.0
@@ -20,13 +29,29 @@ class LossOutput:
     Attributes:
         loss: Scalar to be minimised, differentiable: the rows' share of the mini-batch loss.
         per_row: [R] detached share of each row, to find the rows that break an update.
-        metrics: Detached scalars, means over the sampled tokens of the rows; names that end in
-            `_min` or `_max` are extremes instead.
+        metrics: Detached scalars; of several packs the mean is taken, weighted by sampled tokens,
+            but the extreme of names that end in `_min` or `_max`. NaN stands for not measured.
     """
 
     loss: Tensor
     per_row: Tensor
     metrics: dict[str, Tensor]
+
+
+def token_ratio(rows: Rows, logp: Tensor, old: Tensor) -> Tensor:
+    """Return each token's own importance ratio.
+
+    Args:
+        rows: The rows.
+        logp: [R, T] log-probabilities under the policy being trained, in nats.
+        old: [R, T] log-probabilities under the policy that sampled, in nats.
+
+    Returns:
+        [R, T], at most e^10.
+
+    Source: PPO and GRPO.
+    """
+    return (logp - old).clamp(max=LOG_RATIO_MAX).exp()
 
 
 def turn_ratio(rows: Rows, logp: Tensor, old: Tensor) -> Tensor:
@@ -50,6 +75,29 @@ def turn_ratio(rows: Rows, logp: Tensor, old: Tensor) -> Tensor:
     return (logp - logp.detach() + mean).clamp(max=LOG_RATIO_MAX).exp()
 
 
+def sequence_ratio(rows: Rows, logp: Tensor, old: Tensor) -> Tensor:
+    """Return each token's importance ratio at the level of its row, as `turn_ratio` does of turns.
+
+    Args:
+        rows: The rows.
+        logp: [R, T], in nats.
+        old: [R, T], in nats.
+
+    Returns:
+        [R, T], at most e^10.
+
+    Source: GSPO paper, token-level form.
+    """
+    return turn_ratio(replace(rows, turn=torch.zeros_like(rows.turn), turns=1), logp, old)
+
+
+RATIOS: dict[str, Callable[[Rows, Tensor, Tensor], Tensor]] = {
+    "token": token_ratio,
+    "turn": turn_ratio,
+    "sequence": sequence_ratio,
+}
+
+
 def turn_mean(rows: Rows, x: Tensor) -> Tensor:
     """Replace each token's number by the mean over its turn.
 
@@ -60,10 +108,8 @@ def turn_mean(rows: Rows, x: Tensor) -> Tensor:
     Returns:
         [R, T].
     """
-    zeros = x.new_zeros(len(x), rows.turns)
-    sums = zeros.scatter_add(1, rows.turn, torch.where(rows.mask, x, 0.0))
-    counts = zeros.scatter_add(1, rows.turn, rows.mask.to(x.dtype))
-    return (sums / counts.clamp(min=1)).gather(1, rows.turn)
+    counts = turn_sums(rows, torch.ones_like(x)).clamp(min=1)
+    return (turn_sums(rows, x) / counts).gather(1, rows.turn)
 
 
 def clipped(ratio: Tensor, advantages: Tensor, low: float, high: float) -> Tensor:
@@ -83,6 +129,111 @@ def clipped(ratio: Tensor, advantages: Tensor, low: float, high: float) -> Tenso
     return torch.maximum(-advantages * ratio, -advantages * ratio.clamp(1 - low, 1 + high))
 
 
+def soft_clipped(ratio: Tensor, advantages: Tensor, low: float, high: float) -> Tensor:
+    """Clip like `clipped`, but keep a bounded gradient where the ratio is too high.
+
+    The upper bound is (1 + high) r / sg(r): PPO's value, with the gradient (1 + high) dlog(pi).
+
+    Args:
+        ratio: [R, T] importance ratios.
+        advantages: [R, T] advantages.
+        low: As for `clipped`.
+        high: As for `clipped`.
+
+    Returns:
+        [R, T] terms.
+
+    Source: AEPO paper and released code, entropy-balanced clipping.
+    """
+    upper = (1 + high) * ratio / ratio.detach()
+    bounded = torch.where(ratio > 1 + high, upper, ratio.clamp(min=1 - low))
+    return torch.maximum(-advantages * ratio, -advantages * bounded)
+
+
+def dual_clipped(terms: Tensor, advantages: Tensor, limit: float) -> Tensor:
+    """Bound the terms of negative advantages, whose ratio is clipped at `limit`.
+
+    Args:
+        terms: [R, T] terms of `clipped` or `soft_clipped`.
+        advantages: [R, T] advantages.
+        limit: Largest ratio that counts, above 1.
+
+    Returns:
+        [R, T].
+
+    Source: dual-clip PPO; limit 3 in the code that the baselines ran on.
+    """
+    return torch.where(advantages < 0, torch.minimum(terms, -advantages * limit), terms)
+
+
+def kl_terms(rows: Rows, logp: Tensor, kind: KL = "k3") -> Tensor:
+    """Estimate KL(policy || reference) at each token.
+
+    Args:
+        rows: The rows, with the reference's log-probabilities.
+        logp: [R, T] log-probabilities under the policy being trained, in nats.
+        kind: "k1" (logp - ref: in a loss its gradient has mean 0, so it only adds noise) or "k3"
+            (exp(d) - d - 1 with d = ref - logp, clamped to +-10).
+
+    Returns:
+        [R, T] in nats.
+
+    Raises:
+        ConfigError: If the rows have no reference.
+
+    Source: GRPO; clamp as in the code that the baselines ran on.
+    """
+    if rows.reference is None:
+        raise ConfigError(
+            "a KL term needs rows.reference, found none; give the algorithm a kl_coef other than 0"
+        )
+    delta = rows.reference - logp
+    return -delta if kind == "k1" else (delta.exp() - delta - 1).clamp(-10, 10)
+
+
+def entropy_weighted(rows: Rows, weight: float) -> Rows:
+    """Scale each token's advantage by how unsure the policy was when it drew the token.
+
+    Args:
+        rows: The rows.
+        weight: Weight of the standardised entropy z; advantages become A (1 + weight z).
+
+    Returns:
+        The rows with new advantages.
+
+    Source: AEPO, entropy-aware advantage. z is taken over the mini-batch (in the released code over
+    whatever shared a micro-batch) and of the entropy at sampling time.
+    """
+    mean, deviation = rows.moments
+    factor = 1 + weight * (rows.entropy - mean) / deviation
+    return replace(rows, advantages=torch.where(rows.mask, rows.advantages * factor, 0.0))
+
+
+def without_truncated(rows: Rows) -> Rows:
+    """Take the tokens of rows that were cut off out of the loss; denominators keep them."""
+    return replace(rows, mask=rows.mask & ~rows.truncated[:, None])
+
+
+def count_once(rows: Rows, terms: Tensor) -> Tensor:
+    """Share a token's weight out among its rows, so that a turn counts once, not once per leaf."""
+    return terms / rows.copies.clamp(min=1)
+
+
+def token_mean(rows: Rows, terms: Tensor) -> Tensor:
+    """Average over all sampled row tokens of the whole mini-batch.
+
+    Args:
+        rows: The rows; `total_tokens` is the denominator, whatever the packing.
+        terms: [R, T] per-token terms.
+
+    Returns:
+        [R] each row's share of the loss.
+
+    Source: aggregation "token-mean" of DAPO.
+    """
+    return torch.where(rows.mask, terms, 0.0).sum(1) / max(1, rows.total_tokens)
+
+
 def seq_mean_token_mean(rows: Rows, terms: Tensor) -> Tensor:
     """Average over the tokens of each row, then over the rows of the whole mini-batch.
 
@@ -98,6 +249,28 @@ def seq_mean_token_mean(rows: Rows, terms: Tensor) -> Tensor:
     """
     counts = rows.mask.sum(1).clamp(min=1)
     return torch.where(rows.mask, terms, 0.0).sum(1) / counts / rows.total_rows
+
+
+def seq_mean_turn_mean(rows: Rows, terms: Tensor) -> Tensor:
+    """Average over the tokens of each turn, then over the turns of each row, then over rows.
+
+    Args:
+        rows: The rows; `total_rows` is the denominator.
+        terms: [R, T] per-token terms.
+
+    Returns:
+        [R] each row's share of the loss.
+    """
+    counts = turn_sums(rows, torch.ones_like(terms))
+    means = turn_sums(rows, terms) / counts.clamp(min=1)
+    return means.sum(1) / (counts > 0).sum(1).clamp(min=1) / rows.total_rows
+
+
+AGGREGATIONS: dict[str, Callable[[Rows, Tensor], Tensor]] = {
+    "token-mean": token_mean,
+    "seq-mean-token-mean": seq_mean_token_mean,
+    "turn-mean": seq_mean_turn_mean,
+}
 
 
 def output(
@@ -122,24 +295,6 @@ def output(
         high: Upper clip distance of the loss.
 
     Returns:
-        The loss with metrics clip_frac, ratio_mean, ratio_min, ratio_max and approx_kl (the k3
-        estimator of KL(old || new) per token, in nats).
-
-    Source: k3 estimator exp(d) - d - 1 with d = logp - old, unbiased under the old policy.
+        The loss, with the metrics of `diagnostics.measure`.
     """
-    ratio, delta = ratio.detach(), logp.detach() - old.detach()
-    up, down = rows.advantages > 0, rows.advantages < 0
-    cut = (up & (ratio > 1 + high)) | (down & (ratio < 1 - low))
-    count = rows.mask.sum().clamp(min=1)
-
-    def mean(x: Tensor) -> Tensor:
-        return torch.where(rows.mask, x, 0.0).sum() / count
-
-    metrics = {
-        "clip_frac": mean(cut.to(ratio.dtype)),
-        "ratio_mean": mean(ratio),
-        "ratio_min": torch.where(rows.mask, ratio, torch.inf).amin(),
-        "ratio_max": torch.where(rows.mask, ratio, -torch.inf).amax(),
-        "approx_kl": mean(delta.exp() - delta - 1),
-    }
-    return LossOutput(shares.sum(), shares.detach(), metrics)
+    return LossOutput(shares.sum(), shares.detach(), measure(rows, ratio, logp, old, low, high))

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from at2po_agents.errors import TreeError
+from at2po_agents.expansion.entropy import entropy_moments, sampling_entropies
 from at2po_agents.tree import Node, RolloutTree
 
 Index = NDArray[np.int64]
@@ -59,22 +60,34 @@ class Rows:
         mask: [R, T] bool, False where padded.
         turn: [R, T] int64, number of the turn within its row, from 0 (0 where padded).
         advantages: [R, T] in the model's dtype (0 where padded).
+        entropy: [R, T] entropy at sampling time in nats: of the whole distribution where the engine
+            gave it, else -log p of the sampled token; NaN where neither is known (0 where padded).
+        copies: [R, T] int64, number of rows of the pack that hold the token (0 where padded).
         rewards: [R] raw reward of the leaf.
+        truncated: [R] bool, whether the episode was cut off.
         tree: [R] int64, which tree of the pack the row belongs to.
         turns: Largest number of turns in a row, at least 1.
         total_rows: Rows of the whole mini-batch, the G of the paper; at least R.
         total_tokens: Sampled row tokens of the whole mini-batch.
+        moments: Mean and unbiased deviation of `entropy` over the whole mini-batch.
+        reference: [R, T] log-probabilities under the policy that the run started from, in nats;
+            None unless the algorithm has a KL coefficient.
     """
 
     index: Tensor
     mask: Tensor
     turn: Tensor
     advantages: Tensor
+    entropy: Tensor
+    copies: Tensor
     rewards: Tensor
+    truncated: Tensor
     tree: Tensor
     turns: int
     total_rows: int
     total_tokens: int
+    moments: tuple[float, float]
+    reference: Tensor | None = None
 
     def gather(self, unique: Tensor) -> Tensor:
         """Lay per-token numbers out as rows.
@@ -124,7 +137,7 @@ def pack(
         dtype: Floating type of advantages and rewards.
 
     Returns:
-        The pack; its rows count only themselves in `total_rows` and `total_tokens`.
+        The pack; its rows count only themselves in `total_rows`, `total_tokens` and `moments`.
 
     Raises:
         TreeError: If there is no tree or no sampled token, a leaf has no reward or a turn no
@@ -137,7 +150,7 @@ def pack(
         build.add(number, tree)
     if not build.targets:
         raise TreeError("packing needs at least one sampled token, found none; drop such trees")
-    return build.finish(torch.device(device), dtype)
+    return build.finish(torch.device(device), dtype, entropy_moments(trees))
 
 
 @dataclass
@@ -153,7 +166,9 @@ class _Builder:
     slots: list[Index] = field(default_factory=list)
     turns: list[Index] = field(default_factory=list)
     advantages: list[NDArray[np.float64]] = field(default_factory=list)
+    entropies: list[NDArray[np.float64]] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
+    truncated: list[bool] = field(default_factory=list)
     tree: list[int] = field(default_factory=list)
 
     def add(self, number: int, tree: RolloutTree) -> None:
@@ -202,10 +217,17 @@ class _Builder:
         )
         self.turns.append(np.repeat(np.arange(len(turns)), lengths))
         self.advantages.append(np.repeat(np.array(credit, np.float64), lengths))
+        self.entropies.append(
+            np.concatenate([sampling_entropies(node) for node in turns] or [np.zeros(0)])
+        )
         self.rewards.append(leaf.reward)
+        self.truncated.append(bool(leaf.info.get("truncated", False)))
 
-    def finish(self, device: torch.device, dtype: torch.dtype) -> Pack:
+    def finish(
+        self, device: torch.device, dtype: torch.dtype, moments: tuple[float, float]
+    ) -> Pack:
         """Turn the lists into tensors."""
+        copies = np.bincount(np.concatenate(self.slots), minlength=len(self.targets))
         lengths = np.array([len(slots) for slots in self.slots])
         mask = np.arange(lengths.max()) < lengths[:, None]
         rows = Rows(
@@ -213,11 +235,15 @@ class _Builder:
             mask=torch.from_numpy(mask).to(device),
             turn=_padded(self.turns, mask).to(device),
             advantages=_padded(self.advantages, mask).to(device, dtype),
+            entropy=_padded(self.entropies, mask).to(device, dtype),
+            copies=_padded([copies[slots] for slots in self.slots], mask).to(device),
             rewards=torch.tensor(self.rewards, device=device, dtype=dtype),
+            truncated=torch.tensor(self.truncated, device=device),
             tree=torch.tensor(self.tree, device=device),
             turns=max(int(turn[-1]) + 1 for turn in self.turns if len(turn)),
             total_rows=len(self.slots),
             total_tokens=int(lengths.sum()),
+            moments=moments,
         )
         return Pack(
             ids=torch.tensor(self.ids, device=device)[None],

@@ -6,8 +6,8 @@ import difflib
 import json
 import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from types import UnionType
 from typing import (
@@ -64,6 +64,22 @@ Options = Annotated[
 """Keyword arguments, `KEY=VALUE KEY=VALUE …` on the command line; given there, they replace all."""
 
 
+@dataclass(frozen=True)
+class Choice:
+    """Annotation of a field whose value is one of several dataclasses.
+
+    Attributes:
+        find: Gives the class that the key `name` of the field's table stands for, or raises
+            `ConfigError`.
+        name_of: Gives that name for a value.
+        default: Name where the table has none.
+    """
+
+    find: Callable[[str], type[Any]]
+    name_of: Callable[[Any], str]
+    default: str
+
+
 def from_table(cls: type[C], table: Mapping[str, Any], prefix: str = "") -> C:
     """Return an instance of the dataclass `cls` whose fields come from a TOML table.
 
@@ -87,7 +103,9 @@ def from_table(cls: type[C], table: Mapping[str, Any], prefix: str = "") -> C:
 def to_table(value: Any) -> Any:
     """Return settings as dicts and TOML scalars; None has no TOML form and is left out."""
     if is_dataclass(value):
-        value = {item.name: getattr(value, item.name) for item in fields(value)}
+        hints = get_type_hints(type(value), include_extras=True)
+        names = {item.name: choice_of(hints[item.name]) for item in fields(value)}
+        value = {name: _tagged(getattr(value, name), choice) for name, choice in names.items()}
     if isinstance(value, Mapping):
         return {key: to_table(inner) for key, inner in value.items() if inner is not None}
     return value.as_posix() if isinstance(value, Path) else value
@@ -109,6 +127,12 @@ def to_toml(table: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def choice_of(hint: Any) -> Choice | None:
+    """Return the `Choice` that a type is annotated with, if any."""
+    notes = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
+    return next((note for note in notes if isinstance(note, Choice)), None)
+
+
 def nearest(name: str, legal: Iterable[str]) -> str:
     """Return "; did you mean …?" with the legal name most like `name`, or nothing."""
     close = difflib.get_close_matches(name, list(legal), n=1, cutoff=0.5)
@@ -118,6 +142,13 @@ def nearest(name: str, legal: Iterable[str]) -> str:
 def _convert(hint: Any, value: Any, key: str) -> Any:
     """Return a TOML value as the type that a field declares, or raise `ConfigError`."""
     origin = get_origin(hint)
+    choice = choice_of(hint)
+    if choice and isinstance(value, Mapping):
+        name = _convert(str, value.get("name", choice.default), f"{key}.name")
+        rest = {inner: item for inner, item in value.items() if inner != "name"}
+        return from_table(choice.find(name), rest, f"{key}.")
+    if choice:
+        raise ConfigError(f"{key}: expected a table, found {value!r} ({type(value).__name__})")
     if origin is Annotated:
         return _convert(get_args(hint)[0], value, key)
     if is_dataclass(hint) and isinstance(value, Mapping):
@@ -136,6 +167,11 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
     if type(value) is hint:  # no isinstance: `true` is not an integer here
         return value
     raise ConfigError(f"{key}: expected {_spell(hint)}, found {value!r} ({type(value).__name__})")
+
+
+def _tagged(value: Any, choice: Choice | None) -> Any:
+    """Return a value as it is, or as a table with its name if it was chosen by name."""
+    return {"name": choice.name_of(value), **to_table(value)} if choice else value
 
 
 def _spell(hint: Any) -> str:

@@ -72,6 +72,9 @@ class Trainer:
 
     def __init__(self, config: TrainConfig) -> None:
         self.config, self.out = config, Path(config.out)
+        # Naming the number of threads keeps MKL from choosing it call by call: otherwise two
+        # processes, only one of which has ever named it, round differently.
+        torch.set_num_threads(torch.get_num_threads())
         algorithm = config.algorithm
         if config.steps and not getattr(algorithm, "learns", True):
             raise ConfigError(

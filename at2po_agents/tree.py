@@ -11,6 +11,7 @@ from at2po_agents.errors import TreeError
 _PLAIN = (
     "sampled",
     "logprobs",
+    "entropies",
     "inserted",
     "action",
     "observation",
@@ -34,6 +35,8 @@ class Node:
         index: Position among the parent's children (0 for the root).
         sampled: Token ids drawn from the policy.
         logprobs: Log-probability of each sampled token at sampling time, in nats.
+        entropies: Entropy of the whole distribution at each sampled token, in nats; empty unless
+            the engine was asked for it.
         inserted: Token ids of the text that follows (prompt ids for the root).
         action: Text of `sampled`.
         observation: Text of `inserted`.
@@ -51,6 +54,7 @@ class Node:
     index: int = 0
     sampled: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
+    entropies: list[float] = field(default_factory=list)
     inserted: list[int] = field(default_factory=list)
     action: str = ""
     observation: str = ""
@@ -212,9 +216,9 @@ class RolloutTree:
         root, *rest = data["nodes"]
         tree = cls(data["question"], root["inserted"])
         for name in _PLAIN:
-            setattr(tree.root, name, root[name])
+            setattr(tree.root, name, root.get(name, getattr(tree.root, name)))
         nodes = [tree.root]
         for entry in rest:
-            fields = {name: entry[name] for name in _PLAIN}
+            fields = {name: entry[name] for name in _PLAIN if name in entry}
             nodes.append(tree.add(nodes[entry["parent"]], **fields))
         return tree

@@ -1,36 +1,111 @@
-"""The algorithms, by name."""
+"""The algorithms, by name: one file each, and a register for those of others."""
 
 from __future__ import annotations
 
-import difflib
+import importlib
 from typing import Any
 
+from at2po_agents.algorithms.aepo import AEPO
+from at2po_agents.algorithms.arpo import ARPO
 from at2po_agents.algorithms.atpo import ATPO
-from at2po_agents.algorithms.base import Algorithm
+from at2po_agents.algorithms.base import Algorithm, ClippedLoss, Filter
+from at2po_agents.algorithms.dapo import DAPO
+from at2po_agents.algorithms.grpo import GRPO
+from at2po_agents.algorithms.gspo import GSPO
+from at2po_agents.algorithms.react import ReAct
+from at2po_agents.algorithms.tree_grpo import TreeGRPO
 from at2po_agents.errors import ConfigError
+from at2po_agents.settings import nearest
 
-#: Every algorithm that `get` knows.
-REGISTRY: dict[str, type[Algorithm]] = {ATPO.name: ATPO}
+_OURS: tuple[type[Any], ...] = (ATPO, GRPO, DAPO, GSPO, ARPO, AEPO, TreeGRPO, ReAct)
+
+#: Every algorithm that has a short name.
+REGISTRY: dict[str, type[Any]] = {cls.name: cls for cls in _OURS}
+
+
+def register_algorithm(name: str, cls: type[Any]) -> None:
+    """Give an algorithm a short name, for settings and the command line of this process.
+
+    Args:
+        name: Without a colon and not in use.
+        cls: A frozen dataclass all of whose fields have defaults, see `Algorithm`.
+
+    Raises:
+        ConfigError: If the name is taken by another class or holds a colon.
+    """
+    if ":" in name or REGISTRY.get(name, cls) is not cls:
+        raise ConfigError(
+            f"a new algorithm needs a name without a colon that is none of {', '.join(REGISTRY)}, "
+            f"found {name!r}; choose another"
+        )
+    REGISTRY[name] = cls
+
+
+def find(name: str) -> type[Any]:
+    """Return the class of an algorithm.
+
+    Args:
+        name: A key of `REGISTRY`, or `module:Class` to import.
+
+    Raises:
+        ConfigError: If there is none by that name; the message holds the nearest one.
+    """
+    module, colon, attribute = name.partition(":")
+    if colon:
+        try:
+            return getattr(importlib.import_module(module), attribute)  # type: ignore[no-any-return]
+        except (ImportError, AttributeError, ValueError) as error:
+            raise ConfigError(
+                f"algorithm {name!r}: expected an importable module:Class, found {error}; put the "
+                "module on PYTHONPATH"
+            ) from error
+    if name not in REGISTRY:
+        raise ConfigError(
+            f"algorithm must be one of {', '.join(REGISTRY)} or module:Class, found "
+            f"{name!r}{nearest(name, REGISTRY)}"
+        )
+    return REGISTRY[name]
+
+
+def name_of(algorithm: Algorithm) -> str:
+    """Return a name under which `find` finds the algorithm's class."""
+    cls = type(algorithm)
+    short = next((name for name, known in REGISTRY.items() if known is cls), None)
+    # A foreign class is written in full, so that another process finds it without registration.
+    if short and (cls in _OURS or cls.__module__ == "__main__" or "<" in cls.__qualname__):
+        return short
+    return f"{cls.__module__}:{cls.__qualname__}"
 
 
 def get(name: str, **settings: Any) -> Algorithm:
     """Build an algorithm from its name.
 
     Args:
-        name: A key of `REGISTRY`.
+        name: As for `find`.
         **settings: Fields of the algorithm that differ from the defaults.
-
-    Returns:
-        The algorithm.
 
     Raises:
         ConfigError: If no algorithm has that name.
     """
-    if name not in REGISTRY:
-        close = difflib.get_close_matches(name, REGISTRY, n=1, cutoff=0.4)
-        hint = f"did you mean {close[0]!r}?" if close else "pick one of these"
-        raise ConfigError(f"algorithm must be one of {', '.join(REGISTRY)}, found {name!r}; {hint}")
-    return REGISTRY[name](**settings)
+    algorithm: Algorithm = find(name)(**settings)
+    return algorithm
 
 
-__all__ = ["ATPO", "REGISTRY", "Algorithm", "get"]
+__all__ = [
+    "AEPO",
+    "ARPO",
+    "ATPO",
+    "DAPO",
+    "GRPO",
+    "GSPO",
+    "REGISTRY",
+    "Algorithm",
+    "ClippedLoss",
+    "Filter",
+    "ReAct",
+    "TreeGRPO",
+    "find",
+    "get",
+    "name_of",
+    "register_algorithm",
+]

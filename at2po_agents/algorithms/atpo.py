@@ -3,74 +3,74 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
-
-from torch import Tensor
+from typing import ClassVar, Literal
 
 from at2po_agents import credit, losses
-from at2po_agents.errors import ConfigError
-from at2po_agents.expansion import EntropyGuided
-from at2po_agents.losses import LossOutput
-from at2po_agents.packing import Rows
+from at2po_agents.algorithms.base import ClippedLoss
+from at2po_agents.expansion import Entropy, EntropyGuided, Expansion, RandomExpansion
+from at2po_agents.expansion.search import Rule
 from at2po_agents.tree import RolloutTree
 
+Search = Literal["entropy", "random"]
+Advantage = Literal[credit.Advantage, "rows"]
 
-@dataclass(frozen=True)
-class ATPO:
+
+@dataclass(frozen=True, kw_only=True)
+class ATPO(ClippedLoss):
     """Entropy-guided trees, turn-wise credit, turn-level importance ratios.
 
-    Attributes:
-        chains: Initial chains M per question.
-        iterations: Expansions L per tree.
-        beam: Forks K per expansion; a tree ends with M + L*K leaves.
-        branch_penalty: Cost alpha of a sibling, in nats (only in the released code).
-        leaf_norm: Normalisation of leaf rewards within a tree.
-        value: How values flow from children to parents; Eq. 3 as printed is "child_linear", the
-            released code uses "child_softmax".
-        advantage: Advantage of a turn as a function of values.
-        clip_low: Lower clip distance of the turn ratio, in [0, 1].
-        clip_high: Upper clip distance of the turn ratio, at least 0.
-
-    Source: AT2PO paper for M, L, K and the clip bounds, its released code for the rest.
+    Source: AT2PO paper for M, L, K and the clip bounds, its released code for the rest. The other
+    choices are the paper's ablations (Tables 2 and 3).
     """
 
     chains: int = 10
+    """Initial chains M per question."""
     iterations: int = 2
+    """Expansions L per tree."""
     beam: int = 6
+    """Forks K per expansion; a tree ends with M + L*K leaves."""
     branch_penalty: float = 0.05
+    """Cost alpha of a sibling, in nats (only in the released code)."""
+    search: Search = "entropy"
+    """How turns to sample again are chosen: by their entropy (Algorithm 1) or at random."""
+    rule: Rule = "released"
+    """Candidates and penalty as in the released code or as in the paper's Algorithm 1."""
+    entropy: Entropy = "surprisal"
+    """Estimate of a turn's entropy in the search (Eq. 2: surprisal)."""
     leaf_norm: credit.LeafNorm = "population"
+    """Normalisation of leaf rewards within a tree."""
     value: credit.Value = "child_softmax"
-    advantage: credit.Advantage = "value"
+    """How values flow to parents; Eq. 3 as printed is child_linear, released is child_softmax."""
+    advantage: Advantage = "value"
+    """Advantage of a turn as a function of values; "rows" is GRPO's, without a tree."""
+    ratio: losses.Ratio = "turn"
     clip_low: float = 3e-3
     clip_high: float = 4e-3
+    aggregation: losses.Aggregation = "seq-mean-token-mean"
 
     name: ClassVar[str] = "atpo"
 
     def __post_init__(self) -> None:
         """Check all settings now rather than after the first rollout."""
+        super().__post_init__()
+        for kind, name in (
+            *((Search, "search"), (Rule, "rule"), (Entropy, "entropy"), (Advantage, "advantage")),
+            *((credit.LeafNorm, "leaf_norm"), (credit.Value, "value")),
+        ):
+            credit.check(kind, name, getattr(self, name))
         self.expansion()
-        credit.check(credit.LeafNorm, "leaf_norm", self.leaf_norm)
-        credit.check(credit.Value, "value", self.value)
-        credit.check(credit.Advantage, "advantage", self.advantage)
-        if not (0 <= self.clip_low <= 1 and self.clip_high >= 0):
-            raise ConfigError(
-                "clip_low must lie in [0, 1] and clip_high be at least 0, found "
-                f"{self.clip_low} and {self.clip_high}; the paper uses 3e-3 and 4e-3"
-            )
 
-    def expansion(self) -> EntropyGuided:
-        """Return the tree search of Algorithm 1."""
-        return EntropyGuided(self.chains, self.iterations, self.beam, self.branch_penalty)
+    def expansion(self) -> Expansion:
+        """Return the tree search: Algorithm 1 with H of Eq. 2, or its random ablation."""
+        size = (self.chains, self.iterations, self.beam)
+        if self.search == "random":
+            return RandomExpansion(*size)
+        return EntropyGuided(*size, self.branch_penalty, self.rule, self.entropy)
 
     def assign_credit(self, tree: RolloutTree) -> None:
         """Write values (Eq. 3) and advantages A(n) = f(V) on the turns."""
-        credit.assign_values(tree, leaf_norm=self.leaf_norm, value=self.value)
-        credit.assign_advantages(tree, self.advantage)
-
-    def loss(self, rows: Rows, logp: Tensor, old: Tensor) -> LossOutput:
-        """Return the clipped turn-level loss, averaged per row, then over rows."""
-        ratio = losses.turn_ratio(rows, logp, old)
-        terms = losses.clipped(ratio, rows.advantages, self.clip_low, self.clip_high)
-        shares = losses.seq_mean_token_mean(rows, terms)
-        bounds = {"low": self.clip_low, "high": self.clip_high}
-        return losses.output(rows, shares, ratio=ratio, logp=logp, old=old, **bounds)
+        if self.advantage == "rows":
+            credit.assign_rows(tree)
+        else:
+            credit.assign_values(tree, leaf_norm=self.leaf_norm, value=self.value)
+            credit.assign_advantages(tree, self.advantage)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor
 
+from at2po_agents import losses
+from at2po_agents.credit import check
+from at2po_agents.errors import ConfigError
 from at2po_agents.expansion import Expansion
 from at2po_agents.losses import LossOutput
 from at2po_agents.packing import Rows
@@ -13,11 +17,16 @@ from at2po_agents.tree import RolloutTree
 
 
 class Algorithm(Protocol):
-    """One reinforcement-learning algorithm, stateless."""
+    """One reinforcement-learning algorithm, stateless.
+
+    Two attributes are read where they are there: `kl_coef` (not 0: the learner keeps a reference
+    policy and fills in `rows.reference`) and `entropy` ("full": the engine keeps the entropies of
+    whole distributions).
+    """
 
     @property
     def name(self) -> str:
-        """Name under which `at2po_agents.algorithms.get` finds it."""
+        """Name for summaries."""
         ...
 
     def expansion(self) -> Expansion:
@@ -35,8 +44,8 @@ class Algorithm(Protocol):
     def loss(self, rows: Rows, logp: Tensor, old: Tensor) -> LossOutput:
         """Return the rows' share of the mini-batch loss.
 
-        A tree whose advantages are all 0 must contribute no loss and no gradient: the learner
-        leaves it out and keeps its rows in `rows.total_rows`.
+        A tree whose advantages are all 0 must contribute no loss and no gradient (but for a KL
+        term): the learner leaves it out and keeps its rows in `rows.total_rows`.
 
         Args:
             rows: The rows.
@@ -44,3 +53,83 @@ class Algorithm(Protocol):
             old: [R, T] log-probabilities under the policy before the first mini-batch.
         """
         ...
+
+
+@runtime_checkable
+class Filter(Protocol):
+    """An algorithm that learns from some trees only and has others grown instead.
+
+    Attributes:
+        oversample: Questions rolled out at a time, in multiples of those a step learns from.
+        generations: Most times per step that questions are rolled out.
+    """
+
+    oversample: int
+    generations: int
+
+    def informative(self, tree: RolloutTree) -> bool:
+        """Whether the tree is worth learning from."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClippedLoss:
+    """The clipped surrogate that all algorithms here share, and its settings."""
+
+    ratio: losses.Ratio = "token"
+    """Level of the importance ratio."""
+    clip_low: float = 0.2
+    """How far the ratio may fall below 1, in [0, 1]."""
+    clip_high: float = 0.2
+    """How far the ratio may rise above 1, at least 0."""
+    soft_upper_clip: bool = False
+    """Keep a bounded gradient above the upper bound."""
+    dual_clip: float = 0.0
+    """Largest ratio that counts where the advantage is negative, above 1; 0 is no such limit."""
+    aggregation: losses.Aggregation = "token-mean"
+    """How token terms become one loss."""
+    shared: losses.Shared = "leaves"
+    """Weight of a turn that several rows share: once per leaf, or once."""
+    kl_coef: float = 0.0
+    """Weight of the KL term towards the starting policy; at 0 there is no reference pass."""
+    kl: losses.KL = "k3"
+    """Estimator of the KL term."""
+    mask_truncated: bool = False
+    """Leave the tokens of rows that were cut off out of the loss."""
+
+    name: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        """Check all settings now rather than after the first rollout."""
+        check(losses.Ratio, "ratio", self.ratio)
+        check(losses.Aggregation, "aggregation", self.aggregation)
+        check(losses.Shared, "shared", self.shared)
+        check(losses.KL, "kl", self.kl)
+        if not (0 <= self.clip_low <= 1 and self.clip_high >= 0):
+            raise ConfigError(
+                "clip_low must lie in [0, 1] and clip_high be at least 0, found "
+                f"{self.clip_low} and {self.clip_high}; usual are 0.2 for tokens, 3e-3 for turns"
+            )
+        if not (self.dual_clip == 0 or self.dual_clip > 1):
+            raise ConfigError(f"dual_clip must be 0 or above 1, found {self.dual_clip}; usual is 3")
+        if not self.kl_coef >= 0:
+            raise ConfigError(f"kl_coef must be at least 0, found {self.kl_coef}; raise it")
+
+    def loss(self, rows: Rows, logp: Tensor, old: Tensor) -> LossOutput:
+        """Return the rows' share of the mini-batch loss, see `Algorithm.loss`."""
+        if self.mask_truncated:
+            rows = losses.without_truncated(rows)
+        ratio = losses.RATIOS[self.ratio](rows, logp, old)
+        clip = losses.soft_clipped if self.soft_upper_clip else losses.clipped
+        terms = clip(ratio, rows.advantages, self.clip_low, self.clip_high)
+        if self.dual_clip:
+            terms = losses.dual_clipped(terms, rows.advantages, self.dual_clip)
+        if self.shared == "once":
+            terms = losses.count_once(rows, terms)
+        shares = losses.AGGREGATIONS[self.aggregation](rows, terms)
+        if self.kl_coef:
+            shares = shares + self.kl_coef * losses.token_mean(
+                rows, losses.kl_terms(rows, logp, self.kl)
+            )
+        bounds = {"low": self.clip_low, "high": self.clip_high}
+        return losses.output(rows, shares, ratio=ratio, logp=logp, old=old, **bounds)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from torch import Tensor
@@ -45,6 +45,8 @@ class Completion:
             (at temperature 1 for greedy requests).
         text: the decoded `ids` without special tokens.
         finish: why the turn ended: a stop string, an end-of-sequence token, or the token limit.
+        entropies: entropy of the whole distribution at each sampled token in nats, at the
+            temperature of `logprobs`; empty unless the engine computes it.
     """
 
     key: Hashable
@@ -52,6 +54,7 @@ class Completion:
     logprobs: list[float]
     text: str
     finish: Literal["stop", "eos", "length"]
+    entropies: list[float] = field(default_factory=list)
 
 
 @dataclass(slots=True)

@@ -20,6 +20,7 @@ class Rows:
         requests: the request of each row.
         ids: [capacity, width] tokens known so far: context, then sampled.
         logprobs: [capacity, width] of the sampled tokens, at the same places.
+        entropies: [capacity, width] of the distributions they were drawn from, where computed.
         known: [capacity] how many ids are known.
         stored: [capacity] how many of them, from the left, have keys and values stored.
         prompt: [capacity] how many of them are context.
@@ -33,6 +34,7 @@ class Rows:
         self.requests: list[Request] = []
         self.ids = np.zeros((capacity, 0), dtype=np.int64)
         self.logprobs = np.zeros((capacity, 0), dtype=np.float64)
+        self.entropies = np.zeros((capacity, 0), dtype=np.float64)
         self.known = np.zeros(capacity, dtype=np.int64)
         self.stored = np.zeros(capacity, dtype=np.int64)
         self.prompt = np.zeros(capacity, dtype=np.int64)
@@ -57,11 +59,17 @@ class Rows:
         self.seed[row] = request.seed
         self.temperature[row] = request.temperature
 
-    def append(self, ids: NDArray[np.int64], logprobs: NDArray[np.float64]) -> None:
+    def append(
+        self,
+        ids: NDArray[np.int64],
+        logprobs: NDArray[np.float64],
+        entropies: NDArray[np.float64] | float = 0.0,
+    ) -> None:
         """Add one sampled token to every row, whose previous token has just been stored."""
         rows = np.arange(len(self))
         self.ids[rows, self.known[rows]] = ids
         self.logprobs[rows, self.known[rows]] = logprobs
+        self.entropies[rows, self.known[rows]] = entropies
         self.known[rows] += 1
         self.stored[rows] += 1
 
@@ -75,8 +83,8 @@ class Rows:
 
     def _arrays(self) -> tuple[NDArray[Any], ...]:
         return (
-            *(self.ids, self.logprobs, self.known, self.stored, self.prompt),
-            *(self.limit, self.stop, self.seed, self.temperature),
+            *(self.ids, self.logprobs, self.entropies, self.known, self.stored),
+            *(self.prompt, self.limit, self.stop, self.seed, self.temperature),
         )
 
     def _widen(self, length: int) -> None:
@@ -84,3 +92,4 @@ class Rows:
         if length > width:
             more = ((0, 0), (0, max(length, 2 * width) - width))
             self.ids, self.logprobs = np.pad(self.ids, more), np.pad(self.logprobs, more)
+            self.entropies = np.pad(self.entropies, more)

@@ -111,3 +111,19 @@ def sample(
         ids = torch.where(choose, logits.argmax(-1, keepdim=True), ids)
     logprobs = ((logits.gather(-1, ids) - peak) / scale).double() - total.log()
     return ids[:, 0], logprobs[:, 0]
+
+
+def entropies(logits: Tensor, temperatures: NDArray[np.float64]) -> Tensor:
+    """Return the entropy of each row's distribution.
+
+    Args:
+        logits: [rows, vocabulary], any float dtype; -inf where an id is impossible.
+        temperatures: [rows], positive, or 0 for the entropy at temperature 1.
+
+    Returns:
+        [rows] in nats, at least float32.
+    """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    scale = torch.from_numpy(np.where(temperatures > 0, temperatures, 1.0)).to(logits)[:, None]
+    entropy: Tensor = torch.special.entr((logits / scale).softmax(-1)).sum(-1)
+    return entropy

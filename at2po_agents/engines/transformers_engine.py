@@ -17,7 +17,7 @@ from at2po_agents.engines.base import Completion, EngineStats, Request, check_re
 from at2po_agents.engines.kv_cache import ATTENTION, RowCache
 from at2po_agents.engines.prefix_cache import PrefixCache, common_prefix
 from at2po_agents.engines.rows import Rows
-from at2po_agents.engines.sampling import sample, uniforms
+from at2po_agents.engines.sampling import entropies, sample, uniforms
 from at2po_agents.engines.stopping import StopStrings
 from at2po_agents.errors import EngineBusyError, RequestError, UnsupportedModelError
 from at2po_agents.models import copy_weights
@@ -43,6 +43,7 @@ class TransformersEngine:
         tokenizer: of the model; ids beyond its vocabulary are never sampled.
         max_batch: most requests that run at a time; the rest wait in order.
         cache_bytes: bound on the memory of finished rows kept for later turns and forks.
+        keep_entropies: whether completions carry the entropies of whole distributions too.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class TransformersEngine:
         *,
         max_batch: int = 256,
         cache_bytes: int = 1 << 30,
+        keep_entropies: bool = False,
     ) -> None:
         if not _has_full_attention(model.config):
             raise UnsupportedModelError(
@@ -61,6 +63,7 @@ class TransformersEngine:
         self.model = model
         self.stats = EngineStats()
         self._max_batch = max_batch
+        self._entropies = keep_entropies
         self._max_length: int = model.config.max_position_embeddings
         known = np.unique(list(tokenizer.get_vocab().values()))
         self._vocabulary = min(int(known[-1]) + 1, model.config.vocab_size)
@@ -226,7 +229,8 @@ class TransformersEngine:
         u = uniforms(rows.seed[:n], rows.known[:n] - rows.prompt[:n])
         sampled, logprobs = sample(logits, rows.temperature[:n], u)
         tokens: NDArray[np.int64] = sampled.cpu().numpy()
-        rows.append(tokens, logprobs.cpu().numpy())
+        measured = entropies(logits, rows.temperature[:n]).cpu().numpy() if self._entropies else 0.0
+        rows.append(tokens, logprobs.cpu().numpy(), measured)
         self.stats.sampled += n
         return tokens
 
@@ -252,7 +256,8 @@ class TransformersEngine:
             else:
                 continue
             logprobs = rows.logprobs[row, span].tolist()
-            completions.append(Completion(request.key, ids, logprobs, text, finish))
+            measured = rows.entropies[row, span].tolist() if self._entropies else []
+            completions.append(Completion(request.key, ids, logprobs, text, finish, measured))
             self._remove(row)
         return completions[::-1]
 

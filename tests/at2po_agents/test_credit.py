@@ -166,3 +166,92 @@ def test_advantages_need_values() -> None:
 def test_unknown_mode_is_refused() -> None:
     with pytest.raises(ConfigError, match="child_softmax, child_linear.*found 'softmax'"):
         credit.assign_values(spec_tree()[0], value="softmax")  # type: ignore[arg-type]
+
+
+def forest_of(*trees: list[float]) -> tuple[RolloutTree, list[list[Node]]]:
+    """Build trees of single turns with these rewards."""
+    tree = RolloutTree("q", [0])
+    return tree, [[turn(tree, tree.root, 0.5, reward) for reward in rewards] for rewards in trees]
+
+
+def test_inter_and_intra_tree_advantages_of_tree_grpo() -> None:
+    """Source: specification 5.7, worked example."""
+    tree, trees = forest_of([1, 0, 0], [1, 1, 1])
+    credit.assign_forest(tree, trees)
+    found = [leaf.row_advantage for leaf in tree.leaves()]
+    expected = [1.8002, -1.8683, -1.8683, 0.6455, 0.6455, 0.6455]
+    assert found == pytest.approx(expected, abs=1e-4)
+    credit.assign_forest(tree, trees, inter=False)
+    within = [leaf.row_advantage for leaf in tree.leaves()]
+    assert within == pytest.approx([1.1547, -0.5774, -0.5774, 0, 0, 0], abs=1e-4)
+
+
+def test_a_group_of_one_keeps_its_reward() -> None:
+    assert credit.relative([0.7]) == [0.7]
+    tree, trees = forest_of([1.0], [0.0])
+    credit.assign_forest(tree, trees, inter=False)
+    assert [leaf.row_advantage for leaf in tree.leaves()] == [1.0, 0.0]
+
+
+@given(seeds)
+def test_row_advantages_sum_to_zero_and_turns_carry_their_mean(seed: int) -> None:
+    tree = random_tree(seed, size=20)
+    credit.assign_rows(tree)
+    leaves = tree.leaves()
+    if len(leaves) > 1:
+        rows = [leaf.row_advantage or 0.0 for leaf in leaves]
+        assert sum(rows) == pytest.approx(0, abs=1e-9)
+        if any(rows):
+            assert sum(a * a for a in rows) / (len(rows) - 1) == pytest.approx(1, abs=1e-4)
+    for node in tree.nodes()[1:]:
+        below = [leaf.row_advantage or 0.0 for leaf in descendants(node)]
+        assert node.advantage == pytest.approx(sum(below) / len(below), abs=1e-9)
+
+
+@given(seeds, st.randoms(use_true_random=False))
+def test_order_of_rows_does_not_matter(seed, random) -> None:  # type: ignore
+    tree = random_tree(seed, size=20)
+
+    def assign() -> dict[Node, float | None]:
+        credit.assign_rows(tree)
+        rows = {leaf: leaf.row_advantage for leaf in tree.leaves()}
+        trees = [[n for n in tree.nodes() if top in n.path()] for top in tree.root.children]
+        credit.assign_forest(tree, trees)
+        return rows | {node: node.advantage for node in tree.nodes()[1:] if not node.is_leaf}
+
+    before = assign()
+    for node in tree.nodes():
+        random.shuffle(node.children)
+    assert assign() == pytest.approx(before, abs=1e-9)
+
+
+@given(seeds)
+def test_treerl_divides_both_differences_by_the_root_of_the_leaves(seed: int) -> None:
+    tree = random_tree(seed)
+    credit.assign_values(tree, leaf_norm="correct", value="leaf_mean")
+    credit.assign_advantages(tree, "treerl")
+
+    def correct(node: Node) -> float:
+        below = descendants(node)
+        return sum((leaf.reward or 0.0) > 0 for leaf in below) / len(below)
+
+    for node in tree.nodes()[1:]:
+        assert node.parent is not None
+        both = 2 * correct(node) - correct(tree.root) - correct(node.parent)
+        expected = both / math.sqrt(len(descendants(node)))
+        assert node.advantage == pytest.approx(expected, abs=1e-12)
+
+
+@given(seeds)
+def test_leaf_mean_values_are_grpo_s_row_means_but_for_the_deviation(seed: int) -> None:
+    tree = random_tree(seed, size=20)
+    n = len(tree.leaves())
+    if n == 1:
+        return
+    credit.assign_rows(tree)
+    rows = {node: node.advantage for node in tree.nodes()[1:]}
+    credit.assign_values(tree, value="leaf_mean")
+    credit.assign_advantages(tree)
+    for node, advantage in rows.items():
+        assert node.advantage == pytest.approx((advantage or 0) * math.sqrt(n / (n - 1)), abs=1e-4)
+        assert node.row_advantage is None

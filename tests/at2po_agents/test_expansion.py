@@ -1,13 +1,27 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from at2po_agents.errors import ConfigError
-from at2po_agents.expansion import Chains, EntropyGuided
+from at2po_agents.errors import ConfigError, TreeError
+from at2po_agents.expansion import (
+    AEPOBranching,
+    ARPOBranching,
+    Chains,
+    EntropyGuided,
+    Forest,
+    RandomExpansion,
+    forest,
+)
+from at2po_agents.expansion.entropy import query_span, turn_entropy
 from at2po_agents.tree import Node, RolloutTree
 from tests.at2po_agents.samples import random_tree, turn
+
+RNG = np.random.default_rng(0)
 
 
 def chain(tree: RolloutTree, *surprisals: float) -> list[Node]:
@@ -23,7 +37,7 @@ def test_chains_never_fork() -> None:
     tree = RolloutTree("q", [0])
     chain(tree, 1.0, 1.0)
     assert Chains(3).initial() == 3
-    assert Chains(3).forks(tree, 0) == []
+    assert Chains(3).forks(tree, 0, RNG) == []
 
 
 def test_worked_check_of_the_released_code() -> None:
@@ -38,13 +52,13 @@ def test_worked_check_of_the_released_code() -> None:
     assert scores == pytest.approx([0.45, -0.05, 0.50, 0.44])
     assert expansion.score(tree.root) == pytest.approx(-0.45)
     # Forks start under the parents: of the turn with 0.50, of the one with 0.90, of that with 0.44.
-    assert expansion.forks(tree, 0) == [first[0], tree.root, second[0]]
+    assert expansion.forks(tree, 0, RNG) == [first[0], tree.root, second[0]]
 
 
 def test_leaves_are_never_forked() -> None:
     tree = RolloutTree("q", [0])
     nodes = chain(tree, 0.1, 9.0)
-    assert EntropyGuided(1, 1, 2).forks(tree, 0) == [tree.root, tree.root]
+    assert EntropyGuided(1, 1, 2).forks(tree, 0, RNG) == [tree.root, tree.root]
     assert nodes[1].is_leaf
 
 
@@ -54,7 +68,7 @@ def test_root_is_a_candidate_without_surprisal() -> None:
     chain(tree, 5.0)
     expansion = EntropyGuided(2, 1, 1)
     assert expansion.score(tree.root) == -0.05
-    assert expansion.forks(tree, 0) == [tree.root]
+    assert expansion.forks(tree, 0, RNG) == [tree.root]
 
 
 def test_ties_keep_breadth_first_order() -> None:
@@ -62,14 +76,14 @@ def test_ties_keep_breadth_first_order() -> None:
     first = chain(tree, 0.5, 0.5, 0.5)
     second = chain(tree, 0.5, 0.5, 0.5)
     expansion = EntropyGuided(2, 1, 4, penalty=0.0)
-    assert expansion.forks(tree, 0) == [tree.root, tree.root, first[0], second[0]]
+    assert expansion.forks(tree, 0, RNG) == [tree.root, tree.root, first[0], second[0]]
 
 
 def test_short_candidate_lists_are_cycled_from_the_top() -> None:
     tree = RolloutTree("q", [0])
     nodes = chain(tree, 0.2, 0.6, 0.0)
     # Ranking: the second turn (fork under the first), the first turn, the root.
-    assert EntropyGuided(1, 1, 5).forks(tree, 0) == [
+    assert EntropyGuided(1, 1, 5).forks(tree, 0, RNG) == [
         nodes[0],
         tree.root,
         tree.root,
@@ -93,10 +107,10 @@ def test_every_expansion_adds_exactly_beam_leaves(seed: int, beam: int, iteratio
     expansion = EntropyGuided(1, iterations, beam)
     before = len(tree.leaves())
     for iteration in range(iterations):
-        for parent in expansion.forks(tree, iteration):
+        for parent in expansion.forks(tree, iteration, RNG):
             assert not parent.is_leaf
             turn(tree, parent, 0.5, 0.0)
-    assert expansion.forks(tree, iterations) == []
+    assert expansion.forks(tree, iterations, RNG) == []
     assert len(tree.leaves()) == before + iterations * beam
 
 
@@ -106,3 +120,158 @@ def test_every_expansion_adds_exactly_beam_leaves(seed: int, beam: int, iteratio
 def test_bad_settings_are_named(settings: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=next(iter(settings))):
         EntropyGuided(**settings)  # type: ignore[arg-type]
+
+
+def test_the_paper_s_rule_counts_every_child_and_leaves_the_root_out() -> None:
+    tree = RolloutTree("q", [0])
+    nodes = chain(tree, 0.2, 0.6, 0.0)
+    expansion = EntropyGuided(1, 1, 3, penalty=0.05, rule="paper")
+    assert expansion.score(nodes[0]) == pytest.approx(0.15)
+    assert expansion.forks(tree, 0, RNG) == [nodes[0], tree.root, nodes[0]]
+    bare = RolloutTree("q", [0])
+    chain(bare, 0.3)
+    assert expansion.forks(bare, 0, RNG) == [bare.root] * 3
+
+
+@given(st.integers(0, 2**32), st.integers(1, 9))
+def test_random_expansion_repeats_no_turn_while_there_are_others(seed: int, beam: int) -> None:
+    tree = random_tree(seed, size=20)
+    inner = [node for node in tree.nodes() if not node.is_leaf]
+    expansion = RandomExpansion(1, 1, beam)
+    parents = expansion.forks(tree, 0, np.random.default_rng(seed))
+    assert parents == expansion.forks(tree, 0, np.random.default_rng(seed))
+    assert len(parents) == beam
+    assert expansion.forks(tree, 1, np.random.default_rng(seed)) == []
+    # Each parent serves its own inner children, and the root itself too.
+    room = {node: sum(not c.is_leaf for c in node.children) for node in inner}
+    room[tree.root] += 1
+    if beam <= len(inner):
+        assert all(parents.count(parent) <= room[parent] for parent in parents)
+
+
+@given(st.integers(0, 2**32), st.integers(1, 4), st.integers(0, 3), st.integers(1, 3))
+def test_every_tree_of_a_forest_gets_the_same_number_of_leaves(
+    seed: int, trees: int, iterations: int, beam: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    tree = RolloutTree("q", [0])
+    expansion = Forest(trees, iterations, beam)
+
+    def roll(parent: Node) -> None:
+        for _ in range(rng.integers(1, 4)):
+            parent = turn(tree, parent, 0.5)
+        parent.reward = 0.0
+
+    for _ in range(expansion.initial()):
+        roll(tree.root)
+    for iteration in range(iterations + 1):
+        for parent in expansion.forks(tree, iteration, rng):
+            assert not parent.is_leaf
+            roll(parent)
+    groups = forest(tree)
+    assert [sum(n.is_leaf for n in nodes) for nodes in groups] == [1 + iterations * beam] * trees
+    assert sorted(n.key for nodes in groups for n in nodes) == sorted(
+        n.key for n in tree.nodes()[1:]
+    )
+
+
+def grow(tree: RolloutTree, expansion: ARPOBranching, entropies: list[float]) -> int:
+    """Play rounds: in turn t every chain has entropies[t]; the last one ends it. Count rounds."""
+    parents, rounds = [tree.root] * expansion.initial(), 0
+    rng = np.random.default_rng(0)
+    while parents:
+        for parent in parents:
+            depth = parent.depth
+            last = depth + 1 == len(entropies)
+            turn(tree, parent, entropies[depth], 0.0 if last else None)
+        parents = expansion.forks(tree, rounds, rng)
+        rounds += 1
+    return rounds
+
+
+def test_designed_branches_start_before_the_uncertain_turn() -> None:
+    tree = RolloutTree("q", [0])
+    grow(tree, ARPOBranching(chains=3, initial_chains=1), [0.1, 0.9, 0.1])
+    (first,) = tree.root.children[:1]
+    # The second turn rose over the first, so it has a sibling, and so has that one; the third turn
+    # of the first chain did not rise. Then all chains are there and nothing is measured any more.
+    assert [len(first.children), len(tree.leaves())] == [3, 3]
+    measured = [node.info["branching"] for node in tree.nodes() if "branching" in node.info]
+    risen = 0.5 + 0.2 * 0.8 / np.log(151_936)
+    assert measured == pytest.approx([risen, risen, 0.5])
+
+
+def test_designed_chains_without_a_rise_fill_up_at_once() -> None:
+    tree = RolloutTree("q", [0])
+    rounds = grow(tree, ARPOBranching(chains=5, initial_chains=2), [0.5, 0.4])
+    assert (rounds, len(tree.root.children), len(tree.leaves())) == (4, 5, 5)
+
+
+def test_released_branches_follow_the_tool_result_and_fill_up_one_by_one() -> None:
+    tree = RolloutTree("q", [0])
+    always = ARPOBranching(chains=3, initial_chains=1, threshold=1.0, variant="released")
+    grow(tree, always, [0.5, 0.5])
+    assert [len(child.children) for child in tree.root.children] == [2, 1]
+    tree = RolloutTree("q", [0])
+    never = ARPOBranching(chains=3, initial_chains=1, threshold=-1.0, variant="released")
+    assert grow(tree, never, [0.5, 0.5]) == 6
+    assert len(tree.root.children) == 3
+
+
+@given(st.integers(0, 2**32), st.floats(-3, 3))
+def test_a_larger_rise_makes_branching_likelier(seed: int, rise: float) -> None:
+    u = np.random.default_rng(seed).random()
+    released, damped = ARPOBranching(variant="released"), AEPOBranching(variant="released")
+    for rule, base in ((released, u), (damped, u), (ARPOBranching(), 0.5), (AEPOBranching(), 0.5)):
+        assert rule.judge(base, rise + 1, 0)[1] >= rule.judge(base, rise, 0)[1]
+    assert damped.judge(u, rise, 0)[1] >= damped.judge(u, rise, 5)[1]
+
+
+def test_vectors_of_the_branching_rules() -> None:
+    assert ARPOBranching(variant="released").judge(0.6, 0.5, 0) == (pytest.approx(0.5), True)
+    assert ARPOBranching(variant="released").judge(0.61, 0.5, 0)[1] is False
+    aepo = AEPOBranching(variant="released")
+    assert aepo.judge(0.5, 0.5, 0) == (pytest.approx(0.6), True)
+    assert aepo.judge(0.5, 0.5, 4) == (pytest.approx(0.48), False)
+    assert aepo.judge(0.9, 9.0, 30) == (0.0, False)
+
+
+def test_monitoring_chain_sets_how_many_start() -> None:
+    expansion = AEPOBranching(chains=16, monitor=True, vocabulary=3)
+    tree = RolloutTree("q", [0])
+    assert expansion.initial() == 1
+    first, last = chain(tree, 4.0, 2.0)
+    assert expansion.forks(tree, 0, RNG) == [last]
+    last.reward = 0.0
+    rise = (4.0 - 3.0) / np.log(3)
+    m = int(16 / (1 + np.exp(-0.5 * rise))) + 1
+    assert expansion.measured([first, last]) == m
+    assert expansion.forks(tree, 1, RNG) == [tree.root] * (m - 1)
+
+
+def test_entropy_estimates() -> None:
+    node = Node(sampled=[1, 2, 3], logprobs=[-1.0, -2.0, -6.0], info={"query": (1, 2)})
+    assert turn_entropy(node) == 3.0
+    assert turn_entropy(node, "query") == 2.0
+    with pytest.raises(TreeError, match="keep_entropies=True"):
+        turn_entropy(node, "full")
+    node.entropies = [0.5, 1.0, 1.5]
+    assert turn_entropy(node, "full") == 1.0
+    assert turn_entropy(Node(), "query") == 0.0
+
+
+class Letters:
+    """A tokenizer of two letters a token."""
+
+    def decode(self, ids: list[int], skip_special_tokens: bool = True) -> str:
+        return "".join(chr(i // 128) + chr(i % 128) for i in ids)
+
+
+@pytest.mark.parametrize(("query", "span"), [("river", (5, 8)), ("x <", (0, 2)), ("lake", None)])
+def test_query_span_covers_the_arguments(query: str, span: tuple[int, int] | None) -> None:
+    action = "x <search>river"
+    action += " " * (len(action) % 2)
+    ids = [ord(a) * 128 + ord(b) for a, b in zip(action[::2], action[1::2], strict=True)]
+    node = Node(sampled=ids, action=action)
+    calls = [SimpleNamespace(arguments={"query": query, "k": 3})]
+    assert query_span(Letters(), node, calls) == span

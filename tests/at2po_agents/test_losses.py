@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from at2po_agents import algorithms, losses
-from at2po_agents.algorithms import ATPO
+from at2po_agents import diagnostics, losses
+from at2po_agents.algorithms import AEPO, ATPO, GRPO, GSPO, ClippedLoss
 from at2po_agents.errors import ConfigError
 from at2po_agents.packing import Rows, pack
 from tests.at2po_agents.samples import random_tree
@@ -23,11 +23,15 @@ def one_row(turn: list[int], advantages: list[float]) -> Rows:
         mask=torch.ones(1, count, dtype=torch.bool),
         turn=torch.tensor([turn]),
         advantages=torch.tensor([advantages], dtype=torch.float64),
+        entropy=torch.zeros(1, count, dtype=torch.float64),
+        copies=torch.ones(1, count, dtype=torch.int64),
         rewards=torch.zeros(1, dtype=torch.float64),
+        truncated=torch.zeros(1, dtype=torch.bool),
         tree=torch.zeros(1, dtype=torch.int64),
         turns=max(turn) + 1,
         total_rows=1,
         total_tokens=count,
+        moments=(0.0, 1.0),
     )
 
 
@@ -147,18 +151,195 @@ def test_metrics_of_a_moved_policy() -> None:
     assert kl > 0
 
 
-def test_get_builds_by_name() -> None:
-    assert algorithms.get("atpo", chains=4) == ATPO(chains=4)
+ALL = [
+    ATPO(),
+    ATPO(ratio="token", clip_low=0.2, clip_high=0.2, dual_clip=1.5),
+    ATPO(aggregation="turn-mean", shared="once"),
+    ATPO(ratio="sequence", mask_truncated=True),
+    GRPO(),
+    GRPO(kl_coef=0.3, kl="k1", shared="once"),
+    GSPO(),
+    AEPO(),
+    AEPO(variant="released", clip_low=0.1, dual_clip=1.2),
+]
 
 
-def test_unknown_name_gets_a_suggestion() -> None:
-    with pytest.raises(ConfigError, match="found 'at2po'; did you mean 'atpo'"):
-        algorithms.get("at2po")
+def rows_of(seed: int, **changes: object) -> Rows:
+    """Pack two random trees, some of whose rows were cut off."""
+    trees = [random_tree(seed, size=12), random_tree(seed + 1)]
+    for number, leaf in enumerate(leaf for tree in trees for leaf in tree.leaves()):
+        leaf.info = {"truncated": number % 3 == 0}
+    return replace(pack(trees, dtype=torch.float64).rows, **changes)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
-    "settings", [{"clip_low": -0.1}, {"clip_high": float("nan")}, {"beam": 0}, {"value": "mean"}]
-)
-def test_bad_settings_are_refused_at_once(settings: dict[str, object]) -> None:
-    with pytest.raises(ConfigError, match=next(iter(settings))):
-        ATPO(**settings)  # type: ignore[arg-type]
+def closed_form(algorithm: ClippedLoss, rows: Rows, logp: Tensor, old: Tensor) -> Tensor:
+    """The gradient by token, spelled out. Source: specification 4.2, 5 and 5.6."""
+    gradient = torch.zeros_like(logp)
+    reference = rows.reference if rows.reference is not None else logp
+    counted = rows.mask.clone()
+    if algorithm.mask_truncated:
+        counted[rows.truncated] = False
+    level = {
+        "token": lambda r, t: torch.arange(len(rows.mask[r])) == t,
+        "turn": lambda r, t: counted[r] & (rows.turn[r] == rows.turn[r, t]),
+        "sequence": lambda r, t: counted[r],
+    }[algorithm.ratio]
+    for r, t in counted.nonzero().tolist():
+        s = (logp - old)[r, level(r, t)].mean().exp().item()
+        a = rows.advantages[r, t].item()
+        if isinstance(algorithm, AEPO) and algorithm.variant == "designed":
+            mean, deviation = rows.moments
+            a *= 1 + 0.2 * (rows.entropy[r, t].item() - mean) / deviation
+        g = -a * s
+        if a > 0 and s > 1 + algorithm.clip_high:
+            g = -a * (1 + algorithm.clip_high) if algorithm.soft_upper_clip else 0.0
+        if a < 0 and (s < 1 - algorithm.clip_low or 0 < algorithm.dual_clip < s):
+            g = 0.0
+        own = counted[r] & (rows.turn[r] == rows.turn[r, t])
+        g /= {
+            "token-mean": rows.total_tokens,
+            "seq-mean-token-mean": counted[r].sum().item() * rows.total_rows,
+            "turn-mean": own.sum().item()
+            * len(rows.turn[r, counted[r]].unique())
+            * rows.total_rows,
+        }[algorithm.aggregation]
+        if algorithm.shared == "once":
+            g /= rows.copies[r, t].item()
+        if algorithm.kl_coef:
+            k3 = 1 - (reference - logp)[r, t].exp().item()
+            g += algorithm.kl_coef * (1 if algorithm.kl == "k1" else k3) / rows.total_tokens
+        gradient[r, t] = g
+    return gradient
+
+
+@pytest.mark.parametrize("algorithm", ALL, ids=lambda a: a.name)
+@pytest.mark.parametrize("scale", [3e-4, 4e-3, 0.4])
+@settings(deadline=None, max_examples=8)
+@given(seed=st.integers(0, 2**32))
+def test_every_gradient_is_the_closed_form(algorithm: ClippedLoss, scale: float, seed: int) -> None:
+    rows = rows_of(seed)
+    generator = torch.Generator().manual_seed(seed)
+
+    def noise() -> Tensor:
+        return torch.randn(rows.mask.shape, generator=generator, dtype=torch.float64) * scale
+
+    old = noise() - 2
+    logp = (old + noise()).requires_grad_()
+    rows = replace(rows, reference=old + noise())
+    loss = algorithm.loss(rows, logp, old).loss
+    gradient = torch.autograd.grad(loss, logp)[0]
+    expected = closed_form(algorithm, rows, logp.detach(), old)
+    torch.testing.assert_close(gradient, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_sequence_ratio_of_the_specified_row() -> None:
+    delta = torch.tensor([SPEC], dtype=torch.float64)
+    ratio = losses.sequence_ratio(spec_row(), delta, torch.zeros_like(delta))
+    assert ratio[0].tolist() == pytest.approx([1.0014010] * 5, abs=1e-7)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 2**32))
+def test_gspo_is_atpo_on_rows_of_one_turn(seed: int) -> None:
+    rows = rows_of(seed)
+    rows = replace(rows, turn=torch.zeros_like(rows.turn), turns=1)
+    delta = torch.randn(
+        rows.mask.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
+    bounds = {"clip_low": 0.1, "clip_high": 0.3}
+    first, second = (
+        solve(rows, delta * 0.2, algorithm) for algorithm in (ATPO(**bounds), GSPO(**bounds))
+    )
+    assert first[0] == second[0]
+    assert torch.equal(first[1], second[1])
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 2**32), st.integers(2, 4), st.integers(1, 3))
+def test_leaf_mean_credit_is_grpo_on_rows_of_equal_length(seed: int, fan: int, depth: int) -> None:
+    """At ratio 1 a shared token receives the same from both, up to sqrt(n / (n - 1))."""
+    tree = random_tree(seed, size=1)
+    tree.root.children.clear()
+    level, numbers = [tree.root], torch.Generator().manual_seed(seed)
+    for _ in range(depth):
+        level = [tree.add(node, sampled=[1, 2]) for node in level for _ in range(fan)]
+    for leaf in level:
+        leaf.reward = torch.randn(1, generator=numbers).item()
+    gradients = []
+    for algorithm in (ATPO(value="leaf_mean"), ATPO(advantage="rows")):
+        algorithm.assign_credit(tree)
+        packed = pack([tree], dtype=torch.float64)
+        unique = torch.full((len(packed.targets),), -1.0, dtype=torch.float64, requires_grad=True)
+        logp = packed.rows.gather(unique)
+        loss = algorithm.loss(packed.rows, logp, logp.detach()).loss
+        gradients.append(torch.autograd.grad(loss, unique)[0])
+    n = len(level)
+    torch.testing.assert_close(
+        gradients[0], gradients[1] * (n / (n - 1)) ** 0.5, rtol=1e-4, atol=1e-12
+    )
+
+
+def test_a_shared_turn_counts_once_or_once_per_leaf() -> None:
+    tree = random_tree(0, size=1)
+    tree.root.children.clear()
+    shared = tree.add(tree.root, sampled=[1], advantage=1.0)
+    for _ in range(4):
+        tree.add(shared, sampled=[2], advantage=1.0, reward=0.0)
+    packed = pack([tree], dtype=torch.float64)
+    found = {}
+    for how in ("leaves", "once"):
+        unique = torch.zeros(5, dtype=torch.float64, requires_grad=True)
+        logp = packed.rows.gather(unique)
+        loss = ATPO(shared=how).loss(packed.rows, logp, logp.detach()).loss
+        found[how] = torch.autograd.grad(loss, unique)[0].tolist()
+    assert found["leaves"] == pytest.approx([-0.5] + [-0.125] * 4)
+    assert found["once"] == pytest.approx([-0.125] * 5)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 2**32))
+def test_entropy_moments_standardise_the_batch(seed: int) -> None:
+    rows = replace(rows_of(seed), advantages=torch.ones_like(rows_of(seed).entropy))
+    z = (losses.entropy_weighted(rows, 1.0).advantages - 1)[rows.mask]
+    assert z.mean().item() == pytest.approx(0, abs=1e-9)
+    if len(z) > 1 and rows.entropy[rows.mask].std() > 0:
+        assert z.std().item() == pytest.approx(1, abs=1e-9)
+
+
+def test_a_kl_term_without_reference_is_refused() -> None:
+    with pytest.raises(ConfigError, match="kl_coef"):
+        GRPO().loss(spec_row(), torch.zeros(1, 5), torch.zeros(1, 5))
+
+
+def test_h_turn_as_released_and_sound() -> None:
+    """Source: specification 4.5: turn sums .009 and -.002 give 0.6623."""
+    delta = torch.tensor([[0.004, 0.003, 0.002, -0.001, -0.001]], dtype=torch.float64)
+    assert diagnostics.h_turn_released(spec_row(), delta).item() == pytest.approx(0.6623, abs=1e-4)
+    rows = one_row([0, 1], [1.0, 1.0])
+    even = torch.tensor([[0.01, 0.01]], dtype=torch.float64)
+    assert diagnostics.h_turn(rows, even).item() == pytest.approx(1.0)
+    assert diagnostics.h_turn(rows, even * torch.tensor([1.0, 0.0])).item() == 0.0
+    assert diagnostics.h_turn(rows, even * 0).isnan()
+    assert diagnostics.h_turn_released(rows, even * 0).item() == 0.0
+    assert diagnostics.h_turn(one_row([0, 0], [1.0, 1.0]), even).item() == 0.0
+
+
+def test_figures_by_turn_and_quantiles() -> None:
+    rows = one_row([0, 0, 1], [1.0, 1.0, -1.0])
+    delta = torch.tensor([[0.01, 0.01, 0.001]], dtype=torch.float64)
+    metrics = ATPO().loss(rows, delta, torch.zeros_like(delta)).metrics
+    assert metrics["clip_frac_turn_1"].item() == 1.0
+    assert metrics["clip_frac_turn_2"].item() == 0.0
+    assert metrics["approx_kl_turn_2"].item() == pytest.approx(0.001**2 / 2, rel=1e-3)
+    assert metrics["ratio_p50"].item() == pytest.approx(delta[0, 0].exp().item())
+    assert metrics["entropy"].item() == pytest.approx(-0.007)
+
+
+def test_metrics_of_packs_are_combined_by_tokens() -> None:
+    nan = torch.tensor(float("nan"))
+    packs = [
+        {"a": torch.tensor(1.0), "a_max": torch.tensor(2.0), "only": torch.tensor(5.0)},
+        {"a": torch.tensor(4.0), "a_max": torch.tensor(1.0), "none": nan},
+        {"a": nan, "a_max": torch.tensor(0.0)},
+    ]
+    assert diagnostics.combine(packs, [1, 2, 7]) == {"a": 3.0, "a_max": 2.0, "only": 5.0}

@@ -1,0 +1,40 @@
+"""GRPO: group relative policy optimization (Shao et al., arXiv 2402.03300), the common baseline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from at2po_agents import credit
+from at2po_agents.algorithms.base import ClippedLoss
+from at2po_agents.expansion import Chains, Expansion
+from at2po_agents.tree import RolloutTree
+
+
+@dataclass(frozen=True, kw_only=True)
+class GRPO(ClippedLoss):
+    """Independent chains, one advantage per row, token-level importance ratios.
+
+    Source: AT2PO paper Eq. 4 to 6 and the released script of its GRPO runs: clip 0.2 on both sides,
+    dual clip 3, KL 0.001 with k3, token-mean (Eq. 6 prints the mean over rows of token means).
+    """
+
+    chains: int = 16
+    """Chains per question, the group."""
+    dual_clip: float = 3.0
+    kl_coef: float = 1e-3
+
+    name: ClassVar[str] = "grpo"
+
+    def __post_init__(self) -> None:
+        """Check all settings now rather than after the first rollout."""
+        super().__post_init__()
+        self.expansion()
+
+    def expansion(self) -> Expansion:
+        """Return independent chains."""
+        return Chains(self.chains)
+
+    def assign_credit(self, tree: RolloutTree) -> None:
+        """Write A_i = (R_i - mean) / deviation of the group on the rows."""
+        credit.assign_rows(tree)
