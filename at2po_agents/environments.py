@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
+from gymnasium.envs.registration import load_env_creator
 
 from at2po_agents.errors import EnvironmentNotFoundError
 
@@ -44,6 +46,27 @@ def make_env(env_id: str, options: Mapping[str, Any] | None = None) -> Any:
             f"{env_id}: expected an at2po_envs.ForkableTextEnv or an environment of texts, found "
             f"{type(made.unwrapped).__name__}: {error}"
         ) from error
+
+
+def on_test_split(env_id: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Add `split="test"` to an environment's options, unless they name one or it has none.
+
+    Args:
+        env_id: As for `make_env`.
+        options: Keyword arguments of the environment.
+
+    Returns:
+        The options to evaluate with.
+    """
+    module = "at2po_envs:" if env_id.startswith("at2po/") else ""
+    try:
+        name = module + env_id
+        entry_point = gymnasium.envs.registration._find_spec(name).entry_point
+        made = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
+        parameters = inspect.signature(made).parameters if made else {}
+    except (gymnasium.error.Error, ImportError):
+        parameters = {}  # make_env will say what is wrong with the id
+    return {"split": "test", **options} if "split" in parameters else dict(options)
 
 
 def _make(env_id: str, options: Mapping[str, Any]) -> Any:

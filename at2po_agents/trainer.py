@@ -18,7 +18,7 @@ from at2po_agents.algorithms import name_of
 from at2po_agents.config import RESUMABLE, TrainConfig, dump_config, fingerprint
 from at2po_agents.dynamic_sampling import fill
 from at2po_agents.engines import TransformersEngine
-from at2po_agents.environments import make_env
+from at2po_agents.environments import make_env, on_test_split
 from at2po_agents.errors import CheckpointError, ConfigError, DivergedError
 from at2po_agents.expansion import Chains
 from at2po_agents.learner import Learner
@@ -86,7 +86,7 @@ class Trainer:
         source = config.model if resumed is None else str(resumed.path)
         self.model, self.tokenizer = load_model(source, getattr(torch, config.dtype))
         self.env = make_env(config.env, config.env_options)
-        self.eval_env = make_env(config.env, config.eval_env_options)
+        self.eval_env = make_env(config.env, on_test_split(config.env, config.eval_env_options))
         self.engine = TransformersEngine(
             self.model,
             self.tokenizer,

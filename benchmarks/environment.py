@@ -11,7 +11,21 @@ from typing import Any
 
 import torch
 
-_LIBRARIES = ("at2po", "bm25s", "gymnasium", "numpy", "torch", "transformers")
+_LIBRARIES = (
+    "at2po",
+    "bm25s",
+    "faiss-cpu",
+    "fastapi",
+    "gymnasium",
+    "httpx2",
+    "numba",
+    "numpy",
+    "pyserini",
+    "regex",
+    "torch",
+    "transformers",
+    "uvicorn",
+)
 
 
 def library_versions() -> dict[str, str]:

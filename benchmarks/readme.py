@@ -1,14 +1,14 @@
-"""Write the demo's figures into README.md: `python -m benchmarks.readme runs/demo`.
+"""Write measured figures into README.md: `python -m benchmarks.readme [runs/demo]`.
 
-The figures come from `benchmarks/results/demo.json`, which this script makes from a run's folder
-together with the environment that the run was made in; none is typed by hand.
+They come from the JSON files in `benchmarks/results`; none is typed by hand. With the folder of a
+demo run, that run is put on record first, together with the environment it was made in.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,12 @@ from benchmarks.environment import environment
 from benchmarks.intervals import wilson
 
 ROOT = Path(__file__).parents[1]
-RESULT = ROOT / "benchmarks" / "results" / "demo.json"
+RESULTS = ROOT / "benchmarks" / "results"
 FIGURE = ROOT / "docs" / "demo.svg"
-BEGIN, END = "<!-- demo:begin", "<!-- demo:end -->"
 
 
-def block(result: Mapping[str, Any]) -> str:
-    """Return the README's text about the demo.
+def demo(result: Mapping[str, Any]) -> str:
+    """Return what the README says about the demo.
 
     Args:
         result: The content of `demo.json`.
@@ -55,26 +54,113 @@ def block(result: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def fill(readme: str, text: str) -> str:
-    """Return the README with the text between its markers.
+def forking(result: Mapping[str, Any]) -> str:
+    """Return what the README says about the speed of environments.
+
+    Args:
+        result: The content of `env_throughput.json`.
+
+    Returns:
+        Two Markdown tables and where they come from.
+    """
+    depths, steps = result["forking_by_depth"], result["steps_per_second"]
+    lines = [f"| after | {' | '.join(f'{depth} turns' for depth in depths)} |"]
+    lines.append("|---|" + "---:|" * len(depths))
+    for name, label in (
+        ("snapshot_us", "`snapshot`, µs"),
+        ("restore_us", "`restore`, µs"),
+        ("fork_us", "`fork`, µs"),
+        ("replay_us", "replaying the turns instead, µs"),
+        ("deepcopy_us", "`copy.deepcopy` instead, µs"),
+    ):
+        cells = (f"{figures[name]:,.1f}" for figures in depths.values())
+        lines.append(f"| {label} | {' | '.join(cells)} |")
+    lines += ["", f"| turns per second, {result['envs']} episodes | at once | tool of 5 ms |"]
+    lines.append("|---|---:|---:|")
+    rows = {"one by one": ("one_by_one", steps), "`make_vec`": ("vector", steps)}
+    if result["peer"]:
+        peer = result["peer"]["steps_per_second"]
+        package = result["peer"]["package"]
+        rows[f"{package}, vector"] = ("sync_vector", peer)
+        rows[f"{package}, vector of {result['envs']} threads"] = ("thread_vector", peer)
+    for label, (name, rates) in rows.items():
+        cells = (f"{rates[delay][name]:,.0f}" for delay in ("no_delay", "delay"))
+        lines.append(f"| {label} | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", _machine(result)])
+
+
+def retrieval(result: Mapping[str, Any]) -> str:
+    """Return what the README says about the quality of retrieval.
+
+    Args:
+        result: The content of `retrieval_quality.json`.
+
+    Returns:
+        A Markdown table and where it comes from.
+    """
+    measures = ("answer_recall@3", "answer_recall@10", "title_recall@3", "title_recall@10")
+    lines = [f"| recall, % | {' | '.join(m.replace('_recall@', ' in top ') for m in measures)} |"]
+    lines.append("|---|" + "---:|" * len(measures))
+    for name, sets in result["retrievers"].items():
+        cells = (f"{100 * sets['all'][measure]:.1f}" for measure in measures)
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    questions = next(iter(result["retrievers"].values()))["all"]["questions"]
+    return "\n".join([*lines, "", f"{questions:,} questions of seven sets, 49,265 passages."])
+
+
+def _machine(result: Mapping[str, Any]) -> str:
+    machine = result["environment"]
+    load = f"; load average at the start {result['load_average']:.1f}"
+    return f"{machine['cores']} cores of an {machine['cpu']}{load}."
+
+
+BLOCKS: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
+    "demo": ("demo.json", demo),
+    "forking": ("env_throughput.json", forking),
+    "retrieval": ("retrieval_quality.json", retrieval),
+}
+"""Name of a block of the README -> its file in `benchmarks/results`, and what writes it."""
+
+
+def fill(readme: str, name: str, text: str) -> str:
+    """Return the README with a text between the markers of a block.
 
     Args:
         readme: The README.
+        name: Name of the block.
         text: What is to stand there.
 
     Raises:
         ValueError: If the markers are missing.
     """
-    start, end = readme.find(BEGIN), readme.find(END)
+    begin, finish = f"<!-- {name}:begin", f"<!-- {name}:end -->"
+    start, end = readme.find(begin), readme.find(finish)
     if start < 0 or end < start:
-        raise ValueError(f"README.md: expected the markers {BEGIN!r} and {END!r}, found them not")
+        raise ValueError(
+            f"README.md: expected the markers {begin!r} and {finish!r}, found them not"
+        )
     head = readme[: readme.index("\n", start) + 1]
     return f"{head}{text}\n{readme[end:]}"
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Record a demo run, draw its curve and write the README's figures."""
-    run = Path(arguments[0] if arguments else "runs/demo")
+def fill_all(readme: str) -> str:
+    """Return the README with all blocks as their files say.
+
+    Args:
+        readme: The README.
+    """
+    for name, (file, write) in BLOCKS.items():
+        result = json.loads((RESULTS / file).read_text(encoding="utf-8"))
+        readme = fill(readme, name, write(result))
+    return readme
+
+
+def record(run: Path) -> None:
+    """Put a demo run on record: `demo.json` and its curve.
+
+    Args:
+        run: The run's folder.
+    """
     rows = read_metrics(run / "metrics.jsonl")
     result = {
         "summary": json.loads((run / "summary.json").read_text(encoding="utf-8")),
@@ -85,12 +171,17 @@ def main(arguments: Sequence[str]) -> None:
         ],
         "environment": environment(),
     }
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "demo.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     save_curves(rows, FIGURE)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Record a demo run if one is named, and write the README's figures."""
+    if arguments:
+        record(Path(arguments[0]))
     readme = ROOT / "README.md"
-    filled = fill(readme.read_text(encoding="utf-8"), block(result))
-    readme.write_text(filled, encoding="utf-8")
+    readme.write_text(fill_all(readme.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,15 +1,73 @@
 """Passage stores and retrievers: text queries in, ranked passages out."""
 
+import importlib
+from typing import Any
+
 from retrieval.bm25 import BM25
-from retrieval.errors import CorpusFormatError, CorpusNotFoundError, RetrievalError
-from retrieval.passages import Passage, Passages, Retriever
+from retrieval.building import (
+    IndexBuild,
+    IndexInfo,
+    IndexSearch,
+    build_index,
+    index_info,
+    search_index,
+)
+from retrieval.errors import (
+    BackendUnavailableError,
+    CorpusFormatError,
+    CorpusMismatchError,
+    CorpusNotFoundError,
+    IndexFormatError,
+    NotEnoughMemoryError,
+    RetrievalError,
+    SearchArgumentError,
+    UnknownNameError,
+)
+from retrieval.factory import open_retriever
+from retrieval.hybrid import Hybrid
+from retrieval.passages import Corpus, Passage, Passages, Retriever
+from retrieval.store import StoredPassages, store_passages
 
 __all__ = [
     "BM25",
+    "BackendUnavailableError",
+    "CachedRetriever",
+    "Corpus",
     "CorpusFormatError",
+    "CorpusMismatchError",
     "CorpusNotFoundError",
+    "Hybrid",
+    "IndexBuild",
+    "IndexFormatError",
+    "IndexInfo",
+    "IndexSearch",
+    "NotEnoughMemoryError",
     "Passage",
     "Passages",
+    "RemoteRetriever",
     "RetrievalError",
     "Retriever",
+    "SearchArgumentError",
+    "StoredPassages",
+    "UnknownNameError",
+    "build_index",
+    "create_app",
+    "index_info",
+    "open_retriever",
+    "search_index",
+    "store_passages",
 ]
+
+# Name -> its module, imported when it is first asked for: they need the extra "server", or sqlite.
+_LAZY = {
+    "CachedRetriever": "retrieval.cache",
+    "RemoteRetriever": "retrieval.client",
+    "create_app": "retrieval.server",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is seldom needed when it is asked for."""
+    if name not in _LAZY:
+        raise AttributeError(f"module 'retrieval' has no attribute {name!r}")
+    return getattr(importlib.import_module(_LAZY[name]), name)

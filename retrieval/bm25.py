@@ -1,59 +1,90 @@
-"""BM25 over passages held in memory, built for many small batches of queries."""
+"""BM25 over passages in memory or on disk, built for many small batches of queries."""
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from retrieval.errors import SearchArgumentError
-from retrieval.passages import Passage
+from retrieval.manifest import read_manifest
+from retrieval.passages import Corpus, Passage, corpus_hash
+from retrieval.postings import TOP, Postings, Scoring, Style, invert
 
-# Source: bm25s 0.3 `tokenize(token_pattern=...)`, its default: words of two or more characters.
-_WORD = re.compile(r"(?u)\b\w\w+\b")
+# Bounds are sums of rounded numbers; what misses one by less than this may still be a tie.
+_SLACK = 1e-6
 
 
 class BM25:
-    """Lucene-style BM25 by ``bm25s``, ranked by score and then by position in the corpus.
+    """BM25, ranked by score and then by position in the corpus.
 
-    The index is built by ``bm25s``; queries read its score arrays directly, because its own
-    ``retrieve`` spends most of a small query on set-up and leaves the order of ties open.
+    Scores are exact. A common term whose weight, added to those of still commoner ones, cannot
+    bring a passage among the best is only looked up for the passages that the rarer terms bring in
+    (MaxScore: Turtle & Flood 1995), so most of the long lists are never read.
 
     Args:
         passages: The corpus; titles and texts are both indexed.
         k1: Term-frequency saturation, >= 0.
         b: Length normalisation, in [0, 1].
+        style: ``"bm25s"`` (its default analyzer) or ``"lucene"`` (Anserini's English analyzer, and
+            Lucene's rounding of lengths and scores).
+
+    Attributes:
+        passages: The corpus.
+        scoring: The parameters.
 
     Raises:
-        SearchArgumentError: If ``k1`` or ``b`` is out of range.
+        SearchArgumentError: If ``k1`` or ``b`` is out of range, or the style is unknown.
 
     Source: Kamphuis et al. 2020 (Lucene, accurate); k1 and b are Anserini's defaults.
     """
 
-    def __init__(self, passages: Sequence[Passage], *, k1: float = 0.9, b: float = 0.4) -> None:
+    def __init__(
+        self,
+        passages: Sequence[Passage],
+        *,
+        k1: float = 0.9,
+        b: float = 0.4,
+        style: Style = "bm25s",
+    ) -> None:
         """Index the passages."""
-        if not (k1 >= 0 and 0 <= b <= 1):
-            raise SearchArgumentError(f"expected k1 >= 0 and 0 <= b <= 1, found k1={k1}, b={b}")
-        self.passages = passages
-        self._vocabulary: dict[str, int] = {}
-        self._index(k1, b)
+        self.passages: Sequence[Passage] | Corpus = passages
+        self.scoring = Scoring(k1, b, style)
+        self._folder: Path | None = None
+        self._postings = invert(passages, self.scoring)
 
-    def _index(self, k1: float, b: float) -> None:
-        import bm25s  # here, because the import takes long and not every user searches
+    @classmethod
+    def open(cls, folder: str | Path, passages: Sequence[Passage] | Corpus) -> BM25:
+        """Map an index that `build_bm25` built.
 
-        texts = [passage.contents for passage in self.passages]
-        tokens = bm25s.tokenize(
-            texts, lower=True, token_pattern=_WORD.pattern, stopwords="en", show_progress=False
-        )
-        if not any(tokens.ids):
-            return  # bm25s cannot index a corpus without a single word
-        index = bm25s.BM25(k1=k1, b=b, method="lucene", backend="numpy")
-        index.index(tokens, show_progress=False)
-        self._vocabulary = tokens.vocab
-        self._scores, self._positions = index.scores["data"], index.scores["indices"]
-        self._starts = index.scores["indptr"]
+        Args:
+            folder: Its folder.
+            passages: The corpus that it was built from.
+
+        Returns:
+            The retriever.
+
+        Raises:
+            IndexFormatError: If the folder is something else, or its files are torn or altered.
+        """
+        manifest = read_manifest(folder, "bm25")
+        bm25 = cls.__new__(cls)
+        bm25.passages, bm25.scoring = passages, Scoring(**manifest.parameters)
+        bm25._folder = Path(folder)
+        bm25._postings = Postings.load(bm25._folder / manifest.data)
+        bm25.__dict__["index_hash"] = manifest.hash
+        return bm25
+
+    @cached_property
+    def index_hash(self) -> str:
+        """Hash of the corpus and of the parameters."""
+        return sha256(f"{corpus_hash(self.passages)} {self.scoring}".encode()).hexdigest()
 
     def search(self, queries: Sequence[str], k: int) -> list[list[Passage]]:
         """Rank the corpus for each query.
@@ -70,36 +101,116 @@ class BM25:
         """
         if k < 1:
             raise SearchArgumentError(f"expected k >= 1, found {k}")
-        return [self._best(query, k) for query in queries]
+        return [self._passages(*self._best(query, k)) for query in queries]
 
-    def _best(self, query: str, k: int) -> list[Passage]:
-        # A word said n times counts n times. The sums below are of float32 values in float64, so
-        # they do not depend on the order of words, and equal passages tie exactly.
-        words = Counter(
-            token
-            for word in _WORD.findall(query.lower())
-            if (token := self._vocabulary.get(word)) is not None
-        )
-        if not words:
-            return []
-        spans = [
-            (slice(self._starts[token], self._starts[token + 1]), count)
-            for token, count in words.items()
-        ]
-        scores = np.bincount(
-            np.concatenate([self._positions[span] for span, _ in spans]),
-            weights=np.concatenate([self._scores[span] * count for span, count in spans]),
-        )
-        hits = np.flatnonzero(scores > 0)
-        found = scores[hits]
-        if len(hits) > k:
-            # Everything level with the k-th best stays in, so that the stable sort settles ties.
-            keep = found >= np.partition(found, -k)[-k]
-            hits, found = hits[keep], found[keep]
-        best = np.argsort(-found, kind="stable")[:k]
-        return [
-            Passage(item.id, item.title, item.text, score)
-            for item, score in zip(
-                (self.passages[i] for i in hits[best].tolist()), found[best].tolist(), strict=True
-            )
-        ]
+    def _passages(self, hits: NDArray[Any], scores: NDArray[Any]) -> list[Passage]:
+        found = zip((self.passages[i] for i in hits.tolist()), scores.tolist(), strict=True)
+        return [Passage(item.id, item.title, item.text, score) for item, score in found]
+
+    def _best(self, query: str, k: int) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Positions and scores of the best passages.
+
+        A word said n times counts n times. Sums are of float32 values in float64, so they do not
+        depend on the order of words, and equal passages tie exactly.
+        """
+        index = self._postings
+        known = (index.vocabulary.get(term) for term in self.scoring.terms(query))
+        terms = Counter(term for term in known if term is not None)
+        # The commonest first: the less its weight, the longer its list.
+        ordered = sorted(terms.items(), key=lambda term: float(index.ceilings[term[0]]) * term[1])
+        rest, bound, least = self._spared(ordered, k)
+        hits, scores = _sums([self._list(*term) for term in ordered[rest:]], least - bound)
+        for term in reversed(ordered[:rest]):
+            hits, scores = _contenders(hits, scores, k, bound)
+            scores = scores + self._look_up(*term, hits)
+            bound -= float(index.ceilings[term[0]]) * term[1]
+        hits, scores = _contenders(hits, scores, k, 0.0)
+        if self.scoring.style == "lucene":
+            scores = scores.astype(np.float32)
+        best = np.argsort(-scores, kind="stable")[:k]
+        return hits[best], scores[best]
+
+    def _spared(self, ordered: Sequence[tuple[int, int]], k: int) -> tuple[int, float, float]:
+        """How many of the first terms cannot lift a passage without the others.
+
+        Returns:
+            Their number, the most that they add to a score, and what the k best have at least.
+        """
+        index, bound = self._postings, 0.0
+        if k > TOP:
+            return 0, bound, 0.0
+        # The k best have at least what the k best of any one term have from it alone.
+        least = max((float(index.floors[term]) * n for term, n in ordered), default=0.0)
+        least *= 1 - _SLACK
+        for rest, (term, count) in enumerate(ordered):
+            more = bound + float(index.ceilings[term]) * count
+            if more >= least:
+                return rest, bound, least
+            bound = more
+        return len(ordered), bound, least
+
+    def _list(self, term: int, count: int) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Positions of all passages with a term, and what it adds to their scores."""
+        index = self._postings
+        start, stop = index.starts[term : term + 2].tolist()
+        weights = index.weights[start:stop]
+        if count > 1:
+            weights = np.multiply(weights, count, dtype=np.float64)
+        return index.positions[start:stop], weights
+
+    def _look_up(self, term: int, count: int, hits: NDArray[Any]) -> NDArray[np.float64]:
+        """What a term adds to the scores of some passages."""
+        index = self._postings
+        start, stop = index.starts[term : term + 2].tolist()
+        positions = index.positions[start:stop]
+        places = np.searchsorted(positions, hits.astype(np.int32))
+        places = np.minimum(places, len(positions) - 1)
+        weights = np.multiply(index.weights[start + places], count, dtype=np.float64)
+        return np.where(positions[places] == hits, weights, 0.0)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Pickle an index on disk as its folder: another process maps it anew."""
+        if self._folder is not None:
+            return type(self).open, (self._folder, self.passages)
+        return super().__reduce_ex__(protocol)
+
+
+def _sums(
+    lists: Sequence[tuple[NDArray[Any], NDArray[Any]]], least: float
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Add up weights by position.
+
+    Args:
+        lists: Positions in ascending order, and weights above 0.
+        least: Smaller sums may be left out.
+
+    Returns:
+        Positions in ascending order, and sums in float64.
+    """
+    if not lists:
+        return np.empty(0, np.int32), np.empty(0)
+    positions = np.concatenate([positions for positions, _ in lists])
+    weights = np.concatenate([weights for _, weights in lists])
+    if len(lists) == 1:
+        return positions, weights.astype(np.float64)
+    last = max(int(positions[-1]) for positions, _ in lists)
+    if len(positions) * 16 > last:
+        sums = np.bincount(positions, weights=weights)
+        hits = np.flatnonzero(sums >= least if least > 0 else sums)
+        return hits, sums[hits]
+    # Few passages of a large corpus: sorting them is faster than a number for every passage.
+    order = np.argsort(positions, kind="stable")
+    positions = positions[order]
+    first = np.flatnonzero(np.concatenate([[True], positions[1:] != positions[:-1]]))
+    return positions[first], np.add.reduceat(weights[order], first, dtype=np.float64)
+
+
+def _contenders(
+    hits: NDArray[Any], scores: NDArray[Any], k: int, bound: float
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Keep what can still be among the k best, ties included, if it gains ``bound`` at most."""
+    if len(hits) <= k:
+        return hits, scores
+    least = np.partition(scores, -k)[-k] * (1 - _SLACK) - bound
+    keep = scores >= least
+    return hits[keep], scores[keep]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, overload
 
-from retrieval.errors import CorpusFormatError, CorpusNotFoundError
+from retrieval.errors import CorpusFormatError, CorpusNotFoundError, UnknownNameError
 from retrieval.jsonl import read_objects
 
 _EXPECTED = r'{"id": "...", "contents": "\"Title\"\ntext"}'
@@ -43,6 +45,56 @@ class Retriever(Protocol):
         ...
 
 
+class Corpus(Protocol):
+    """A sequence of passages that also knows them by id: in memory or on disk."""
+
+    @property
+    def hash(self) -> str:
+        """Hash of all ids, titles and texts in their order."""
+        ...
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[Passage]: ...
+    @overload
+    def __getitem__(self, index: int) -> Passage: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Passage]: ...
+
+    def find(self, passage_id: str) -> Passage:
+        """Return the passage of an id."""
+        ...
+
+
+class CorpusHash:
+    """SHA-256 of passages as they come: equal for equal corpora, whatever file they are in."""
+
+    def __init__(self) -> None:
+        """Start without passages."""
+        self._digest = hashlib.sha256()
+
+    def add(self, passage: Passage) -> None:
+        """Take in the next passage."""
+        for text in (passage.id, passage.title, passage.text):
+            data = text.encode("utf-8", "surrogatepass")
+            self._digest.update(len(data).to_bytes(8, "little"))
+            self._digest.update(data)
+
+    def hexdigest(self) -> str:
+        """Return the hash of the passages so far."""
+        return self._digest.hexdigest()
+
+
+def corpus_hash(passages: Iterable[Passage]) -> str:
+    """Return the hash of passages; that of a `Corpus` is known already."""
+    known = getattr(passages, "hash", None)
+    if isinstance(known, str):
+        return known
+    digest = CorpusHash()
+    for passage in passages:
+        digest.add(passage)
+    return digest.hexdigest()
+
+
 class Passages(Sequence[Passage]):
     """An immutable, in-memory sequence of passages with unique ids.
 
@@ -56,20 +108,20 @@ class Passages(Sequence[Passage]):
     def __init__(self, passages: Iterable[Passage]) -> None:
         """Take the passages, all of them or none."""
         self._items = tuple(passages)
-        seen: set[str] = set()
+        self._positions: dict[str, int] = {}
         for position, passage in enumerate(self._items):
-            if passage.id in seen:
+            if self._positions.setdefault(passage.id, position) != position:
                 raise CorpusFormatError(
                     f"passage {position}: expected a new id, found {passage.id!r} a second time"
                 )
-            seen.add(passage.id)
 
     @classmethod
     def from_jsonl(cls, path: str | Path) -> Passages:
         r"""Read a corpus in the wiki-18 format, all of it or nothing.
 
         Args:
-            path: File with one ``{"id": ..., "contents": "\"Title\"\ntext"}`` per line.
+            path: File with one ``{"id": ..., "contents": "\"Title\"\ntext"}`` per line; it may be
+                compressed (``.gz``).
 
         Returns:
             The passages in file order.
@@ -78,15 +130,9 @@ class Passages(Sequence[Passage]):
             CorpusNotFoundError: If there is no such file.
             CorpusFormatError: If a line is malformed or repeats an id.
         """
-        path = Path(path)
-        if not path.is_file():
-            raise CorpusNotFoundError(
-                f"expected a corpus file at {path}, found none; check the path"
-            )
         first_line: dict[str, int] = {}
         items = []
-        for number, record in read_objects(path, _EXPECTED, CorpusFormatError):
-            passage = _passage(record, f"{path}:{number}")
+        for number, passage in read_passages(path):
             earlier = first_line.setdefault(passage.id, number)
             if earlier != number:
                 raise CorpusFormatError(
@@ -111,8 +157,57 @@ class Passages(Sequence[Passage]):
         """Return the passage at a position, or a tuple of them for a slice."""
         return self._items[index]
 
+    @cached_property
+    def hash(self) -> str:
+        """Hash of all ids, titles and texts in their order."""
+        return corpus_hash(self._items)
 
-def _passage(record: dict[str, Any], where: str) -> Passage:
+    def find(self, passage_id: str) -> Passage:
+        """Return the passage of an id.
+
+        Raises:
+            UnknownNameError: If there is none.
+        """
+        position = self._positions.get(passage_id)
+        if position is None:
+            raise UnknownNameError(f"expected the id of a passage, found {passage_id!r}")
+        return self._items[position]
+
+
+def read_passages(path: str | Path) -> Iterator[tuple[int, Passage]]:
+    r"""Read a corpus file passage by passage.
+
+    Args:
+        path: File with one ``{"id": ..., "contents": "\"Title\"\ntext"}`` per line, plain or
+            compressed (``.gz``).
+
+    Yields:
+        The line's number, counted from 1, and its passage.
+
+    Raises:
+        CorpusNotFoundError: If there is no such file.
+        CorpusFormatError: If a line is malformed.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CorpusNotFoundError(f"expected a corpus file at {path}, found none; check the path")
+    for number, record in read_objects(path, _EXPECTED, CorpusFormatError):
+        yield number, passage_of(record, f"{path}:{number}")
+
+
+def passage_of(record: dict[str, Any], where: str) -> Passage:
+    """Read a passage from a wiki-18 record.
+
+    Args:
+        record: ``id`` and ``contents``.
+        where: Name of the record for the error message.
+
+    Returns:
+        The passage, without the quotation marks around its title.
+
+    Raises:
+        CorpusFormatError: If a field is missing or malformed.
+    """
     passage_id, contents = record.get("id"), record.get("contents")
     for field, value in (("id", passage_id), ("contents", contents)):
         if not isinstance(value, str) or not value:

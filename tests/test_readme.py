@@ -11,7 +11,7 @@ import pytest
 
 from at2po_agents.cli import COMMANDS
 from at2po_agents.config import PRESETS, TrainConfig, load_config
-from benchmarks.readme import RESULT, block, fill
+from benchmarks.readme import RESULTS, fill, fill_all
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -25,14 +25,13 @@ def test_the_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert "yes" in shown
 
 
-def test_the_figures_are_those_of_the_recorded_run() -> None:
-    result = json.loads(RESULT.read_text(encoding="utf-8"))
-    assert fill(README, block(result)) == README
+def test_the_figures_are_those_on_record() -> None:
+    assert fill_all(README) == README
     assert (ROOT / "docs" / "demo.svg").exists()
 
 
 def test_the_recorded_run_used_the_demo_preset() -> None:
-    summary = json.loads(RESULT.read_text(encoding="utf-8"))["summary"]
+    summary = json.loads((RESULTS / "demo.json").read_text(encoding="utf-8"))["summary"]
     config = load_config(TrainConfig, "demo")
     assert (summary["steps"], summary["questions"]) == (config.steps, config.eval_questions)
     assert summary["em_after"] >= 0.85
@@ -54,4 +53,4 @@ def test_every_preset_named_exists() -> None:
 
 def test_missing_markers_are_an_error() -> None:
     with pytest.raises(ValueError, match="markers"):
-        fill("# at2po\n", "figures")
+        fill("# at2po\n", "demo", "figures")

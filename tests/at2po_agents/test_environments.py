@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import gymnasium
 import pytest
 from gymnasium.spaces import Text
 
+from at2po_agents.cli import main
 from at2po_agents.engines import Completion, EngineStats, Request
-from at2po_agents.environments import make_env
+from at2po_agents.environments import make_env, on_test_split
 from at2po_agents.errors import EnvironmentNotFoundError
 from at2po_agents.expansion import EntropyGuided
 from at2po_agents.rollout import Collector
@@ -105,3 +108,19 @@ def test_what_cannot_be_played_is_refused() -> None:
             make_env(name)
     with pytest.raises(EnvironmentNotFoundError, match="unknown option"):
         make_env("foreign/Door-v0", {"colour": "red"})
+
+
+def test_evaluation_is_on_the_test_split_where_there_is_one() -> None:
+    assert on_test_split("at2po/HotpotQA-v0", {"top_k": 1}) == {"split": "test", "top_k": 1}
+    assert on_test_split("at2po/HotpotQA-v0", {"split": "train"}) == {"split": "train"}
+    assert on_test_split("foreign/Door-v0", {"worth": 1.0}) == {"worth": 1.0}
+    assert on_test_split("nobody:knows/This-v0", {}) == {}
+
+
+def test_training_on_a_foreign_environment(tmp_path: Path) -> None:
+    small = ["--steps", "1", "--questions-per-step", "2", "--mini-batches", "1"]
+    small += ["--eval-questions", "2", "--max-response-tokens", "30"]
+    main(["train", "--env", "foreign/Door-v0", *small, "--out", str(tmp_path)])
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert (summary["steps"], summary["env"]) == (1, "foreign/Door-v0")
+    assert summary["sampled_tokens"] > 0

@@ -1,0 +1,113 @@
+"""One function that opens any retriever by a short name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from retrieval.bm25 import BM25
+from retrieval.errors import CorpusMismatchError, UnknownNameError, nearest
+from retrieval.hybrid import Hybrid
+from retrieval.manifest import read_manifest
+from retrieval.passages import Corpus, Passages, Retriever
+from retrieval.sources import open_passages, stored
+
+_EXAMPLES = (
+    "bm25:FOLDER, dense:FOLDER, lucene:FOLDER, hybrid:bm25:FOLDER+dense:FOLDER, http://HOST:PORT"
+)
+
+
+def open_retriever(name: str, *, corpus: str | Path | None = None) -> Retriever:
+    """Open a retriever.
+
+    Args:
+        name: ``bm25:FOLDER``, ``dense:FOLDER``, ``lucene:FOLDER`` (built by `build_index`),
+            ``hybrid:A+B`` (two or more of the others), ``http://HOST:PORT`` (a server), or
+            ``bm25:FILE`` for a small corpus file, which is indexed in memory.
+            ``dense-mapped:FOLDER`` leaves the index on the disk.
+        corpus: Passages in a folder or file; None takes those that the index names.
+
+    Returns:
+        The retriever.
+
+    Raises:
+        UnknownNameError: If there is no such kind of retriever.
+        CorpusMismatchError: If the index was built from another corpus.
+        RetrievalError: If it cannot be opened; the message says why and what to do.
+    """
+    kind, _, rest = name.partition(":")
+    if kind in ("http", "https"):
+        from retrieval.client import RemoteRetriever
+
+        return RemoteRetriever(name)
+    if kind not in _OPENERS or not rest:
+        raise UnknownNameError(
+            f"expected a retriever such as {_EXAMPLES}, found {name!r}; "
+            f"{nearest(kind, [*_OPENERS, 'http', 'https'])}"
+        )
+    return _OPENERS[kind](rest, corpus)
+
+
+def passages_of(folder: str | Path, corpus: str | Path | None = None) -> Corpus:
+    """Open the corpus of an index.
+
+    Args:
+        folder: The index.
+        corpus: Its passages in a folder or file; None takes those that the index names.
+
+    Returns:
+        The passages.
+
+    Raises:
+        CorpusMismatchError: If the index was built from others.
+    """
+    manifest = read_manifest(folder)
+    passages = stored(folder) if corpus is None else open_passages(corpus)
+    if passages.hash != manifest.corpus:
+        raise CorpusMismatchError(
+            f"{folder}: expected the corpus that it was built from, {manifest.corpus[:12]} with "
+            f"{manifest.documents} passages, found {passages.hash[:12]} with {len(passages)}; "
+            "build the index again, or give its own corpus"
+        )
+    return passages
+
+
+def _bm25(place: str, corpus: str | Path | None) -> Retriever:
+    if Path(place).is_file():
+        return BM25(Passages.from_jsonl(place))
+    return BM25.open(place, passages_of(place, corpus))
+
+
+def _dense(place: str, corpus: str | Path | None) -> Retriever:
+    from retrieval.dense import Dense
+
+    return Dense(place, passages_of(place, corpus))
+
+
+def _dense_mapped(place: str, corpus: str | Path | None) -> Retriever:
+    from retrieval.dense import Dense
+
+    return Dense(place, passages_of(place, corpus), mapped=True)
+
+
+def _lucene(place: str, corpus: str | Path | None) -> Retriever:
+    from retrieval.lucene import Lucene
+
+    return Lucene(place, passages_of(place, corpus))
+
+
+def _hybrid(parts: str, corpus: str | Path | None) -> Retriever:
+    # A "+" may be in a path; what starts a part is the name of a kind behind it.
+    kinds = "|".join([*_OPENERS, "https?"])
+    names = re.split(rf"\+(?=(?:{kinds}):)", parts)
+    return Hybrid([open_retriever(name, corpus=corpus) for name in names])
+
+
+_OPENERS: dict[str, Callable[[str, str | Path | None], Retriever]] = {
+    "bm25": _bm25,
+    "dense": _dense,
+    "dense-mapped": _dense_mapped,
+    "lucene": _lucene,
+    "hybrid": _hybrid,
+}

@@ -1,0 +1,53 @@
+"""Errors between a retrieval server and its clients."""
+
+from __future__ import annotations
+
+from retrieval.errors import RetrievalError
+
+
+class RemoteError(RetrievalError):
+    """A retrieval server did not do what was asked of it."""
+
+
+class TemporaryRemoteError(RemoteError):
+    """The same request may well succeed later."""
+
+
+class ServerUnavailableError(TemporaryRemoteError, ConnectionError):
+    """The server could not be reached, is overloaded or failed, for as long as was allowed."""
+
+
+class RemoteDeadlineError(TemporaryRemoteError, TimeoutError):
+    """No answer came within the time allowed."""
+
+
+class RequestRefusedError(RemoteError, ValueError):
+    """The server refuses the request, and would do so again."""
+
+
+class ReplyFormatError(RemoteError, ValueError):
+    """The reply is not what Search-R1's protocol asks for."""
+
+
+class IdentityUnknownError(RemoteError):
+    """The server does not say which index it serves."""
+
+
+class IndexMismatchError(RemoteError, ValueError):
+    """The server serves another index than expected."""
+
+
+class QueueFullError(RetrievalError):
+    """No room for another request; it may come again later."""
+
+
+class NotReadyError(RetrievalError):
+    """The retriever is not loaded yet, could not be loaded, or is being stopped."""
+
+
+class BackendError(RetrievalError):
+    """The retriever raised an error or returned something other than one list per query."""
+
+
+class ServerStartError(RetrievalError):
+    """The server cannot be started as it was asked for."""

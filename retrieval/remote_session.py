@@ -1,0 +1,201 @@
+"""HTTP requests to one server that keep a deadline and try again: the lower half of the client."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+import numpy as np
+
+from retrieval.errors import SearchArgumentError
+from retrieval.remote_errors import (
+    RemoteDeadlineError,
+    ServerUnavailableError,
+    TemporaryRemoteError,
+)
+
+_log = logging.getLogger(__name__)
+
+_CONNECT_S = 2.0  # longest wait for a connection
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0  # between attempts; doubles from one to the other
+_TRY_AGAIN = (408, 429)  # and every 5xx: Search-R1's server answers 500 to passing troubles too
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A reply whose status is final: trying again would not change it."""
+
+    status: int
+    headers: httpx2.Headers
+    body: bytes
+
+    def json(self) -> Any:
+        """Return the body as JSON.
+
+        Raises:
+            ValueError: If it is none.
+        """
+        try:
+            return json.loads(self.body)
+        except RecursionError:
+            raise ValueError("nested too deeply") from None
+
+    def detail(self) -> str:
+        """Return what an error message should say about the body."""
+        try:
+            fields = self.json()
+            return str(fields.get("detail") or fields.get("reason") or fields)[:500]
+        except (ValueError, AttributeError):
+            return repr(self.body[:200])
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionOptions:
+    """How a session talks to its server.
+
+    Attributes:
+        retries: Attempts after the first one, >= 0.
+        token: The server's bearer token; None sends none.
+        seed: Seed of the random part of the pauses.
+        transport: Replaces the network, for tests and for Unix sockets.
+        clock: Seconds, monotonic.
+        sleep: Waits for so many seconds.
+    """
+
+    retries: int = 10
+    token: str | None = None
+    seed: int = 0
+    transport: httpx2.BaseTransport | None = None
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+
+
+class Session:
+    """Connections to one server, kept and reused, by any number of threads and after a fork.
+
+    Args:
+        url: Address of the server.
+        options: How to talk to it.
+
+    Raises:
+        SearchArgumentError: If an argument is out of range.
+    """
+
+    def __init__(self, url: str, options: SessionOptions) -> None:
+        """Keep the settings; nothing is sent yet."""
+        if not url.startswith(("http://", "https://")):
+            raise SearchArgumentError(
+                f"expected a URL such as http://127.0.0.1:8000, found {url!r}"
+            )
+        if options.retries < 0:
+            raise SearchArgumentError(f"expected retries >= 0, found {options.retries}")
+        self.url, self.options = url, options
+        self._jitter = np.random.default_rng(options.seed)
+        self._lock = threading.Lock()
+        self._client: httpx2.Client | None = None
+        self._owner = 0
+
+    def send(
+        self, method: str, path: str, deadline: float, body: dict[str, Any] | None = None
+    ) -> Reply:
+        """Send a request until there is an answer that trying again would not change.
+
+        Args:
+            method: Such as ``POST``.
+            path: Below the server's address.
+            deadline: Time of the session's clock by which all attempts have ended. A connection
+                that is opened in the last attempt may add 2 s.
+            body: Sent as JSON.
+
+        Returns:
+            The reply, which may be a refusal.
+
+        Raises:
+            TemporaryRemoteError: As the last attempt ended, if none succeeded.
+        """
+        for attempt in itertools.count():
+            answer = self._attempt(method, path, deadline, body)
+            if isinstance(answer, Reply):
+                return answer
+            problem, asked_s = answer
+            with self._lock:
+                jitter = self._jitter.uniform(0.5, 1.5)
+            pause_s = min(_FIRST_PAUSE_S * 2 ** min(attempt, 16), _LONGEST_PAUSE_S)
+            wait_s = asked_s + jitter * pause_s
+            if attempt >= self.options.retries or self.options.clock() + wait_s >= deadline:
+                raise problem
+            _log.debug("%s; trying again in %.1f s", problem, wait_s)
+            self.options.sleep(wait_s)
+        raise AssertionError("unreachable")
+
+    def close(self) -> None:
+        """Close the connections; the next request opens new ones."""
+        if self._client is not None and self._owner == os.getpid():
+            self._client.close()
+        self._client = None
+
+    def _http(self) -> httpx2.Client:
+        with self._lock:
+            if self._client is None or self._owner != os.getpid():
+                token = self.options.token
+                # No proxy and no .netrc: a retriever is a neighbour, and our token is not theirs.
+                self._client = httpx2.Client(
+                    base_url=self.url,
+                    headers={"Authorization": f"Bearer {token}"} if token else {},
+                    trust_env=False,
+                    verify=self.url.startswith("https:"),  # reading certificates takes 20 ms
+                    transport=self.options.transport,
+                    limits=httpx2.Limits(max_connections=None, max_keepalive_connections=256),
+                )
+                self._owner = os.getpid()
+            return self._client
+
+    def _attempt(
+        self, method: str, path: str, deadline: float, body: dict[str, Any] | None
+    ) -> Reply | tuple[TemporaryRemoteError, float]:
+        """Send a request once; a passing trouble comes back with the pause that was asked for."""
+        where, left_s = f"{method} {self.url}{path}", deadline - self.options.clock()
+        late = RemoteDeadlineError(
+            f"expected {where} to answer in time, found nothing; fix: look at the server's load, "
+            "or raise timeout_s"
+        )
+        if left_s <= 0:
+            return late, 0.0
+        try:
+            with self._http().stream(
+                method,
+                path,
+                content=None if body is None else json.dumps(body).encode(),
+                headers={"Content-Type": "application/json"},
+                timeout=httpx2.Timeout(left_s, connect=min(left_s, _CONNECT_S)),
+            ) as response:
+                content = bytearray()
+                for chunk in response.iter_bytes():
+                    content += chunk
+                    if self.options.clock() > deadline:  # every chunk begins httpx's timeout anew
+                        return late, 0.0
+                reply = Reply(response.status_code, response.headers, bytes(content))
+        except (httpx2.ReadTimeout, httpx2.WriteTimeout):
+            return late, 0.0
+        except httpx2.TransportError as error:
+            unavailable = ServerUnavailableError(
+                f"expected a server at {self.url}, found {type(error).__name__}: {error}; fix: "
+                "start one with `at2po serve`, or check the address"
+            )
+            return unavailable, 0.0
+        if reply.status < 500 and reply.status not in _TRY_AGAIN:
+            return reply
+        kind = RemoteDeadlineError if reply.status == 504 else ServerUnavailableError
+        asked = reply.headers.get("Retry-After", "")
+        return (
+            kind(f"expected {where} to answer, found status {reply.status}: {reply.detail()}"),
+            float(asked) if asked.isdecimal() else 0.0,
+        )

@@ -1,0 +1,283 @@
+"""A web application that serves any retriever, spoken to as Search-R1's server."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from pydantic import BaseModel, ValidationError
+
+from retrieval.errors import SearchArgumentError
+from retrieval.passages import Retriever
+from retrieval.remote_errors import BackendError, NotReadyError, QueueFullError
+from retrieval.server_batcher import Batcher
+from retrieval.server_metrics import Metrics
+from retrieval.server_protocol import INDEX_HEADER, Identity, Limits, to_result
+
+_AGAIN = {"Retry-After": "1"}  # seconds; the client adds its own jitter
+
+
+class _Query(BaseModel):
+    """The body of a search; pydantic reads it as leniently as in Search-R1's server."""
+
+    queries: list[str]
+    topk: int | None = None
+    return_scores: bool = False
+
+
+class _RefusedError(Exception):
+    """A reply other than 200."""
+
+    def __init__(
+        self, status: int, error: str, detail: str, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(detail)
+        self.status, self.error, self.headers = status, error, headers or {}
+
+
+def create_app(
+    retriever: Retriever | Callable[[], Retriever],
+    *,
+    identity: Identity | None = None,
+    default_topk: int = 3,
+    limits: Limits | None = None,
+    max_batch: int = 64,
+    max_waiting: int = 1024,
+    deadline_s: float = 30.0,
+    token: str | None = None,
+    on_failure: Callable[[Exception], object] = lambda error: None,
+) -> FastAPI:
+    r"""Make the web application that serves a retriever.
+
+    ``POST /retrieve`` takes ``{"queries": [text, ...], "topk": number or null, "return_scores":
+    true or false}`` and returns ``{"result": [[item, ...], ...]}``: for each query, in order, its
+    items, the best first. With scores an item is ``{"document": {"id": ..., "contents":
+    "\"Title\"\ntext"}, "score": number}``, without them the bare document, for any number of
+    queries. ``topk`` null, 0 or absent means ``default_topk``.
+
+    It differs from Search-R1's own server in this: ``return_scores`` false works (there it fails
+    for other than two queries); documents have just ``id`` and ``contents``; a query has fewer
+    items than ``topk`` if the retriever finds fewer; a negative ``topk`` and whatever exceeds
+    ``limits`` is refused with a 4xx.
+
+    A reply other than 200 is ``{"error": kind, "detail": text}``. Statuses: 401 token, 408 slow
+    body, 413 body too large, 422 anything else in the request, 500 failed retriever, 503 not ready
+    or queue full (with ``Retry-After``), 504 deadline.
+
+    ``GET /health`` says 200 once the retriever has answered a first query, and 503 before that and
+    while a search takes longer than the deadline; both with readiness, identity and limits as JSON.
+    ``GET /metrics`` is in the Prometheus text format. ``/health`` never asks for the token.
+
+    Args:
+        retriever: What to serve, or a function that opens it. The function, and every search, run
+            in one thread of their own.
+        identity: What is served; None asks the retriever.
+        default_topk: Passages per query where the request names no number, >= 1.
+        limits: Bounds on a request.
+        max_batch: Most queries of concurrent requests that one search takes together; 1 never joins
+            requests.
+        max_waiting: Most queries that wait for the retriever; more are answered 503.
+        deadline_s: Seconds from the arrival of a request to its answer, > 0.
+        token: Secret that clients must send as ``Authorization: Bearer ...``; None asks for none.
+        on_failure: Called, in the retriever's thread, if the retriever cannot be opened.
+
+    Returns:
+        The application, for any ASGI server.
+
+    Raises:
+        SearchArgumentError: If a number is out of range or the token is empty.
+    """
+    limits = limits or Limits()
+    if not 1 <= default_topk <= limits.max_topk:
+        raise SearchArgumentError(
+            f"expected 1 <= default_topk <= {limits.max_topk}, found {default_topk}"
+        )
+    if max_batch < 1 or max_waiting < 1 or not deadline_s > 0:
+        raise SearchArgumentError(
+            "expected max_batch >= 1, max_waiting >= 1 and deadline_s > 0, "
+            f"found {max_batch}, {max_waiting} and {deadline_s}"
+        )
+    if token is not None and not token.strip():
+        raise SearchArgumentError("expected a token of at least one character, found none")
+    metrics = Metrics()
+    batcher = Batcher(
+        retriever if callable(retriever) else lambda: retriever,
+        max_batch=max_batch,
+        max_waiting=max_waiting,
+        on_batch=metrics.searched,
+        on_failure=on_failure,
+    )
+    metrics.watch(batcher)
+    service = _Service(batcher, identity, default_topk, limits, deadline_s, token)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        batcher.start()
+        yield
+        await batcher.stop(timeout_s=5.0)  # the server has waited for all requests already
+
+    app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.post("/retrieve")
+    async def retrieve(request: Request) -> Response:
+        start = time.perf_counter()
+        response = await service.retrieve(request)
+        metrics.answered(response.status_code, time.perf_counter() - start)
+        return response
+
+    @app.get("/health")
+    async def health() -> Response:
+        return service.health()
+
+    @app.get("/metrics")
+    async def scrape(request: Request) -> Response:
+        try:
+            service.authorise(request)
+        except _RefusedError as refusal:
+            return _refusal(refusal)
+        return Response(metrics.text(), media_type=metrics.media_type)
+
+    return app
+
+
+@dataclass(frozen=True, slots=True)
+class _Service:
+    """What the routes do."""
+
+    batcher: Batcher
+    identity: Identity | None
+    default_topk: int
+    limits: Limits
+    deadline_s: float
+    token: str | None = field(repr=False)
+
+    def health(self) -> Response:
+        reason = self._not_ready()
+        body = {
+            "ready": not reason,
+            "reason": reason,
+            **asdict(self.identity or self.batcher.identity),
+            "limits": asdict(self.limits),
+        }
+        return _json(503 if reason else 200, body, _AGAIN if reason else {})
+
+    async def retrieve(self, request: Request) -> Response:
+        try:
+            self.authorise(request)
+            query = self._parse(await self._body(request))
+            try:
+                async with asyncio.timeout(self.deadline_s):
+                    found = await self.batcher.search(
+                        query.queries, query.topk or self.default_topk
+                    )
+            except TimeoutError:
+                raise _RefusedError(
+                    504,
+                    "deadline_exceeded",
+                    f"expected an answer within {self.deadline_s:g} s, found none; ask for fewer "
+                    "queries at a time, or raise the server's deadline",
+                ) from None
+            result = [to_result(each, query.return_scores) for each in found]
+            return _json(200, {"result": result}, self._index_header())
+        except _RefusedError as refusal:
+            return _refusal(refusal)
+        except NotReadyError:
+            return _refusal(
+                _RefusedError(503, "not_ready", self._not_ready() or "try again", _AGAIN)
+            )
+        except QueueFullError as error:
+            return _refusal(_RefusedError(503, "overloaded", str(error), _AGAIN))
+        except (BackendError, ValueError) as error:  # a score that JSON cannot hold is a ValueError
+            return _refusal(_RefusedError(500, "retriever_failed", str(error)))
+
+    def authorise(self, request: Request) -> None:
+        if self.token is None:
+            return
+        sent = request.headers.get("Authorization", "").encode("latin-1")
+        if not hmac.compare_digest(sent, b"Bearer " + self.token.encode()):
+            raise _RefusedError(
+                401,
+                "unauthorized",
+                "expected the header 'Authorization: Bearer TOKEN' with this server's token, found "
+                f"{'another one' if sent else 'none'}; ask its operator for the token",
+                {"WWW-Authenticate": "Bearer"},
+            )
+
+    async def _body(self, request: Request) -> bytes:
+        bound, body = self.limits.max_body_bytes, bytearray()
+        try:
+            async with asyncio.timeout(self.deadline_s):
+                async for chunk in request.stream():
+                    body += chunk
+                    if len(body) > bound:
+                        raise _RefusedError(
+                            413,
+                            "body_too_large",
+                            f"expected a body of at most {bound} bytes, found more; send fewer "
+                            "queries at a time",
+                            {"Connection": "close"},  # the rest of the body is not read
+                        )
+        except TimeoutError:
+            detail = f"expected the whole body within {self.deadline_s:g} s; send it faster"
+            raise _RefusedError(408, "slow_body", detail, {"Connection": "close"}) from None
+        return bytes(body)
+
+    def _parse(self, body: bytes) -> _Query:
+        try:
+            query = _Query.model_validate_json(body)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(map(str, first["loc"])) or "the body"
+            raise _invalid(
+                '{"queries": [text, ...], "topk": number or null, "return_scores": true or false}',
+                f"in {where} {first['input']!r:.100} ({first['msg']})",
+                "send JSON of that form",
+            ) from None
+        longest = max(map(len, query.queries), default=0)
+        limits = self.limits
+        for name, most, found in (
+            ("queries", limits.max_queries, len(query.queries)),
+            ("characters in a query", limits.max_query_chars, longest),
+        ):
+            if found > most:
+                raise _invalid(f"at most {most} {name}", str(found), "send less at a time")
+        if not 0 <= (query.topk or 0) <= limits.max_topk:
+            bounds = f"topk from 1 to {limits.max_topk}, or null"
+            raise _invalid(bounds, str(query.topk), "ask for a number in that range")
+        return query
+
+    def _not_ready(self) -> str | None:
+        """Why no query would be answered now."""
+        if self.batcher.failure is not None:
+            return f"the retriever could not be opened: {self.batcher.failure}"
+        if self.batcher.retriever is None:
+            return "the retriever is being loaded; try again"
+        if self.batcher.busy_s > self.deadline_s:
+            return f"the retriever has not come back for {self.batcher.busy_s:.0f} s"
+        return None
+
+    def _index_header(self) -> dict[str, str]:
+        index = (self.identity or self.batcher.identity).index_hash
+        return {INDEX_HEADER: index} if index else {}
+
+
+def _invalid(expected: str, found: str, fix: str) -> _RefusedError:
+    detail = f"expected {expected}; found {found}; fix: {fix}"
+    return _RefusedError(422, "invalid_request", detail)
+
+
+def _refusal(refusal: _RefusedError) -> Response:
+    body = {"error": refusal.error, "detail": str(refusal)}
+    return _json(refusal.status, body, refusal.headers)
+
+
+def _json(status: int, body: Any, headers: Mapping[str, str]) -> Response:
+    content = json.dumps(body, allow_nan=False, separators=(",", ":"))
+    return Response(content, status, dict(headers), media_type="application/json")

@@ -1,0 +1,121 @@
+"""Where a corpus comes from: a file, a stored folder, an index, or a data set of ``datasets``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from retrieval.errors import BackendUnavailableError, CorpusFormatError, CorpusNotFoundError
+from retrieval.manifest import MANIFEST, read_manifest
+from retrieval.passages import Passage, Passages, passage_of, read_passages
+from retrieval.store import StoredPassages
+
+DATASETS = "datasets:"
+"""Prefix of a source that ``datasets`` reads."""
+
+
+def read_source(source: str | Path) -> Iterator[Passage]:
+    r"""Read a corpus passage by passage.
+
+    Args:
+        source: A file in the wiki-18 format (``.jsonl``, ``.jsonl.gz``), a folder of stored
+            passages or an index that holds some, or ``datasets:NAME``: a data set of the Hugging
+            Face hub, or a folder that ``datasets`` saved, with the columns ``id`` and ``contents``
+            (``"Title"\ntext``), or ``id``, ``title`` and ``text``. ``datasets:NAME@SPLIT`` takes a
+            split other than ``train``.
+
+    Yields:
+        The passages in corpus order.
+
+    Raises:
+        CorpusNotFoundError: If there is no such source.
+        CorpusFormatError: If a record is malformed.
+    """
+    name = str(source)
+    if name.startswith(DATASETS):
+        yield from _from_datasets(name.removeprefix(DATASETS))
+    elif Path(name).is_dir():
+        yield from stored(name)
+    else:
+        yield from (passage for _, passage in read_passages(name))
+
+
+def stored(folder: str | Path) -> StoredPassages:
+    """Open the passages of a folder: a store, or an index that holds one.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        The stored passages.
+
+    Raises:
+        IndexFormatError: If there are none, or they are torn or altered.
+    """
+    manifest = read_manifest(folder)
+    if manifest.kind == "passages":
+        return StoredPassages(folder)
+    inside = Path(folder) / manifest.data / "passages"
+    return StoredPassages(
+        inside if inside.exists() else Path(folder) / manifest.facts["corpus_folder"]
+    )
+
+
+def open_passages(source: str | Path) -> Passages | StoredPassages:
+    """Open a corpus: a folder is mapped, a file is read into memory.
+
+    Args:
+        source: A folder of stored passages, an index that holds some, or a small corpus file.
+
+    Returns:
+        The passages.
+
+    Raises:
+        CorpusNotFoundError: If there is no such file or folder.
+        RetrievalError: If it is malformed, torn or altered.
+    """
+    if (Path(source) / MANIFEST).exists():
+        return stored(source)
+    if Path(source).is_dir():
+        raise CorpusNotFoundError(
+            f"expected stored passages in {source}, found no {MANIFEST}; build them with "
+            "`at2po index build`"
+        )
+    return Passages.from_jsonl(source)
+
+
+def _from_datasets(name: str) -> Iterator[Passage]:
+    try:
+        import datasets
+    except ImportError:
+        raise BackendUnavailableError(
+            f"expected the library `datasets` for {DATASETS}{name}, found none; "
+            "`pip install datasets`"
+        ) from None
+    name, _, split = name.partition("@")
+    split = split or "train"
+    if Path(name).is_dir():
+        loaded = datasets.load_from_disk(name)
+        rows = loaded[split] if isinstance(loaded, datasets.DatasetDict) else loaded
+    else:
+        rows = datasets.load_dataset(name, split=split, streaming=True)
+    for number, row in enumerate(rows):
+        yield _row(row, f"{DATASETS}{name}@{split}, row {number}")
+
+
+def _row(row: dict[str, Any], where: str) -> Passage:
+    if "contents" in row:
+        return passage_of({**row, "id": _text(row.get("id"))}, where)
+    found = {field: _text(row.get(field)) for field in ("id", "title", "text")}
+    if not all(isinstance(value, str) for value in found.values()):
+        raise CorpusFormatError(
+            f"{where}: expected the columns id and contents, or id, title and text, "
+            f"found {sorted(row)}"
+        )
+    return Passage(found["id"], found["title"], found["text"])
+
+
+def _text(value: Any) -> Any:
+    """Data sets often number their rows; a number names a passage as well as a text does."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import json
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from retrieval import RetrievalError
+from retrieval.analysis import _LATIN_TOKEN, _NOT_LATIN, _TOKEN, analyzer, english, words
+from retrieval.porter import stem
+from retrieval.postings import byte_lengths
+
+# From Porter's paper, and what Lucene 9 gives for the same words.
+STEMS = {
+    "caresses ponies ties caress cats": "caress poni ti caress cat",
+    "feed agreed plastered bled motoring sing": "feed agre plaster bled motor sing",
+    "conflated troubled sized hopping tanned falling": "conflat troubl size hop tan fall",
+    "hissing fizzed failing filing happy sky": "hiss fizz fail file happi sky",
+    "relational conditional rational valenci digitizer": "relat condit ration valenc digit",
+    "conformabli radicalli differentli vileli analogousli": "conform radic differ vile analog",
+    "vietnamization predication operator feudalism": "vietnam predic oper feudal",
+    "decisiveness hopefulness callousness formaliti": "decis hope callous formal",
+    "sensitiviti sensibiliti triplicate formative formalize": "sensit sensibl triplic form formal",
+    "electriciti electrical hopeful goodness revival": "electr electr hope good reviv",
+    "allowance inference airliner gyroscopic adjustable": "allow infer airlin gyroscop adjust",
+    "defensible irritant replacement adjustment dependent": "defens irrit replac adjust depend",
+    "adoption homologou communism activate angulariti": "adopt homolog commun activ angular",
+    "homologous effective bowdlerize probate rate cease": "homolog effect bowdler probat rate ceas",
+    "controll roll is as a apologies logi": "control roll is as a apolog logi",
+    "naïve études yes by": "naïv étude ye by",
+}
+
+
+@pytest.mark.parametrize(("given", "stems"), STEMS.items())
+def test_words_are_stemmed_as_by_porter(given, stems):
+    assert [stem(word) for word in given.split()] == stems.split()
+
+
+@given(st.text())
+def test_any_text_is_stemmed(text):
+    assert len(stem(text)) <= len(text) + 1
+
+
+# What Anserini's DefaultEnglishAnalyzer gave for these texts.
+TERMS = [
+    ("The City's foo:bar U.S.A. o'Neil's 3,000.5", "citi foo:bar u.s.a o'neil 3,000.5"),
+    ("naïve generational studies' apologies", "naïv gener studi apolog"),
+    ("東京 カタカナ wi-fi can't C++ 😀 a_b x", "東 京 カタカナ wi fi can't c 😀 a_b x"),
+]
+
+
+@pytest.mark.parametrize(("text", "terms"), TERMS)
+def test_english_is_cut_as_by_lucene(text, terms):
+    assert english(text) == terms.split()
+
+
+def test_symbols_are_those_of_unicode_12_and_long_words_are_cut():
+    assert english("C♯ ★ #\ufe0f\u20e3 ‼ — ☎\ufe0f") == ["c", "♯", "★", "#️⃣", "‼", "☎️"]
+    assert [len(term) for term in english("x" * 600)] == [255, 255, 90]
+
+
+def test_letters_are_lowered_one_at_a_time_as_in_java():
+    assert english("İsmail ΟΔΟΣ") == ["ismail", "οδοσ"]
+
+
+def test_words_are_those_of_bm25s():
+    bm25s = pytest.importorskip("bm25s")
+    text = "The café of A. B., it's no 3,000 x_y; Straße THIS was 東京 not-that"
+    tokens = bm25s.tokenize([text], lower=True, stopwords="en", show_progress=False)
+    named = {number: token for token, number in tokens.vocab.items()}
+    assert words(text) == [named[number] for number in tokens.ids[0]]
+
+
+@given(st.text(st.sampled_from("abzé_AZ019·'.,;:’‘- ª\u2014s\n\x00¼"), max_size=30))
+def test_the_quick_way_for_latin_texts_cuts_like_the_general_one(text):
+    assert not _NOT_LATIN.search(text)
+    assert _LATIN_TOKEN.findall(text) == _TOKEN.findall(text)
+
+
+def test_the_quick_way_cuts_real_text_like_the_general_one(at2po_data):
+    with (at2po_data / "corpus" / "passages.jsonl").open(encoding="utf-8") as lines:
+        texts = [json.loads(line)["contents"] for line in lines]
+    sample = [text for text in random.Random(7).sample(texts, 1000) if not _NOT_LATIN.search(text)]
+    assert len(sample) > 800
+    assert [_LATIN_TOKEN.findall(text) for text in sample] == [_TOKEN.findall(t) for t in sample]
+
+
+def test_lengths_are_rounded_as_lucene_rounds_them():
+    exact = np.arange(41)
+    assert byte_lengths(exact).tolist() == exact.tolist()
+    # Pairs of SmallFloat.byte4ToInt(SmallFloat.intToByte4(n)).
+    assert byte_lengths(np.array([41, 42, 43, 55, 56, 57, 100, 119, 120, 1000])).tolist() == [
+        *(40, 42, 42, 54, 56, 56, 96, 112, 120, 984)
+    ]
+
+
+def test_an_unknown_analyzer_is_named():
+    with pytest.raises(RetrievalError, match="did you mean 'english'"):
+        analyzer("englich")

@@ -1,0 +1,316 @@
+"""The conformance suite passes our server and a plain one, and catches what breaks clients."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import httpx2
+import pytest
+
+from retrieval import Passage, conformance
+
+PAUSE = threading.Event()  # never set: waiting for it lets other threads go on
+
+
+class Titles:
+    """Finds passages whose titles are longer queries."""
+
+    def search(self, queries, k):
+        return [
+            [Passage(f"{q}{i}", f"{q} {i}", "text", 9.0 - i) for i in range(k)] for q in queries
+        ]
+
+
+class Plain:
+    """A server of Search-R1's kind, without pages beyond `/retrieve`; faults are subclasses."""
+
+    def __call__(self, request: httpx2.Request) -> httpx2.Response:
+        if request.url.path != "/retrieve":
+            return self.page(request.url.path)
+        try:
+            body = json.loads(request.content)
+            queries, topk = body["queries"], body.get("topk")
+            right = isinstance(queries, list) and all(isinstance(q, str) for q in queries)
+            if not right or not (topk is None or (isinstance(topk, int) and topk >= 0)):
+                raise ValueError
+        except (ValueError, TypeError, KeyError):
+            return self.refuse()
+        try:
+            result = self.result(queries, topk or 3, body.get("return_scores", False), topk)
+        except ZeroDivisionError:
+            return httpx2.Response(500, text="Internal Server Error")
+        return httpx2.Response(200, content=json.dumps({"result": result}))
+
+    def page(self, path: str) -> httpx2.Response:
+        return httpx2.Response(404)
+
+    def refuse(self) -> httpx2.Response:
+        return httpx2.Response(422, json={"detail": "no"})
+
+    def result(self, queries: list[str], k: int, scores: bool, asked: int | None) -> Any:
+        found = [self.found(query, k) for query in queries]
+        return found if scores else [[item["document"] for item in items] for items in found]
+
+    def found(self, query: str, k: int) -> list[dict[str, Any]]:
+        (passages,) = Titles().search([query], k)
+        return [
+            {"document": {"id": p.id, "contents": p.contents}, "score": p.score} for p in passages
+        ]
+
+
+def outcomes(server: Callable[[httpx2.Request], httpx2.Response]) -> dict[str, conformance.Outcome]:
+    with httpx2.Client(base_url="http://s", transport=httpx2.MockTransport(server)) as client:
+        return {each.name: each for each in conformance.check_server(client)}
+
+
+def failed(server: Callable[[httpx2.Request], httpx2.Response]) -> set[str]:
+    return {name for name, each in outcomes(server).items() if each.status == "fail"}
+
+
+def test_a_plain_server_passes_what_it_offers():
+    found = outcomes(Plain())
+    assert {each.status for each in found.values()} == {"pass", "skip"}
+    skipped = [name for name, each in found.items() if each.status == "skip"]
+    assert skipped == [
+        "GET /health says ready and what",
+        "limits named are kept",
+        "GET /metrics is Prometheus text",
+    ]
+
+
+@pytest.mark.parametrize("token", [None, "geheim"])
+def test_our_server_passes_everything(token):
+    pytest.importorskip("fastapi", reason="needs the extra: pip install 'at2po[server]'")
+    from fastapi.testclient import TestClient
+
+    from retrieval.server import create_app
+    from retrieval.server_protocol import Limits
+
+    app = create_app(Titles(), token=token, limits=Limits(max_body_bytes=50_000))
+    with TestClient(app, headers={"Authorization": f"Bearer {token}"}) as client:
+        while client.get("/health").status_code == 503:
+            PAUSE.wait(0.01)
+        found = conformance.check_server(client)
+    assert [each for each in found if each.status != "pass"] == []
+
+
+class FailsWithoutScores(Plain):
+    """As Search-R1's: two values are unpacked from what is one list per query."""
+
+    def result(self, queries, k, scores, asked):
+        if not scores and len(queries) != 2:
+            raise ZeroDivisionError
+        return super().result(queries, k, scores, asked)
+
+
+class AlwaysWrapped(Plain):
+    def result(self, queries, k, scores, asked):
+        return super().result(queries, k, True, asked)
+
+
+class OneFlatList(Plain):
+    def result(self, queries, k, scores, asked):
+        return sum(super().result(queries, k, scores, asked), [])
+
+
+class IgnoresTopk(Plain):
+    def found(self, query, k):
+        return super().found(query, 3)
+
+
+class OneTooMany(Plain):
+    def found(self, query, k):
+        return super().found(query, k + 1)
+
+
+class NoDefault(Plain):
+    def result(self, queries, k, scores, asked):
+        if asked is None:
+            raise ZeroDivisionError
+        return super().result(queries, k, scores, asked)
+
+
+class Reversed(Plain):
+    def result(self, queries, k, scores, asked):
+        return super().result(queries, k, scores, asked)[::-1]
+
+
+class DropsRepeatedQueries(Plain):
+    def result(self, queries, k, scores, asked):
+        return super().result(list(dict.fromkeys(queries))[:5], k, scores, asked)
+
+
+class WorstFirst(Plain):
+    def found(self, query, k):
+        return super().found(query, k)[::-1]
+
+
+class NotANumber(Plain):
+    def found(self, query, k):
+        return [item | {"score": float("nan")} for item in super().found(query, k)]
+
+
+class TextAsScore(Plain):
+    def found(self, query, k):
+        return [item | {"score": "0.5"} for item in super().found(query, k)]
+
+
+class FindsNothing(Plain):
+    def found(self, query, k):
+        return []
+
+
+class NoContents(Plain):
+    def found(self, query, k):
+        return [{"document": {"id": "1", "text": "x"}, "score": 1.0}] * k
+
+
+class NeverTheSame(Plain):
+    count = 0
+
+    def found(self, query, k):
+        self.count += 1
+        return super().found(f"{query}{self.count}", k)
+
+
+class Mixed(Plain):
+    """Hands out what was found for whichever request came last."""
+
+    last: tuple[list[str], int] = ([], 0)
+
+    def result(self, queries, k, scores, asked):
+        self.last = (queries, k)
+        PAUSE.wait(0.002)
+        return super().result(*self.last, scores, asked)
+
+
+class OthersTopk(Plain):
+    """Joins concurrent requests and takes the first one's topk for all."""
+
+    topks: list[int] = []
+
+    def result(self, queries, k, scores, asked):
+        self.topks.append(k)
+        PAUSE.wait(0.002)
+        first = self.topks[0]
+        self.topks.remove(k)
+        return super().result(queries, first, scores, asked)
+
+
+class AfraidOfQuotes(Plain):
+    def found(self, query, k):
+        if '"' in query:
+            raise ZeroDivisionError
+        return super().found(query, k)
+
+
+class RefusesWithA500(Plain):
+    def refuse(self):
+        return httpx2.Response(500)
+
+
+class TakesAnything(Plain):
+    def refuse(self):
+        return httpx2.Response(200, json={"result": []})
+
+
+class Page(Plain):
+    def page(self, path):
+        return httpx2.Response(200, text="<html>hello</html>")
+
+
+class NeverReady(Plain):
+    def page(self, path):
+        return httpx2.Response(503, json={"ready": False})
+
+
+class Anonymous(Plain):
+    def page(self, path):
+        return (
+            httpx2.Response(200, json={"ready": True}) if path == "/health" else super().page(path)
+        )
+
+
+class LimitsOnPaper(Plain):
+    def page(self, path):
+        names = ("max_topk", "max_queries", "max_query_chars", "max_body_bytes")
+        return httpx2.Response(200, json={"limits": dict.fromkeys(names, 3000)})
+
+
+@pytest.mark.parametrize(
+    ("server", "check"),
+    [
+        (FailsWithoutScores, "the same documents without scores"),
+        (AlwaysWrapped, "the same documents without scores"),
+        (OneFlatList, "passages with scores"),
+        (IgnoresTopk, "topk bounds each list"),
+        (OneTooMany, "topk bounds each list"),
+        (NoDefault, "topk null or absent is a default"),
+        (Reversed, "a batch is its queries in order"),
+        (DropsRepeatedQueries, "a batch is its queries in order"),
+        (WorstFirst, "passages with scores"),
+        (NotANumber, "passages with scores"),
+        (TextAsScore, "passages with scores"),
+        (FindsNothing, "passages with scores"),
+        (NoContents, "passages with scores"),
+        (NeverTheSame, "answers repeat"),
+        (Mixed, "concurrent requests do not mix"),
+        (OthersTopk, "concurrent requests do not mix"),
+        (AfraidOfQuotes, "odd queries are answered"),
+        (RefusesWithA500, "wrong requests get a 4xx"),
+        (TakesAnything, "wrong requests get a 4xx"),
+        (NeverReady, "GET /health says ready and what"),
+        (Anonymous, "GET /health says ready and what"),
+        (LimitsOnPaper, "limits named are kept"),
+        (Page, "GET /metrics is Prometheus text"),
+    ],
+)
+def test_a_fault_is_caught(server, check):
+    assert check in failed(server())
+
+
+def test_faults_of_concurrency_are_seen_by_no_other_check():
+    assert failed(Mixed()) == failed(OthersTopk()) == {"concurrent requests do not mix"}
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [httpx2.Response(200, text="<html>"), httpx2.Response(200, json=[]), httpx2.ConnectError("no")],
+    ids=repr,
+)
+def test_something_else_than_a_server_fails_every_check_of_the_protocol(reply):
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+    found = outcomes(answer)
+    assert {each.status for each in list(found.values())[:9]} == {"fail"}
+    assert all(e.reason.startswith("expected ") for e in found.values() if e.status == "fail")
+
+
+def test_the_command_prints_a_table_and_exits_by_it(monkeypatch, capsys):
+    clients: list[dict[str, Any]] = []
+    real, server = httpx2.Client, Plain()
+
+    def client(**options):
+        clients.append(options)
+        return real(**options, transport=httpx2.MockTransport(server))
+
+    monkeypatch.setattr(conformance.httpx2, "Client", client)
+    monkeypatch.setenv("AT2PO_SERVER_TOKEN", "geheim")
+    with pytest.raises(SystemExit) as ended:
+        conformance.main(["http://s:8000/retrieve"])
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    assert "concurrent requests do not" in shown and "skip" in shown and "geheim" not in shown
+    assert clients[0]["base_url"] == "http://s:8000"
+    assert clients[0]["headers"] == {"Authorization": "Bearer geheim"}
+    server = Reversed()
+    with pytest.raises(SystemExit) as ended:
+        conformance.main(["http://s:8000", "--query", "a", "--query", "b"])
+    assert ended.value.code == 1
+    assert "fail" in capsys.readouterr().out
