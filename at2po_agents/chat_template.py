@@ -30,7 +30,7 @@ _TOOL: Message = {"role": "tool", "content": "result"}
 _TAGS = "<think></think><tool_call></tool_call>"
 
 _FIX = (
-    "for a Qwen model set tokenizer.chat_template = at2po_agents.chat_template.QWEN3_TEMPLATE; for "
+    "for a Qwen model say --chat-template qwen3 (at2po_agents.chat_template.QWEN3_TEMPLATE); for "
     "another one give a template that renders every turn the same whatever follows it"
 )
 
@@ -86,6 +86,10 @@ QWEN3_TEMPLATE = r"""
     {{- "<|im_start|>assistant\n" }}
 {%- endif %}
 """
+
+
+TEMPLATES = {"qwen3": QWEN3_TEMPLATE}
+"""Templates by name, for models whose own one does not keep earlier turns."""
 
 
 def render(

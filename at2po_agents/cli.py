@@ -22,6 +22,7 @@ from rich.table import Table
 from rich.tree import Tree as RichTree
 
 import at2po_envs
+from at2po_agents.chat_template import TEMPLATES
 from at2po_agents.config import TrainConfig, load_config, parse_config
 from at2po_agents.environments import make_env, on_test_split
 from at2po_agents.errors import AgentError
@@ -43,6 +44,8 @@ class EvalConfig:
     """Keyword arguments of the environment; on the test split if there is one."""
     model: str = "mini"
     """A folder, a name on the model hub, `mini`, `smollm2-135m`, or `scripted` (MiniWiki only)."""
+    chat_template: Literal["model", "qwen3"] = "model"
+    """The model's own chat template, or one for Qwen3 that keeps the thinking of every turn."""
     limit: int = 300
     """Questions to answer, the first ones of the set."""
     batch: int = 64
@@ -159,6 +162,7 @@ def rollout(arguments: Sequence[str]) -> None:
     settings = config.train
     env = make_env(settings.env, settings.env_options)
     model, tokenizer = load_model(settings.model, getattr(torch, settings.dtype))
+    tokenizer.chat_template = TEMPLATES.get(settings.chat_template, tokenizer.chat_template)
     engine = TransformersEngine(model, tokenizer, max_batch=settings.max_batch)
     collector = new_collector(settings, env, engine, tokenizer)
     if not 0 <= config.index < len(env.questions):
@@ -266,6 +270,7 @@ def _agent(config: EvalConfig, env: Any) -> Any:
     from at2po_agents.models import load_model
 
     model, tokenizer = load_model(config.model, getattr(torch, config.dtype))
+    tokenizer.chat_template = TEMPLATES.get(config.chat_template, tokenizer.chat_template)
     check_dialect(env.core.dialect, tokenizer)
     return PolicyAgent(
         TransformersEngine(model, tokenizer, max_batch=config.batch),

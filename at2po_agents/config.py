@@ -68,6 +68,8 @@ class TrainConfig:
     """Keyword arguments of the environment that evaluates; on the test split if there is one."""
     model: str = "mini"
     """Starting policy: a folder, a name on the model hub, or `mini` for the embedded one."""
+    chat_template: Literal["model", "qwen3"] = "model"
+    """The model's own chat template, or one for Qwen3 that keeps the thinking of every turn."""
     algorithm: AlgorithmChoice = field(default_factory=algorithms.ATPO)
     """How trees grow, how turns are credited, what is minimised."""
     steps: int = 240

@@ -15,6 +15,7 @@ import torch
 
 from at2po_agents import checkpoint
 from at2po_agents.algorithms import name_of
+from at2po_agents.chat_template import TEMPLATES
 from at2po_agents.config import RESUMABLE, TrainConfig, dump_config, fingerprint
 from at2po_agents.dynamic_sampling import fill
 from at2po_agents.engines import TransformersEngine
@@ -85,6 +86,8 @@ class Trainer:
         resumed = self._checkpoint()
         source = config.model if resumed is None else str(resumed.path)
         self.model, self.tokenizer = load_model(source, getattr(torch, config.dtype))
+        own = self.tokenizer.chat_template
+        self.tokenizer.chat_template = TEMPLATES.get(config.chat_template, own)
         self.env = make_env(config.env, config.env_options)
         self.eval_env = make_env(config.env, on_test_split(config.env, config.eval_env_options))
         self.engine = TransformersEngine(

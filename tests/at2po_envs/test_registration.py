@@ -6,6 +6,7 @@ import pickle
 from typing import Any
 
 import gymnasium
+import numpy as np
 import pytest
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 from gymnasium.utils.env_checker import check_env
@@ -47,9 +48,32 @@ def test_specs_are_strings_that_lead_somewhere(name):
 
 @pytest.mark.parametrize("name", IDS)
 def test_both_checkers_are_content(name, request):
-    env = gymnasium.make(name, **options(name, request))
-    check_env(env.unwrapped, skip_render_check=True)
+    env = gymnasium.make(name, render_mode="ansi", **options(name, request))
+    check_env(env.unwrapped)
     check_forkable_env(env, episodes=1)
+
+
+@pytest.mark.parametrize("count", [200, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [(name, {}) for name in IDS]
+    + [("at2po/HotpotQA-v0", {"dialect": dialect}) for dialect in ("search-r1", "tool-calls")],
+)
+def test_random_bytes_are_actions_with_a_defined_outcome(name, more, count, request):
+    env = gymnasium.make(name, **options(name, request), **more).unwrapped
+    rng = np.random.default_rng(count)
+    markup = [piece for template in env.core.dialect.templates for piece in template.split()]
+    env.reset(seed=0)
+    for _ in range(count):
+        noise = rng.bytes(int(rng.integers(0, 60))).decode("utf-8", "surrogateescape")
+        pieces = [*rng.choice([*markup, ""], size=3), noise]
+        action = "".join(pieces[i] for i in rng.permutation(4))
+        observation, reward, terminated, truncated, info = env.step(action)
+        assert isinstance(observation, str) and np.isfinite(reward)
+        assert info["turns"] == len(env.state.turns)
+        if terminated or truncated:
+            assert {"answer", "em", "f1", "format_ok"} <= info.keys()
+            env.reset()
 
 
 @pytest.mark.parametrize("name", IDS)
