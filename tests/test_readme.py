@@ -44,7 +44,7 @@ def test_every_command_named_exists() -> None:
 
 
 def test_every_preset_named_exists() -> None:
-    named = re.findall(r"--config (\w+)", README)
+    named = re.findall(r"--config ([\w.-]+)", README)
     assert set(named) <= {path.stem for path in PRESETS.glob("*.toml")}
     for path in PRESETS.glob("*.toml"):
         assert tomllib.loads(path.read_text(encoding="utf-8"))

@@ -113,6 +113,7 @@ def test_unknown_names_say_where_was_looked(
     def no_network(*_: Any, **__: Any) -> None:
         raise OSError("cannot reach the hub")
 
+    monkeypatch.setattr(at2po_models.huggingface_hub.HfApi, "model_info", no_network)
     monkeypatch.setattr(at2po_models.AutoTokenizer, "from_pretrained", no_network)
     with pytest.raises(ModelNotFoundError) as error:
         load_model(name)
