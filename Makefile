@@ -11,7 +11,8 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_SLOW := $(VENV)/.installed-slow
 
 # Tests never ask the model hub: what they need is embedded, in $AT2PO_DATA, or installed here.
-PYTEST := HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+# The models are tiny: a second thread costs more than it gives, and far more beside other work.
+PYTEST := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 .PHONY: demo test test-slow lint format clean
 .DELETE_ON_ERROR:

@@ -54,10 +54,10 @@ def rows_without_time(out: Path) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def two_threads() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """The killed run is another process: equal bits need equal numbers of threads."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
 
@@ -104,7 +104,7 @@ def test_a_killed_run_goes_on_to_the_same_weights_bit_for_bit(
     (tmp_path / "run.toml").write_text(dump_config(small(out)))
     command = [sys.executable, "-c", "from at2po_agents.cli import main; main()"]
     words = ["train", "--config", str(tmp_path / "run.toml")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen([*command, *words], stderr=subprocess.DEVNULL, env=environment)
     deadline = time.monotonic() + 120
     while not (out / "checkpoints" / "step_000002").exists():
