@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from at2po_envs.core import ToolQA
 from at2po_envs.dialects import make_dialect
@@ -16,6 +17,10 @@ from at2po_envs.questions import load_questions, select_questions, with_question
 from at2po_envs.rewards import PaperReward, Reward
 from at2po_envs.tools import SearchTool
 from retrieval import BM25, Passage, Passages, Retriever
+from retrieval.remote_errors import TemporaryRemoteError
+
+SERVER_PATIENCE_S = 600.0
+"""Seconds that a retrieval server may take to load its index."""
 
 
 class SearchQAEnv(ForkableTextEnv):
@@ -142,6 +147,8 @@ class CorpusFile:
 class NamedRetriever:
     """What ``retrieval.open_retriever`` makes of a text, at the first search and once per process.
 
+    A server is waited for then, and the index that it names is checked.
+
     It holds the text only, so that environments are made, copied and pickled quickly.
     """
 
@@ -157,7 +164,14 @@ class NamedRetriever:
 def _opened(name: str, corpus: str | None) -> Retriever:
     from retrieval import open_retriever  # here: few environments need more than BM25
 
-    return open_retriever(name, corpus=corpus)
+    retriever: Any = open_retriever(name, corpus=corpus)
+    if hasattr(retriever, "wait_until_ready"):
+        try:
+            retriever.wait_until_ready(SERVER_PATIENCE_S)
+        except TemporaryRemoteError as error:
+            # In the midst of a run it may pass; at the first search nothing is lost by ending.
+            raise DataNotFoundError(f"{name}: expected a server that is ready; {error}") from error
+    return retriever  # type: ignore[no-any-return]
 
 
 @lru_cache(maxsize=4)

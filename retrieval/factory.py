@@ -23,7 +23,8 @@ def open_retriever(name: str, *, corpus: str | Path | None = None) -> Retriever:
 
     Args:
         name: ``bm25:FOLDER``, ``dense:FOLDER``, ``lucene:FOLDER`` (built by `build_index`),
-            ``hybrid:A+B`` (two or more of the others), ``http://HOST:PORT`` (a server), or
+            ``hybrid:A+B`` (two or more of the others), ``http://HOST:PORT`` (a server;
+            ``#HASH`` behind it names the index that it must serve), or
             ``bm25:FILE`` for a small corpus file, which is indexed in memory.
             ``dense-mapped:FOLDER`` leaves the index on the disk.
         corpus: Passages in a folder or file; None takes those that the index names.
@@ -40,7 +41,8 @@ def open_retriever(name: str, *, corpus: str | Path | None = None) -> Retriever:
     if kind in ("http", "https"):
         from retrieval.client import RemoteRetriever
 
-        return RemoteRetriever(name)
+        url, _, index_hash = name.partition("#")
+        return RemoteRetriever(url, index_hash=index_hash or None)
     if kind not in _OPENERS or not rest:
         raise UnknownNameError(
             f"expected a retriever such as {_EXAMPLES}, found {name!r}; "

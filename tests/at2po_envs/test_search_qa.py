@@ -107,3 +107,11 @@ def test_a_search_that_hangs_is_given_up(file):
     shown = env.step("<search>a</search>")[0]
     never.set()
     assert "did not answer within 0.01 s" in shown and env.state.flags == ("tool_failed",)
+
+
+def test_a_server_that_is_never_ready_ends_the_run_at_the_first_search(file, monkeypatch):
+    monkeypatch.setattr("at2po_envs.search_qa.SERVER_PATIENCE_S", 0.2)
+    env = SearchQAEnv(questions_path=file, retriever="http://127.0.0.1:9#abc")
+    env.reset(seed=0)
+    with pytest.raises(At2poEnvError, match="http://127.0.0.1:9#abc: expected a server that is"):
+        env.step("<think> a </think> <search> b </search>")

@@ -91,7 +91,9 @@ def test_names_open_retrievers(tmp_path):
 def test_a_server_is_opened_by_its_address():
     client = pytest.importorskip("retrieval.client")
     retriever = open_retriever("http://127.0.0.1:9")
-    assert isinstance(retriever, client.RemoteRetriever)
+    assert isinstance(retriever, client.RemoteRetriever) and retriever.index_hash is None
+    pinned = open_retriever("http://127.0.0.1:9#abc")
+    assert (pinned.url, pinned.index_hash) == ("http://127.0.0.1:9", "abc")
 
 
 @pytest.mark.parametrize(
