@@ -14,11 +14,17 @@ INSTALLED_SLOW := $(VENV)/.installed-slow
 # The models are tiny: a second thread costs more than it gives, and far more beside other work.
 PYTEST := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: demo test test-slow lint format clean
+.PHONY: compare demo test test-slow lint format clean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
 	$(BIN)/at2po demo
+
+# All methods at an equal budget, about an hour on two cores; QUICK=1 takes a first look in minutes.
+# Interrupted, it goes on where it stopped.
+compare: $(INSTALLED)
+	$(BIN)/python -m benchmarks.compare $(if $(QUICK),--quick)
+	$(BIN)/python -m benchmarks.readme
 
 test: $(INSTALLED)
 	$(PYTEST)

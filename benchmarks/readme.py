@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from at2po_agents.metrics import read_metrics
+from benchmarks.compare_stats import table
 from benchmarks.curves import save_curves
 from benchmarks.environment import environment
 from benchmarks.intervals import wilson
@@ -108,6 +109,37 @@ def retrieval(result: Mapping[str, Any]) -> str:
     return "\n".join([*lines, "", f"{questions:,} questions of seven sets, 49,265 passages."])
 
 
+def comparison(result: Mapping[str, Any]) -> str:
+    """Return what the README says about the comparison of all methods.
+
+    Args:
+        result: The content of `compare.json`.
+
+    Returns:
+        A Markdown table, the figure, and how far it can be trusted.
+    """
+    seeds, machine = result["seeds"], result["environment"]
+    over = f"{seeds} seeds and {result['questions']}" if seeds > 1 else f"{result['questions']}"
+    lines = [*table(result["methods"]), ""]
+    if result["quick"]:
+        lines += [
+            "**A first look (`make compare QUICK=1`): one seed and a small budget, so these "
+            "figures rank nothing.** Intervals cover questions, not seeds.",
+            "",
+        ]
+    if missing := result["runs"] - result["runs_complete"]:
+        lines += [f"{missing} of {result['runs']} runs are missing.", ""]
+    lines += [
+        f"MiniWiki, embedded model, {result['budget']:,} sampled tokens per run, learning rate "
+        f"{result['learning_rate']:g} and {result['mini_batches']} updates per step for all; 95 % "
+        f"bootstrap intervals over {over} unseen questions; {machine['cores']} cores of an "
+        f"{machine['cpu']}.",
+        "",
+        "![Exact match against sampled tokens](docs/compare.svg)",
+    ]
+    return "\n".join(lines)
+
+
 def _machine(result: Mapping[str, Any]) -> str:
     machine = result["environment"]
     load = f"; load average at the start {result['load_average']:.1f}"
@@ -115,6 +147,7 @@ def _machine(result: Mapping[str, Any]) -> str:
 
 
 BLOCKS: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
+    "compare": ("compare.json", comparison),
     "demo": ("demo.json", demo),
     "forking": ("env_throughput.json", forking),
     "retrieval": ("retrieval_quality.json", retrieval),
