@@ -24,7 +24,8 @@ def fails(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 
 def test_demo_trains_and_writes_a_report(tmp_path: Path) -> None:
     out = tmp_path / "demo"
-    words = ["--steps", "1", "--questions-per-step", "2", "--eval-questions", "4"]
+    words = ["--steps", "1", "--questions-per-step", "2", "--mini-batches", "1"]
+    words += ["--eval-questions", "4"]
     main(["demo", *words, "--out", str(out)])
     summary = json.loads((out / "summary.json").read_text())
     assert (summary["steps"], summary["questions"]) == (1, 4)

@@ -21,6 +21,7 @@ from benchmarks.errors import EvaluationError
 SAME = {"learning_rate": 2e-4, "mini_batches": 2, "eval_questions": 4}
 SMALL = """extends = "{preset}"
 questions_per_step = 2
+mini_batches = 2
 max_response_tokens = 24
 [env_options]
 questions = 20
