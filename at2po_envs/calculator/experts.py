@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Sequence
-from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 
@@ -12,6 +11,7 @@ from at2po_envs.calculator.problems import Step, solution_of
 from at2po_envs.core import ToolQA
 from at2po_envs.errors import At2poEnvError
 from at2po_envs.questions import Question
+from at2po_envs.scripted import Script, Scripted
 from at2po_envs.seeds import stable_hash
 from at2po_envs.tools.calculator import calculate, written
 
@@ -20,7 +20,7 @@ ERRORS = ("wrong number", "wrong operation", "bad format")
 _RESULT = re.compile(r"-?\d+(?:[./]\d+)?")
 
 
-class StepByStepAgent:
+class StepByStepAgent(Scripted):
     """Solves word problems one operation a turn, and goes on with what the tool returned.
 
     Args:
@@ -34,35 +34,10 @@ class StepByStepAgent:
         ValueError: If the rate is out of range.
     """
 
-    def __init__(
-        self,
-        questions: Sequence[Question],
-        core: ToolQA,
-        *,
-        error_rate: float = 0.0,
-        seed: int = 0,
-    ) -> None:
-        """Keep the parts."""
-        if not 0 <= error_rate <= 1:
-            raise ValueError(f"error_rate: expected a number in [0, 1], found {error_rate}")
-        self.questions, self.core = questions, core
-        self.error_rate, self.seed = error_rate, seed
+    asked: ClassVar[str] = "problems"
+    core: ToolQA
 
-    def act(self, transcripts: Sequence[Sequence[str]]) -> list[str]:
-        """Write the next turn of every episode.
-
-        Args:
-            transcripts: One sequence an episode: observation, action, observation, …, observation.
-
-        Returns:
-            One text an episode.
-
-        Raises:
-            ValueError: If a prompt belongs to none of the agent's problems.
-        """
-        return [self._next(transcript) for transcript in transcripts]
-
-    def play(self, question: Question, seed: int | None = None) -> Generator[str, str, None]:
+    def play(self, question: Question, seed: int | None = None) -> Script:
         """Start the script of one problem; it ends itself with an answer.
 
         Args:
@@ -91,23 +66,6 @@ class StepByStepAgent:
         while True:
             shown = results[-1] if self._error(rng) == "bad format" else box
             yield f"<think> {thought}This is the answer. </think> <answer> {shown} </answer>"
-
-    def _next(self, transcript: Sequence[str]) -> str:
-        if transcript[0] not in self._by_prompt:
-            raise ValueError(
-                f"expected the prompt of one of {len(self.questions)} known problems, "
-                f"found {transcript[0][-200:]!r}; build the agent from the environment it plays"
-            )
-        # The script is played again from the start, so the agent keeps no state of its own.
-        script = self.play(self._by_prompt[transcript[0]])
-        action = next(script)
-        for observation in transcript[2::2]:
-            action = script.send(observation)
-        return action
-
-    @cached_property
-    def _by_prompt(self) -> dict[str, Question]:
-        return {self.core.begin(question)[1]: question for question in self.questions}
 
     def _error(self, rng: np.random.Generator) -> str:
         if rng.random() >= self.error_rate:

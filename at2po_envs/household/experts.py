@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from functools import cached_property
+from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 
@@ -11,10 +11,11 @@ from at2po_envs.household.core import HouseholdRules, HouseholdState, household_
 from at2po_envs.household.house import HANDS, World
 from at2po_envs.household.planner import plan
 from at2po_envs.questions import Question
+from at2po_envs.scripted import Script, Scripted
 from at2po_envs.seeds import stable_hash
 
 
-class PlannerAgent:
+class PlannerAgent(Scripted):
     """Takes a shortest way to each goal; it knows what furniture hides, so it never searches.
 
     Args:
@@ -28,35 +29,10 @@ class PlannerAgent:
         ValueError: If the rate is out of range.
     """
 
-    def __init__(
-        self,
-        questions: Sequence[Question],
-        core: HouseholdRules,
-        *,
-        error_rate: float = 0.0,
-        seed: int = 0,
-    ) -> None:
-        """Keep the parts."""
-        if not 0 <= error_rate <= 1:
-            raise ValueError(f"error_rate: expected a number in [0, 1], found {error_rate}")
-        self.questions, self.core = questions, core
-        self.error_rate, self.seed = error_rate, seed
+    asked: ClassVar[str] = "tasks"
+    core: HouseholdRules
 
-    def act(self, transcripts: Sequence[Sequence[str]]) -> list[str]:
-        """Write the next turn of every episode.
-
-        Args:
-            transcripts: One sequence an episode: observation, action, observation, …, observation.
-
-        Returns:
-            One text an episode.
-
-        Raises:
-            ValueError: If a prompt belongs to none of the agent's tasks.
-        """
-        return [self._next(transcript) for transcript in transcripts]
-
-    def play(self, question: Question, seed: int | None = None) -> Generator[str, str, None]:
+    def play(self, question: Question, seed: int | None = None) -> Script:
         """Start the script of one task; it goes on as long as it is asked.
 
         Args:
@@ -73,21 +49,12 @@ class PlannerAgent:
             yield action
             state = household_state(self.core.transition(state, action).state)
 
-    def _next(self, transcript: Sequence[str]) -> str:
-        if transcript[0] not in self._by_prompt:
-            raise ValueError(
-                f"expected the prompt of one of {len(self.questions)} known tasks, "
-                f"found {transcript[0][-200:]!r}; build the agent from the environment it plays"
-            )
+    def _next(self, question: Question, transcript: Sequence[str]) -> str:
         # The household follows from the actions, so the episode is played again up to here.
-        state = self.core.begin(self._by_prompt[transcript[0]])[0]
+        state = self.core.begin(question)[0]
         for action in transcript[1::2]:
             state = household_state(self.core.transition(state, action).state)
         return self._write(state, self.seed)
-
-    @cached_property
-    def _by_prompt(self) -> dict[str, Question]:
-        return {self.core.begin(question)[1]: question for question in self.questions}
 
     def _write(self, state: HouseholdState, seed: int) -> str:
         rng = np.random.default_rng(stable_hash(seed, state.question.key, len(state.turns)))

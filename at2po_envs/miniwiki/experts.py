@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Generator, Sequence
-from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -14,10 +13,8 @@ from at2po_envs.miniwiki.phrases import FACTS
 from at2po_envs.miniwiki.questions import Plan, plan_of
 from at2po_envs.miniwiki.world import BY_NAME, Entity, World
 from at2po_envs.questions import Question
+from at2po_envs.scripted import Script, Scripted, check_rate
 from at2po_envs.seeds import stable_hash
-
-Script = Generator[str, str, None]
-"""Yields what the agent writes in a turn, is sent the observation that answers it."""
 
 Value = Entity | int
 """What a chain leads to."""
@@ -28,7 +25,7 @@ ERRORS: tuple[Error, ...] = ("wrong query", "misread", "bad format")
 _TITLE = re.compile(r'^(?:Page \d+: )?"([^"\n]+)"$', re.MULTILINE)
 
 
-class ScriptedAgent:
+class ScriptedAgent(Scripted):
     """Plays MiniWiki from its facts, one search a hop, with thoughts a small model can learn from.
 
     Args:
@@ -45,6 +42,8 @@ class ScriptedAgent:
         ValueError: If a rate is out of range.
     """
 
+    core: ToolQA
+
     def __init__(
         self,
         world: World,
@@ -56,25 +55,9 @@ class ScriptedAgent:
         seed: int = 0,
     ) -> None:
         """Keep the parts."""
-        for name, rate in (("error_rate", error_rate), ("haste", haste)):
-            if not 0 <= rate <= 1:
-                raise ValueError(f"{name}: expected a number in [0, 1], found {rate}")
-        self.world, self.questions, self.core = world, questions, core
-        self.error_rate, self.haste, self.seed = error_rate, haste, seed
-
-    def act(self, transcripts: Sequence[Sequence[str]]) -> list[str]:
-        """Write the next turn of every episode.
-
-        Args:
-            transcripts: One sequence an episode: observation, action, observation, …, observation.
-
-        Returns:
-            One text an episode.
-
-        Raises:
-            ValueError: If a prompt belongs to none of the agent's questions.
-        """
-        return [self._next(transcript) for transcript in transcripts]
+        super().__init__(questions, core, error_rate=error_rate, seed=seed)
+        check_rate("haste", haste)
+        self.world, self.haste = world, haste
 
     def play(self, question: Question, seed: int | None = None) -> Script:
         """Start the script of one question; it ends itself with an answer.
@@ -88,23 +71,6 @@ class ScriptedAgent:
         """
         seed = stable_hash(self.seed if seed is None else seed, question.key)
         return _Play(self, plan_of(question), np.random.default_rng(seed)).script()
-
-    def _next(self, transcript: Sequence[str]) -> str:
-        if transcript[0] not in self._by_prompt:
-            raise ValueError(
-                f"expected the prompt of one of {len(self.questions)} known questions, "
-                f"found {transcript[0][:200]!r}; build the agent from the environment it plays"
-            )
-        # The script is replayed from the start, so the agent keeps no state of its own.
-        script = self.play(self._by_prompt[transcript[0]])
-        action = next(script)
-        for observation in transcript[2::2]:
-            action = script.send(observation)
-        return action
-
-    @cached_property
-    def _by_prompt(self) -> dict[str, Question]:
-        return {self.core.begin(question)[1]: question for question in self.questions}
 
 
 class _Play:

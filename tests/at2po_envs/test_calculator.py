@@ -18,6 +18,7 @@ from at2po_envs.calculator import CalculatorEnv, StepByStepAgent, draw_problems
 from at2po_envs.calculator.problems import solution_of
 from at2po_envs.calculator.stories import DISTRACTORS, NAMES
 from at2po_envs.scoring import numeric_match
+from tests.at2po_envs.forking import check_restores_forks_and_replays, perform
 
 
 def play(env, agent):
@@ -212,31 +213,10 @@ moves = st.lists(
 )
 
 
-def perform(env, sequence):
-    seen = []
-    for move in sequence:
-        if move == "reset" or env.state.done:
-            seen.append(env.reset())
-        if move != "reset":
-            seen.append(env.step(move))
-    return seen
-
-
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 5), before=moves, after=moves, detour=moves)
 def test_restores_forks_and_replays_agree(env, seed, before, after, detour):
-    env.reset(seed=seed)
-    perform(env, before)
-    snapshot, fork = env.snapshot(), env.fork()
-    expected = perform(env, after)
-    for _ in range(2):
-        perform(env, detour)
-        env.restore(snapshot)
-        assert perform(env, after) == expected
-    assert perform(fork, after) == expected
-    env.reset(seed=seed)
-    perform(env, before)
-    assert env.snapshot() == snapshot and perform(env, after) == expected
+    snapshot, expected = check_restores_forks_and_replays(env, seed, before, after, detour)
     env.restore(snapshot)
     for twin in (copy.deepcopy(env), pickle.loads(pickle.dumps(env))):
         assert perform(twin, after) == expected

@@ -27,6 +27,7 @@ from at2po_envs.errors import (
 )
 from at2po_envs.search_qa import CorpusFile, find_corpus
 from retrieval import CorpusFormatError
+from tests.at2po_envs.forking import check_restores_forks_and_replays, perform
 
 QUESTIONS = [
     {"id": f"q{i}", "question": f"What is film {i}?", "golden_answers": [f"Answer {i}"]}
@@ -156,31 +157,11 @@ moves = st.lists(
 )
 
 
-def perform(env, sequence):
-    """Play moves, resetting after the end of an episode, and return all that was observed."""
-    seen = []
-    for move in sequence:
-        if move == "reset" or env.state.done:
-            seen.append(env.reset())
-        if move != "reset":
-            seen.append(env.step(move))
-    return seen
-
-
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 5), before=moves, after=moves, detour=moves)
 def test_two_restores_a_fork_and_a_fresh_replay_agree(files, seed, before, after, detour):
     env = SearchQAEnv(**files, max_tool_calls=3)
-    env.reset(seed=seed)
-    perform(env, before)
-    snapshot = env.snapshot()
-    fork = env.fork()
-    expected = perform(env, after)
-    for _ in range(2):
-        perform(env, detour)
-        env.restore(snapshot)
-        assert perform(env, after) == expected
-    assert perform(fork, after) == expected
+    snapshot, expected = check_restores_forks_and_replays(env, seed, before, after, detour)
 
     fresh = SearchQAEnv(**files, max_tool_calls=3)
     fresh.reset(seed=seed)

@@ -16,6 +16,7 @@ from at2po_envs.errors import EpisodeOverError, ToolResultError
 from at2po_envs.household import HouseholdEnv, HouseholdRules, PlannerAgent, draw_questions
 from at2po_envs.household.planner import plan
 from at2po_envs.household.tasks import task_of
+from tests.at2po_envs.forking import check_restores_forks_and_replays, perform
 
 
 @pytest.mark.parametrize(
@@ -206,36 +207,17 @@ moves = st.lists(
 )
 
 
-def perform(env, sequence):
-    seen = []
-    for move in sequence:
-        if move == "reset" or env.state.done:
-            seen.append(env.reset())
-        if move == "expert":
-            seen.append(env.step(act(plan(env.state.world, env.state.goal)[0])))
-        elif move != "reset":
-            seen.append(env.step(move))
-    return seen
+def write(env, move):
+    return act(plan(env.state.world, env.state.goal)[0]) if move == "expert" else move
 
 
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 5), before=moves, after=moves, detour=moves)
 def test_restores_forks_and_replays_agree(env, seed, before, after, detour):
-    env.reset(seed=seed)
-    perform(env, before)
-    snapshot, fork = env.snapshot(), env.fork()
-    expected = perform(env, after)
-    for _ in range(2):
-        perform(env, detour)
-        env.restore(snapshot)
-        assert perform(env, after) == expected
-    assert perform(fork, after) == expected
-    env.reset(seed=seed)
-    perform(env, before)
-    assert env.snapshot() == snapshot and perform(env, after) == expected
+    snapshot, expected = check_restores_forks_and_replays(env, seed, before, after, detour, write)
     env.restore(snapshot)
     for twin in (copy.deepcopy(env), pickle.loads(pickle.dumps(env))):
-        assert perform(twin, after) == expected
+        assert perform(twin, after, write) == expected
 
 
 def test_a_snapshot_is_the_state(env):

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from at2po_envs.miniwiki import PRESETS, MiniWikiEnv
+from tests.at2po_envs.forking import check_restores_forks_and_replays
 
 ENV_ID = "at2po/MiniWiki-v0"
 
@@ -106,31 +107,10 @@ moves = st.lists(
 )
 
 
-def perform(env, sequence):
-    seen = []
-    for move in sequence:
-        if move == "reset" or env.state.done:
-            seen.append(env.reset())
-        if move != "reset":
-            seen.append(env.step(move))
-    return seen
-
-
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 5), before=moves, after=moves, detour=moves)
 def test_restores_forks_and_replays_agree(env, seed, before, after, detour):
-    env.reset(seed=seed)
-    perform(env, before)
-    snapshot, fork = env.snapshot(), env.fork()
-    expected = perform(env, after)
-    for _ in range(2):
-        perform(env, detour)
-        env.restore(snapshot)
-        assert perform(env, after) == expected
-    assert perform(fork, after) == expected
-    env.reset(seed=seed)
-    perform(env, before)
-    assert env.snapshot() == snapshot and perform(env, after) == expected
+    check_restores_forks_and_replays(env, seed, before, after, detour)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from at2po_envs.tool_env import ToolEnv
 from at2po_envs.tools.calculator import CALCULATOR, CalculatorTool
 from at2po_envs.tools.functions import FunctionToolError
 from at2po_envs.tools.pages import page_tools
+from tests.at2po_envs.forking import check_restores_forks_and_replays
 
 HEIGHTS = {"Great Tower": 120, "Old Tower": 45}
 
@@ -123,27 +124,7 @@ moves = st.lists(
 )
 
 
-def perform(env, sequence):
-    seen = []
-    for move in sequence:
-        if move == "reset" or env.state.done:
-            seen.append(env.reset())
-        if move != "reset":
-            seen.append(env.step(move))
-    return seen
-
-
 @settings(deadline=None, max_examples=30)
 @given(st.integers(0, 3), moves, moves, moves)
 def test_restores_forks_and_replays_agree(seed, before, after, detour):
-    env = make()
-    env.reset(seed=seed)
-    perform(env, before)
-    snapshot, fork = env.snapshot(), env.fork()
-    expected = perform(env, after)
-    perform(env, detour)
-    env.restore(snapshot)
-    assert perform(env, after) == expected == perform(fork, after)
-    env.reset(seed=seed)
-    perform(env, before)
-    assert env.snapshot() == snapshot
+    check_restores_forks_and_replays(make(), seed, before, after, detour)
