@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 import tyro
 from rich.console import Console
 from rich.logging import RichHandler
@@ -22,7 +21,6 @@ from rich.table import Table
 from rich.tree import Tree as RichTree
 
 import at2po_envs
-from at2po_agents.chat_template import TEMPLATES
 from at2po_agents.config import TrainConfig, load_config, parse_config
 from at2po_agents.environments import make_env, on_test_split
 from at2po_agents.errors import AgentError
@@ -155,14 +153,13 @@ def evaluate(arguments: Sequence[str]) -> None:
 def rollout(arguments: Sequence[str]) -> None:
     """Grow one tree and print it."""
     from at2po_agents.engines import TransformersEngine
-    from at2po_agents.models import load_model
+    from at2po_agents.models import load_policy
     from at2po_agents.trainer import new_collector
 
     config = parse_config(RolloutConfig, arguments, prog="at2po rollout")
     settings = config.train
     env = make_env(settings.env, settings.env_options)
-    model, tokenizer = load_model(settings.model, getattr(torch, settings.dtype))
-    tokenizer.chat_template = TEMPLATES.get(settings.chat_template, tokenizer.chat_template)
+    model, tokenizer = load_policy(settings.model, settings.dtype, settings.chat_template)
     engine = TransformersEngine(model, tokenizer, max_batch=settings.max_batch)
     collector = new_collector(settings, env, engine, tokenizer)
     if not 0 <= config.index < len(env.questions):
@@ -267,10 +264,9 @@ def _agent(config: EvalConfig, env: Any) -> Any:
         return env.expert(error_rate=config.error_rate, seed=config.seed)
     from at2po_agents.agents import PolicyAgent
     from at2po_agents.engines import TransformersEngine
-    from at2po_agents.models import load_model
+    from at2po_agents.models import load_policy
 
-    model, tokenizer = load_model(config.model, getattr(torch, config.dtype))
-    tokenizer.chat_template = TEMPLATES.get(config.chat_template, tokenizer.chat_template)
+    model, tokenizer = load_policy(config.model, config.dtype, config.chat_template)
     check_dialect(env.core.dialect, tokenizer)
     return PolicyAgent(
         TransformersEngine(model, tokenizer, max_batch=config.batch),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import logging
 from collections.abc import Mapping
@@ -32,8 +33,7 @@ def make_env(env_id: str, options: Mapping[str, Any] | None = None) -> Any:
     Raises:
         EnvironmentNotFoundError: If no environment has that id, or it cannot be forked.
     """
-    module = "at2po_envs:" if env_id.startswith("at2po/") else ""
-    made = _make(module + env_id, dict(options or {}))
+    made = _make(_full(env_id), dict(options or {}))
     if all(hasattr(made.unwrapped, name) for name in _NEEDED):
         return made.unwrapped
     made.close()
@@ -58,15 +58,21 @@ def on_test_split(env_id: str, options: Mapping[str, Any]) -> dict[str, Any]:
     Returns:
         The options to evaluate with.
     """
-    module = "at2po_envs:" if env_id.startswith("at2po/") else ""
+    module, _, name = _full(env_id).rpartition(":")
     try:
-        name = module + env_id
-        entry_point = gymnasium.envs.registration._find_spec(name).entry_point
+        if module:
+            importlib.import_module(module)
+        entry_point = gymnasium.spec(name).entry_point
         made = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
         parameters = inspect.signature(made).parameters if made else {}
     except (gymnasium.error.Error, ImportError):
         parameters = {}  # make_env will say what is wrong with the id
     return {"split": "test", **options} if "split" in parameters else dict(options)
+
+
+def _full(env_id: str) -> str:
+    """The id with the module that registers it, which ours may leave out."""
+    return f"at2po_envs:{env_id}" if env_id.startswith("at2po/") else env_id
 
 
 def _make(env_id: str, options: Mapping[str, Any]) -> Any:

@@ -21,6 +21,7 @@ from transformers import (
 )
 from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
+from at2po_agents.chat_template import TEMPLATES
 from at2po_agents.errors import ModelNotFoundError, WeightsError
 
 _log = logging.getLogger(__name__)
@@ -29,6 +30,24 @@ EMBEDDED = ("mini", "smollm2-135m")
 _MINI = Path(__file__).parent / "mini"
 _HUB_TIMEOUT_S = 10.0
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+def load_policy(
+    name: str, dtype: str, chat_template: str
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load a model as the settings of a command ask for it.
+
+    Args:
+        name: As for `load_model`.
+        dtype: Name of a torch dtype.
+        chat_template: A key of `TEMPLATES`, or "model" for the model's own.
+
+    Returns:
+        The model and its tokenizer.
+    """
+    model, tokenizer = load_model(name, getattr(torch, dtype))
+    tokenizer.chat_template = TEMPLATES.get(chat_template, tokenizer.chat_template)
+    return model, tokenizer
 
 
 def load_model(

@@ -15,7 +15,6 @@ import torch
 
 from at2po_agents import checkpoint
 from at2po_agents.algorithms import name_of
-from at2po_agents.chat_template import TEMPLATES
 from at2po_agents.config import RESUMABLE, TrainConfig, dump_config, fingerprint
 from at2po_agents.dynamic_sampling import fill
 from at2po_agents.engines import TransformersEngine
@@ -24,7 +23,7 @@ from at2po_agents.errors import CheckpointError, ConfigError, DivergedError
 from at2po_agents.expansion import Chains
 from at2po_agents.learner import Learner
 from at2po_agents.metrics import MetricsLog, read_metrics
-from at2po_agents.models import load_model
+from at2po_agents.models import load_model, load_policy
 from at2po_agents.progress import RunProgress
 from at2po_agents.rollout import Collector
 from at2po_agents.seeds import seed_of
@@ -85,9 +84,7 @@ class Trainer:
         self.identity = fingerprint(config, RESUMABLE)
         resumed = self._checkpoint()
         source = config.model if resumed is None else str(resumed.path)
-        self.model, self.tokenizer = load_model(source, getattr(torch, config.dtype))
-        own = self.tokenizer.chat_template
-        self.tokenizer.chat_template = TEMPLATES.get(config.chat_template, own)
+        self.model, self.tokenizer = load_policy(source, config.dtype, config.chat_template)
         self.env = make_env(config.env, config.env_options)
         self.eval_env = make_env(config.env, on_test_split(config.env, config.eval_env_options))
         self.engine = TransformersEngine(

@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import gymnasium
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,7 +19,6 @@ from at2po_agents.errors import RequestError
 from at2po_agents.expansion import Chains
 from at2po_agents.rollout import Collector
 from at2po_agents.tokens import encode_inserted, encode_prompt
-from at2po_agents.warmstart import train_tokenizer
 
 TURNS = (
     "<think> I look. </think> <search> river </search>",
@@ -29,16 +27,6 @@ TURNS = (
     "I do not know the format",
 )
 LIMITS = {"max_prompt_tokens": 100, "max_response_tokens": 600, "context": 4096}
-
-
-@pytest.fixture(scope="module")
-def env() -> Any:
-    return gymnasium.make("at2po/MiniWiki-v0", questions=20, passages=100).unwrapped
-
-
-@pytest.fixture(scope="module")
-def tokenizer(env: Any) -> Any:
-    return train_tokenizer([*TURNS, *(p.contents for p in env.wiki.corpus)], 400)
 
 
 class SpellingEngine:

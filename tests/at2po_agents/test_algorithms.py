@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-import gymnasium
 import pytest
 import torch
 from hypothesis import given, settings
@@ -42,9 +41,11 @@ from at2po_agents.packing import pack
 from at2po_agents.rollout import Collector
 from at2po_agents.trainer import Trainer
 from at2po_agents.tree import Node, RolloutTree
-from at2po_agents.warmstart import train_tokenizer
 from tests.at2po_agents.samples import random_tree, tiny_model
-from tests.at2po_agents.test_rollout import TURNS, ScriptedEngine
+from tests.at2po_agents.test_rollout import TURNS as SPOKEN
+from tests.at2po_agents.test_rollout import ScriptedEngine
+
+TURNS = SPOKEN  # what the tokenizer has to know
 
 pytestmark = pytest.mark.filterwarnings("default")  # TensorBoard's own warnings are not ours
 
@@ -65,16 +66,6 @@ SMALL: list[tuple[Algorithm, int]] = [
 """Algorithms with the number of leaves that they grow."""
 IDS = [f"{algorithm.name}-{place}" for place, (algorithm, _) in enumerate(SMALL)]
 both = pytest.mark.parametrize(("algorithm", "leaves"), SMALL, ids=IDS)
-
-
-@pytest.fixture(scope="module")
-def env() -> Any:
-    return gymnasium.make("at2po/MiniWiki-v0", questions=20, passages=100).unwrapped
-
-
-@pytest.fixture(scope="module")
-def tokenizer(env: Any) -> Any:
-    return train_tokenizer([*TURNS, *(p.contents for p in env.wiki.corpus)], 400)
 
 
 class Scripted(ScriptedEngine):

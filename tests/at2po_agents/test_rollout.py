@@ -18,7 +18,6 @@ from at2po_agents.errors import RequestError
 from at2po_agents.expansion import Chains, EntropyGuided
 from at2po_agents.rollout import Collector
 from at2po_agents.tree import RolloutTree
-from at2po_agents.warmstart import train_tokenizer
 
 TURNS = (
     "<think> I look. </think> <search> river </search>",
@@ -28,16 +27,6 @@ TURNS = (
     "<think> nothing to ask </think> <search> </search>",
 )
 QUESTIONS = 3
-
-
-@pytest.fixture(scope="module")
-def env() -> Any:
-    return gymnasium.make("at2po/MiniWiki-v0", questions=20, passages=100).unwrapped
-
-
-@pytest.fixture(scope="module")
-def tokenizer(env: Any) -> Any:
-    return train_tokenizer([*TURNS, *(p.contents for p in env.wiki.corpus)], 400)
 
 
 class ScriptedEngine:

@@ -1,0 +1,22 @@
+"""A small world, and a tokenizer that knows it and the turns that a test file plays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import pytest
+
+from at2po_agents.warmstart import train_tokenizer
+
+
+@pytest.fixture(scope="module")
+def env() -> Any:
+    return gymnasium.make("at2po_envs:at2po/MiniWiki-v0", questions=20, passages=100).unwrapped
+
+
+@pytest.fixture(scope="module")
+def tokenizer(env: Any, request: pytest.FixtureRequest) -> Any:
+    """The test file names its turns in TURNS."""
+    turns = request.module.TURNS
+    return train_tokenizer([*turns, *(p.contents for p in env.wiki.corpus)], 400)
