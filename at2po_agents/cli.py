@@ -41,7 +41,7 @@ class EvalConfig:
     env_options: Options = field(default_factory=dict)
     """Keyword arguments of the environment; on the test split if there is one."""
     model: str = "mini"
-    """A folder, a name on the model hub, `mini`, `smollm2-135m`, or `scripted` (MiniWiki only)."""
+    """A folder, a name on the model hub, `mini`, `smollm2-135m`, `scripted` (generated worlds)."""
     chat_template: Literal["model", "qwen3"] = "model"
     """The model's own chat template, or one for Qwen3 that keeps the thinking of every turn."""
     limit: int = 300
@@ -258,8 +258,8 @@ def _agent(config: EvalConfig, env: Any) -> Any:
     if config.model == "scripted":
         if not hasattr(env, "expert"):
             raise AgentError(
-                f"expected an environment with a scripted agent, found {config.env}; only "
-                "at2po/MiniWiki-v0 has one"
+                f"expected an environment with a scripted agent, found {config.env}; "
+                "MiniWiki, Calculator and Household have one"
             )
         return env.expert(error_rate=config.error_rate, seed=config.seed)
     from at2po_agents.agents import PolicyAgent
