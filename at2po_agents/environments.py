@@ -13,7 +13,7 @@ from gymnasium.envs.registration import load_env_creator
 
 from at2po_agents.errors import EnvironmentNotFoundError
 
-_NEEDED = ("core", "questions", "run_tools")
+_NEEDED = ("core", "questions", "run_tools", "tool_runner")
 _log = logging.getLogger(__name__)
 
 
@@ -28,7 +28,7 @@ def make_env(env_id: str, options: Mapping[str, Any] | None = None) -> Any:
         options: Keyword arguments of the environment.
 
     Returns:
-        The environment without wrappers, with `core`, `questions` and `run_tools`.
+        The environment without wrappers, with `core`, `questions`, `run_tools` and `tool_runner`.
 
     Raises:
         EnvironmentNotFoundError: If no environment has that id, or it cannot be forked.

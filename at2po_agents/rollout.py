@@ -1,7 +1,8 @@
 """The collector: questions in, rollout trees out, as an event loop without barriers.
 
-As soon as a turn ends its tool call is queued; as soon as the chains of a tree have ended the tree
-expands. All trees share the engine's batch and every tick makes one batched tool call.
+As soon as a turn ends its tool calls begin, together with those of all turns that ended in the same
+tick; as soon as the chains of a tree have ended the tree expands. The engine goes on with all other
+turns meanwhile, so a slow tool delays only the episode that waits for it.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ class Collector:
     """Plays questions in an environment and keeps every turn in a tree.
 
     Args:
-        env: An unwrapped at2po environment: `core` holds the rules, `run_tools` calls the tools.
+        env: An unwrapped at2po environment: `core` holds the rules, `tool_runner` makes what calls
+            the tools.
         engine: Samples turns.
         tokenizer: The policy's tokenizer.
         max_prompt_tokens: Longest prompt, in tokens, >= 1.
@@ -77,7 +79,9 @@ class Collector:
         """Grow one tree a question.
 
         What a turn samples follows from (seed, question, place in the tree) and the weights, so it
-        does not depend on the order in which turns end, floating-point noise apart.
+        does not depend on the order in which turns end, floating-point noise apart. Even that is
+        the same in a repetition, unless tools with a deadline (which run in threads) decide by
+        their speed which turns are sampled together.
 
         Args:
             questions: Questions of the environment; the same one may occur twice.
@@ -104,15 +108,20 @@ class _Run:
         self.c, self.expansion = collector, expansion
         self.seed, self.temperature = seed, temperature
         self.by_query = getattr(expansion, "entropy", None) == "query"
-        self.turns: dict[Hashable, tuple[_Growth, Node]] = {}
+        self.tools = collector.env.tool_runner()
+        self.sampling: dict[Hashable, tuple[_Growth, Node]] = {}
+        self.waiting: dict[Hashable, tuple[_Growth, Node, Sequence[Any]]] = {}
 
     def grow(self, questions: Sequence[Any]) -> list[RolloutTree]:
         growths = [_Growth(self._plant(question)) for question in questions]
         for number, growth in enumerate(growths):
             roots = [growth.tree.root] * self.expansion.initial()
             self._start(number, growth, roots)
-        while self.turns:
-            self._end_turns(self.c.engine.step())
+        while self.sampling or self.waiting:
+            if self.sampling:
+                self._call_tools(self.c.engine.step())
+            for key, results in self.tools.collect(wait=not self.sampling):
+                self._go_on(key, results)
         return [growth.tree for growth in growths]
 
     def _plant(self, question: Any) -> RolloutTree:
@@ -133,7 +142,7 @@ class _Run:
             # The number keeps apart two trees of the same question in one collection.
             key = (number, node.key)
             ids = parent.ids()
-            self.turns[key] = (growth, node)
+            self.sampling[key] = (growth, node)
             growth.running += 1
             seed = seed_of(self.seed, growth.tree.question.key, number, node.key)
             room = self._room(growth.tree, len(ids))
@@ -145,29 +154,32 @@ class _Run:
         prompt = len(tree.root.inserted)
         return min(prompt + self.c.max_response_tokens, self.c.context) - used
 
-    def _end_turns(self, completions: Sequence[Completion]) -> None:
-        """Give ended turns to the environment, all their tool calls in one batch."""
-        core = self.c.env.core
-        ended = [(completion, *self.turns.pop(completion.key)) for completion in completions]
-        pending = []
-        for completion, _, node in ended:
+    def _call_tools(self, completions: Sequence[Completion]) -> None:
+        """Begin the tool calls of all turns that have just ended."""
+        asked = []
+        for completion in completions:
+            growth, node = self.sampling.pop(completion.key)
             node.sampled, node.logprobs = completion.ids, completion.logprobs
             node.action, node.finish = completion.text, completion.finish
             node.entropies = completion.entropies
             cut = completion.finish == "length"
-            state = _before(node)
-            pending.append(() if cut else core.pending_calls(state, node.action))
-        results = iter(self.c.env.run_tools([call for calls in pending for call in calls]))
-        for (completion, growth, node), calls in zip(ended, pending, strict=True):
-            self._transition(growth, node, [next(results) for _ in calls])
-            if self.by_query and (span := query_span(self.c.tokenizer, node, calls)):
-                node.info = {**node.info, "query": span}
-            number = completion.key[0]  # type: ignore[index]
-            growth.running -= 1
-            if node.reward is None and not self.expansion.by_turn:
-                self._start(number, growth, [node])
-            elif not growth.running:
-                self._start(number, growth, self._forks(number, growth))
+            calls = () if cut else self.c.env.core.pending_calls(_before(node), node.action)
+            self.waiting[completion.key] = (growth, node, calls)
+            asked.append((completion.key, calls))
+        self.tools.submit(asked)
+
+    def _go_on(self, key: Hashable, results: Sequence[Any]) -> None:
+        """Give an ended turn to the environment, and start what follows from it."""
+        growth, node, calls = self.waiting.pop(key)
+        self._transition(growth, node, results)
+        if self.by_query and (span := query_span(self.c.tokenizer, node, calls)):
+            node.info = {**node.info, "query": span}
+        number = key[0]  # type: ignore[index]
+        growth.running -= 1
+        if node.reward is None and not self.expansion.by_turn:
+            self._start(number, growth, [node])
+        elif not growth.running:
+            self._start(number, growth, self._forks(number, growth))
 
     def _forks(self, number: int, growth: _Growth) -> list[Node]:
         """Ask the expansion where the tree grows on."""

@@ -16,7 +16,7 @@ from at2po_envs.dialects import Dialect
 from at2po_envs.errors import InvalidActionError, UnknownNameError, nearest
 from at2po_envs.questions import Question
 from at2po_envs.spaces import TextSpace
-from at2po_envs.tools import Tool, ToolCall, ToolResult, call_tools
+from at2po_envs.tools import Tool, ToolCall, ToolResult, ToolRunner, call_tools
 
 
 class Core(Protocol):
@@ -190,6 +190,10 @@ class ForkableTextEnv(gymnasium.Env[str, str]):
     def run_tools(self, calls: Sequence[ToolCall]) -> list[ToolResult]:
         """Carry out tool calls of any number of episodes; see ``tools.call_tools``."""
         return call_tools(self.tools, calls, self.tool_timeout_s)
+
+    def tool_runner(self) -> ToolRunner:
+        """Return what carries out tool calls while other episodes go on."""
+        return ToolRunner(self.tools, self.tool_timeout_s)
 
     def snapshot(self) -> Snapshot:
         """Return all that ``restore`` needs; the cost does not depend on the episode's length."""

@@ -1,6 +1,16 @@
 """Tools that environments call on behalf of the agent, a whole batch at a time."""
 
-from at2po_envs.tools.base import Tool, ToolCall, ToolResult, ToolSpec, call_tools
+from at2po_envs.tools.base import Tool, ToolCall, ToolResult, ToolSpec
+from at2po_envs.tools.running import ToolRunner, call_tools
 from at2po_envs.tools.search import SEARCH, SearchTool
 
-__all__ = ["SEARCH", "SearchTool", "Tool", "ToolCall", "ToolResult", "ToolSpec", "call_tools"]
+__all__ = [
+    "SEARCH",
+    "SearchTool",
+    "Tool",
+    "ToolCall",
+    "ToolResult",
+    "ToolRunner",
+    "ToolSpec",
+    "call_tools",
+]

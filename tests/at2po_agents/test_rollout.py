@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import copy
+import threading
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 import at2po_envs  # noqa: F401 - registers the ids
-from at2po_agents.engines import Completion, EngineStats, Request
+from at2po_agents.engines import Completion, EngineStats, Request, TransformersEngine
 from at2po_agents.errors import RequestError
 from at2po_agents.expansion import Chains, EntropyGuided
+from at2po_agents.models import load_model
 from at2po_agents.rollout import Collector
-from at2po_agents.tree import RolloutTree
+from at2po_agents.seeds import seed_of
+from at2po_agents.tokens import encode_inserted, encode_prompt
+from at2po_agents.tree import Node, RolloutTree
 
 TURNS = (
     "<think> I look. </think> <search> river </search>",
@@ -146,3 +153,148 @@ def test_the_request_over_the_limit_gets_the_notice_and_one_more_turn(tokenizer:
 def test_a_prompt_over_the_limit_is_refused(env: Any, tokenizer: Any) -> None:
     with pytest.raises(RequestError, match="raise max_prompt_tokens"):
         grow(env, ScriptedEngine(tokenizer), Chains(1), max_prompt_tokens=3)
+
+
+class Delayed:
+    """A tool whose calls take random times in threads of their own."""
+
+    batched = False
+
+    def __init__(self, tool: Any) -> None:
+        self.tool, self.spec = tool, tool.spec
+        self.rng, self.threads = np.random.default_rng(0), set[threading.Thread]()
+
+    def __call__(self, arguments: Sequence[Any]) -> Any:
+        self.threads.add(threading.current_thread())
+        time.sleep(self.rng.uniform(0, 0.02))
+        return self.tool(arguments)
+
+
+def delayed(env: Any) -> Any:
+    """Return a copy of an environment whose tools run in the background."""
+    twin = copy.copy(env)
+    twin.tools = {name: Delayed(tool) for name, tool in env.tools.items()}
+    twin.tool_timeout_s = 60.0
+    return twin
+
+
+def one_by_one(
+    env: Any, engine: Any, tokenizer: Any, expansion: Any, number: int, seed: int, room: int
+) -> RolloutTree:
+    """Grow the tree of a question in the plainest order: a single turn at a time, depth first."""
+    question = env.questions[number]
+    state, prompt = env.core.begin(question)
+    tree = RolloutTree(question, encode_prompt(tokenizer, prompt), prompt, state)
+
+    def turn(parent: Node) -> None:
+        node = tree.add(parent)
+        used = len(parent.ids()) - len(tree.root.inserted)
+        own = seed_of(seed, question.key, number, node.key)
+        engine.submit([Request(0, parent.ids(), own, room - used, 1.0, env.core.dialect.stop)])
+        done: list[Completion] = []
+        while not done:
+            done = engine.step()
+        node.sampled, node.logprobs = done[0].ids, done[0].logprobs
+        node.action, node.finish = done[0].text, done[0].finish
+        if node.finish == "length":
+            step = env.core.truncate(parent.state, node.action)
+        else:
+            results = env.run_tools(env.core.pending_calls(parent.state, node.action))
+            step = env.core.transition(parent.state, node.action, results)
+            inserted = encode_inserted(tokenizer, step.observation, node.sampled)
+            if not step.terminated and used + len(node.sampled) + len(inserted) >= room:
+                step = env.core.truncate(parent.state, node.action)
+        node.state, node.info = step.state, step.info
+        if step.terminated or step.truncated:
+            node.reward = step.state.total_reward
+        else:
+            node.inserted = inserted
+            turn(node)
+
+    for _ in range(expansion.initial()):
+        turn(tree.root)
+    iteration = 0
+    while True:
+        draws = np.random.default_rng(seed_of(seed, "forks", question.key, number, iteration))
+        forks = expansion.forks(tree, iteration, draws)
+        if not forks:
+            return tree
+        for parent in forks:
+            turn(parent)
+        iteration += 1
+
+
+def test_every_node_equals_that_of_the_simple_order(env: Any) -> None:
+    """In fp64, with tools that answer in any order while other turns are being sampled."""
+    model, tokenizer = load_model("mini", torch.float64)
+    expansion, room, questions = EntropyGuided(2, 2, 2), 200, env.questions[:2]
+    simple = [
+        one_by_one(
+            env,
+            TransformersEngine(model, tokenizer, max_batch=1, cache_bytes=0),
+            *(tokenizer, expansion, number, 5, room),
+        )
+        for number in range(len(questions))
+    ]
+    slow = delayed(env)
+    for played in (env, slow):
+        engine = TransformersEngine(model, tokenizer)
+        collector = Collector(played, engine, tokenizer, max_response_tokens=room)
+        trees = collector.collect(questions, expansion, seed=5)
+        for tree, expected in zip(trees, simple, strict=True):
+            nodes = expected.nodes()
+            assert [node.key for node in tree.nodes()] == [node.key for node in nodes]
+            for node, twin in zip(tree.nodes(), nodes, strict=True):
+                assert (node.sampled, node.inserted) == (twin.sampled, twin.inserted)
+                assert (node.action, node.reward) == (twin.action, twin.reward)
+                assert node.logprobs == pytest.approx(twin.logprobs, abs=1e-9)
+    (tool,) = slow.tools.values()
+    assert threading.main_thread() not in tool.threads and len(tool.threads) > 3
+
+
+def test_a_hung_tool_delays_only_its_own_episode(env: Any, tokenizer: Any) -> None:
+    """The first call hangs until all other trees are complete, down to their last expansion."""
+    expansion = EntropyGuided(3, 2, 2)
+    usual = grow(env, ScriptedEngine(tokenizer), expansion, seed=2)
+    sizes = [len(tree.nodes()) - 1 for tree in usual]
+    others_done, waited = threading.Event(), list[bool]()
+
+    class Hanging(Delayed):
+        def __call__(self, arguments: Sequence[Any]) -> Any:
+            if not waited:
+                waited.append(False)
+                waited[0] = others_done.wait(30)
+            return self.tool(arguments)
+
+    class Counting(ScriptedEngine):
+        turns = 0
+
+        def step(self) -> list[Completion]:
+            ended = super().step()
+            self.turns += len(ended)
+            if self.turns >= sum(sizes) - max(sizes):
+                others_done.set()
+            return ended
+
+    played = delayed(env)
+    played.tools = {name: Hanging(tool) for name, tool in env.tools.items()}
+    trees = grow(played, Counting(tokenizer), expansion, seed=2)
+    assert waited == [True]
+    assert [t.to_dict() for t in trees] == [t.to_dict() for t in usual]
+
+
+def test_a_tool_that_never_answers_is_an_observation(env: Any, tokenizer: Any) -> None:
+    never = threading.Event()
+
+    class Hanging(Delayed):
+        def __call__(self, arguments: Sequence[Any]) -> Any:
+            return self.tool(arguments) if self.rng.random() < 0.8 else never.wait()
+
+    played = delayed(env)
+    played.tools = {name: Hanging(tool) for name, tool in env.tools.items()}
+    played.tool_timeout_s = 0.5
+    trees = grow(played, ScriptedEngine(tokenizer), Chains(4), seed=2)
+    turns = [node for tree in trees for node in tree.nodes()[1:]]
+    failed = [node for node in turns if "did not answer" in node.observation]
+    never.set()
+    assert failed and all(node.children and "tool_failed" in node.state.flags for node in failed)

@@ -1,4 +1,4 @@
-"""Carrying out tool calls: batches, failures, deadlines."""
+"""Carrying out tool calls: batches, failures, deadlines, calls in the background."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from at2po_envs import ToolCall, ToolResult, ToolSpec
 from at2po_envs.errors import ToolResultError, UnknownNameError
-from at2po_envs.tools import call_tools
+from at2po_envs.tools import ToolRunner, call_tools, running
 
 
 class Echo:
@@ -76,3 +76,49 @@ def test_more_calls_than_threads_are_all_answered():
     tool = Echo("a", batched=False)
     results = call_tools({"a": tool}, calls(*[("a", str(i)) for i in range(300)]), 60.0)
     assert [result.text for result in results] == [f"a: {i}" for i in range(300)]
+
+
+def test_without_a_deadline_calls_run_where_they_are_submitted():
+    a = Echo("a")
+    runner = ToolRunner({"a": a})
+    runner.submit([("x", calls(("a", "1"), ("a", "2"))), ("y", ()), ("z", calls(("a", "3")))])
+    assert a.batches == [["1", "2", "3"]] and a.threads == [threading.current_thread()]
+    texts = {key: [result.text for result in found] for key, found in runner.collect()}
+    assert texts == {"x": ["a: 1", "a: 2"], "y": [], "z": ["a: 3"]}
+    assert (len(runner), runner.collect(wait=True)) == (0, [])
+
+
+def test_an_episode_waits_for_its_own_calls_only():
+    slow, quick = Echo("slow", batched=False), Echo("quick")
+    runner = ToolRunner({"slow": slow, "quick": quick}, timeout_s=60.0)
+    runner.submit([("hung", calls(("quick", "1"), ("slow", "hang"))), ("done", ())])
+    assert [key for key, _ in runner.collect(wait=True)] == ["done"]
+    runner.submit([("later", calls(("quick", "2"), ("slow", "3")))])
+    ((key, found),) = runner.collect(wait=True)
+    assert (key, [result.text for result in found]) == ("later", ["quick: 2", "slow: 3"])
+    assert (len(runner), runner.collect()) == (1, [])
+    slow.release.set()
+    ((key, found),) = runner.collect(wait=True)
+    assert (key, [result.text for result in found]) == ("hung", ["quick: 1", "slow: hang"])
+
+
+def test_a_late_call_fails_and_its_thread_does_not_count_any_more(monkeypatch):
+    monkeypatch.setattr(running, "_THREADS", 1)
+    slow = Echo("slow", batched=False)
+    runner = ToolRunner({"slow": slow}, timeout_s=0.3)
+    runner.submit([(i, calls(("slow", "hang"))) for i in range(3)])
+    late = runner.collect(wait=True)
+    assert [key for key, _ in late] == [0, 1, 2]  # those that never got a thread are late too
+    assert all("did not answer within 0.3 s" in found[0].error for _, found in late)
+    runner.submit([(3, calls(("slow", "free")))])
+    ((_, found),) = runner.collect(wait=True)
+    assert found[0].text == "slow: free"
+    slow.release.set()  # what the hung calls say now is nobody's result
+    assert runner.collect() == []
+
+
+def test_errors_of_the_set_up_reach_whoever_collects():
+    runner = ToolRunner({"a": Echo("a")}, timeout_s=60.0)
+    runner.submit([(0, calls(("a", "bad corpus")))])
+    with pytest.raises(UnknownNameError):
+        runner.collect(wait=True)

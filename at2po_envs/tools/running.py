@@ -1,0 +1,225 @@
+"""Carrying out tool calls of many episodes, each of which waits only for its own."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from at2po_envs.errors import At2poEnvError, ToolResultError
+from at2po_envs.tools.base import Tool, ToolCall, ToolResult
+from retrieval import RetrievalError
+from retrieval.remote_errors import TemporaryRemoteError
+
+_log = logging.getLogger(__name__)
+
+_THREADS = 64
+"""Most jobs at a time; one that hangs beyond its deadline does not count any more."""
+
+
+def call_tools(
+    tools: Mapping[str, Tool], calls: Sequence[ToolCall], timeout_s: float | None = None
+) -> list[ToolResult]:
+    """Carry out tool calls and wait for all of them; they may belong to many episodes.
+
+    Without a deadline everything runs in this thread, one tool after another; with one, as
+    `ToolRunner` says.
+
+    Args:
+        tools: The tools by name.
+        calls: The calls, none of them with a problem.
+        timeout_s: Seconds until whatever is unfinished counts as failed; None waits.
+
+    Returns:
+        Their results, in the same order; a tool that raises gives failed ones.
+
+    Raises:
+        ToolResultError: If a tool does not return one result per call.
+        At2poEnvError: If a tool raises one: no episode could go well.
+        RetrievalError: Likewise.
+    """
+    if timeout_s is None:
+        answers: dict[int, ToolResult] = {}
+        for tool, places in _shared_out(tools, calls):
+            answers |= dict(zip(places, _run(tool, [calls[i] for i in places]), strict=True))
+        return [answers[i] for i in range(len(calls))]
+    runner = ToolRunner(tools, timeout_s)
+    runner.submit([(None, calls)])
+    ((_, results),) = runner.collect(wait=True)
+    return results
+
+
+@dataclass(eq=False)
+class _Episode:
+    """What an episode asked for at once."""
+
+    key: Hashable
+    calls: Sequence[ToolCall]
+    results: dict[int, ToolResult] = field(default_factory=dict)
+
+    @property
+    def answered(self) -> bool:
+        return len(self.results) == len(self.calls)
+
+
+@dataclass(eq=False)
+class _Job:
+    """Calls that one tool carries out together; places are (episode, number of its call)."""
+
+    tool: Tool
+    places: list[tuple[_Episode, int]]
+    deadline: float
+    outcome: list[ToolResult] | Exception | None = None
+
+
+class ToolRunner:
+    """Carries out tool calls of many episodes while whoever submits them goes on.
+
+    With a deadline, each batched tool has one job for all calls submitted together, and each call
+    of another tool is a job. Jobs run side by side in threads, so that a slow or hung one delays
+    only the episodes that wait for it; its thread is left behind. Without a deadline, calls run as
+    they are submitted, in the thread that submits them: a schedule that repeats exactly.
+
+    Args:
+        tools: The tools by name.
+        timeout_s: Seconds from its submission until a call counts as failed; None waits.
+    """
+
+    def __init__(self, tools: Mapping[str, Tool], timeout_s: float | None = None) -> None:
+        self._tools, self._timeout_s = tools, timeout_s
+        self._episodes: list[_Episode] = []
+        self._queue: deque[_Job] = deque()
+        self._running: set[_Job] = set()
+        self._ended: list[_Job] = []
+        self._news = threading.Condition()
+
+    def __len__(self) -> int:
+        """Number of episodes whose results were not collected yet."""
+        return len(self._episodes)
+
+    def submit(self, asked: Sequence[tuple[Hashable, Sequence[ToolCall]]]) -> None:
+        """Begin to carry out the calls of some episodes.
+
+        Args:
+            asked: Key of each episode, and its calls, none of them with a problem; an episode
+                without calls is answered at once.
+
+        Raises:
+            ToolResultError: See `call_tools`; with a deadline `collect` raises it.
+        """
+        episodes = [_Episode(key, calls) for key, calls in asked]
+        self._episodes += episodes
+        places = [(episode, i) for episode in episodes for i in range(len(episode.calls))]
+        calls = [episode.calls[i] for episode, i in places]
+        if self._timeout_s is None:
+            _answer(places, call_tools(self._tools, calls))
+            return
+        deadline = time.monotonic() + self._timeout_s
+        with self._news:
+            for tool, members in _shared_out(self._tools, calls):
+                self._queue.append(_Job(tool, [places[i] for i in members], deadline))
+            self._start()
+
+    def collect(self, *, wait: bool = False) -> list[tuple[Hashable, list[ToolResult]]]:
+        """Return the episodes that have all their results by now.
+
+        Args:
+            wait: Whether to wait until there is one, if any is unanswered.
+
+        Returns:
+            Keys and results, in the order in which they were submitted; each episode once. A tool
+            that raised or did not answer in time gives failed results.
+
+        Raises:
+            ToolResultError: See `call_tools`.
+            At2poEnvError: Likewise.
+            RetrievalError: Likewise.
+        """
+        with self._news:
+            self._take()
+            while wait and self._episodes and not any(e.answered for e in self._episodes):
+                jobs = [*self._queue, *self._running]
+                self._news.wait(max(0.0, min(job.deadline for job in jobs) - time.monotonic()))
+                self._take()
+        ready = [episode for episode in self._episodes if episode.answered]
+        self._episodes = [episode for episode in self._episodes if not episode.answered]
+        return [(e.key, [e.results[i] for i in range(len(e.calls))]) for e in ready]
+
+    def _start(self) -> None:
+        """Give queued jobs a thread each, as far as there are threads."""
+        while self._queue and len(self._running) < _THREADS:
+            job = self._queue.popleft()
+            self._running.add(job)
+            # A daemon: an executor would wait for hung jobs when the process ends.
+            threading.Thread(target=self._work, args=(job,), daemon=True, name="at2po-tool").start()
+
+    def _work(self, job: _Job) -> None:
+        try:
+            outcome: list[ToolResult] | Exception = _run(
+                job.tool, [episode.calls[i] for episode, i in job.places]
+            )
+        except Exception as error:
+            outcome = error
+        with self._news:
+            if job in self._running:  # else nobody waits for it any more
+                job.outcome = outcome
+                self._running.remove(job)
+                self._ended.append(job)
+                self._start()
+                self._news.notify()
+
+    def _take(self) -> None:
+        """Hand out the results of jobs that have ended, and give up those that are late."""
+        for job in self._ended:
+            if isinstance(job.outcome, Exception):
+                raise job.outcome
+            _answer(job.places, job.outcome or [])
+        self._ended.clear()
+        now = time.monotonic()
+        for job in [job for job in (*self._running, *self._queue) if job.deadline <= now]:
+            late = (
+                f"The {job.tool.spec.name} tool did not answer within {self._timeout_s} s. "
+                "Try again, or go on without it."
+            )
+            _answer(job.places, [ToolResult(False, "", late)] * len(job.places))
+            self._running.discard(job)
+            if job in self._queue:
+                self._queue.remove(job)
+        self._start()
+
+
+def _answer(places: Sequence[tuple[_Episode, int]], results: Sequence[ToolResult]) -> None:
+    for (episode, i), result in zip(places, results, strict=True):
+        episode.results[i] = result
+
+
+def _shared_out(
+    tools: Mapping[str, Tool], calls: Sequence[ToolCall]
+) -> list[tuple[Tool, list[int]]]:
+    """Say which tool carries out which calls together."""
+    jobs: list[tuple[Tool, list[int]]] = []
+    for name in dict.fromkeys(call.tool for call in calls):
+        places = [i for i, call in enumerate(calls) if call.tool == name]
+        tool = tools[name]
+        jobs += [(tool, places)] if tool.batched else [(tool, [i]) for i in places]
+    return jobs
+
+
+def _run(tool: Tool, calls: Sequence[ToolCall]) -> list[ToolResult]:
+    try:
+        answers = tool([call.arguments for call in calls])
+    except Exception as error:  # a tool may be remote and fail in any way; the episode goes on
+        lasting = isinstance(error, At2poEnvError | RetrievalError)
+        if lasting and not isinstance(error, TemporaryRemoteError):
+            raise
+        name = tool.spec.name
+        _log.warning("tool %s failed for %d calls", name, len(calls), exc_info=True)
+        answers = [ToolResult(False, "", f"The {name} tool failed. Try again.")] * len(calls)
+    if len(answers) != len(calls):
+        raise ToolResultError(
+            f"expected {len(calls)} results of tool {tool.spec.name!r}, found {len(answers)}"
+        )
+    return answers
