@@ -60,6 +60,8 @@ class EvalConfig:
     """Seed of the sampling."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Number format of weights and activations."""
+    device: str = "auto"
+    """Where the model lives: a device of torch; `auto` takes a CUDA device if there is one."""
     out: Path = Path("runs/eval")
     """Folder for `episodes.jsonl` and `summary.json`; must not hold an evaluation already."""
 
@@ -159,7 +161,9 @@ def rollout(arguments: Sequence[str]) -> None:
     config = parse_config(RolloutConfig, arguments, prog="at2po rollout")
     settings = config.train
     env = make_env(settings.env, settings.env_options)
-    model, tokenizer = load_policy(settings.model, settings.dtype, settings.chat_template)
+    model, tokenizer = load_policy(
+        settings.model, settings.dtype, settings.chat_template, settings.device
+    )
     engine = TransformersEngine(model, tokenizer, max_batch=settings.max_batch)
     collector = new_collector(settings, env, engine, tokenizer)
     if not 0 <= config.index < len(env.questions):
@@ -266,7 +270,7 @@ def _agent(config: EvalConfig, env: Any) -> Any:
     from at2po_agents.engines import TransformersEngine
     from at2po_agents.models import load_policy
 
-    model, tokenizer = load_policy(config.model, config.dtype, config.chat_template)
+    model, tokenizer = load_policy(config.model, config.dtype, config.chat_template, config.device)
     check_dialect(env.core.dialect, tokenizer)
     return PolicyAgent(
         TransformersEngine(model, tokenizer, max_batch=config.batch),

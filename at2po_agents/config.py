@@ -106,6 +106,8 @@ class TrainConfig:
     """Go on from the last good checkpoint in the folder."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Number format of weights and activations."""
+    device: str = "auto"
+    """Where the model lives: a device of torch; `auto` takes a CUDA device if there is one."""
     token_budget: int = 16384
     """Most unique tokens in one forward pass of the learner; a larger tree gets a pass alone."""
     gradient_checkpointing: bool = False
@@ -128,7 +130,7 @@ class TrainConfig:
 
 
 RESUMABLE = frozenset(
-    "steps eval_every save_every keep_checkpoints out resume token_budget max_batch".split()
+    "steps eval_every save_every keep_checkpoints out resume device token_budget max_batch".split()
 )
 """Fields of `TrainConfig` that may differ between a run and its continuation."""
 

@@ -22,7 +22,7 @@ from transformers import (
 from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
 from at2po_agents.chat_template import TEMPLATES
-from at2po_agents.errors import ModelNotFoundError, WeightsError
+from at2po_agents.errors import ConfigError, ModelNotFoundError, WeightsError
 
 _log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 def load_policy(
-    name: str, dtype: str, chat_template: str
+    name: str, dtype: str, chat_template: str, device: str = "auto"
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a model as the settings of a command ask for it.
 
@@ -41,13 +41,40 @@ def load_policy(
         name: As for `load_model`.
         dtype: Name of a torch dtype.
         chat_template: A key of `TEMPLATES`, or "model" for the model's own.
+        device: Where the model is put; see `find_device`.
 
     Returns:
         The model and its tokenizer.
+
+    Raises:
+        ConfigError: If there is no such device.
     """
+    place = find_device(device)
     model, tokenizer = load_model(name, getattr(torch, dtype))
+    move: Any = model.to
+    move(place)
     tokenizer.chat_template = TEMPLATES.get(chat_template, tokenizer.chat_template)
     return model, tokenizer
+
+
+def find_device(name: str) -> torch.device:
+    """Return the device that a name stands for.
+
+    Args:
+        name: "auto" (a CUDA device if there is one, else the CPU), or a device of torch.
+
+    Raises:
+        ConfigError: If there is no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+        raise ConfigError(
+            f"device: expected auto, cpu, or a device that torch can use, such as cuda:0, found "
+            f"{name!r}: {str(error).splitlines()[0]}"
+        ) from error
 
 
 def load_model(

@@ -23,7 +23,7 @@ from at2po_agents.errors import CheckpointError, ConfigError, DivergedError
 from at2po_agents.expansion import Chains
 from at2po_agents.learner import Learner
 from at2po_agents.metrics import MetricsLog, read_metrics
-from at2po_agents.models import load_model, load_policy
+from at2po_agents.models import load_policy
 from at2po_agents.progress import RunProgress
 from at2po_agents.rollout import Collector
 from at2po_agents.seeds import seed_of
@@ -84,7 +84,8 @@ class Trainer:
         self.identity = fingerprint(config, RESUMABLE)
         resumed = self._checkpoint()
         source = config.model if resumed is None else str(resumed.path)
-        self.model, self.tokenizer = load_policy(source, config.dtype, config.chat_template)
+        settings = (config.dtype, config.chat_template, config.device)
+        self.model, self.tokenizer = load_policy(source, *settings)
         self.env = make_env(config.env, config.env_options)
         self.eval_env = make_env(config.env, on_test_split(config.env, config.eval_env_options))
         self.engine = TransformersEngine(
@@ -105,7 +106,7 @@ class Trainer:
             gradient_checkpointing=config.gradient_checkpointing,
             temperature=config.temperature,
             # A resumed run keeps to the policy that it started from, not to its checkpoint.
-            reference=load_model(config.model, self.model.dtype)[0] if anchored else None,
+            reference=load_policy(config.model, *settings)[0] if anchored else None,
         )
         self.past = _Past()
         if resumed is not None:

@@ -19,8 +19,8 @@ from transformers import (
 
 from at2po_agents import models as at2po_models
 from at2po_agents.engines import Request, TransformersEngine
-from at2po_agents.errors import ModelNotFoundError, WeightsError
-from at2po_agents.models import load_model
+from at2po_agents.errors import ConfigError, ModelNotFoundError, WeightsError
+from at2po_agents.models import find_device, load_model, load_policy
 from at2po_agents.tokens import encode_inserted, encode_prompt
 
 TEMPLATE = (
@@ -176,3 +176,17 @@ def test_inserted_text_gets_no_special_tokens(tokenizer: PreTrainedTokenizerBase
     ids = encode_inserted(tokenizer, text)
     assert tokenizer.decode(ids) == text
     assert not set(ids) & set(tokenizer.all_special_ids)
+
+
+def test_a_policy_is_put_on_the_device_asked_for() -> None:
+    model, _ = load_policy("mini", "float32", "model", "meta")
+    assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
+    found = "cuda" if torch.cuda.is_available() else "cpu"
+    assert find_device("auto").type == found
+    assert load_policy("mini", "bfloat16", "model")[0].device.type == found
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:99", ""])
+def test_a_device_that_is_not_there_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="device: expected auto, cpu, or a device"):
+        find_device(name)
