@@ -64,7 +64,7 @@ class EvalConfig:
     engine: EngineName = "transformers"
     """What generates; `vllm` needs the extra of that name."""
     engine_options: Options = field(default_factory=dict)
-    """Further arguments of the engine's class: `cache_bytes`, fields of `vllm.EngineArgs`."""
+    """`cache_bytes`; for vLLM also the fields of `vllm.EngineArgs`, or the `url` of a server."""
     out: Path = Path("runs/eval")
     """Folder for `episodes.jsonl` and `summary.json`; must not hold an evaluation already."""
 

@@ -114,7 +114,7 @@ class TrainConfig:
     engine: EngineName = "transformers"
     """What generates; `vllm` needs the extra of that name."""
     engine_options: Options = field(default_factory=dict)
-    """Further arguments of the engine's class: `cache_bytes`, fields of `vllm.EngineArgs`."""
+    """`cache_bytes`; for vLLM also the fields of `vllm.EngineArgs`, or the `url` of a server."""
     max_batch: int = 256
     """Most sequences the engine generates at a time."""
 

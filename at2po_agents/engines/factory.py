@@ -33,7 +33,8 @@ def make_engine(
         model: what generates; vLLM takes a copy of its weights.
         tokenizer: of the model.
         max_batch: most requests that run at a time.
-        options: `cache_bytes`, and for vLLM the fields of `vllm.EngineArgs`.
+        options: `cache_bytes`, and for vLLM the fields of `vllm.EngineArgs`; or, for a vLLM server,
+            its `url`, and `exchange` and `timeout_s` of `VLLMServerEngine`.
         keep_entropies: whether completions carry the entropies of whole distributions.
 
     Raises:
@@ -50,15 +51,25 @@ def make_engine(
             "which gives the logprobs of sampled tokens only; set the algorithm's entropy to "
             '"surprisal", or take the transformers engine'
         )
-    if importlib.util.find_spec("vllm") is None:
-        raise ConfigError(
-            'engine: expected the package vllm for "vllm", found none; '
-            "run: pip install 'at2po[vllm]'"
-        )
+    if "url" in options:
+        _check_installed("httpx2", "server")
+        from at2po_agents.engines.vllm_server import VLLMServerEngine
+
+        _check_options(options, {"url", "exchange", "timeout_s"})
+        return VLLMServerEngine(model, tokenizer, max_batch=max_batch, **options)
+    _check_installed("vllm", "vllm")
     from at2po_agents.engines.vllm_engine import OPTIONS, VLLMEngine
 
     _check_options(options, {"cache_bytes"} | OPTIONS)
     return VLLMEngine(model, tokenizer, max_batch=max_batch, **options)
+
+
+def _check_installed(package: str, extra: str) -> None:
+    if importlib.util.find_spec(package) is None:
+        raise ConfigError(
+            f'engine: expected the package {package} for "vllm", found none; '
+            f"run: pip install 'at2po[{extra}]'"
+        )
 
 
 def _check_options(options: Mapping[str, Any], known: Collection[str]) -> None:

@@ -67,6 +67,6 @@ def test_an_evaluation_gives_the_same_with_either_engine(tmp_path: Path) -> None
         gc.collect()  # ends vLLM
         lines = (out / "episodes.jsonl").read_text().splitlines()
         found[engine] = [json.loads(line) for line in lines]
-    texts = {name: [episode["turns"] for episode in found[name]] for name in found}
+    texts = {name: [episode["transcript"] for episode in found[name]] for name in found}
     assert len(texts["vllm"]) == 12
     assert texts["vllm"] == texts["transformers"]
