@@ -35,6 +35,14 @@ class EngineBusyError(AgentError, RuntimeError):
     """The operation needs an engine without running or waiting requests."""
 
 
+class EngineUnavailableError(AgentError, RuntimeError):
+    """The engine sleeps, or was closed."""
+
+
+class EngineServerError(AgentError, RuntimeError):
+    """A server that generates cannot be reached, refused a request, or replied with nonsense."""
+
+
 class NonFiniteLogitsError(AgentError, FloatingPointError):
     """The model produced logits that define no distribution."""
 

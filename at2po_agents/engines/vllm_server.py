@@ -1,0 +1,202 @@
+"""A vLLM server as a generation engine: the same tokens in and out, over HTTP."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Any
+
+import httpx2
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from at2po_agents.engines.base import Completion, EngineStats, Request, check_idle
+from at2po_agents.engines.turns import Turn, Vocabulary
+from at2po_agents.engines.vllm_requests import check_sampled, sampling
+from at2po_agents.errors import EngineServerError
+from at2po_agents.models import StateLayout
+
+# Added to the logits of ids that must not be sampled; vLLM clips larger ones. A reply that holds
+# such an id all the same is refused.
+_NEVER = -100.0
+
+
+class VLLMServerEngine:
+    """Engine that asks a running `vllm serve`, every request on a connection of its own.
+
+    Start the server on a folder with the same architecture and tokenizer:
+    `VLLM_SERVER_DEV_MODE=1 vllm serve FOLDER --logprobs-mode processed_logprobs
+    --enable-prompt-tokens-details`. Its development mode has the routes that change weights: let
+    nobody else reach it.
+
+    New weights go through a folder that both processes see. The server does not sleep: it has a
+    device of its own.
+
+    Args:
+        model: gives the architecture and the starting weights; not kept.
+        tokenizer: of the model; ids beyond its vocabulary are never sampled.
+        url: address of the server, such as `http://127.0.0.1:8000`.
+        max_batch: most requests on their way at a time; the rest wait in order.
+        exchange: folder for weights on their way to the server; by default the system's folder for
+            temporary files.
+        timeout_s: longest wait for one reply, > 0.
+
+    Raises:
+        EngineServerError: the server cannot be reached, or is set up otherwise.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        url: str,
+        max_batch: int = 256,
+        exchange: str | None = None,
+        timeout_s: float = 600.0,
+    ) -> None:
+        self.stats = EngineStats()
+        self._layout = StateLayout(model)
+        self._config = model.config
+        self._vocabulary = Vocabulary(model, tokenizer)
+        self._bias = {str(token): _NEVER for token in self._vocabulary.impossible()}
+        self._exchange = exchange
+        self._url = url.rstrip("/")
+        self._http = httpx2.Client(
+            base_url=self._url,
+            timeout=httpx2.Timeout(timeout_s, connect=5.0),
+            trust_env=False,
+            limits=httpx2.Limits(max_connections=None),
+        )
+        self._threads = ThreadPoolExecutor(max_batch)
+        self._running: dict[Future[Any], Request] = {}
+        self.max_length = self._settings()
+        self.load_weights(model.state_dict())
+
+    def close(self) -> None:
+        """Drop all requests; the server goes on."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._running.clear()
+        self._http.close()
+
+    def submit(self, requests: Sequence[Request]) -> None:
+        """Send requests, as many at a time as allowed.
+
+        Raises:
+            RequestError: a request cannot be served exactly as asked; none of them is sent.
+        """
+        unfinished = {request.key for request in self._running.values()}
+        check_sampled(
+            requests, unfinished, max_length=self.max_length, vocabulary=self._vocabulary.rows
+        )
+        for request in requests:
+            body = {
+                "token_ids": list(request.ids),
+                "sampling_params": {
+                    **sampling(request, self._vocabulary),
+                    "stop": list(request.stop),
+                    "logit_bias": self._bias,
+                },
+            }
+            reply = self._threads.submit(self._send, "POST", "/inference/v1/generate", body)
+            self._running[reply] = request
+
+    def step(self) -> list[Completion]:
+        """Wait until at least one request has finished and return those that have.
+
+        Raises:
+            EngineServerError: the server refused a request, or its reply is no answer to it.
+        """
+        if not self._running:
+            return []
+        finished, _ = wait(self._running, return_when=FIRST_COMPLETED)
+        return [self._completion(self._running.pop(reply), reply.result()) for reply in finished]
+
+    def load_weights(self, state: Mapping[str, Tensor]) -> None:
+        """Have the server replace its weights and forget every stored key and value.
+
+        Args:
+            state: the model's whole state under the names of transformers; tied weights may be
+                given once.
+
+        Raises:
+            EngineBusyError: requests are on their way.
+            EngineServerError: the server does not take the weights.
+            WeightsError: names or shapes do not match the model.
+        """
+        check_idle(self._running)
+        weights = self._layout.complete(state)
+        # Tied weights once: a file cannot hold one memory under two names.
+        once = {tensor.data_ptr(): name for name, tensor in reversed(weights.items())}
+        kept = {name: weights[name].detach().contiguous() for name in once.values()}
+        with tempfile.TemporaryDirectory(dir=self._exchange) as folder:
+            self._config.save_pretrained(folder)
+            save_file(kept, Path(folder) / "model.safetensors", metadata={"format": "pt"})
+            body = {"method": "reload_weights", "kwargs": {"weights_path": folder}}
+            self._send("POST", "/collective_rpc", body)
+        if not self._send("POST", "/reset_prefix_cache").get("success"):
+            raise EngineServerError(
+                f"expected {self._url} to forget its prefixes, found them in use; "
+                "let nobody else use the server"
+            )
+
+    def sleep(self) -> None:
+        """Do nothing: the server's memory is not the learner's.
+
+        Raises:
+            EngineBusyError: requests are on their way.
+        """
+        check_idle(self._running)
+
+    def _settings(self) -> int:
+        """Check the server's settings; return the most tokens of a request."""
+        config = self._send("GET", "/server_info?config_format=json")["vllm_config"]["model_config"]
+        mode = config["logprobs_mode"]
+        if mode != "processed_logprobs":
+            raise EngineServerError(
+                f"expected {self._url} to give processed_logprobs, found {mode}; start "
+                "it with --logprobs-mode processed_logprobs"
+            )
+        return int(config["max_model_len"])
+
+    def _completion(self, request: Request, reply: Any) -> Completion:
+        """Read the tokens of a reply; what follows the end of the turn is dropped."""
+        choice, turn = reply["choices"][0], Turn(request, self._vocabulary)
+        details = (reply.get("usage") or {}).get("prompt_tokens_details") or {}
+        reused = details.get("cached_tokens") or 0
+        self.stats.reused += reused
+        self.stats.prefilled += len(request.ids) - reused
+        for token in choice["logprobs"]["content"]:
+            self.stats.sampled += 1
+            if str(token["token_id"]) in self._bias:
+                break
+            if completion := turn.add(token["token_id"], token["logprob"]):
+                return completion
+        raise EngineServerError(
+            f"request {request.key!r}: expected a whole turn of ids that can be sampled, found it "
+            f"ended after {len(turn.ids)} tokens ({choice['finish_reason']}); does the server have "
+            "the same tokenizer?"
+        )
+
+    def _send(self, method: str, path: str, body: Any = None) -> Any:
+        where = f"{method} {self._url}{path}"
+        try:
+            reply = self._http.request(method, path, json=body)
+        except httpx2.TransportError as error:
+            raise EngineServerError(
+                f"expected {where} to answer, found {type(error).__name__}: {error}; start "
+                "`vllm serve`, or check the address"
+            ) from error
+        if reply.status_code == 404:
+            raise EngineServerError(
+                f"expected {where}, found no such page; start `vllm serve` with "
+                "VLLM_SERVER_DEV_MODE=1"
+            )
+        if reply.status_code != 200:
+            raise EngineServerError(
+                f"expected {where} to succeed, found {reply.status_code}: {reply.text[:500]}"
+            )
+        return reply.json() if reply.content else {}
