@@ -41,7 +41,7 @@ from at2po_agents.packing import pack
 from at2po_agents.rollout import Collector
 from at2po_agents.trainer import Trainer
 from at2po_agents.tree import Node, RolloutTree
-from tests.at2po_agents.samples import random_tree, tiny_model
+from tests.at2po_agents.samples import flat_rows, random_tree, tiny_model
 from tests.at2po_agents.test_rollout import TURNS as SPOKEN
 from tests.at2po_agents.test_rollout import ScriptedEngine
 
@@ -134,7 +134,7 @@ def test_packed_equals_flat(algorithm: Algorithm, leaves: int, seed: int) -> Non
         return loss, list(torch.autograd.grad(loss, parameters, materialize_grads=True))
 
     def flat() -> Tensor:
-        scores = [row for tree in trees for row in flat_logprobs(model, tree)]
+        scores = flat_logprobs(model, flat_rows(trees))
         return torch.zeros(rows.mask.shape, dtype=torch.float64).masked_scatter(
             rows.mask, torch.cat(scores)
         )

@@ -18,7 +18,7 @@ from at2po_agents.logprobs import flat_logprobs
 from at2po_agents.losses import LossOutput
 from at2po_agents.packing import Rows
 from at2po_agents.tree import RolloutTree
-from tests.at2po_agents.samples import VOCABULARY, random_tree, tiny_model
+from tests.at2po_agents.samples import VOCABULARY, flat_rows, random_tree, tiny_model
 
 # Wide clip bounds: small models move far in one step, and clipped turns would hide differences.
 WIDE = ATPO(clip_low=0.9, clip_high=9.0)
@@ -70,7 +70,7 @@ def flat_update(model: PreTrainedModel, batch: list[RolloutTree], lr: float) -> 
         WIDE.assign_credit(tree)
     losses = []
     for tree in batch:
-        for row, logp in zip(tree.rows(), flat_logprobs(model, tree), strict=True):
+        for row, logp in zip(tree.rows(), flat_logprobs(model, tree.rows()), strict=True):
             turns = row.leaf.path()[1:]
             advantages = [turn.advantage for turn in turns for _ in turn.sampled]
             # Before the first step every ratio is 1 and its gradient that of logp.
@@ -97,6 +97,11 @@ def test_packs_add_up_to_one_mini_batch() -> None:
     batch, whole, parts = trees(5), tiny_model(), tiny_model()
     one = learner(whole).update(batch)
     many = learner(parts, token_budget=1).update(batch)
+    # Each row goes alone, with all that it shares.
+    assert (one.pop("trained_tokens"), many.pop("trained_tokens")) == (
+        one["unique_tokens"],
+        many["row_tokens"],
+    )
     assert one == pytest.approx(many, abs=1e-9)
     assert one["optimizer_steps"] == many["optimizer_steps"] == 1
     assert_same(whole, parts)
@@ -122,7 +127,7 @@ class Recorder:
 
 def test_mini_batches_share_the_policy_before_the_update() -> None:
     batch, model, calls = trees(4), tiny_model(), []
-    before = [flat_logprobs(model, tree) for tree in batch]
+    before = [flat_logprobs(model, flat_rows([tree])) for tree in batch]
     metrics = learner(model, algorithm=Recorder(calls), mini_batches=2).update(batch)
     assert metrics["optimizer_steps"] == 2
     (first, first_new, first_old), (second, second_new, second_old) = calls
@@ -271,7 +276,7 @@ def test_reward_raises_the_probability_of_the_better_turn() -> None:
     ours = learner(model, lr=1e-2)
     gaps = []
     for _ in range(4):
-        better, worse = (row.detach().item() for row in flat_logprobs(model, tree))
+        better, worse = (row.detach().item() for row in flat_logprobs(model, tree.rows()))
         gaps.append(better - worse)
         ours.update([tree])
     assert gaps == sorted(gaps)

@@ -1,0 +1,337 @@
+"""Packed against flat training: seconds, tokens and memory of one AT²PO mini-batch, as JSON.
+
+`python -m benchmarks.train_speed` goes forward and backward over the same trees in two ways: every
+unique token once, and every row as a sequence of its own. The latter goes in batches of rows of
+similar length, with causal attention and a head that sees sampled tokens only, under the same token
+budget. Gradients are the same, and checked to be. The trees are those of the demo's first step, and
+random ones of the paper's shape.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from json import dumps
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+from numpy.random import Generator, default_rng
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedModel as Model
+
+from at2po_agents.algorithms import ATPO, Algorithm
+from at2po_agents.batching import alike, row_tokens, within
+from at2po_agents.config import TrainConfig, load_config
+from at2po_agents.engines import TransformersEngine
+from at2po_agents.environments import make_env
+from at2po_agents.expansion.entropy import entropy_moments
+from at2po_agents.logprobs import flat_logprobs, token_logprobs
+from at2po_agents.models import load_model
+from at2po_agents.packing import Rows, pack
+from at2po_agents.trainer import new_collector
+from at2po_agents.tree import Node, RolloutTree
+from benchmarks.environment import environment
+from benchmarks.errors import EvaluationError
+
+GOAL = 0.85
+"""Share of the ratio of row tokens to unique tokens that should arrive as speed."""
+TOLERANCE = 1e-3
+"""Largest difference of the two gradients in float32, in parts of their norm."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSpeedConfig:
+    """Measure what packing saves in training on this machine."""
+
+    trees: tuple[int, ...] = (1, 4, 16)
+    """Sizes of the mini-batches."""
+    repeats: int = 5
+    """Passes per way of training, taken in turn."""
+    token_budget: int = 16384
+    """Most tokens in one forward pass, of both ways."""
+    seed: int = 0
+    """Seed of the trees."""
+    out: Path = Path("benchmarks/results/train_speed.json")
+    """Where the figures go."""
+
+
+def packed(model: Model, algorithm: Algorithm, trees: list[RolloutTree], budget: int) -> int:
+    """Add the gradients of a mini-batch to the model as the learner does.
+
+    Args:
+        model: The model.
+        algorithm: Its loss is taken.
+        trees: Credited trees.
+        budget: Most tokens in one forward pass.
+
+    Returns:
+        Tokens that went through the model.
+    """
+    tokens = 0
+    for members in within(trees, budget):
+        part = pack(members)
+        logp = token_logprobs(model, part)
+        rows = _shared(part.rows, trees)
+        _backward(algorithm, rows, rows.gather(logp))
+        tokens += part.ids.numel()
+    return tokens
+
+
+def flat(model: Model, algorithm: Algorithm, trees: list[RolloutTree], budget: int) -> int:
+    """Do what `packed` does with every row as a sequence of its own."""
+    rows = _shared(pack(trees).rows, trees)
+    sequences = [r for tree in trees for r in sorted(tree.rows(), key=lambda r: r.leaf.key)]
+    tokens = 0
+    for numbers in alike([len(row.ids) for row in sequences], budget):
+        batch = [sequences[number] for number in numbers]
+        own = _take(rows, numbers)
+        scores = pad_sequence(flat_logprobs(model, batch), batch_first=True)
+        _backward(algorithm, own, scores)
+        tokens += len(batch) * max(len(row.ids) for row in batch)
+    return tokens
+
+
+WAYS: dict[str, Callable[[Model, Algorithm, list[RolloutTree], int], int]] = {
+    "packed": packed,
+    "flat": flat,
+}
+
+
+def _shared(rows: Rows, trees: Sequence[RolloutTree]) -> Rows:
+    """Give rows the denominators and moments of the whole mini-batch."""
+    leaves = [leaf for tree in trees for leaf in tree.leaves()]
+    tokens = sum(row_tokens(tree, sampled_only=True) for tree in trees)
+    return replace(
+        rows, total_rows=len(leaves), total_tokens=tokens, moments=entropy_moments(leaves)
+    )
+
+
+def _take(rows: Rows, numbers: Sequence[int]) -> Rows:
+    """Choose rows, as wide as the longest of them."""
+    width = int(rows.mask[numbers].sum(1).max())
+    chosen: dict[str, Any] = {
+        field.name: value[numbers, :width] if value.dim() == 2 else value[numbers]
+        for field in fields(rows)
+        if isinstance(value := getattr(rows, field.name), Tensor)
+    }
+    return replace(rows, **chosen)
+
+
+def _backward(algorithm: Algorithm, rows: Rows, logp: Tensor) -> None:
+    algorithm.loss(rows, logp, logp.detach()).loss.backward()
+
+
+def demo_trees(count: int, seed: int = 0) -> list[RolloutTree]:
+    """Collect trees with the embedded model as the demo does, and credit them.
+
+    Args:
+        count: Number of trees, >= 1.
+        seed: Seed of the rollouts.
+
+    Returns:
+        The first trees that have something to learn from.
+
+    Raises:
+        EvaluationError: If there are fewer among three times as many.
+    """
+    config = load_config(TrainConfig, "demo")
+    model, tokenizer = load_model(config.model)
+    env = make_env(config.env, config.env_options)
+    collector = new_collector(config, env, TransformersEngine(model, tokenizer), tokenizer)
+    trees = collector.collect(env.questions[: 3 * count], config.algorithm.expansion(), seed=seed)
+    for tree in trees:
+        config.algorithm.assign_credit(tree)
+    found = [tree for tree in trees if any(node.advantage for node in tree.nodes())]
+    if len(found) < count:
+        raise EvaluationError(
+            f"expected {count} trees with different rewards, found {len(found)} among "
+            f"{len(trees)}; measure fewer"
+        )
+    return found[:count]
+
+
+def paper_trees(count: int, seed: int = 0, vocabulary: int = 2048) -> list[RolloutTree]:
+    """Grow random trees of the shape of the paper's runs, and credit them.
+
+    Args:
+        count: Number of trees, >= 1.
+        seed: Of sizes, tokens, surprisals and rewards.
+        vocabulary: Number of token ids.
+
+    Returns:
+        Trees of 22 leaves (10 chains, then twice 6 forks at the turns of the highest entropy) that
+        are 3.7 turns deep on average: a prompt of 230 tokens, turns of 80 to 100 sampled tokens,
+        between them 3 passages of 100 words (390 tokens).
+    """
+    return [_paper_tree(default_rng([seed, number]), vocabulary) for number in range(count)]
+
+
+def _paper_tree(rng: Generator, vocabulary: int) -> RolloutTree:
+    def ids(count: int) -> list[int]:
+        return [int(token) for token in rng.integers(1, vocabulary, count)]
+
+    def play(parent: Node) -> None:
+        """Sample turns below a node up to an answer."""
+        depth, ended = parent.depth, False
+        while not ended:
+            depth += 1
+            ended = depth >= 6 or (depth >= 2 and rng.random() < 0.35)
+            count = int(rng.integers(80, 101))
+            parent = tree.add(
+                parent,
+                sampled=ids(count),
+                logprobs=[-float(x) for x in rng.exponential(rng.uniform(0.1, 1.0), count)],
+                inserted=[] if ended else ids(390),
+                reward=float(rng.integers(0, 2)) if ended else None,
+            )
+
+    tree, algorithm = RolloutTree("", ids(230)), ATPO()
+    expansion = algorithm.expansion()
+    for _ in range(expansion.initial()):
+        play(tree.root)
+    for iteration in range(algorithm.iterations):
+        for parent in expansion.forks(tree, iteration, rng):
+            play(parent)
+    algorithm.assign_credit(tree)
+    return tree
+
+
+SHAPES: dict[str, Callable[[int, int], list[RolloutTree]]] = {
+    "demo": demo_trees,
+    "paper": paper_trees,
+}
+
+
+def measure(config: TrainSpeedConfig) -> dict[str, Any]:
+    """Time both ways over all shapes and sizes.
+
+    Args:
+        config: What is measured.
+
+    Returns:
+        JSON-able figures.
+
+    Raises:
+        EvaluationError: If a number is out of range, or the ways do not agree.
+    """
+    if config.repeats < 1 or min(config.trees, default=0) < 1 or config.token_budget < 1:
+        raise EvaluationError(f"expected numbers of at least 1, found {config}")
+    cases = []
+    for shape, grow in SHAPES.items():
+        trees = grow(max(config.trees), config.seed)
+        for count in config.trees:
+            cases.append({"shape": shape, **compare(trees[:count], config)})
+    return {
+        "model": "mini",
+        "algorithm": ATPO.name,
+        "repeats": config.repeats,
+        "token_budget": config.token_budget,
+        "goal": GOAL,
+        "cases": cases,
+        "load_average": os.getloadavg()[0],
+        "environment": environment(),
+    }
+
+
+def compare(trees: list[RolloutTree], config: TrainSpeedConfig) -> dict[str, Any]:
+    """Measure both ways over one mini-batch.
+
+    Args:
+        trees: Credited trees.
+        config: Repeats and token budget.
+
+    Returns:
+        Counts of tokens, median seconds, peak memory in MiB above what the process held before,
+        and what is made of them.
+
+    Raises:
+        EvaluationError: If the ways' gradients differ.
+    """
+    model, _ = load_model("mini")
+    seconds: dict[str, list[float]] = {name: [] for name in WAYS}
+    tokens, gradients = {}, {}
+    for repeat in range(config.repeats + 1):  # the first is not counted
+        for name, way in WAYS.items():
+            model.zero_grad()
+            start = time.perf_counter()
+            tokens[name] = way(model, ATPO(), trees, config.token_budget)
+            took = time.perf_counter() - start
+            if repeat:
+                seconds[name].append(took)
+            else:
+                gradients[name] = torch.cat(
+                    [p.grad.flatten() for p in model.parameters() if p.grad is not None]
+                )
+    off = (gradients["packed"] - gradients["flat"]).norm() / gradients["flat"].norm()
+    if not off < TOLERANCE:
+        raise EvaluationError(f"expected equal gradients, found a difference of {off}; a bug")
+    rows, unique = sum(map(row_tokens, trees)), sum(tree.unique_tokens for tree in trees)
+    medians = {name: statistics.median(times) for name, times in seconds.items()}
+    speed_up, ratio = medians["flat"] / medians["packed"], rows / unique
+    leaves = [leaf for tree in trees for leaf in tree.leaves()]
+    return {
+        "trees": len(trees),
+        "leaves": len(leaves),
+        "turns_mean": round(statistics.mean(leaf.depth for leaf in leaves), 2),
+        "row_tokens": rows,
+        "unique_tokens": unique,
+        "tokens_processed": tokens,
+        "seconds": {name: round(median, 4) for name, median in medians.items()},
+        "peak_mib": {name: round(_peak_alone(name, trees, config), 1) for name in WAYS},
+        "gradient_difference": float(off),
+        "ratio": round(ratio, 3),
+        "speed_up": round(speed_up, 3),
+        "speed_up_of_ratio": round(speed_up / ratio, 3),
+    }
+
+
+def _gradient(model: Model) -> Tensor:
+    """Return the gradients of all parameters as one vector."""
+    return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+
+def _peak_alone(name: str, trees: list[RolloutTree], config: TrainSpeedConfig) -> float:
+    """Return the memory in MiB that one way takes in a process of its own."""
+    job = (name, [tree.to_dict() for tree in trees], config.token_budget, torch.get_num_threads())
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_peak, job)
+
+
+def _peak(name: str, trees: list[dict[str, Any]], budget: int, threads: int) -> float:
+    torch.set_num_threads(threads)
+    model, _ = load_model("mini")
+    grown = [RolloutTree.from_dict(tree) for tree in trees]
+    before = _memory("VmRSS")
+    WAYS[name](model, ATPO(), grown, budget)
+    return (_memory("VmHWM") - before) / 2**10
+
+
+def _memory(name: str) -> int:
+    """Return a figure of this process from Linux, in KiB."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return int(next(line for line in lines if line.startswith(name)).split()[1])
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and write the figures.
+
+    Args:
+        arguments: Words of the command line; None takes the process's own.
+    """
+    config = tyro.cli(TrainSpeedConfig, prog="python -m benchmarks.train_speed", args=arguments)
+    text = dumps(measure(config), indent=2) + "\n"
+    config.out.parent.mkdir(parents=True, exist_ok=True)
+    config.out.write_text(text, encoding="utf-8")
+    sys.stdout.write(text)
+
+
+if __name__ == "__main__":
+    main()
