@@ -41,7 +41,8 @@ def within(trees: Sequence[RolloutTree], budget: int) -> list[list[Slice]]:
     Args:
         trees: The trees.
         budget: Most tokens of a pack, at least 1. A larger tree is cut between leaves, and what
-            its parts share stands in each of them; a single path that is larger gets a pack alone.
+            its parts share stands in each of them, while rows of it without sampled tokens are left
+            out; a single path that is larger gets a pack alone.
 
     Returns:
         The packs.
@@ -87,6 +88,8 @@ def _cut(tree: RolloutTree, budget: int) -> list[tuple[Slice, int]]:
     stored: set[Node] = set()
     for leaf in whole(tree).leaves:
         path = leaf.path()
+        if not any(node.sampled for node in path):
+            continue  # no part of any loss, and nothing to pack where it stands alone
         size = sum(map(_tokens, path))
         more = sum(_tokens(node) for node in path if node not in stored)
         if parts and parts[-1][1] + more <= budget:

@@ -21,6 +21,7 @@ from at2po_agents.errors import ConfigError, TreeError
 from at2po_agents.expansion.entropy import entropy_moments
 from at2po_agents.logprobs import token_logprobs
 from at2po_agents.losses import LossOutput
+from at2po_agents.master_weights import MasterWeights
 from at2po_agents.packing import Pack, pack
 from at2po_agents.tree import RolloutTree
 
@@ -42,7 +43,8 @@ class Learner:
 
     Attributes:
         model: The model being trained, in place.
-        optimizer: Its AdamW optimizer.
+        masters: Its weights in at least float32; gradients are added up and steps taken there.
+        optimizer: Their AdamW optimizer.
         reference: The frozen policy of the KL term; None for an algorithm without one.
         offending: Trees whose loss or gradient was not finite in the latest update.
     """
@@ -106,9 +108,9 @@ class Learner:
         self.reference: PreTrainedModel | None = None
         if getattr(algorithm, "kl_coef", 0.0):
             self.reference = (reference or deepcopy(model)).requires_grad_(False).eval()
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.masters = MasterWeights(p for p in model.parameters() if p.requires_grad)
         self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=lr, betas=betas, weight_decay=weight_decay
+            self.masters.parameters, lr=lr, betas=betas, weight_decay=weight_decay
         )
 
     def update(self, trees: Sequence[RolloutTree], step: int = 0) -> dict[str, float]:
@@ -149,8 +151,8 @@ class Learner:
         return {"lr": rate, **_summary(steps), **self._counts(trees, batches)}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the optimizer's state; the model saves its own weights."""
-        return {"optimizer": self.optimizer.state_dict()}
+        """Return the state of the optimizer and what the model's own weights, saved apart, lack."""
+        return {"optimizer": self.optimizer.state_dict(), "masters": self.masters.state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned.
@@ -159,6 +161,7 @@ class Learner:
             state: The state of a learner for a model of the same shape.
         """
         self.optimizer.load_state_dict(state["optimizer"])
+        self.masters.load(state["masters"])
 
     def _mini_batch(self, trees: Sequence[RolloutTree]) -> list[_Part]:
         """Pack the trees that carry a gradient; all of them stay in the denominators."""
@@ -188,17 +191,19 @@ class Learner:
                 rows = replace(rows, reference=rows.gather(reference))
             output = self.algorithm.loss(rows, rows.gather(logp), rows.gather(old))
             output.loss.backward()
+            self.masters.collect()
             outputs.append(replace(output, loss=output.loss.detach()))
-        for parameter in self.parameters:
+        for parameter in self.masters.parameters:
             # Without any advantage the gradient is 0 rather than absent, so momentum and decay
             # act just as if the trees had been processed.
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.grad_clip)
+        norm = torch.nn.utils.clip_grad_norm_(self.masters.parameters, self.grad_clip)
         loss = sum((output.loss for output in outputs), start=norm.new_zeros(()))
         taken = bool(torch.isfinite(norm + loss))
         if taken:
             self.optimizer.step()
+            self.masters.publish()
         else:
             self.offending += _offending(parts, outputs)
             logger.warning("step skipped: loss %s, gradient norm %s", loss.item(), norm.item())

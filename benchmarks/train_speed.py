@@ -77,7 +77,7 @@ def packed(model: Model, algorithm: Algorithm, trees: list[RolloutTree], budget:
     """
     tokens = 0
     for members in within(trees, budget):
-        part = pack(members)
+        part = pack(members, dtype=model.dtype)
         logp = token_logprobs(model, part)
         rows = _shared(part.rows, trees)
         _backward(algorithm, rows, rows.gather(logp))
@@ -87,7 +87,7 @@ def packed(model: Model, algorithm: Algorithm, trees: list[RolloutTree], budget:
 
 def flat(model: Model, algorithm: Algorithm, trees: list[RolloutTree], budget: int) -> int:
     """Do what `packed` does with every row as a sequence of its own."""
-    rows = _shared(pack(trees).rows, trees)
+    rows = _shared(pack(trees, dtype=model.dtype).rows, trees)
     sequences = [r for tree in trees for r in sorted(tree.rows(), key=lambda r: r.leaf.key)]
     tokens = 0
     for numbers in alike([len(row.ids) for row in sequences], budget):
@@ -277,20 +277,51 @@ def compare(trees: list[RolloutTree], config: TrainSpeedConfig) -> dict[str, Any
     medians = {name: statistics.median(times) for name, times in seconds.items()}
     speed_up, ratio = medians["flat"] / medians["packed"], rows / unique
     leaves = [leaf for tree in trees for leaf in tree.leaves()]
+    pairs = _pairs(trees)
     return {
         "trees": len(trees),
         "leaves": len(leaves),
         "turns_mean": round(statistics.mean(leaf.depth for leaf in leaves), 2),
         "row_tokens": rows,
         "unique_tokens": unique,
+        "row_pairs": pairs["flat"],
+        "unique_pairs": pairs["packed"],
         "tokens_processed": tokens,
         "seconds": {name: round(median, 4) for name, median in medians.items()},
         "peak_mib": {name: round(_peak_alone(name, trees, config), 1) for name in WAYS},
         "gradient_difference": float(off),
         "ratio": round(ratio, 3),
+        "flop_ratio": round(
+            _flops(model, rows, pairs["flat"]) / _flops(model, unique, pairs["packed"]), 3
+        ),
         "speed_up": round(speed_up, 3),
         "speed_up_of_ratio": round(speed_up / ratio, 3),
     }
+
+
+def _pairs(trees: Sequence[RolloutTree]) -> dict[str, int]:
+    """Count the pairs of a token and one that it sees, by way of training."""
+
+    def up_to(length: int) -> int:
+        return length * (length + 1) // 2
+
+    nodes = [node for tree in trees for node in tree.nodes()]
+    lengths = {node: len(node.ids()) for node in nodes}
+    before = {node: lengths[node.parent] if node.parent else 0 for node in nodes}
+    return {
+        "packed": sum(up_to(lengths[node]) - up_to(before[node]) for node in nodes),
+        "flat": sum(up_to(lengths[node]) for node in nodes if node.is_leaf),
+    }
+
+
+def _flops(model: Model, tokens: int, pairs: int) -> int:
+    """Return the multiplications of a forward pass through the layers, without the head."""
+    config = model.config
+    weights = sum(
+        p.numel() for name, p in model.named_parameters() if "layers" in name and p.dim() == 2
+    )
+    heads = config.num_hidden_layers * config.num_attention_heads * config.head_dim
+    return weights * tokens + 2 * heads * pairs
 
 
 def _gradient(model: Model) -> Tensor:

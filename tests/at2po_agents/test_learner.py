@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from copy import deepcopy
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -239,7 +239,7 @@ def test_repeated_updates_agree_bit_for_bit_on_two_threads() -> None:
     tree = RolloutTree("q", [1, 2, 3])
     ids = [token % VOCABULARY for token in range(200)]
     shared = tree.add(tree.root, sampled=ids, logprobs=[-1.0] * len(ids))
-    for token in ids:
+    for token in ids[:60]:
         tree.add(shared, sampled=[token, 7], logprobs=[-1.0, -1.0], reward=float(token % 3))
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
@@ -255,17 +255,30 @@ def test_repeated_updates_agree_bit_for_bit_on_two_threads() -> None:
     assert found[0][1] == found[1][1]
 
 
-def test_restored_state_continues_bit_for_bit() -> None:
-    batch, model = trees(2), tiny_model()
-    ours = learner(model)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_restored_state_continues_bit_for_bit(dtype: torch.dtype, tmp_path: Path) -> None:
+    batch, model = trees(2), tiny_model(dtype=dtype)
+    ours = learner(model, lr=1e-3)
     ours.update(batch)
-    copy = tiny_model(seed=1)
+    copy = tiny_model(seed=1, dtype=dtype)
     copy.load_state_dict(model.state_dict())
-    again = learner(copy)
-    again.load_state_dict(deepcopy(ours.state_dict()))
-    ours.update(batch)
-    again.update(batch)
+    again = learner(copy, lr=1e-3)
+    torch.save(ours.state_dict(), tmp_path / "state.pt")
+    again.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    for _ in range(3):
+        ours.update(batch)
+        again.update(batch)
+    for one, two in zip(ours.masters.parameters, again.masters.parameters, strict=True):
+        assert torch.equal(one, two)
     assert torch.equal(weights(model), weights(copy))
+
+
+def test_a_broken_tree_that_was_cut_is_handed_back_once() -> None:
+    batch = trees(2)
+    batch[0].leaves()[0].reward = float("nan")
+    ours = learner(token_budget=1)
+    assert ours.update(batch)["skipped"] == 1
+    assert ours.offending == [batch[0]]
 
 
 def test_reward_raises_the_probability_of_the_better_turn() -> None:
