@@ -6,7 +6,8 @@ comparison is the whole pattern: siblings and other trees are kept apart by it, 
 
 A 4-D mask would say the same at the cost of all pairs of tokens. Here nothing is computed that is
 not seen: on CPUs runs of tokens meet runs of tokens (`_PathAttention`), on CUDA FlexAttention skips
-the blocks that its block mask leaves empty.
+the blocks that its block mask leaves empty. The latter was not run on a GPU by us: tests compare
+its uncompiled form with the former on the CPU.
 """
 
 from __future__ import annotations

@@ -107,7 +107,7 @@ class TrainConfig:
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Number format of weights and activations."""
     token_budget: int = 16384
-    """Most unique tokens in one forward pass of the learner; a larger tree gets a pass alone."""
+    """Most tokens in one forward pass of the learner; a larger tree is cut between its rows."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
     max_batch: int = 256

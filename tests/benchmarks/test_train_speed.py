@@ -14,12 +14,16 @@ from at2po_agents.tree import RolloutTree
 from benchmarks import train_speed
 from benchmarks.errors import EvaluationError
 from benchmarks.train_speed import TrainSpeedConfig
+from benchmarks.train_trees import paper_trees
 from tests.at2po_agents.samples import random_tree, tiny_model
 
 
 def credited(count: int, algorithm: Algorithm) -> list[RolloutTree]:
-    trees = [random_tree(seed, size=12) for seed in range(count)]
+    grown = (random_tree(seed, size=12) for seed in range(100))
+    trees = [tree for tree in grown if len(tree.leaves()) > 1][:count]
     for tree in trees:
+        for number, leaf in enumerate(tree.leaves()):
+            leaf.reward = float(number % 2)
         algorithm.assign_credit(tree)
     return trees
 
@@ -39,7 +43,7 @@ def test_both_ways_have_the_same_gradient(algorithm: Algorithm, budget: int) -> 
 
 
 def test_trees_of_the_paper_have_its_shape() -> None:
-    trees = train_speed.paper_trees(20)
+    trees = paper_trees(20)
     leaves = [leaf for tree in trees for leaf in tree.leaves()]
     assert len(leaves) == 20 * 22
     assert sum(leaf.depth for leaf in leaves) / len(leaves) == pytest.approx(3.7, abs=0.1)
