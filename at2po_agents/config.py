@@ -110,7 +110,7 @@ class TrainConfig:
     device: str = "auto"
     """Where the model lives: a device of torch; `auto` takes a CUDA device if there is one."""
     token_budget: int = 16384
-    """Most unique tokens in one forward pass of the learner; a larger tree gets a pass alone."""
+    """Most tokens in one forward pass of the learner; a larger tree is cut between its rows."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
     engine: EngineName = "transformers"

@@ -14,12 +14,14 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from at2po_agents.algorithms.base import Algorithm
+from at2po_agents.attention import check_model, tree_attention
 from at2po_agents.batching import row_tokens, split, within
 from at2po_agents.diagnostics import combine
 from at2po_agents.errors import ConfigError, TreeError
 from at2po_agents.expansion.entropy import entropy_moments
-from at2po_agents.logprobs import check_model, token_logprobs, tree_attention
+from at2po_agents.logprobs import token_logprobs
 from at2po_agents.losses import LossOutput
+from at2po_agents.master_weights import MasterWeights
 from at2po_agents.packing import Pack, pack
 from at2po_agents.tree import RolloutTree
 
@@ -28,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class _Part:
-    """Trees that go through the model together."""
+    """Trees, or parts of them, that go through the model together."""
 
     trees: list[RolloutTree]
     pack: Pack
@@ -41,7 +43,8 @@ class Learner:
 
     Attributes:
         model: The model being trained, in place.
-        optimizer: Its AdamW optimizer.
+        masters: Its weights in at least float32; gradients are added up and steps taken there.
+        optimizer: Their AdamW optimizer.
         reference: The frozen policy of the KL term; None for an algorithm without one.
         offending: Trees whose loss or gradient was not finite in the latest update.
     """
@@ -72,8 +75,8 @@ class Learner:
             weight_decay: AdamW's weight decay, on all parameters.
             grad_clip: Largest gradient norm of a step, above 0.
             mini_batches: Optimizer steps per update, at least 1.
-            token_budget: Largest number of unique tokens in one forward pass, at least 1; trees
-                stay whole, so a larger tree gets a pass of its own.
+            token_budget: Largest number of unique tokens in one forward pass, at least 1; a larger
+                tree is cut between its rows, a larger row gets a pass of its own.
             gradient_checkpointing: Recompute activations in the backward pass to save memory.
             temperature: Sampling temperature of the rollouts, above 0.
             warmup: Updates over which the learning rate rises linearly, at least 0.
@@ -105,9 +108,9 @@ class Learner:
         self.reference: PreTrainedModel | None = None
         if getattr(algorithm, "kl_coef", 0.0):
             self.reference = (reference or deepcopy(model)).requires_grad_(False).eval()
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.masters = MasterWeights(p for p in model.parameters() if p.requires_grad)
         self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=lr, betas=betas, weight_decay=weight_decay
+            self.masters.parameters, lr=lr, betas=betas, weight_decay=weight_decay
         )
 
     def update(self, trees: Sequence[RolloutTree], step: int = 0) -> dict[str, float]:
@@ -122,7 +125,8 @@ class Learner:
             algorithm's own (those of part of the tokens weighted by pack). Counts: optimizer_steps,
             skipped (steps not taken because loss or gradient was not finite; their trees are in
             `offending`), trees, rows, zero_variance_trees, unique_tokens, row_tokens (what the rows
-            would cost unpacked), trained_tokens (unique tokens that went forward and backward). And
+            would cost unpacked), trained_tokens (that went forward and backward: unique tokens,
+            but what the parts of a tree that was cut share counts in each). And
             lr. A metric that was not measured or is not finite is absent.
 
         Raises:
@@ -147,8 +151,8 @@ class Learner:
         return {"lr": rate, **_summary(steps), **self._counts(trees, batches)}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the optimizer's state; the model saves its own weights."""
-        return {"optimizer": self.optimizer.state_dict()}
+        """Return the state of the optimizer and what the model's own weights, saved apart, lack."""
+        return {"optimizer": self.optimizer.state_dict(), "masters": self.masters.state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned.
@@ -157,18 +161,20 @@ class Learner:
             state: The state of a learner for a model of the same shape.
         """
         self.optimizer.load_state_dict(state["optimizer"])
+        self.masters.load(state["masters"])
 
     def _mini_batch(self, trees: Sequence[RolloutTree]) -> list[_Part]:
         """Pack the trees that carry a gradient; all of them stay in the denominators."""
         rows = sum(len(tree.leaves()) for tree in trees)
         tokens = sum(row_tokens(tree, sampled_only=True) for tree in trees)
-        moments = entropy_moments(trees)
+        moments = entropy_moments([leaf for tree in trees for leaf in tree.leaves()])
         parts = []
         for members in within([tree for tree in trees if self._counts_in(tree)], self.token_budget):
             packed = pack(members, device=self.model.device, dtype=self._dtype)
             own = packed.rows.total_tokens
             whole = replace(packed.rows, total_rows=rows, total_tokens=tokens, moments=moments)
-            parts.append(_Part(members, replace(packed, rows=whole), own))
+            there = [part.tree for part in members]
+            parts.append(_Part(there, replace(packed, rows=whole), own))
         return parts
 
     def _step(self, parts: list[_Part]) -> _Step:
@@ -185,17 +191,19 @@ class Learner:
                 rows = replace(rows, reference=rows.gather(reference))
             output = self.algorithm.loss(rows, rows.gather(logp), rows.gather(old))
             output.loss.backward()
+            self.masters.collect()
             outputs.append(replace(output, loss=output.loss.detach()))
-        for parameter in self.parameters:
+        for parameter in self.masters.parameters:
             # Without any advantage the gradient is 0 rather than absent, so momentum and decay
             # act just as if the trees had been processed.
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.grad_clip)
+        norm = torch.nn.utils.clip_grad_norm_(self.masters.parameters, self.grad_clip)
         loss = sum((output.loss for output in outputs), start=norm.new_zeros(()))
         taken = bool(torch.isfinite(norm + loss))
         if taken:
             self.optimizer.step()
+            self.masters.publish()
         else:
             self.offending += _offending(parts, outputs)
             logger.warning("step skipped: loss %s, gradient norm %s", loss.item(), norm.item())
@@ -229,14 +237,13 @@ class Learner:
             self.model.train(before)
 
     def _counts(self, trees: Sequence[RolloutTree], batches: list[list[_Part]]) -> dict[str, float]:
-        trained = [tree for batch in batches for part in batch for tree in part.trees]
         return {
             "trees": len(trees),
             "rows": sum(len(tree.leaves()) for tree in trees),
             "zero_variance_trees": sum(not _credited(tree) for tree in trees),
             "unique_tokens": sum(tree.unique_tokens for tree in trees),
             "row_tokens": sum(row_tokens(tree) for tree in trees),
-            "trained_tokens": sum(tree.unique_tokens for tree in trained),
+            "trained_tokens": sum(part.pack.ids.numel() for batch in batches for part in batch),
         }
 
 
@@ -270,7 +277,8 @@ def _offending(parts: list[_Part], outputs: list[LossOutput]) -> list[RolloutTre
         for part, output in zip(parts, outputs, strict=True)
         for number in sorted(set(part.pack.rows.tree[~torch.isfinite(output.per_row)].tolist()))
     ]
-    return found or [tree for part in parts for tree in part.trees]
+    everything = [tree for part in parts for tree in part.trees]
+    return list(dict.fromkeys(found or everything))  # a tree may lie in several parts
 
 
 def _credited(tree: RolloutTree) -> bool:

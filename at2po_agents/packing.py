@@ -1,13 +1,13 @@
 """Packing: the tokens of rollout trees, each once, and the rows that the losses read from them.
 
-A tree's leaves are laid out one after the other. The first row that reaches a turn stores it, so
-what a row adds is always the tail of its path: its queries are that tail, its keys are the whole
-path. Attention therefore costs unique tokens x path length, every other layer costs unique tokens,
-and both are exact: no token sees a sibling branch.
+A tree's leaves are laid out one after the other, depth first; the first row that reaches a turn
+stores it. Everything but attention costs unique tokens, attention costs what each of them sees, and
+both are exact: no token sees a sibling branch.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -16,39 +16,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from at2po_agents.attention import Pattern, pattern
+from at2po_agents.batching import Slice, whole
 from at2po_agents.errors import TreeError
 from at2po_agents.expansion.entropy import entropy_moments, sampling_entropies
 from at2po_agents.tree import Node, RolloutTree
 
 Index = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Group:
-    """Tails of similar length, padded to one rectangle (pads point at token 0 and are not read).
-
-    Attributes:
-        queries: [R, Q] int64, positions of the tails' tokens in the pack.
-        keys: [R, P] int64, positions of the tokens of each whole path.
-        depths: [R, Q] int64, place of each query on its path; it sees the keys up to there.
-    """
-
-    queries: Tensor
-    keys: Tensor
-    depths: Tensor
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Who attends to whom.
-
-    Attributes:
-        groups: The tails, grouped by length.
-        restore: [U] int64, where each token of the pack stands in the groups' joined output.
-    """
-
-    groups: tuple[Group, ...]
-    restore: Tensor
 
 
 @dataclass(frozen=True)
@@ -62,7 +36,8 @@ class Rows:
         advantages: [R, T] in the model's dtype (0 where padded).
         entropy: [R, T] entropy at sampling time in nats: of the whole distribution where the engine
             gave it, else -log p of the sampled token; NaN where neither is known (0 where padded).
-        copies: [R, T] int64, number of rows of the pack that hold the token (0 where padded).
+        copies: [R, T] int64, number of rows of the whole tree that hold the token, be they in this
+            pack or in another (0 where padded).
         rewards: [R] raw reward of the leaf.
         truncated: [R] bool, whether the episode was cut off.
         tree: [R] int64, which tree of the pack the row belongs to.
@@ -111,20 +86,20 @@ class Pack:
         positions: [1, U] int64, place of each token on its path (for rotary embeddings).
         predictors: [S] int64, the token whose hidden state predicts each sampled token.
         targets: [S] int64, ids of the sampled tokens.
-        layout: The attention pattern.
-        rows: The rows of all leaves, tree by tree, in the order of `RolloutTree.leaves()`.
+        pattern: Who attends to whom.
+        rows: The rows of all leaves, tree by tree, depth first (see `Slice`).
     """
 
     ids: Tensor
     positions: Tensor
     predictors: Tensor
     targets: Tensor
-    layout: Layout
+    pattern: Pattern
     rows: Rows
 
 
 def pack(
-    trees: Sequence[RolloutTree],
+    trees: Sequence[RolloutTree | Slice],
     *,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
@@ -132,7 +107,7 @@ def pack(
     """Pack trees into one sequence in which every token stands once.
 
     Args:
-        trees: Complete trees whose turns carry advantages, at least one.
+        trees: Complete trees whose turns carry advantages, or slices of such, at least one.
         device: Where the tensors are put.
         dtype: Floating type of advantages and rewards.
 
@@ -145,12 +120,33 @@ def pack(
     """
     if not trees:
         raise TreeError("packing needs at least one tree, found none; pass the trees to train on")
+    slices = [whole(tree) if isinstance(tree, RolloutTree) else tree for tree in trees]
     build = _Builder()
-    for number, tree in enumerate(trees):
-        build.add(number, tree)
+    for number, part in enumerate(slices):
+        build.add(number, part)
     if not build.targets:
         raise TreeError("packing needs at least one sampled token, found none; drop such trees")
-    return build.finish(torch.device(device), dtype, entropy_moments(trees))
+    moments = entropy_moments([leaf for part in slices for leaf in part.leaves])
+    return build.finish(torch.device(device), dtype, moments)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a turn's tokens stand.
+
+    Attributes:
+        start: First of them in the pack.
+        stop: The place after the last.
+        length: Tokens of the path up to and including the turn.
+        last: Place of the last token of that path.
+        slots: Places of the sampled tokens among all sampled tokens of the pack.
+    """
+
+    start: int
+    stop: int
+    length: int
+    last: int
+    slots: Index
 
 
 @dataclass
@@ -158,47 +154,55 @@ class _Builder:
     """Plain lists that grow leaf by leaf."""
 
     ids: list[int] = field(default_factory=list)
-    depths: list[Index] = field(default_factory=list)
+    positions: list[Index] = field(default_factory=list)
+    ends: list[tuple[int, int]] = field(default_factory=list)  # of turns: tokens, end of subtree
     predictors: list[Index] = field(default_factory=list)
     targets: list[int] = field(default_factory=list)
-    tails: list[tuple[int, int]] = field(default_factory=list)  # start in the pack, length
-    paths: list[Index] = field(default_factory=list)
     slots: list[Index] = field(default_factory=list)
     turns: list[Index] = field(default_factory=list)
     advantages: list[NDArray[np.float64]] = field(default_factory=list)
     entropies: list[NDArray[np.float64]] = field(default_factory=list)
+    copies: list[Index] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
     truncated: list[bool] = field(default_factory=list)
     tree: list[int] = field(default_factory=list)
 
-    def add(self, number: int, tree: RolloutTree) -> None:
-        """Append all leaves of a tree."""
-        paths: dict[Node, Index] = {}
-        slots: dict[Node, Index] = {}
-        for leaf in tree.leaves():
-            start = len(self.ids)
+    def add(self, number: int, part: Slice) -> None:
+        """Append leaves of a tree."""
+        rows = Counter(node for leaf in part.tree.leaves() for node in leaf.path())
+        places: dict[Node, _Place] = {}
+        ends: dict[Node, int] = {}
+        for leaf in part.leaves:
             path = leaf.path()
             for node in path:
-                if node not in paths:
-                    self._store(node, paths, slots)
-            self.tails.append((start, len(self.ids) - start))
-            self.paths.append(paths[leaf])
-            self._row(leaf, path[1:], slots)
+                if node not in places:
+                    places[node] = self._store(
+                        node, places.get(node.parent) if node.parent else None
+                    )
+            ends |= dict.fromkeys(path, len(self.ids))
+            self._row(leaf, path[1:], [places[node].slots for node in path[1:]])
+            self.copies.append(
+                np.repeat([rows[node] for node in path], [len(node.sampled) for node in path])
+            )
             self.tree.append(number)
+        self.ends += [(place.stop - place.start, ends[node]) for node, place in places.items()]
 
-    def _store(self, node: Node, paths: dict[Node, Index], slots: dict[Node, Index]) -> None:
-        before = paths[node.parent] if node.parent else np.zeros(0, np.int64)
-        length = len(node.sampled) + len(node.inserted)
-        path = np.concatenate([before, np.arange(length) + len(self.ids)])
-        paths[node] = path
-        slots[node] = np.arange(len(node.sampled)) + len(self.targets)
+    def _store(self, node: Node, parent: _Place | None) -> _Place:
+        start, sampled = len(self.ids), len(node.sampled)
+        before = parent.length if parent else 0
+        length = before + sampled + len(node.inserted)
+        self.positions.append(np.arange(before, length))
+        slots = np.arange(sampled) + len(self.targets)
         self.ids += [*node.sampled, *node.inserted]
-        self.depths.append(np.arange(len(before), len(path)))
-        if node.sampled:
-            self.predictors.append(path[len(before) - 1 : len(before) - 1 + len(node.sampled)])
-            self.targets += node.sampled
+        self.targets += node.sampled
+        last = parent.last if parent else -1
+        self.predictors.append(
+            np.array([last, *range(start, start + sampled - 1)][:sampled], np.int64)
+        )
+        stop = len(self.ids)
+        return _Place(start, stop, length, stop - 1 if stop > start else last, slots)
 
-    def _row(self, leaf: Node, turns: list[Node], slots: dict[Node, Index]) -> None:
+    def _row(self, leaf: Node, turns: list[Node], slots: list[Index]) -> None:
         if leaf.reward is None:
             raise TreeError(
                 f"every leaf needs a reward, found none at {leaf.key}; finish the chain"
@@ -212,9 +216,7 @@ class _Builder:
                 f"every turn needs an advantage, found none on the way to {leaf.key}; "
                 "call assign_credit first"
             )
-        self.slots.append(
-            np.concatenate([slots[node] for node in turns] or [np.zeros(0, np.int64)])
-        )
+        self.slots.append(np.concatenate(slots or [np.zeros(0, np.int64)]))
         self.turns.append(np.repeat(np.arange(len(turns)), lengths))
         self.advantages.append(np.repeat(np.array(credit, np.float64), lengths))
         self.entropies.append(
@@ -227,7 +229,6 @@ class _Builder:
         self, device: torch.device, dtype: torch.dtype, moments: tuple[float, float]
     ) -> Pack:
         """Turn the lists into tensors."""
-        copies = np.bincount(np.concatenate(self.slots), minlength=len(self.targets))
         lengths = np.array([len(slots) for slots in self.slots])
         mask = np.arange(lengths.max()) < lengths[:, None]
         rows = Rows(
@@ -236,7 +237,7 @@ class _Builder:
             turn=_padded(self.turns, mask).to(device),
             advantages=_padded(self.advantages, mask).to(device, dtype),
             entropy=_padded(self.entropies, mask).to(device, dtype),
-            copies=_padded([copies[slots] for slots in self.slots], mask).to(device),
+            copies=_padded(self.copies, mask).to(device),
             rewards=torch.tensor(self.rewards, device=device, dtype=dtype),
             truncated=torch.tensor(self.truncated, device=device),
             tree=torch.tensor(self.tree, device=device),
@@ -245,34 +246,15 @@ class _Builder:
             total_tokens=int(lengths.sum()),
             moments=moments,
         )
+        ends = np.repeat([end for _, end in self.ends], [count for count, _ in self.ends])
         return Pack(
             ids=torch.tensor(self.ids, device=device)[None],
-            positions=torch.from_numpy(np.concatenate(self.depths)).to(device)[None],
+            positions=torch.from_numpy(np.concatenate(self.positions)).to(device)[None],
             predictors=torch.from_numpy(np.concatenate(self.predictors)).to(device),
             targets=torch.tensor(self.targets, device=device),
-            layout=self._layout(device),
+            pattern=pattern(ends, device),
             rows=rows,
         )
-
-    def _layout(self, device: torch.device) -> Layout:
-        depths = np.concatenate(self.depths)
-        restore = np.zeros(len(self.ids), np.int64)
-        groups, offset = [], 0
-        # Doubling buckets waste less than half of any rectangle and keep the groups few.
-        buckets: dict[int, list[int]] = {}
-        for row, (_, length) in enumerate(self.tails):
-            if length:
-                buckets.setdefault(length.bit_length(), []).append(row)
-        for _, members in sorted(buckets.items()):
-            tails = [np.arange(self.tails[row][1]) + self.tails[row][0] for row in members]
-            paths = [self.paths[row] for row in members]
-            queries, keys = _rectangle(tails), _rectangle(paths)
-            for place, tail in enumerate(tails):
-                restore[tail] = offset + place * queries.shape[1] + np.arange(len(tail))
-            offset += queries.numel()
-            depth = _rectangle([depths[tail] for tail in tails])
-            groups.append(Group(queries.to(device), keys.to(device), depth.to(device)))
-        return Layout(tuple(groups), torch.from_numpy(restore).to(device))
 
 
 def _padded(ragged: Sequence[NDArray[np.generic]], mask: NDArray[np.bool_]) -> Tensor:
@@ -280,9 +262,3 @@ def _padded(ragged: Sequence[NDArray[np.generic]], mask: NDArray[np.bool_]) -> T
     full = np.zeros(mask.shape, ragged[0].dtype)
     full[mask] = np.concatenate(ragged)
     return torch.from_numpy(full)
-
-
-def _rectangle(ragged: Sequence[Index]) -> Tensor:
-    """Pad ragged rows on the right with 0."""
-    lengths = np.array([len(row) for row in ragged])
-    return _padded(ragged, np.arange(lengths.max()) < lengths[:, None])

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from at2po_agents.errors import TreeError
-from at2po_agents.tree import Node, RolloutTree
+from at2po_agents.tree import Node
 
 Entropy = Literal["surprisal", "full", "query"]
 """Per token -log p of the sampled one (AT2PO paper Eq. 2), or the entropy of the whole
@@ -61,22 +61,16 @@ def sampling_entropies(node: Node) -> NDArray[np.float64]:
     return np.full(len(node.sampled), np.nan)
 
 
-def entropy_moments(trees: Sequence[RolloutTree]) -> tuple[float, float]:
+def entropy_moments(leaves: Iterable[Node]) -> tuple[float, float]:
     """Return mean and unbiased deviation of the sampling entropies of all row tokens, in nats.
 
     Args:
-        trees: Complete trees.
+        leaves: The ends of the rows.
 
     Returns:
         Both numbers; a deviation of 0, and that of fewer than two tokens, is given as 1.
     """
-    rows = [
-        sampling_entropies(node)
-        for tree in trees
-        for leaf in tree.leaves()
-        for node in leaf.path()
-        if node.sampled
-    ]
+    rows = [sampling_entropies(node) for leaf in leaves for node in leaf.path() if node.sampled]
     if not rows:
         return 0.0, 1.0
     flat = np.concatenate(rows)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import nn
@@ -13,7 +15,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from at2po_agents.tree import Node, RolloutTree
+from at2po_agents.tree import Node, RolloutTree, Row
 
 VOCABULARY = 31
 
@@ -51,6 +53,11 @@ def random_tree(seed: int, size: int = 8, longest: int = 5) -> RolloutTree:
     for node in nodes[1:]:
         node.advantage = float(rng.normal())
     return tree
+
+
+def flat_rows(trees: Sequence[RolloutTree]) -> list[Row]:
+    """Return the rows of trees in the order in which a pack holds them."""
+    return [row for tree in trees for row in sorted(tree.rows(), key=lambda row: row.leaf.key)]
 
 
 class ExactRMSNorm(nn.Module):

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from copy import deepcopy
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +18,7 @@ from at2po_agents.logprobs import flat_logprobs
 from at2po_agents.losses import LossOutput
 from at2po_agents.packing import Rows
 from at2po_agents.tree import RolloutTree
-from tests.at2po_agents.samples import VOCABULARY, random_tree, tiny_model
+from tests.at2po_agents.samples import VOCABULARY, flat_rows, random_tree, tiny_model
 
 # Wide clip bounds: small models move far in one step, and clipped turns would hide differences.
 WIDE = ATPO(clip_low=0.9, clip_high=9.0)
@@ -70,7 +70,7 @@ def flat_update(model: PreTrainedModel, batch: list[RolloutTree], lr: float) -> 
         WIDE.assign_credit(tree)
     losses = []
     for tree in batch:
-        for row, logp in zip(tree.rows(), flat_logprobs(model, tree), strict=True):
+        for row, logp in zip(tree.rows(), flat_logprobs(model, tree.rows()), strict=True):
             turns = row.leaf.path()[1:]
             advantages = [turn.advantage for turn in turns for _ in turn.sampled]
             # Before the first step every ratio is 1 and its gradient that of logp.
@@ -97,6 +97,11 @@ def test_packs_add_up_to_one_mini_batch() -> None:
     batch, whole, parts = trees(5), tiny_model(), tiny_model()
     one = learner(whole).update(batch)
     many = learner(parts, token_budget=1).update(batch)
+    # Each row goes alone, with all that it shares.
+    assert (one.pop("trained_tokens"), many.pop("trained_tokens")) == (
+        one["unique_tokens"],
+        many["row_tokens"],
+    )
     assert one == pytest.approx(many, abs=1e-9)
     assert one["optimizer_steps"] == many["optimizer_steps"] == 1
     assert_same(whole, parts)
@@ -122,7 +127,7 @@ class Recorder:
 
 def test_mini_batches_share_the_policy_before_the_update() -> None:
     batch, model, calls = trees(4), tiny_model(), []
-    before = [flat_logprobs(model, tree) for tree in batch]
+    before = [flat_logprobs(model, flat_rows([tree])) for tree in batch]
     metrics = learner(model, algorithm=Recorder(calls), mini_batches=2).update(batch)
     assert metrics["optimizer_steps"] == 2
     (first, first_new, first_old), (second, second_new, second_old) = calls
@@ -234,7 +239,7 @@ def test_repeated_updates_agree_bit_for_bit_on_two_threads() -> None:
     tree = RolloutTree("q", [1, 2, 3])
     ids = [token % VOCABULARY for token in range(200)]
     shared = tree.add(tree.root, sampled=ids, logprobs=[-1.0] * len(ids))
-    for token in ids:
+    for token in ids[:60]:
         tree.add(shared, sampled=[token, 7], logprobs=[-1.0, -1.0], reward=float(token % 3))
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
@@ -250,17 +255,30 @@ def test_repeated_updates_agree_bit_for_bit_on_two_threads() -> None:
     assert found[0][1] == found[1][1]
 
 
-def test_restored_state_continues_bit_for_bit() -> None:
-    batch, model = trees(2), tiny_model()
-    ours = learner(model)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_restored_state_continues_bit_for_bit(dtype: torch.dtype, tmp_path: Path) -> None:
+    batch, model = trees(2), tiny_model(dtype=dtype)
+    ours = learner(model, lr=1e-3)
     ours.update(batch)
-    copy = tiny_model(seed=1)
+    copy = tiny_model(seed=1, dtype=dtype)
     copy.load_state_dict(model.state_dict())
-    again = learner(copy)
-    again.load_state_dict(deepcopy(ours.state_dict()))
-    ours.update(batch)
-    again.update(batch)
+    again = learner(copy, lr=1e-3)
+    torch.save(ours.state_dict(), tmp_path / "state.pt")
+    again.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    for _ in range(3):
+        ours.update(batch)
+        again.update(batch)
+    for one, two in zip(ours.masters.parameters, again.masters.parameters, strict=True):
+        assert torch.equal(one, two)
     assert torch.equal(weights(model), weights(copy))
+
+
+def test_a_broken_tree_that_was_cut_is_handed_back_once() -> None:
+    batch = trees(2)
+    batch[0].leaves()[0].reward = float("nan")
+    ours = learner(token_budget=1)
+    assert ours.update(batch)["skipped"] == 1
+    assert ours.offending == [batch[0]]
 
 
 def test_reward_raises_the_probability_of_the_better_turn() -> None:
@@ -271,7 +289,7 @@ def test_reward_raises_the_probability_of_the_better_turn() -> None:
     ours = learner(model, lr=1e-2)
     gaps = []
     for _ in range(4):
-        better, worse = (row.detach().item() for row in flat_logprobs(model, tree))
+        better, worse = (row.detach().item() for row in flat_logprobs(model, tree.rows()))
         gaps.append(better - worse)
         ours.update([tree])
     assert gaps == sorted(gaps)

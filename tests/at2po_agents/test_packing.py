@@ -9,11 +9,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from at2po_agents.attention import check_model, tree_attention
+from at2po_agents.batching import whole
 from at2po_agents.errors import TreeError, UnsupportedModelError
-from at2po_agents.logprobs import check_model, flat_logprobs, token_logprobs, tree_attention
+from at2po_agents.logprobs import flat_logprobs, token_logprobs
 from at2po_agents.packing import pack
 from at2po_agents.tree import RolloutTree
-from tests.at2po_agents.samples import random_tree, tiny_model
+from tests.at2po_agents.samples import flat_rows, random_tree, tiny_model
 
 seeds = st.integers(0, 2**32)
 MODELS = {
@@ -37,7 +39,7 @@ def both(
     packed = pack(trees, dtype=torch.float64)
     rows = packed.rows.gather(token_logprobs(model, packed, **options))[packed.rows.mask]  # type: ignore
     options.pop("logits_at_once", None)
-    flat = torch.cat([row for tree in trees for row in flat_logprobs(model, tree, **options)])
+    flat = torch.cat(flat_logprobs(model, flat_rows(trees), **options))
     return rows, flat
 
 
@@ -80,7 +82,7 @@ def test_every_token_stands_once_and_rows_spell_their_paths(one: int, two: int) 
     sampled = sum(len(node.sampled) for tree in trees for node in tree.nodes())
     assert len(packed.targets) == sampled == len(rows.index[rows.mask].unique())
     assert rows.tree.tolist() == [n for n, tree in enumerate(trees) for _ in tree.leaves()]
-    leaves = [leaf for tree in trees for leaf in tree.leaves()]
+    leaves = [leaf for tree in trees for leaf in whole(tree).leaves]
     assert rows.total_rows == len(leaves)
     assert rows.total_tokens == int(rows.mask.sum())
     for row, leaf in enumerate(leaves):
@@ -108,7 +110,7 @@ def test_shared_prefix_is_stored_once() -> None:
 
 def test_row_advantage_replaces_those_of_the_turns() -> None:
     tree = random_tree(5, size=20)
-    for number, leaf in enumerate(tree.leaves()):
+    for number, leaf in enumerate(whole(tree).leaves):
         leaf.row_advantage = float(number)
     rows = pack([tree]).rows
     for number in range(len(tree.leaves())):

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from at2po_agents.batching import Slice, alike, whole, within
+from at2po_agents.packing import pack
+from tests.at2po_agents.samples import random_tree
+
+seeds = st.integers(0, 2**32)
+
+
+@settings(deadline=None)
+@given(seeds, st.integers(1, 3), st.integers(1, 80))
+def test_packs_hold_every_row_once_and_keep_to_the_budget(
+    seed: int, count: int, budget: int
+) -> None:
+    trees = [random_tree(seed + number, size=12) for number in range(count)]
+    packs = within(trees, budget)
+    found: dict[int, list[Slice]] = {}
+    for members in packs:
+        for part in members:
+            found.setdefault(id(part.tree), []).append(part)
+        fits = pack(members).ids.numel() <= budget
+        assert fits or (len(members) == 1 and len(members[0].leaves) == 1)
+    assert list(found) == [id(tree) for tree in trees]
+    for tree in trees:
+        parts, leaves = found[id(tree)], whole(tree).leaves
+        if tree.unique_tokens <= budget:
+            assert parts == [Slice(tree, leaves)]
+        else:
+            learned = [leaf for leaf in leaves if any(node.sampled for node in leaf.path())]
+            assert [leaf for part in parts for leaf in part.leaves] == learned
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=20), st.integers(1, 200))
+def test_batches_of_rows_hold_little_padding(lengths: list[int], budget: int) -> None:
+    batches = alike(lengths, budget)
+    assert sorted(number for batch in batches for number in batch) == list(range(len(lengths)))
+    for batch in batches:
+        sizes = [lengths[number] for number in batch]
+        assert len(batch) == 1 or len(batch) * max(sizes) <= budget
+        assert sum(sizes) > len(batch) * max(sizes) * 7 / 8
