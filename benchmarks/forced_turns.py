@@ -26,7 +26,7 @@ class EveryTurnSearches(At2poTags):
     ends: tuple[str, ...] = ()
 
     @property
-    def stop(self) -> tuple[str, ...]:  # type: ignore[override]
+    def stop(self) -> tuple[str, ...]:
         """The strings that were chosen."""
         return self.ends or super().stop
 

@@ -23,7 +23,7 @@ import tyro
 from at2po_agents.errors import ModelNotFoundError
 from benchmarks.environment import environment
 from benchmarks.errors import EvaluationError
-from benchmarks.rollout_peer import Peer
+from benchmarks.rollout_speed_peer import Peer
 from benchmarks.rollout_ways import Setting, Way, own_ways, policy
 
 TREE_WAYS = ("ours", "ours, no reuse", "generate loop", "vllm")
@@ -43,12 +43,12 @@ SETTINGS: dict[str, tuple[Setting, tuple[str, ...], str]] = {
     "demo chains": (
         Setting(name="demo chains", chains=11),
         CHAIN_WAYS,
-        "16 questions with as many chains as the demo's trees have leaves, because TRL has no trees",
+        "16 questions, 11 chains: as many as the demo's trees have leaves; TRL has no trees",
     ),
     "large chains": (
         Setting(name="large chains", chains=22),
         CHAIN_WAYS,
-        "16 questions with as many chains as the larger trees have leaves",
+        "16 questions, 22 chains: as many as the larger trees have leaves",
     ),
     "smollm2": (
         Setting(
@@ -63,8 +63,8 @@ SETTINGS: dict[str, tuple[Setting, tuple[str, ...], str]] = {
             ends=(".", "\n"),
         ),
         TREE_WAYS,
-        "SmolLM2-135M: 2 questions, M=3, L=1, K=2; a turn ends with a sentence or a line, and every "
-        "episode has three of them whatever they say",
+        "SmolLM2-135M, small trees: 2 questions, M=3, L=1, K=2; a turn is a sentence or a line, "
+        "and every episode has three of them, whatever they say",
     ),
 }
 """Name -> what is collected, the ways that can, and what it is in words."""
@@ -232,10 +232,8 @@ def _goal(what: str, setting: str, goal: float, value: float, met: bool) -> dict
 
 
 def _speedup(ours: Mapping[str, Any], other: Mapping[str, Any]) -> float:
-    rates = (
-        [sampled / seconds for seconds, sampled in way["each"]] for way in (ours, other)
-    )
-    return round(median(a / b for a, b in zip(*rates, strict=True)), 2)
+    rates = ([sampled / seconds for seconds, sampled in way["each"]] for way in (ours, other))
+    return round(float(median(a / b for a, b in zip(*rates, strict=True))), 2)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

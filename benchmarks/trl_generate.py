@@ -1,6 +1,6 @@
 """TRL's own multi-turn generation, `GRPOTrainer` with a tool, on a MiniWiki setting.
 
-Imported only by a Python that has `trl` (see `benchmarks.rollout_peer`).
+Imported only by a Python that has `trl` (see `benchmarks.rollout_speed_peer`).
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """Ways of rolling out that live in a Python of their own: `trl` and `vllm`.
 
-The parent starts `PYTHON -m benchmarks.rollout_peer NAME` and keeps it: a task goes in as a line of
+The parent starts `PYTHON -m benchmarks.rollout_speed_peer NAME` and keeps it: a task goes in as a line of
 JSON, figures come back as another, so that repeats of all ways can take turns.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -41,7 +42,7 @@ class Peer:
         self.name, self.python = name, python
         self.log: IO[str] = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115
         self.process = subprocess.Popen(
-            [python, "-m", "benchmarks.rollout_peer", name],
+            [python, "-m", "benchmarks.rollout_speed_peer", name],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.log,
@@ -89,11 +90,11 @@ def make_way(name: str) -> Way:
         from benchmarks.trl_generate import TRLWay  # only here is there a trl
 
         return TRLWay()
-    from at2po_agents.engines.vllm_engine import VLLMEngine
+    vllm_engine = importlib.import_module("at2po_agents.engines.vllm_engine")
 
     @cache
     def engine(model: str) -> Any:
-        return VLLMEngine(*policy(model), max_batch=MAX_BATCH)
+        return vllm_engine.VLLMEngine(*policy(model), max_batch=MAX_BATCH)
 
     return EngineWay(lambda setting: engine(setting.model))
 
