@@ -1,7 +1,7 @@
 """Ways of rolling out that live in a Python of their own: `trl` and `vllm`.
 
-The parent starts `PYTHON -m benchmarks.rollout_speed_peer NAME` and keeps it: a task goes in as a line of
-JSON, figures come back as another, so that repeats of all ways can take turns.
+The parent starts `PYTHON -m benchmarks.rollout_speed_peer NAME` and keeps it: a task goes in as a
+line of JSON, figures come back as another, so that repeats of all ways can take turns.
 """
 
 from __future__ import annotations
@@ -64,17 +64,20 @@ class Peer:
 
     def close(self) -> None:
         """Let the peer end."""
-        self.process.communicate()
+        with suppress(BrokenPipeError, ValueError):  # it has ended already, or was closed before
+            self.process.communicate()
         self.log.close()
 
     def _reply(self) -> dict[str, Any]:
         line = self.process.stdout.readline() if self.process.stdout else ""
         if not line:
-            self.process.wait()
+            self.process.communicate()
             self.log.seek(0)
+            said = self.log.read()[-2000:]
+            self.log.close()
             raise EvaluationError(
                 f"expected a Python with {self.name} and at2po's dependencies, found that "
-                f"{self.python} failed:\n{self.log.read()[-2000:]}"
+                f"{self.python} failed:\n{said}"
             )
         reply: dict[str, Any] = json.loads(line)
         return reply

@@ -28,6 +28,7 @@ from at2po_agents.models import load_policy
 from at2po_agents.rollout import Collector
 from at2po_agents.seeds import seed_of
 from at2po_agents.tree import RolloutTree
+from at2po_envs.tools import ToolCall
 from benchmarks.cost_model import fit
 from benchmarks.environment import environment
 from benchmarks.errors import EvaluationError
@@ -87,7 +88,7 @@ class ScalingConfig:
     factors: tuple[str, ...] = tuple(FACTORS)
     """What is varied."""
     smallest: int = 0
-    """Points per factor, from the smallest; 0 for all."""
+    """Points per factor, from the smallest, at least 2; 0 for all."""
     out: Path = Path("benchmarks/results/scaling.json")
     """Where the figures go."""
 
@@ -102,6 +103,7 @@ class Stepper:
     def __init__(self, model: str) -> None:
         self.config = load_config(TrainConfig, "demo")
         self.model, self.tokenizer = load_policy(model, "float32", "model")
+        self.collectors: dict[tuple[int, int], Collector] = {}
         self.engine = _Counting(self.model, self.tokenizer, max_batch=self.config.max_batch)
         self.learner = Learner(
             self.model,
@@ -157,14 +159,15 @@ class Stepper:
         }
 
     def _collector(self, point: Point) -> Collector:
-        options = {**self.config.env_options, "results": point.passages}
-        return Collector(
-            forced_env(point.depth, options),
-            self.engine,
-            self.tokenizer,
-            max_response_tokens=self.model.config.max_position_embeddings,
-            context=self.model.config.max_position_embeddings,
-        )
+        kind = (point.depth, point.passages)
+        if kind not in self.collectors:
+            env = forced_env(point.depth, {**self.config.env_options, "results": point.passages})
+            env.run_tools([ToolCall("search", {"query": "film"})])  # its index is built now
+            limit = self.model.config.max_position_embeddings
+            self.collectors[kind] = Collector(
+                env, self.engine, self.tokenizer, max_response_tokens=limit, context=limit
+            )
+        return self.collectors[kind]
 
 
 class _Counting(TransformersEngine):
@@ -215,14 +218,16 @@ def measure(config: ScalingConfig) -> dict[str, Any]:
     Raises:
         EvaluationError: If a number is out of range or a factor unknown.
     """
-    if config.repeats < 1 or config.smallest < 0 or not set(config.factors) <= FACTORS.keys():
+    known = config.factors and set(config.factors) <= FACTORS.keys()
+    if config.repeats < 1 or config.smallest < 0 or config.smallest == 1 or not known:
         raise EvaluationError(
-            f"expected repeats >= 1, smallest >= 0 and factors among {', '.join(FACTORS)}, found "
-            f"{config.repeats}, {config.smallest} and {', '.join(config.factors)}"
+            "expected repeats >= 1, smallest 0 or >= 2, and factors among "
+            f"{', '.join(FACTORS)}; found {config.repeats}, {config.smallest} and "
+            f"{', '.join(config.factors) or 'none'}"
         )
     load = round(os.getloadavg()[0], 2)
     stepper = Stepper(config.model)
-    stepper.step(replace(BASE, questions=2), 0)  # indexes are built here
+    stepper.step(replace(BASE, questions=2), 0)  # a warm-up
     factors: dict[str, list[dict[str, Any]]] = {}
     seen: dict[Point, dict[str, Any]] = {}
     for name in config.factors:
