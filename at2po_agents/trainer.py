@@ -17,7 +17,7 @@ from at2po_agents import checkpoint
 from at2po_agents.algorithms import name_of
 from at2po_agents.config import RESUMABLE, TrainConfig, dump_config, fingerprint
 from at2po_agents.dynamic_sampling import fill
-from at2po_agents.engines import TransformersEngine
+from at2po_agents.engines import Engine, make_engine
 from at2po_agents.environments import make_env, on_test_split
 from at2po_agents.errors import CheckpointError, ConfigError, DivergedError
 from at2po_agents.expansion import Chains
@@ -87,11 +87,13 @@ class Trainer:
         self.model, self.tokenizer = load_policy(source, config.dtype, config.chat_template)
         self.env = make_env(config.env, config.env_options)
         self.eval_env = make_env(config.env, on_test_split(config.env, config.eval_env_options))
-        self.engine = TransformersEngine(
+        self.engine = make_engine(
+            config.engine,
             self.model,
             self.tokenizer,
             max_batch=config.max_batch,
             keep_entropies=getattr(algorithm, "entropy", None) == "full",
+            options=config.engine_options,
         )
         anchored = getattr(algorithm, "kl_coef", 0.0) and resumed is not None
         self.learner = Learner(
@@ -153,6 +155,7 @@ class Trainer:
         """One batch of questions: trees, update, and an evaluation where one is due."""
         step, clock = self.past.step, time.monotonic()
         grown, trees = self._rollout()
+        self.engine.sleep()
         collected = time.monotonic()
         learned = self.learner.update(trees, step)
         took = {"rollout": collected - clock, "update": time.monotonic() - collected}
@@ -291,9 +294,7 @@ class Trainer:
         return summary
 
 
-def new_collector(
-    config: TrainConfig, env: Any, engine: TransformersEngine, tokenizer: Any
-) -> Collector:
+def new_collector(config: TrainConfig, env: Any, engine: Engine, tokenizer: Any) -> Collector:
     """Build the collector that a configuration asks for.
 
     Args:
@@ -311,7 +312,7 @@ def new_collector(
         tokenizer,
         max_prompt_tokens=config.max_prompt_tokens,
         max_response_tokens=config.max_response_tokens,
-        context=engine.model.config.max_position_embeddings,
+        context=engine.max_length,
     )
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from torch import Tensor
 
-from at2po_agents.errors import RequestError
+from at2po_agents.errors import EngineBusyError, RequestError
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +76,7 @@ class Engine(Protocol):
     """Continuous batching: submit at any time, then step until every completion has come back."""
 
     stats: EngineStats
+    max_length: int  # most tokens of a request, context and sampled together
 
     def submit(self, requests: Sequence[Request]) -> None:
         """Queue requests; they start at the next steps as room allows."""
@@ -84,10 +85,59 @@ class Engine(Protocol):
         """Advance every running request by one token and return those that finished."""
 
     def load_weights(self, state: Mapping[str, Tensor]) -> None:
-        """Take new model weights; only legal while nothing runs or waits."""
+        """Take new model weights, and wake up; only legal while nothing runs or waits."""
+
+    def sleep(self) -> None:
+        """Lend memory to whoever computes the next weights; `load_weights` ends the sleep."""
 
     def close(self) -> None:
         """Drop all requests and free the memory held for generation."""
+
+
+def check_idle(unfinished: Collection[Hashable]) -> None:
+    """Refuse what an engine cannot do while requests run or wait.
+
+    Raises:
+        EngineBusyError: there are unfinished requests.
+    """
+    if unfinished:
+        raise EngineBusyError(
+            f"expected an idle engine, found {len(unfinished)} unfinished requests; "
+            "step until all completions are back, then load the weights"
+        )
+
+
+def check_requests(
+    requests: Sequence[Request],
+    unfinished: Collection[Hashable],
+    *,
+    max_length: int,
+    vocabulary: int,
+) -> set[Hashable]:
+    """Refuse requests if one of them cannot be served exactly as asked.
+
+    Args:
+        requests: the requests to check.
+        unfinished: keys of the requests that run or wait.
+        max_length: as for `check_request`.
+        vocabulary: as for `check_request`.
+
+    Returns:
+        Their keys.
+
+    Raises:
+        RequestError: a request cannot be served, or its key is taken.
+    """
+    keys: set[Hashable] = set()
+    for request in requests:
+        check_request(request, max_length=max_length, vocabulary=vocabulary)
+        if request.key in unfinished or request.key in keys:
+            raise RequestError(
+                f"expected a key of its own for every unfinished request, found {request.key!r}"
+                " twice; add a counter to the key"
+            )
+        keys.add(request.key)
+    return keys
 
 
 def check_request(request: Request, *, max_length: int, vocabulary: int) -> None:

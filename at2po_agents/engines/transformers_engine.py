@@ -13,13 +13,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from at2po_agents.engines.base import Completion, EngineStats, Request, check_request
+from at2po_agents.engines.base import (
+    Completion,
+    EngineStats,
+    Request,
+    check_idle,
+    check_requests,
+)
 from at2po_agents.engines.kv_cache import ATTENTION, RowCache
 from at2po_agents.engines.prefix_cache import PrefixCache, common_prefix
 from at2po_agents.engines.rows import Rows
 from at2po_agents.engines.sampling import entropies, sample, uniforms
-from at2po_agents.engines.stopping import StopStrings
-from at2po_agents.errors import EngineBusyError, RequestError, UnsupportedModelError
+from at2po_agents.engines.turns import Vocabulary
+from at2po_agents.errors import UnsupportedModelError
 from at2po_agents.models import copy_weights
 
 # Tokens per prefill pass, padding included: bounds the memory of activations.
@@ -64,13 +70,12 @@ class TransformersEngine:
         self.stats = EngineStats()
         self._max_batch = max_batch
         self._entropies = keep_entropies
-        self._max_length: int = model.config.max_position_embeddings
-        known = np.unique(list(tokenizer.get_vocab().values()))
-        self._vocabulary = min(int(known[-1]) + 1, model.config.vocab_size)
-        self._holes = torch.from_numpy(np.setdiff1d(np.arange(self._vocabulary), known))
-        self._eos = np.zeros(self._vocabulary, dtype=np.bool_)
-        self._eos[[i for i in _end_tokens(model, tokenizer) if i < self._vocabulary]] = True
-        self._stop = StopStrings(tokenizer, self._vocabulary)
+        self.max_length: int = model.config.max_position_embeddings
+        self._vocabulary = Vocabulary(model, tokenizer)
+        self._holes = torch.from_numpy(self._vocabulary.holes)
+        self._eos = np.zeros(self._vocabulary.size, dtype=np.bool_)
+        self._eos[self._vocabulary.ends] = True
+        self._stop = self._vocabulary.stop
         self._parked = PrefixCache(cache_bytes)
         self.close()
 
@@ -88,18 +93,9 @@ class TransformersEngine:
         Raises:
             RequestError: a request cannot be served exactly as asked; none of them is queued.
         """
-        keys = set(self._keys)
-        for request in requests:
-            check_request(
-                request, max_length=self._max_length, vocabulary=self.model.config.vocab_size
-            )
-            if request.key in keys:
-                raise RequestError(
-                    f"expected a key of its own for every unfinished request, found {request.key!r}"
-                    " twice; add a counter to the key"
-                )
-            keys.add(request.key)
-        self._keys = keys
+        self._keys |= check_requests(
+            requests, self._keys, max_length=self.max_length, vocabulary=self._vocabulary.rows
+        )
         self._waiting.extend(requests)
 
     def step(self) -> list[Completion]:
@@ -126,12 +122,17 @@ class TransformersEngine:
             EngineBusyError: requests run or wait.
             WeightsError: names or shapes do not match the model.
         """
-        if self._keys:
-            raise EngineBusyError(
-                f"expected an idle engine, found {len(self._keys)} unfinished requests; "
-                "step until all completions are back, then load the weights"
-            )
+        check_idle(self._keys)
         copy_weights(self.model, state)
+        self._parked.clear()
+
+    def sleep(self) -> None:
+        """Forget finished rows; the memory of running ones is kept, since the next step needs it.
+
+        Raises:
+            EngineBusyError: requests run or wait.
+        """
+        check_idle(self._keys)
         self._parked.clear()
 
     def _admit(self) -> None:
@@ -211,7 +212,7 @@ class TransformersEngine:
         mask = torch.zeros(hidden.shape, dtype=self.model.dtype, device=device)
         out = self.model(
             input_ids=torch.from_numpy(ids).to(device),
-            position_ids=positions.clamp(max=self._max_length - 1),
+            position_ids=positions.clamp(max=self.max_length - 1),
             attention_mask=mask.masked_fill_(hidden, -torch.inf)[:, None],
             past_key_values=self._cache,
             use_cache=True,
@@ -223,7 +224,7 @@ class TransformersEngine:
     def _sample(self, logits: Tensor) -> NDArray[np.int64]:
         """Append one sampled token and its logprob to every running row; return the tokens."""
         rows, n = self._rows, len(self._rows)
-        logits = logits[:, : self._vocabulary]
+        logits = logits[:, : self._vocabulary.size]
         if len(self._holes):
             logits = logits.index_fill(1, self._holes.to(logits.device), -torch.inf)
         u = uniforms(rows.seed[:n], rows.known[:n] - rows.prompt[:n])
@@ -293,12 +294,3 @@ def _has_full_attention(config: object) -> bool:
     if kinds is None:
         return getattr(config, "sliding_window", None) is None
     return set(kinds) == {"full_attention"}
-
-
-def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Return every id that either the model or its tokenizer calls the end of a sequence."""
-    declared: set[int | None] = set()
-    for source in (model.generation_config, model.config, tokenizer):
-        value = getattr(source, "eos_token_id", None)
-        declared.update(value if isinstance(value, list) else [value])
-    return sorted(token for token in declared if token is not None)

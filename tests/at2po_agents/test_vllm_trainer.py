@@ -1,0 +1,72 @@
+"""Training and evaluation with vLLM in this process, on a CPU."""
+
+from __future__ import annotations
+
+import gc
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from at2po_agents.cli import main
+from at2po_agents.engines import TransformersEngine
+from at2po_agents.metrics import read_metrics
+from at2po_agents.trainer import Trainer
+from tests.at2po_agents.engine_contract import finish
+from tests.at2po_agents.test_trainer import small
+from tests.at2po_agents.test_vllm_engine import miniwiki_requests
+
+pytest.importorskip("vllm", reason="needs vLLM: run `make test-vllm`")
+pytestmark = [
+    pytest.mark.vllm,
+    pytest.mark.filterwarnings("default"),  # vLLM's and TensorBoard's own warnings are not ours
+]
+
+
+class Watched(Trainer):
+    """After each evaluation, compares what the engine writes with the learner's weights."""
+
+    written: list[dict[Any, Any]]
+
+    def _evaluate(self, step: int) -> Any:
+        result = super()._evaluate(step)
+        requests = miniwiki_requests(self.tokenizer, temperature=0.0)[:6]
+        expected = finish(TransformersEngine(self.model, self.tokenizer), requests)
+        found = finish(self.engine, requests)
+        for key, done in expected.items():
+            assert found[key].ids == done.ids
+            assert found[key].logprobs == pytest.approx(done.logprobs, abs=1e-4)
+        self.written = [*getattr(self, "written", []), found]
+        return result
+
+
+def test_two_steps_of_training_with_vllm_hand_over_every_update(tmp_path: Path) -> None:
+    config = small(
+        tmp_path, engine="vllm", engine_options={"cache_bytes": 1 << 26}, steps=2, eval_every=1
+    )
+    trainer = Watched(config)
+    try:
+        summary = trainer.run()
+    finally:
+        trainer.engine.close()
+    rows = read_metrics(tmp_path / "metrics.jsonl")
+    assert [row["step"] for row in rows] == [0, 1, 2]
+    assert all(row["policy/grad_norm"] > 0 for row in rows[1:])
+    assert summary["sampled_tokens"] > 0
+    before, between, after = trainer.written
+    assert before[0].logprobs != between[0].logprobs != after[0].logprobs
+
+
+def test_an_evaluation_gives_the_same_with_either_engine(tmp_path: Path) -> None:
+    found = {}
+    for engine in ("transformers", "vllm"):
+        out = tmp_path / engine
+        words = f"eval --limit 12 --engine {engine} --engine-options cache_bytes={1 << 26}"
+        main([*words.split(), "--out", str(out)])
+        gc.collect()  # ends vLLM
+        lines = (out / "episodes.jsonl").read_text().splitlines()
+        found[engine] = [json.loads(line) for line in lines]
+    texts = {name: [episode["turns"] for episode in found[name]] for name in found}
+    assert len(texts["vllm"]) == 12
+    assert texts["vllm"] == texts["transformers"]
