@@ -37,6 +37,7 @@ class PlainEngine:
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         self.model, self.tokenizer = model, tokenizer
         self.stats = EngineStats()
+        self.max_length: int = model.config.max_position_embeddings
         self._waiting: list[Request] = []
         self._strings = StopStrings(tokenizer, model.config.vocab_size)
         self._pad = int(tokenizer.pad_token_id or 0)
@@ -82,6 +83,9 @@ class PlainEngine:
     def load_weights(self, state: Mapping[str, Tensor]) -> None:
         """Copy new weights into the model."""
         copy_weights(self.model, state)
+
+    def sleep(self) -> None:
+        """Hold nothing, as always between rounds."""
 
     def close(self) -> None:
         """Drop the waiting requests."""

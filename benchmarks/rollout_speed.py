@@ -24,7 +24,7 @@ from at2po_agents.errors import ModelNotFoundError
 from benchmarks.environment import environment
 from benchmarks.errors import EvaluationError
 from benchmarks.rollout_speed_peer import Peer
-from benchmarks.rollout_ways import Setting, Way, own_ways, policy
+from benchmarks.rollout_ways import WARM_UP, Setting, Way, own_ways
 
 TREE_WAYS = ("ours", "ours, no reuse", "generate loop", "vllm")
 CHAIN_WAYS = ("ours", "generate loop", "trl")
@@ -124,10 +124,10 @@ def measure(config: RolloutSpeedConfig) -> dict[str, Any]:
     measured: dict[str, Any] = {}
     try:
         for name in config.settings:
-            try:
-                measured[name] = _setting(config, name, ways)
-            except ModelNotFoundError as error:
-                absent[name] = str(error)
+            figures, missing = _setting(config, name, ways)
+            absent |= missing
+            if figures["ways"]:
+                measured[name] = figures
     finally:
         for way in ways.values():
             way.close()
@@ -154,26 +154,27 @@ def _peers(config: RolloutSpeedConfig) -> tuple[dict[str, Peer], dict[str, str]]
     return peers, absent
 
 
-def _setting(config: RolloutSpeedConfig, name: str, ways: Mapping[str, Way]) -> dict[str, Any]:
-    """Let the ways take turns at one setting."""
+def _setting(
+    config: RolloutSpeedConfig, name: str, ways: Mapping[str, Way]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Let the ways take turns at one setting; say which lack its model."""
     setting, able, words = SETTINGS[name]
-    policy(setting.model)  # an absent model is found out before any peer fails
     if config.questions:
         setting = replace(setting, questions=config.questions)
     repeats = config.smollm2_repeats if name == "smollm2" else config.repeats
-    chosen = {way: ways[way] for way in able if way in ways}
-    found: dict[str, list[dict[str, Any]]] = {way: [] for way in chosen}
-    for number in range(-1, repeats):
-        for way, measured in chosen.items():
-            figures = measured.measure(setting, number)
-            if number >= 0:
-                found[way].append(figures)
-    return {
-        "what": words,
-        **asdict(setting),
-        "repeats": repeats,
-        "ways": {way: summary(figures) for way, figures in found.items()},
-    }
+    found: dict[str, list[dict[str, Any]]] = {}
+    missing: dict[str, str] = {}
+    for way in (way for way in able if way in ways):
+        try:
+            ways[way].measure(setting, WARM_UP)
+            found[way] = []
+        except ModelNotFoundError as error:
+            missing[f"{name}, {way}"] = str(error)
+    for number in range(repeats):
+        for way, figures in found.items():
+            figures.append(ways[way].measure(setting, number))
+    summaries = {way: summary(figures) for way, figures in found.items()}
+    return {"what": words, **asdict(setting), "repeats": repeats, "ways": summaries}, missing
 
 
 def summary(figures: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -6,7 +6,6 @@ line of JSON, figures come back as another, so that repeats of all ways can take
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import subprocess
@@ -19,6 +18,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any
 
+from at2po_agents.errors import ModelNotFoundError
 from benchmarks.errors import EvaluationError
 from benchmarks.rollout_ways import MAX_BATCH, EngineWay, Setting, Way, policy
 
@@ -57,10 +57,14 @@ class Peer:
 
         Raises:
             EvaluationError: If the peer fails.
+            ModelNotFoundError: If its Python lacks the setting's model.
         """
         with suppress(BrokenPipeError):  # it has ended; reading the reply says why
             _send(self.process.stdin, {"setting": asdict(setting), "number": number})
-        return self._reply()
+        reply = self._reply()
+        if "absent" in reply:
+            raise ModelNotFoundError(reply["absent"])
+        return reply
 
     def close(self) -> None:
         """Let the peer end."""
@@ -93,11 +97,11 @@ def make_way(name: str) -> Way:
         from benchmarks.trl_generate import TRLWay  # only here is there a trl
 
         return TRLWay()
-    vllm_engine = importlib.import_module("at2po_agents.engines.vllm_engine")
+    from at2po_agents.engines.vllm_engine import VLLMEngine  # only here is there a vllm
 
     @cache
     def engine(model: str) -> Any:
-        return vllm_engine.VLLMEngine(*policy(model), max_batch=MAX_BATCH)
+        return VLLMEngine(*policy(model), max_batch=MAX_BATCH)
 
     return EngineWay(lambda setting: engine(setting.model))
 
@@ -116,7 +120,10 @@ def main(arguments: list[str]) -> None:
     for line in sys.stdin:
         task = json.loads(line)
         task["setting"]["ends"] = tuple(task["setting"]["ends"])
-        figures = way.measure(Setting(**task["setting"]), task["number"])
+        try:
+            figures = way.measure(Setting(**task["setting"]), task["number"])
+        except ModelNotFoundError as error:
+            figures = {"absent": str(error)}
         _send(replies, figures)
     way.close()
 

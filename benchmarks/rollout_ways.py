@@ -24,6 +24,9 @@ from benchmarks.rollout_counts import counts, first_time
 MAX_BATCH = 256
 """Most rows at a time in our engines, as in the demo."""
 
+WARM_UP = -1
+"""Number of the collection that only warms up, on two questions."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
@@ -76,10 +79,13 @@ class Way(Protocol):
 
         Args:
             setting: What is collected.
-            number: Which questions and seed; negative for a warm-up on two questions.
+            number: Which questions and seed, or `WARM_UP`.
 
         Returns:
             JSON-able figures, `seconds` and `sampled` at least.
+
+        Raises:
+            ModelNotFoundError: If this Python lacks the setting's model.
         """
         ...
 
@@ -163,9 +169,11 @@ class EngineWay:
 
 def chosen(env: Any, setting: Setting, number: int) -> list[Any]:
     """Return the questions of a collection; those of a warm-up are the first two."""
-    n = setting.questions if number >= 0 else min(2, setting.questions)
     known = env.questions
-    return [known[i % len(known)] for i in range(max(number, 0) * n, (max(number, 0) + 1) * n)]
+    if number == WARM_UP:
+        return list(known[: min(2, setting.questions)])
+    start = number * setting.questions
+    return [known[i % len(known)] for i in range(start, start + setting.questions)]
 
 
 def own_ways() -> dict[str, EngineWay]:

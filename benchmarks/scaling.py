@@ -6,7 +6,6 @@ writes `benchmarks/results/scaling.json`.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import sys
@@ -29,10 +28,12 @@ from at2po_agents.rollout import Collector
 from at2po_agents.seeds import seed_of
 from at2po_agents.tree import RolloutTree
 from at2po_envs.tools import ToolCall
+from benchmarks import throughput
 from benchmarks.cost_model import fit
 from benchmarks.environment import environment
 from benchmarks.errors import EvaluationError
 from benchmarks.forced_turns import forced_env
+from benchmarks.memory import forget_peak, memory
 from benchmarks.rollout_counts import counts
 from benchmarks.speed_tables import scaling
 from benchmarks.step_cost import QWEN3_4B, Decoder, PaperStep, bill, step_work
@@ -89,6 +90,8 @@ class ScalingConfig:
     """What is varied."""
     smallest: int = 0
     """Points per factor, from the smallest, at least 2; 0 for all."""
+    demo_steps: int = 3
+    """Steps of the demo itself, which are timed too, beside the time on record; 0 for none."""
     out: Path = Path("benchmarks/results/scaling.json")
     """Where the figures go."""
 
@@ -130,8 +133,8 @@ class Stepper:
         asked = [known[(number * point.questions + i) % len(known)] for i in range(point.questions)]
         self.engine.load_weights(self.model.state_dict())
         before, steps = asdict(self.engine.stats), self.engine.steps
-        _forget_peak()
-        resident = _memory("VmRSS")
+        forget_peak()
+        resident = memory("VmRSS")
         start = time.perf_counter()
         trees = collector.collect(
             asked, EntropyGuided(point.chains, 2, point.beam), seed=seed_of("scaling", number)
@@ -154,8 +157,8 @@ class Stepper:
             "trained_pairs": work["packed"].pairs,
             "longest_row": max(len(leaf.ids()) for tree in trees for leaf in tree.leaves()),
             "row_tokens_per_unique_token": learned["row_tokens"] / learned["unique_tokens"],
-            "peak_mib": _memory("VmHWM"),
-            "peak_over_start_mib": _memory("VmHWM") - resident,
+            "peak_mib": memory("VmHWM"),
+            "peak_over_start_mib": memory("VmHWM") - resident,
         }
 
     def _collector(self, point: Point) -> Collector:
@@ -185,24 +188,6 @@ def _reward(trees: Sequence[RolloutTree]) -> None:
     for tree in trees:
         for number, leaf in enumerate(tree.leaves()):
             leaf.reward = float(number % 2)
-
-
-def _forget_peak() -> None:
-    """Give freed memory back and let the kernel measure the peak anew, where it can."""
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc alone has it
-        if trim is not None:
-            trim(0)
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-
-
-def _memory(name: str) -> float:
-    """Return a figure of /proc/self/status in MiB, NaN where there is none."""
-    status = Path("/proc/self/status")
-    for line in status.read_text(encoding="ascii").splitlines() if status.exists() else []:
-        if line.startswith(f"{name}:"):
-            return int(line.split()[1]) / 1024
-    return float("nan")
 
 
 def measure(config: ScalingConfig) -> dict[str, Any]:
@@ -250,8 +235,32 @@ def measure(config: ScalingConfig) -> dict[str, Any]:
         },
         "decoder": asdict(Decoder.of(stepper.model.config)),
         "paper_step": paper_step(),
+        "demo_step": demo_step(config.demo_steps) if config.demo_steps else None,
         "environment": environment(),
     }
+
+
+def demo_step(steps: int) -> dict[str, Any]:
+    """Time the demo's step by part, beside what is on record for an earlier version.
+
+    Args:
+        steps: Steps measured, >= 1.
+
+    Returns:
+        Seconds per step: rollout, update, both; `before` the same of `throughput.json`.
+    """
+    recorded = json.loads(Path("benchmarks/results/throughput.json").read_text(encoding="utf-8"))
+    found = throughput.measure(load_config(TrainConfig, "demo"), steps=steps)
+    now, before = (
+        {
+            "rollout": round(each["rollout_seconds"] / each["steps"], 3),
+            "update": round(each["update_seconds"] / each["steps"], 3),
+            "step": each["seconds_per_step"],
+            "git_commit": each["environment"]["git_commit"],
+        }
+        for each in (found, recorded)
+    )
+    return {**now, "before": before, "speedup": round(before["step"] / now["step"], 2)}
 
 
 def paper_step() -> dict[str, Any]:

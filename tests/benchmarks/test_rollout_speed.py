@@ -165,6 +165,20 @@ def test_the_command_measures_ways_and_peers_and_says_what_is_absent(
     assert "TRL `GRPOTrainer` 9.9" in shown and "Absent: vllm" in shown
 
 
+def test_a_peer_without_the_model_is_absent(tmp_path: Path) -> None:
+    script = tmp_path / "python"
+    lines = FAKE.format(python=sys.executable).splitlines()[:4]
+    lines += [
+        "for line in sys.stdin:",
+        "    print(json.dumps({'absent': 'no weights'}), flush=True)",
+    ]
+    script.write_text("\n".join(lines))
+    script.chmod(0o755)
+    figures = measure(RolloutSpeedConfig(settings=("tiny",), only=("trl",), trl_python=str(script)))
+    assert figures["absent"] == {"tiny, trl": "no weights"}
+    assert figures["settings"] == {}
+
+
 def test_goals_compare_repeat_by_repeat() -> None:
     def way(*each: tuple[float, int]) -> dict[str, object]:
         rows = [{"seconds": s, "sampled": n, "inserted": 100, "recomputed": 3} for s, n in each]

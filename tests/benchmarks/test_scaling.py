@@ -15,8 +15,12 @@ from at2po_agents.tree import RolloutTree
 from benchmarks import scaling
 from benchmarks.cost_model import fit, non_negative
 from benchmarks.errors import EvaluationError
+from benchmarks.readme import RESULTS
 from benchmarks.scaling import Point, ScalingConfig, paper_step
+from benchmarks.speed_tables import _demo
 from benchmarks.step_cost import QWEN3_4B, Decoder, PaperStep, Work, bill, step_work
+
+NO_DEMO = ("--demo-steps", "0")
 
 
 def small_tree() -> RolloutTree:
@@ -97,7 +101,7 @@ def test_the_step_of_the_paper_has_its_shape() -> None:
 
 
 def test_the_recorded_bill_follows_from_the_arithmetic() -> None:
-    recorded = json.loads(Path("benchmarks/results/scaling.json").read_text(encoding="utf-8"))
+    recorded = json.loads((RESULTS / "scaling.json").read_text(encoding="utf-8"))
     assert recorded["paper_step"] == json.loads(json.dumps(paper_step()))
 
 
@@ -136,7 +140,7 @@ def test_the_command_takes_steps_and_prints_them(
     factors = {"questions": (tiny(), tiny(questions=2)), "depth": (tiny(), tiny(depth=3))}
     monkeypatch.setattr(scaling, "FACTORS", factors)
     out = tmp_path / "figures.json"
-    scaling.main(["--repeats", "1", "--out", str(out), "--factors", "questions", "depth"])
+    scaling.main(["--repeats", "1", "--out", str(out), "--factors", "questions", "depth", *NO_DEMO])
     figures = json.loads(out.read_text())
     one, two = figures["factors"]["questions"]
     assert (one["leaves"], two["leaves"]) == (4, 8)
@@ -147,6 +151,23 @@ def test_the_command_takes_steps_and_prints_them(
     assert one["peak_mib"] > 50
     shown = capsys.readouterr().out
     assert "| questions | 2 |" in shown and "PFLOP" in shown
+
+
+def test_the_demo_is_timed_beside_what_is_on_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded = json.loads((RESULTS / "throughput.json").read_text(encoding="utf-8"))
+    taken = {
+        "steps": 4,
+        "rollout_seconds": 2.0,
+        "update_seconds": 1.0,
+        "seconds_per_step": 0.75,
+        "environment": {"git_commit": "now"},
+    }
+    monkeypatch.setattr(scaling.throughput, "measure", lambda config, steps: taken)
+    found = scaling.demo_step(4)
+    assert (found["rollout"], found["update"], found["step"]) == (0.5, 0.25, 0.75)
+    assert found["before"]["git_commit"] == recorded["environment"]["git_commit"]
+    assert found["speedup"] == pytest.approx(recorded["seconds_per_step"] / 0.75, abs=0.01)
+    assert "takes 0.75 s" in _demo(found)[0]
 
 
 @pytest.mark.parametrize("wrong", [{"repeats": 0}, {"smallest": 1}, {"factors": ("heat",)}])
