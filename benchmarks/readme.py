@@ -1,4 +1,4 @@
-"""Write measured figures into README.md: `python -m benchmarks.readme [runs/demo]`.
+"""Write measured figures into README.md and docs: `python -m benchmarks.readme [runs/demo]`.
 
 They come from the JSON files in `benchmarks/results`; none is typed by hand. With the folder of a
 demo run, that run is put on record first, together with the environment it was made in.
@@ -17,6 +17,7 @@ from benchmarks.compare_stats import table
 from benchmarks.curves import save_curves
 from benchmarks.environment import environment
 from benchmarks.intervals import wilson
+from benchmarks.speed_tables import rollout_speed, scaling
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -146,20 +147,32 @@ def _machine(result: Mapping[str, Any]) -> str:
     return f"{machine['cores']} cores of an {machine['cpu']}{load}."
 
 
-BLOCKS: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
+Blocks = Mapping[str, tuple[str, Callable[[Mapping[str, Any]], str]]]
+"""Name of a block of a page -> its file in `benchmarks/results`, and what writes it."""
+
+BLOCKS: Blocks = {
     "compare": ("compare.json", comparison),
     "demo": ("demo.json", demo),
     "forking": ("env_throughput.json", forking),
     "retrieval": ("retrieval_quality.json", retrieval),
 }
-"""Name of a block of the README -> its file in `benchmarks/results`, and what writes it."""
+"""The blocks of the README."""
+
+PAGES: Mapping[str, Blocks] = {
+    "README.md": BLOCKS,
+    "docs/speed.md": {
+        "rollout_speed": ("rollout_speed.json", rollout_speed),
+        "scaling": ("scaling.json", scaling),
+    },
+}
+"""Page -> its blocks."""
 
 
 def fill(readme: str, name: str, text: str) -> str:
-    """Return the README with a text between the markers of a block.
+    """Return a page with a text between the markers of a block.
 
     Args:
-        readme: The README.
+        readme: The page.
         name: Name of the block.
         text: What is to stand there.
 
@@ -169,20 +182,19 @@ def fill(readme: str, name: str, text: str) -> str:
     begin, finish = f"<!-- {name}:begin", f"<!-- {name}:end -->"
     start, end = readme.find(begin), readme.find(finish)
     if start < 0 or end < start:
-        raise ValueError(
-            f"README.md: expected the markers {begin!r} and {finish!r}, found them not"
-        )
+        raise ValueError(f"expected the markers {begin!r} and {finish!r}, found them not")
     head = readme[: readme.index("\n", start) + 1]
     return f"{head}{text}\n{readme[end:]}"
 
 
-def fill_all(readme: str) -> str:
-    """Return the README with all blocks as their files say.
+def fill_all(readme: str, blocks: Blocks = BLOCKS) -> str:
+    """Return a page with all blocks as their files say.
 
     Args:
-        readme: The README.
+        readme: The page.
+        blocks: Its blocks.
     """
-    for name, (file, write) in BLOCKS.items():
+    for name, (file, write) in blocks.items():
         result = json.loads((RESULTS / file).read_text(encoding="utf-8"))
         readme = fill(readme, name, write(result))
     return readme
@@ -210,11 +222,12 @@ def record(run: Path) -> None:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Record a demo run if one is named, and write the README's figures."""
+    """Record a demo run if one is named, and write the figures of all pages."""
     if arguments:
         record(Path(arguments[0]))
-    readme = ROOT / "README.md"
-    readme.write_text(fill_all(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    for name, blocks in PAGES.items():
+        page = ROOT / name
+        page.write_text(fill_all(page.read_text(encoding="utf-8"), blocks), encoding="utf-8")
 
 
 if __name__ == "__main__":

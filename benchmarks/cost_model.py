@@ -1,0 +1,76 @@
+"""Cost models fitted to measured times: a sum of non-negative costs per unit of work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Matrix = NDArray[np.float64]
+
+
+def non_negative(terms: Matrix, times: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Solve least squares with coefficients >= 0, exactly.
+
+    The best coefficients are the plain least squares of those terms that they leave above 0, so
+    the best of all subsets whose plain solution is non-negative is the answer. There are few terms.
+
+    Args:
+        terms: [measurements, terms].
+        times: [measurements].
+
+    Returns:
+        [terms] coefficients.
+    """
+    scale = np.abs(terms).max(0)
+    scale[scale == 0] = 1.0
+    best, least = np.zeros(terms.shape[1]), float(times @ times)
+    for size in range(1, terms.shape[1] + 1):
+        for chosen in combinations(range(terms.shape[1]), size):
+            part = terms[:, chosen] / scale[list(chosen)]
+            solved = np.linalg.lstsq(part, times, rcond=None)[0]
+            error = times - part @ solved
+            if (solved >= 0).all() and (found := float(error @ error)) < least:
+                best, least = np.zeros(terms.shape[1]), found
+                best[list(chosen)] = solved / scale[list(chosen)]
+    return best
+
+
+def fit(rows: Sequence[Mapping[str, float]], terms: Sequence[str], time: str) -> dict[str, Any]:
+    """Fit seconds as a sum of costs, each measurement weighted by the inverse of its time.
+
+    Args:
+        rows: Measurements: amounts of work, and seconds.
+        terms: Names of the amounts.
+        time: Name of the seconds.
+
+    Returns:
+        JSON-able: microseconds per unit of each term; R2 of the seconds; the relative errors of
+        predicting each measurement from a fit to all others, as median and largest.
+    """
+    amounts = np.array([[row[term] for term in terms] for row in rows], dtype=np.float64)
+    seconds = np.array([row[time] for row in rows], dtype=np.float64)
+
+    def solve(keep: NDArray[np.bool_]) -> NDArray[np.float64]:
+        return non_negative(amounts[keep] / seconds[keep, None], np.ones(int(keep.sum())))
+
+    everything = np.ones(len(rows), dtype=np.bool_)
+    found = solve(everything)
+    residual = seconds - amounts @ found
+    spread = seconds - seconds.mean()
+    left_out = []
+    for number in range(len(rows)):
+        others = everything.copy()
+        others[number] = False
+        left_out.append(abs(float(amounts[number] @ solve(others)) / seconds[number] - 1))
+    return {
+        "microseconds_per": {
+            term: round(1e6 * cost, 6) for term, cost in zip(terms, found.tolist(), strict=True)
+        },
+        "r2": round(1 - float(residual @ residual) / float(spread @ spread), 4),
+        "left_out_error_median": round(float(np.median(left_out)), 4),
+        "left_out_error_max": round(max(left_out), 4),
+    }

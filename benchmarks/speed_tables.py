@@ -1,0 +1,175 @@
+"""Tables of how fast rollouts and steps are: Markdown from recorded figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_LABELS = {
+    "ours": "at2po",
+    "ours, no reuse": "at2po, every context computed anew",
+    "generate loop": "`model.generate` once a round",
+    "trl": "TRL `GRPOTrainer`",
+    "vllm": "at2po's collector on vLLM",
+}
+_FACTORS = {
+    "questions": ("questions", "questions"),
+    "leaves": ("leaves per tree", "leaves_per_tree"),
+    "depth": ("turns per episode", "depth"),
+    "passages": ("passages per search", "passages"),
+}
+_TERMS = {
+    "engine_steps": "step of the engine",
+    "turns": "turn",
+    "sampled": "sampled token",
+    "prefilled": "prefilled token",
+    "rollout_pairs": "attended pair of tokens, rollout",
+    "optimizer_steps": "optimizer step",
+    "trained": "trained token",
+    "trained_pairs": "attended pair of tokens, update",
+}
+
+
+def rollout_speed(result: Mapping[str, Any]) -> str:
+    """Return the table of `rollout_speed.json`.
+
+    Args:
+        result: Its content.
+
+    Returns:
+        For each setting a Markdown table, then the goals and the machine.
+    """
+    lines = []
+    for setting in result["settings"].values():
+        lines += [
+            f"**{setting['what'][0].upper()}{setting['what'][1:]}** "
+            f"(medians of {setting['repeats']} repeats)",
+            "",
+            "| | sampled tokens/s | range | seconds | sampled | inserted | prefilled | reused |",
+            "|---|" + "---:|" * 7,
+        ]
+        for way, row in setting["ways"].items():
+            low, high = row["sampled_per_second_range"]
+            lines.append(
+                f"| {_named(way, result)} | {row['sampled_per_second']:,.0f} | {low:,.0f} to "
+                f"{high:,.0f} | {row['seconds']:.2f} | {row['sampled']:,.0f} | "
+                f"{row['inserted']:,.0f} | {row['prefilled']:,.0f} | {row['reused']:,.0f} |"
+            )
+        lines.append("")
+    lines += ["| goal | where | aimed at | reached | |", "|---|---|---:|---:|---|"]
+    for goal in result["goals"]:
+        share = "share" in goal["what"]
+        aim, value = (
+            f"{100 * n:.1f} %" if share else f"{n:.2f} x" for n in (goal["goal"], goal["value"])
+        )
+        sign, met = "<" if share else "≥", "met" if goal["met"] else "not met"
+        lines.append(f"| {goal['what']} | {goal['setting']} | {sign} {aim} | {value} | {met} |")
+    absent = [f"Absent: {name} ({why})." for name, why in result["absent"].items()]
+    return "\n".join([*lines, "", *absent, _machine(result)])
+
+
+def scaling(result: Mapping[str, Any]) -> str:
+    """Return the tables of `scaling.json`.
+
+    Args:
+        result: Its content.
+
+    Returns:
+        Markdown: growth by factor, the fitted costs, what a step of the paper costs.
+    """
+    return "\n".join(
+        [
+            *_growth(result["factors"]),
+            "",
+            *_fits(result["fits"]),
+            "",
+            *_bill(result["paper_step"]),
+            "",
+            *_demo(result["demo_step"]),
+            _machine(result),
+        ]
+    )
+
+
+def _growth(factors: Mapping[str, Any]) -> list[str]:
+    lines = [
+        "| factor | | sampled | trained | longest row | rollout, s | update, s | peak, MiB |",
+        "|---|" + "---:|" * 7,
+    ]
+    for name, rows in factors.items():
+        label, key = _FACTORS[name]
+        lines += [
+            f"| {label} | {row[key]:g} | {row['sampled']:,.0f} | {row['trained']:,.0f} | "
+            f"{row['longest_row']:,.0f} | {row['rollout_seconds']:.2f} | "
+            f"{row['update_seconds']:.2f} | {row['peak_mib']:,.0f} |"
+            for row in rows
+        ]
+    return lines
+
+
+def _fits(fits: Mapping[str, Any]) -> list[str]:
+    lines = ["| fitted cost, µs | rollout | update |", "|---|---:|---:|"]
+    costs = [fits[part]["microseconds_per"] for part in ("rollout", "update")]
+    for term, label in _TERMS.items():
+        cells = (f"{cost[term]:,.4g}" if term in cost else "" for cost in costs)
+        lines.append(f"| per {label} | {' | '.join(cells)} |")
+    for key, label in (
+        ("r2", "R²"),
+        ("left_out_error_median", "median relative error on a point left out"),
+        ("left_out_error_max", "largest relative error on a point left out"),
+    ):
+        lines.append(f"| {label} | {fits['rollout'][key]:.3f} | {fits['update'][key]:.3f} |")
+    return lines
+
+
+def _bill(step: Mapping[str, Any]) -> list[str]:
+    labels = {
+        "shared": "all shared",
+        "chains": "shared along chains",
+        "nothing": "nothing shared",
+    }
+    bills = {label: step["bill"][way] for way, label in labels.items()}
+    heads = (f"{label}: tokens | PFLOP" for label in bills)
+    lines = [f"| Qwen3-4B step | {' | '.join(heads)} |", "|---|" + "---:|---:|" * len(bills)]
+    for part in step["bill"]["shared"]:
+        cells = []
+        for parts in bills.values():
+            tokens = parts[part].get("tokens")
+            cells += [f"{tokens:,}" if tokens else "", f"{parts[part]['tflops'] / 1e3:,.2f}"]
+        lines.append(f"| {part} | {' | '.join(cells)} |")
+    assumed = step["assumed"]
+    return [
+        *lines,
+        "",
+        f"{assumed['prompts']} prompts, {step['leaves']:,} leaves of {step['turns_per_leaf']:.2f} "
+        f"turns; assumed: prompts of {assumed['prompt']} tokens, turns of {assumed['turn']}, "
+        f"results of {assumed['result']}, forks at random turns.",
+    ]
+
+
+def _demo(step: Mapping[str, Any] | None) -> list[str]:
+    if step is None:
+        return []
+    now, before = (
+        f"{each['step']:.2f} s (rollout {each['rollout']:.2f}, update {each['update']:.2f})"
+        for each in (step, step["before"])
+    )
+    return [
+        f"A step of the demo takes {now}; the version on record in `throughput.json` took "
+        f"{before}, {step['speedup']:.2f} times as long.",
+        "",
+    ]
+
+
+def _named(way: str, result: Mapping[str, Any]) -> str:
+    versions = result["peers"].get(way, {})
+    found = next((v for name, v in versions.items() if name.startswith(way)), "")
+    return f"{_LABELS[way]} {found}".strip()
+
+
+def _machine(result: Mapping[str, Any]) -> str:
+    machine = result["environment"]
+    return (
+        f"{machine['cores']} cores of an {machine['cpu']}, {machine['torch_threads']} threads; "
+        f"load average at the start {result['load_average']:.1f}."
+    )
