@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
 from rich.tree import Tree as RichTree
+from tyro.conf import Positional
 
 import at2po_envs
 from at2po_agents.config import TrainConfig, load_config, parse_config
@@ -62,6 +63,18 @@ class EvalConfig:
     """Number format of weights and activations."""
     out: Path = Path("runs/eval")
     """Folder for `episodes.jsonl` and `summary.json`; must not hold an evaluation already."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareConfig:
+    """Compare finished evaluations on the same questions; the first is what others are held to."""
+
+    evaluations: Positional[tuple[str, ...]]
+    """Two or more: folders of evaluations or suites, or `name=folder,folder` for several seeds."""
+    common: bool = False
+    """Leave out questions that not all answered, rather than refuse."""
+    out: Path = Path("runs/comparison")
+    """Folder for `comparison.json` and `comparison.md`; overwritten."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,6 +163,21 @@ def evaluate(arguments: Sequence[str]) -> None:
     _out.print(f"episodes and summary: {config.out}")
 
 
+def compare(arguments: Sequence[str]) -> None:
+    """Compare evaluations on the same questions: differences, tests, what can be concluded."""
+    from benchmarks.compare_evaluations import compare as run
+    from benchmarks.compare_evaluations_text import conclusions, note, rich_table, write
+    from benchmarks.read_evaluations import read_methods
+
+    config = tyro.cli(CompareConfig, args=arguments, prog="at2po compare")
+    comparison = run(read_methods(config.evaluations), common=config.common)
+    write(comparison, config.out)
+    _out.print(rich_table(comparison))
+    said = [*(f"warning: {each}" for each in comparison["warnings"]), *conclusions(comparison)]
+    for line in [*said, note(comparison), f"comparison: {config.out}"]:
+        _out.print(line, markup=False, highlight=False)
+
+
 def rollout(arguments: Sequence[str]) -> None:
     """Grow one tree and print it."""
     from at2po_agents.engines import TransformersEngine
@@ -235,6 +263,7 @@ def warmstart(arguments: Sequence[str]) -> None:
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "train": train,
     "eval": evaluate,
+    "compare": compare,
     "rollout": rollout,
     "data": data,
     "index": index,
