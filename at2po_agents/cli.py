@@ -78,6 +78,11 @@ class CompareConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PaperCheckConfig:
+    """Recompute the averages of the paper's Table 1 from its cells, and what its gaps can show."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """Compare a local copy of the question sets with what is published."""
 
@@ -178,6 +183,15 @@ def compare(arguments: Sequence[str]) -> None:
         _out.print(line, markup=False, highlight=False)
 
 
+def paper_check(arguments: Sequence[str]) -> None:
+    """Recompute the averages of the paper's Table 1 and list figures that do not fit together."""
+    from benchmarks.paper_check import report
+
+    tyro.cli(PaperCheckConfig, args=arguments, prog="at2po paper-check")
+    for part in report():
+        _out.print(part, markup=False, highlight=False)
+
+
 def rollout(arguments: Sequence[str]) -> None:
     """Grow one tree and print it."""
     from at2po_agents.engines import TransformersEngine
@@ -264,6 +278,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "train": train,
     "eval": evaluate,
     "compare": compare,
+    "paper-check": paper_check,
     "rollout": rollout,
     "data": data,
     "index": index,
@@ -335,7 +350,7 @@ def _move_aside(folder: Path) -> None:
 
 
 def _usage() -> str:
-    lines = [f"  {name:10} {(command.__doc__ or '').strip()}" for name, command in COMMANDS.items()]
+    lines = [f"  {name:12} {(command.__doc__ or '').strip()}" for name, command in COMMANDS.items()]
     return "\n".join(["usage: at2po COMMAND [--help]", *lines])
 
 
