@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import tyro
 from rich.console import Console
@@ -25,44 +25,10 @@ import at2po_envs
 from at2po_agents.config import TrainConfig, load_config, parse_config
 from at2po_agents.environments import make_env, on_test_split
 from at2po_agents.errors import AgentError
-from at2po_agents.settings import Options
-from at2po_agents.tokens import check_dialect
 from at2po_envs.errors import UnknownNameError
 from retrieval import RetrievalError
 
 _out = Console()
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvalConfig:
-    """Evaluate a model or a scripted agent on an environment, greedily by default."""
-
-    env: str = "at2po/MiniWiki-v0"
-    """Gymnasium id of the environment."""
-    env_options: Options = field(default_factory=dict)
-    """Keyword arguments of the environment; on the test split if there is one."""
-    model: str = "mini"
-    """A folder, a name on the model hub, `mini`, `smollm2-135m`, `scripted` (generated worlds)."""
-    chat_template: Literal["model", "qwen3"] = "model"
-    """The model's own chat template, or one for Qwen3 that keeps the thinking of every turn."""
-    limit: int = 300
-    """Questions to answer, the first ones of the set."""
-    batch: int = 64
-    """Episodes that run at a time."""
-    max_prompt_tokens: int = 2000
-    """Most tokens of a prompt."""
-    max_response_tokens: int = 2048
-    """Most tokens after the prompt, tool results included."""
-    temperature: float = 0.0
-    """Sampling temperature; 0 is greedy."""
-    error_rate: float = 0.0
-    """Chance that a turn of the scripted agent goes wrong."""
-    seed: int = 0
-    """Seed of the sampling."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Number format of weights and activations."""
-    out: Path = Path("runs/eval")
-    """Folder for `episodes.jsonl` and `summary.json`; must not hold an evaluation already."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,26 +112,29 @@ def demo(arguments: Sequence[str]) -> None:
 
 def evaluate(arguments: Sequence[str]) -> None:
     """Evaluate an agent and write its episodes and their summary."""
-    from benchmarks.evaluate import evaluate as run
+    from at2po_agents.evaluation import EvalConfig, agent_factory
+    from benchmarks import evaluate as run
+    from benchmarks import evaluate_suite
 
     config = parse_config(EvalConfig, arguments, prog="at2po eval")
-    if (config.out / "episodes.jsonl").exists():
-        raise FileExistsError(
-            f"{config.out}: expected a folder without an evaluation, found episodes.jsonl; choose "
-            "another folder with --out"
-        )
-    env_options = on_test_split(config.env, config.env_options)
-    env = make_env(config.env, env_options)
-    report = run(
-        _agent(config, env),
-        env,
-        env_options=env_options,
-        limit=config.limit,
-        batch=config.batch,
-        out=config.out,
-    )
-    _out.print_json(json.dumps(report.summary()))
-    _out.print(f"episodes and summary: {config.out}")
+    agent_for, ids = agent_factory(config), config.env.split(",")
+    asked: dict[str, Any] = {name: getattr(config, name) for name in ("limit", "batch", "out")}
+    asked["retry_failed"] = config.retry_failed
+
+    def options(env_id: str) -> dict[str, Any]:
+        return on_test_split(env_id, config.env_options)
+
+    if len(ids) > 1:
+        summary = evaluate_suite(agent_for, ids, env_options=options, **asked).summary()
+        failures = summary["failures"]
+    else:
+        env = make_env(config.env, options(config.env))
+        report = run(agent_for(env), env, env_options=options(config.env), **asked)
+        summary, failures = report.summary(), len(report.failures)
+    _out.print_json(json.dumps(summary))
+    if failures:
+        _out.print(f"{failures} episodes failed and count as wrong; --retry-failed tries again")
+    _out.print(f"episodes, summary and card: {config.out}")
 
 
 def compare(arguments: Sequence[str]) -> None:
@@ -296,32 +265,6 @@ def _train(config: TrainConfig) -> None:
     summary = Trainer(config).run()
     _out.print_json(json.dumps(summary))
     _out.print(f"report: {write_report(Path(config.out))}")
-
-
-def _agent(config: EvalConfig, env: Any) -> Any:
-    if config.model == "scripted":
-        if not hasattr(env, "expert"):
-            raise AgentError(
-                f"expected an environment with a scripted agent, found {config.env}; "
-                "MiniWiki, Calculator and Household have one"
-            )
-        return env.expert(error_rate=config.error_rate, seed=config.seed)
-    from at2po_agents.agents import PolicyAgent
-    from at2po_agents.engines import TransformersEngine
-    from at2po_agents.models import load_policy
-
-    model, tokenizer = load_policy(config.model, config.dtype, config.chat_template)
-    check_dialect(env.core.dialect, tokenizer)
-    return PolicyAgent(
-        TransformersEngine(model, tokenizer, max_batch=config.batch),
-        tokenizer,
-        stop=env.core.dialect.stop,
-        max_prompt_tokens=config.max_prompt_tokens,
-        max_response_tokens=config.max_response_tokens,
-        context=model.config.max_position_embeddings,
-        temperature=config.temperature,
-        seed=config.seed,
-    )
 
 
 def _drawing(tree: Any, question: Any) -> RichTree:

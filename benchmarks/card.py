@@ -6,13 +6,16 @@ import hashlib
 import inspect
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict
 from typing import Any
 
 from at2po_envs import Question
 from at2po_envs.scoring import SCORER_VERSION
 from benchmarks.environment import library_versions, source_commit
-from retrieval import RetrievalError
 from retrieval.passages import corpus_hash
+from retrieval.remote_errors import IdentityUnknownError
+from retrieval.server_protocol import Identity, describe
 
 _FREE = ("questions", "questions_hash", "commit", "fingerprint")
 """Parts of a card that an evaluation may be continued without agreeing in."""
@@ -124,12 +127,11 @@ def _retrieval(tools: Mapping[str, Any]) -> dict[str, Any]:
     """Describe what the first tool that searches does it with."""
     tool = next((tool for tool in tools.values() if hasattr(tool, "retriever")), None)
     if tool is None:
-        return dict.fromkeys(("retriever", "index_hash", "corpus_hash", "top_k", "passage_chars"))
+        return dict.fromkeys(("retriever", "index_hash", "documents", "corpus_hash", "top_k"))
     retriever = _opened(tool.retriever)
     corpus = getattr(retriever, "passages", None)
     return {
-        "retriever": type(retriever).__name__,
-        "index_hash": _index_hash(retriever),
+        **asdict(_identity(retriever)),
         "corpus_hash": None if corpus is None else corpus_hash(corpus),
         "top_k": getattr(tool, "top_k", None),
         "passage_chars": getattr(tool, "passage_chars", None),
@@ -147,15 +149,13 @@ def _opened(retriever: Any) -> Any:
             return retriever
 
 
-def _index_hash(retriever: Any) -> str | None:
-    """The hash of an index; a server is asked for it, and a plain Search-R1 server cannot say."""
-    known = getattr(retriever, "index_hash", None)
-    if known is None and hasattr(retriever, "identity"):
-        try:
-            known = retriever.identity().index_hash
-        except RetrievalError:
-            return None
-    return known
+def _identity(retriever: Any) -> Identity:
+    """What a retriever is; a server is asked, and a plain Search-R1 server cannot say."""
+    if hasattr(retriever, "identity"):
+        with suppress(IdentityUnknownError):
+            served: Identity = retriever.identity()
+            return served
+    return describe(retriever)
 
 
 def _argument(env: Any, name: str) -> Any:

@@ -132,8 +132,7 @@ def _row(
     for number, (method, scores) in enumerate(zip(names, pooled, strict=True)):
         seeds, questions = scores.shape
         em = float(scores.mean())
-        one_set = seeds == 1 and name != MICRO
-        bounds = wilson(em, questions) if one_set else interval(draws[:, number])
+        bounds = wilson(em, questions) if seeds == 1 else interval(draws[:, number])
         figures: dict[str, Any] = {"em": em, "interval": bounds}
         if number:
             figures |= _difference(draws[:, number] - draws[:, 0], em - float(pooled[0].mean()))

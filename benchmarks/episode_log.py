@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -168,6 +168,11 @@ def write_whole(path: Path, text: str) -> None:
     draft = path.with_name(f"{path.name}.tmp")
     draft.write_text(text, encoding="utf-8")
     os.replace(draft, path)
+
+
+def as_json(value: Mapping[str, Any]) -> str:
+    """Write what goes into a file of its own as JSON."""
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
 def _line(record: Record) -> bytes:

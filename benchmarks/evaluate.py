@@ -17,7 +17,7 @@ from at2po_agents.agents import Agent
 from at2po_agents.environments import make_env
 from at2po_envs.errors import nearest
 from benchmarks.card import card_text, differences, evaluation_card
-from benchmarks.episode_log import FILE, EpisodeLog, Episodes, write_whole
+from benchmarks.episode_log import FILE, EpisodeLog, Episodes, as_json, write_whole
 from benchmarks.episodes import play
 from benchmarks.errors import EvaluationError
 from benchmarks.summary import Report, add_up
@@ -128,10 +128,10 @@ def _opened(
                 f"{len(others)} of others; ask for those too, or choose another folder"
             )
         if out is not None:
-            write_whole(out / "card.json", _json(card))
+            write_whole(out / "card.json", as_json(card))
             sessions = _sessions(out)
             sessions.append({"started": datetime.now(UTC).isoformat(timespec="seconds")})
-            write_whole(out / "timing.json", _json(_timing(sessions)))
+            write_whole(out / "timing.json", as_json(_timing(sessions)))
         yield log
     finally:
         log.close()
@@ -165,9 +165,9 @@ def _finish(out: Path, report: Report, played: int) -> None:
     sessions = _sessions(out)
     sessions[-1] |= {"seconds": report.seconds, "episodes": played}
     timing, summary = _timing(sessions), report.summary()
-    write_whole(out / "timing.json", _json(timing))
+    write_whole(out / "timing.json", as_json(timing))
     write_whole(out / "card.md", card_text(summary, timing))
-    write_whole(out / "summary.json", _json(summary))
+    write_whole(out / "summary.json", as_json(summary))
 
 
 def _sessions(out: Path) -> list[dict[str, Any]]:
@@ -184,7 +184,3 @@ def _timing(sessions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "seconds": round(sum(session.get("seconds", 0.0) for session in sessions), 3),
         "sessions": list(sessions),
     }
-
-
-def _json(value: Mapping[str, Any]) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"

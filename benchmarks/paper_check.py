@@ -119,9 +119,9 @@ def _averages(table: Sequence[Average]) -> Table:
 def _verdict(table: Sequence[Average]) -> Iterator[str]:
     yield (
         f"{len(table)} averages checked: the multi-hop and the single-hop one of "
-        f"{len(table) // 2} rows. Printed averages are means over questions (micro), not over sets. "
-        "Cells and averages are rounded to 0.005, so rounding explains differences up to 0.010. The "
-        "rows of Tables 3 and 5 are not checked: only their averages are at hand."
+        f"{len(table) // 2} rows. They are means over questions (micro), not over sets. Cells and "
+        "averages are rounded to 0.005, so rounding explains differences up to 0.010. The rows of "
+        "Tables 3 and 5 are not checked: only their averages are at hand."
     )
     for kind in ("multi-hop", "single-hop"):
         rows = [row for row in table if _kind(row) == kind]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.errors import ComparisonError
+from benchmarks.suite import set_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +89,7 @@ def read_folder(folder: Path) -> dict[str, Evaluation]:
             f"{folder}: expected an evaluation (episodes.jsonl) or folders with one each, found "
             "none; make one with at2po eval --out"
         )
-    # at2po/HotpotQA-v0 -> HotpotQA
-    sets = {each.summary["env"].rpartition("/")[2].partition("-v")[0]: each for each in read}
+    sets = {set_name(each.summary["env"]): each for each in read}
     if len(sets) < len(read):
         raise ComparisonError(
             f"{folder}: expected one evaluation of each set, found {len(read)} of {len(sets)} "
