@@ -1,4 +1,4 @@
-"""Write measured figures into README.md: `python -m benchmarks.readme [runs/demo]`.
+"""Write measured figures into README.md and docs: `python -m benchmarks.readme [runs/demo]`.
 
 They come from the JSON files in `benchmarks/results`; none is typed by hand. With the folder of a
 demo run, that run is put on record first, together with the environment it was made in.
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from at2po_agents.metrics import read_metrics
+from benchmarks import results_table
 from benchmarks.compare_stats import table
 from benchmarks.curves import save_curves
 from benchmarks.environment import environment
@@ -146,20 +147,30 @@ def _machine(result: Mapping[str, Any]) -> str:
     return f"{machine['cores']} cores of an {machine['cpu']}{load}."
 
 
-BLOCKS: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
-    "compare": ("compare.json", comparison),
-    "demo": ("demo.json", demo),
-    "forking": ("env_throughput.json", forking),
-    "retrieval": ("retrieval_quality.json", retrieval),
+Blocks = dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]]
+
+DOCUMENTS: dict[str, Blocks] = {
+    "README.md": {
+        "compare": ("compare.json", comparison),
+        "demo": ("demo.json", demo),
+        "forking": ("env_throughput.json", forking),
+        "retrieval": ("retrieval_quality.json", retrieval),
+    },
+    "docs/results.md": {
+        "question-sets": ("evaluations.json", results_table.question_sets),
+        "worlds": ("evaluations.json", results_table.worlds),
+        "card": ("evaluations.json", results_table.card),
+        "paper": ("evaluations.json", results_table.paper),
+    },
 }
-"""Name of a block of the README -> its file in `benchmarks/results`, and what writes it."""
+"""Document -> names of its blocks -> the file in `benchmarks/results`, and what writes it."""
 
 
-def fill(readme: str, name: str, text: str) -> str:
-    """Return the README with a text between the markers of a block.
+def fill(document: str, name: str, text: str) -> str:
+    """Return a document with a text between the markers of a block.
 
     Args:
-        readme: The README.
+        document: Its text.
         name: Name of the block.
         text: What is to stand there.
 
@@ -167,25 +178,24 @@ def fill(readme: str, name: str, text: str) -> str:
         ValueError: If the markers are missing.
     """
     begin, finish = f"<!-- {name}:begin", f"<!-- {name}:end -->"
-    start, end = readme.find(begin), readme.find(finish)
+    start, end = document.find(begin), document.find(finish)
     if start < 0 or end < start:
-        raise ValueError(
-            f"README.md: expected the markers {begin!r} and {finish!r}, found them not"
-        )
-    head = readme[: readme.index("\n", start) + 1]
-    return f"{head}{text}\n{readme[end:]}"
+        raise ValueError(f"expected the markers {begin!r} and {finish!r}, found them not")
+    head = document[: document.index("\n", start) + 1]
+    return f"{head}{text}\n{document[end:]}"
 
 
-def fill_all(readme: str) -> str:
-    """Return the README with all blocks as their files say.
+def fill_all(document: str, blocks: Blocks) -> str:
+    """Return a document with all blocks as their files say.
 
     Args:
-        readme: The README.
+        document: Its text.
+        blocks: Its blocks, as in `DOCUMENTS`.
     """
-    for name, (file, write) in BLOCKS.items():
+    for name, (file, write) in blocks.items():
         result = json.loads((RESULTS / file).read_text(encoding="utf-8"))
-        readme = fill(readme, name, write(result))
-    return readme
+        document = fill(document, name, write(result))
+    return document
 
 
 def record(run: Path) -> None:
@@ -210,11 +220,12 @@ def record(run: Path) -> None:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Record a demo run if one is named, and write the README's figures."""
+    """Record a demo run if one is named, and write the figures."""
     if arguments:
         record(Path(arguments[0]))
-    readme = ROOT / "README.md"
-    readme.write_text(fill_all(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    for name, blocks in DOCUMENTS.items():
+        path = ROOT / name
+        path.write_text(fill_all(path.read_text(encoding="utf-8"), blocks), encoding="utf-8")
 
 
 if __name__ == "__main__":
