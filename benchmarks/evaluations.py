@@ -110,8 +110,8 @@ def evaluate_all(config: EvaluationsConfig) -> dict[str, Any]:
     record: dict[str, Any] = {}
     for name in config.agents:
         entry = AGENTS[name]
-        limits = {"batch": config.batch, "max_response_tokens": config.max_response_tokens}
-        settings = EvalConfig(**entry.settings, **limits)
+        limit = config.max_response_tokens
+        settings = EvalConfig(**entry.settings, batch=config.batch, max_response_tokens=limit)
         evaluate_suite(
             agent_factory(settings),
             [f"at2po/{each}-v0" for each in entry.sets],
