@@ -69,7 +69,7 @@ class RateLimiter:
         """When a request fits in behind all others."""
         at = max(self._clock(), self._slots[-1].at if self._slots else 0.0)
         while self._slots:
-            if self._slots[0].at <= at - _WINDOW_S:
+            if self._slots[0].at + _WINDOW_S <= at:  # rounding: not at - 60
                 self._slots.popleft()
                 continue
             full = self.requests and len(self._slots) >= self.requests
