@@ -149,9 +149,8 @@ def _macro(
     for number, method in enumerate(names):
         figures = {"em": float(means[number]), "interval": interval(draws[:, number])}
         if number:
-            apart = draws[:, number] - draws[:, 0]
-            figures |= _difference(apart, float(means[number] - means[0]))
-            figures["detectable"] = detectable(float(apart.std()))
+            points = float(means[number] - means[0])
+            figures |= _difference(draws[:, number] - draws[:, 0], points)
         row["methods"][method] = figures
     return row
 

@@ -161,15 +161,16 @@ def _by_set(name: str, first: str, sets: Sequence[Mapping[str, Any]]) -> str:
 
 def _few(name: str, sets: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Warn of intervals that rest on next to nothing."""
-    few = [
-        row["name"]
-        for row in sets
-        if "won" in (figures := row["methods"][name]) and figures["won"] + figures["lost"] < _FEW
-    ]
+    few = []
+    for row in sets:
+        figures = row["methods"][name]
+        if "won" in figures:
+            won, lost, n = figures["won"], figures["lost"], row["questions"]
+            few += [row["name"]] if n - max(won, lost, n - won - lost) < _FEW else []
     if few:
         yield (
-            f"{name}: fewer than {_FEW} questions were answered differently on {', '.join(few)}; "
-            "the interval of the difference there is too narrow, go by p."
+            f"{name}: on {', '.join(few)} fewer than {_FEW} questions came out otherwise than the "
+            "rest; the interval of the difference there is too narrow, go by p."
         )
 
 
@@ -191,13 +192,12 @@ def _compared(figures: Mapping[str, Any]) -> list[str]:
     if "difference" not in figures:
         return ["", "", "", ""]
     low, high = figures["difference_interval"]
+    shown = f"{100 * figures['difference']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
+    if "p" not in figures:
+        return [shown, "", "", ""]
     missed = figures["detectable"]
-    return [
-        f"{100 * figures['difference']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})",
-        _p(figures["p"]) if "p" in figures else "",
-        _p(figures["p_holm"]) if "p" in figures else "",
-        "none" if missed is None else f"{100 * missed:.1f}",
-    ]
+    least = "none" if missed is None else f"{100 * missed:.1f}"
+    return [shown, _p(figures["p"]), _p(figures["p_holm"]), least]
 
 
 def _p(value: float) -> str:

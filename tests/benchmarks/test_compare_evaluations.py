@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from at2po_agents.cli import main
@@ -112,6 +112,7 @@ def test_an_interval_over_seeds_is_wider_than_one_over_questions() -> None:
 RIGHT = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=30)
 
 
+@settings(max_examples=20, deadline=None)
 @given(RIGHT, st.randoms(use_true_random=False))
 def test_the_order_of_episodes_changes_nothing(pairs: list[tuple[bool, bool]], rng: Any) -> None:
     def methods(order: Sequence[int]) -> list[Method]:
@@ -145,7 +146,7 @@ def test_what_cannot_be_concluded_is_said() -> None:
     said = " ".join(conclusions(comparison))
     assert "cannot be concluded that b and a differ" in said
     assert "Nor that they are equal" in said
-    assert "fewer than 10 questions were answered differently on NQ" in said
+    assert "on NQ fewer than 10 questions came out otherwise" in said
     assert "how much training seeds matter" in said
 
 

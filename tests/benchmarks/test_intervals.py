@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.errors import ComparisonError
@@ -51,6 +51,7 @@ def test_a_seed_fixes_the_draws() -> None:
     assert not np.array_equal(first, other)
 
 
+@settings(max_examples=20, deadline=None)
 @given(st.permutations(range(12)))
 def test_the_order_of_questions_changes_nothing(order: list[int]) -> None:
     scores = np.random.default_rng(3).integers(0, 2, (2, 12)).astype(float)
