@@ -64,6 +64,8 @@ class RolloutConfig:
     """Model, environment, algorithm and limits, as for training."""
     index: int = 0
     """Number of the question in the set."""
+    export: Path | None = None
+    """File to write the tree's rows to, as JSON lines for other trainers."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -164,6 +166,7 @@ def paper_check(arguments: Sequence[str]) -> None:
 def rollout(arguments: Sequence[str]) -> None:
     """Grow one tree and print it."""
     from at2po_agents.engines import TransformersEngine
+    from at2po_agents.export import flat_rows, write_rows
     from at2po_agents.models import load_policy
     from at2po_agents.trainer import new_collector
 
@@ -180,6 +183,9 @@ def rollout(arguments: Sequence[str]) -> None:
     (tree,) = collector.collect([question], algorithm.expansion(), seed=settings.seed)
     algorithm.assign_credit(tree)
     _out.print(_drawing(tree, question))
+    if config.export is not None:
+        rows = write_rows(flat_rows([tree]), config.export)
+        _out.print(f"{rows} rows: {config.export}")
 
 
 def data(arguments: Sequence[str]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from at2po_agents.cli import main
+from at2po_agents.export import read_rows
 
 pytestmark = pytest.mark.filterwarnings("default")  # TensorBoard's own warnings are not ours
 
@@ -78,8 +79,12 @@ def test_eval_of_the_simple_agents_on_two_sets(tmp_path: Path) -> None:
             assert json.loads(line)["turns"] == turns
 
 
-def test_rollout_draws_a_tree(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["rollout", "--index", "1"])
+def test_rollout_draws_a_tree_and_exports_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "rows.jsonl"
+    main(["rollout", "--index", "1", "--export", str(file)])
+    assert len(read_rows(file)) > 1
     drawn = capsys.readouterr().out
     assert "reward" in drawn
     assert "<search>" in drawn

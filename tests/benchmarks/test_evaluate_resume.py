@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
+import multiprocessing
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,8 +22,7 @@ from at2po_agents.errors import AgentUnusableError
 from benchmarks import evaluate
 from benchmarks.errors import EvaluationError
 from benchmarks.evaluate import FAILURES_IN_A_ROW
-
-ROOT = Path(__file__).parents[2]
+from tests.benchmarks.killable import run
 
 
 @pytest.fixture(scope="module")
@@ -211,49 +208,39 @@ def test_text_without_a_utf8_form_is_kept(env: Any, tmp_path: Path) -> None:
     assert episode["transcript"][0]["action"] == "\ud800 \u2028 é"
 
 
-_CHILD = """
-import sys, time
-from pathlib import Path
-import gymnasium, at2po_envs
-from benchmarks import evaluate
-
-env = gymnasium.make("at2po/MiniWiki-v0", questions=400, passages=100).unwrapped
-expert = env.expert(error_rate=0.3)
-
-class Slow:
-    name, seed = "slow", 0
-    def act(self, transcripts):
-        time.sleep(0.03)
-        return expert.act(transcripts)
-
-evaluate(Slow(), env, batch=int(sys.argv[2]), out=Path(sys.argv[1]))
-"""
-
-
 @pytest.mark.slow
 def test_an_evaluation_killed_twenty_times_ends_as_one_that_was_not(tmp_path: Path) -> None:
     draw = random.Random(0)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    # Processes forked from a server that has imported everything: they start at once.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([run.__module__])
 
-    def start(folder: Path, batch: int) -> subprocess.Popen[bytes]:
-        words = [sys.executable, "-c", _CHILD, str(folder), str(batch)]
-        return subprocess.Popen(words, env=environment)
+    def start(folder: Path, batch: int) -> Any:
+        child = context.Process(target=run, args=(str(folder), batch))
+        child.start()
+        return child
+
+    def finish(folder: Path) -> None:
+        child = start(folder, 16)
+        child.join()
+        assert child.exitcode == 0
 
     def lines() -> int:
         file = killed / "episodes.jsonl"
         return file.read_bytes().count(b"\n") if file.exists() else 0
 
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert start(whole, 16).wait() == 0
+    finish(whole)
     for number in range(20):
         before, child = lines(), start(killed, draw.randint(1, 16))
         # At a random moment after it has got somewhere, so that twenty kills fit into one run.
         goal = before + draw.randint(0, 12)
-        while lines() < goal and child.poll() is None:
-            time.sleep(0.005)
+        while lines() < goal and child.is_alive():
+            time.sleep(0.002)
         time.sleep(draw.uniform(0, 0.05))
-        child.send_signal(signal.SIGKILL)
-        assert child.wait() == -signal.SIGKILL, f"the evaluation ended before kill {number}"
-    assert start(killed, 16).wait() == 0
+        child.kill()
+        child.join()
+        assert child.exitcode == -signal.SIGKILL, f"the evaluation ended before kill {number}"
+    finish(killed)
     assert files(killed) == files(whole)
     assert lines() == 400
