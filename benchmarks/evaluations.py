@@ -30,8 +30,8 @@ WORLDS = ("MiniWiki", "Calculator", "Household")
 
 _FIGURES = "questions em em_interval f1 f1_interval cover_em cover_em_interval truncations".split()
 _CARD = (
-    "split scorer_version dialect prompt_hash max_tool_calls retriever index_hash corpus_hash "
-    "top_k passage_chars"
+    "split scorer_version dialect prompt_hash max_tool_calls retriever index_hash documents "
+    "corpus_hash top_k passage_chars"
 ).split()
 
 
@@ -173,9 +173,9 @@ def _figures(summary: Mapping[str, Any]) -> dict[str, Any]:
 def _values(part: str, cards: Sequence[Mapping[str, Any]]) -> list[Any]:
     """The different values that cards have of a part; an agent without search has no retriever."""
     values: list[Any] = []
-    for card in cards:
-        if card[part] is not None and card[part] not in values:
-            values.append(card[part])
+    for value in (card.get(part) for card in cards):
+        if value is not None and value not in values:
+            values.append(value)
     return values
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import evaluations, results_table
 from benchmarks.errors import EvaluationError
-from benchmarks.evaluations import AGENTS, WORLDS, EvaluationsConfig, main
+from benchmarks.evaluations import AGENTS, WORLDS, Entry, EvaluationsConfig, main
 from benchmarks.paper_table import SIZES
 
 
@@ -35,9 +35,20 @@ def test_the_worlds_are_evaluated_and_gathered(
     assert str(out) in capsys.readouterr().out
 
 
-def test_question_sets_have_rows_averages_and_a_card(tmp_path: Path, small_pack: None) -> None:
+def test_question_sets_have_rows_averages_and_a_card(
+    tmp_path: Path, small_pack: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # An agent without search has a card without a retriever.
+    direct = Entry("direct answer", tuple(SIZES), {"agent": "direct", "model": "mini"})
+    monkeypatch.setitem(AGENTS, "direct", direct)
     out = tmp_path / "evaluations.json"
-    config = EvaluationsConfig(limit=2, agents=("random",), runs=tmp_path / "runs", out=out)
+    config = EvaluationsConfig(
+        limit=2,
+        agents=("random", "direct"),
+        max_response_tokens=4,
+        runs=tmp_path / "runs",
+        out=out,
+    )
     result = evaluations.evaluate_all(config)
     assert result == json.loads(out.read_text())
     table = results_table.question_sets(result)
@@ -45,6 +56,7 @@ def test_question_sets_have_rows_averages_and_a_card(tmp_path: Path, small_pack:
         assert f"| {name} | 2 | random actions |" in table
     assert "| all questions (micro) | 14 | random actions |" in table
     assert "| mean of sets (macro) |  | random actions |" in table
+    assert "| direct answer | 0.0 (0.0 to 21.5) |" in table
     assert result["card"]["split"] == ["test"]
     (corpus,) = result["card"]["corpus_hash"]
     assert f"| corpus hash | `{corpus}` |" in results_table.card(result)
