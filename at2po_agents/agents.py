@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from transformers import PreTrainedTokenizerBase
 
@@ -28,15 +28,25 @@ class Reply:
         text: What it writes.
         tokens: Tokens it sampled for that, 0 where nobody counts.
         truncated: Whether its budget ended before the turn did; the episode is then cut off.
+        prompt_tokens: Tokens it read for that, 0 where nobody counts.
+        cost: What that cost in US dollars, 0 where nobody charges.
+        error: Why there is no turn, "" if there is one; the episode has then failed.
     """
 
     text: str
     tokens: int = 0
     truncated: bool = False
+    prompt_tokens: int = 0
+    cost: float = 0.0
+    error: str = ""
 
 
 class Agent(Protocol):
-    """Writes turns; a transcript determines the reply, so an agent keeps no state that matters."""
+    """Writes turns; a transcript determines the reply, so an agent keeps no state that matters.
+
+    Where it has a `name`, and `settings` (a JSON-able mapping of all that decides about its
+    replies), an evaluation puts them on record.
+    """
 
     def act(self, transcripts: Sequence[Transcript]) -> Sequence[str | Reply]:
         """Return the next turn of every episode.
@@ -46,6 +56,10 @@ class Agent(Protocol):
 
         Returns:
             One text or reply an episode, in the same order.
+
+        Raises:
+            AgentUnusableError: If there is no use in asking again, about whatever episode. After
+                any other error each episode is tried on its own, and those that fail are on record.
         """
         ...
 
@@ -66,7 +80,10 @@ class PolicyAgent:
         context: Most tokens the model can attend to.
         temperature: Sampling temperature; 0 is greedy.
         seed: Seed of the sampling; what a turn draws follows from it and the transcript.
+        model: Names the model, for the record.
     """
+
+    name = "react"
 
     def __init__(
         self,
@@ -79,13 +96,28 @@ class PolicyAgent:
         context: int,
         temperature: float = 0.0,
         seed: int = 0,
+        model: Mapping[str, Any] | None = None,
     ) -> None:
         self.engine, self.tokenizer, self.stop = engine, tokenizer, stop
+        self.model = dict(model or {})
         self.max_prompt_tokens = max_prompt_tokens
         self.max_response_tokens = max_response_tokens
         self.context = context
         self.temperature, self.seed = temperature, seed
         self._sampled: dict[tuple[str, ...], list[int]] = {}  # transcript up to a turn -> the turn
+        self._calls = 0
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that decides about its turns."""
+        limits = ("max_prompt_tokens", "max_response_tokens", "context")
+        return {
+            **self.model,
+            "decoding": "sampling" if self.temperature else "greedy",
+            "temperature": self.temperature,
+            "stop": list(self.stop),
+            **{name: getattr(self, name) for name in limits},
+        }
 
     def act(self, transcripts: Sequence[Transcript]) -> list[Reply]:
         """Sample the next turn of every episode, all of them in one batch.
@@ -101,23 +133,29 @@ class PolicyAgent:
             RequestError: If a prompt is longer than allowed.
         """
         replies = [Reply("", truncated=True)] * len(transcripts)
-        requests = [
-            request
-            for number, transcript in enumerate(transcripts)
-            if (request := self._request(number, transcript)) is not None
-        ]
-        self.engine.submit(requests)
-        waiting = len(requests)
-        while waiting:
+        # What an earlier call that failed may have left in the engine has other keys.
+        self._calls += 1
+        requests: dict[Hashable, tuple[int, Request]] = {}
+        for number, transcript in enumerate(transcripts):
+            request = self._request((self._calls, number), transcript)
+            if request is not None:
+                requests[request.key] = number, request
+        self.engine.submit([request for _, request in requests.values()])
+        while requests:
             for completion in self.engine.step():
-                number = int(completion.key)  # type: ignore[call-overload]
+                if completion.key not in requests:
+                    continue
+                number, request = requests.pop(completion.key)
                 self._remember((*transcripts[number], completion.text), completion.ids)
-                cut = completion.finish == "length"
-                replies[number] = Reply(completion.text, len(completion.ids), cut)
-                waiting -= 1
+                replies[number] = Reply(
+                    completion.text,
+                    tokens=len(completion.ids),
+                    truncated=completion.finish == "length",
+                    prompt_tokens=len(request.ids),
+                )
         return replies
 
-    def _request(self, number: int, transcript: Transcript) -> Request | None:
+    def _request(self, key: tuple[int, int], transcript: Transcript) -> Request | None:
         """Return the request for a transcript's next turn, or None if no room is left for it."""
         ids = self._prompt(transcript[0])
         room = min(len(ids) + self.max_response_tokens, self.context)
@@ -129,7 +167,7 @@ class PolicyAgent:
         if room < 1 and len(transcript) > 1:
             return None
         seed = seed_of(self.seed, *transcript)
-        return Request(number, ids, seed, room, self.temperature, self.stop)
+        return Request(key, ids, seed, room, self.temperature, self.stop)
 
     def _prompt(self, text: str) -> list[int]:
         ids = encode_prompt(self.tokenizer, text)

@@ -12,21 +12,20 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import tyro
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
 from rich.tree import Tree as RichTree
+from tyro.conf import Positional
 
 import at2po_envs
 from at2po_agents.config import TrainConfig, load_config, parse_config
-from at2po_agents.engines import EngineName, make_engine
+from at2po_agents.engines import make_engine
 from at2po_agents.environments import make_env, on_test_split
 from at2po_agents.errors import AgentError
-from at2po_agents.settings import Options
-from at2po_agents.tokens import check_dialect
 from at2po_envs.errors import UnknownNameError
 from retrieval import RetrievalError
 
@@ -34,41 +33,20 @@ _out = Console()
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalConfig:
-    """Evaluate a model or a scripted agent on an environment, greedily by default."""
+class CompareConfig:
+    """Compare finished evaluations on the same questions; the first is what others are held to."""
 
-    env: str = "at2po/MiniWiki-v0"
-    """Gymnasium id of the environment."""
-    env_options: Options = field(default_factory=dict)
-    """Keyword arguments of the environment; on the test split if there is one."""
-    model: str = "mini"
-    """A folder, a name on the model hub, `mini`, `smollm2-135m`, `scripted` (generated worlds)."""
-    chat_template: Literal["model", "qwen3"] = "model"
-    """The model's own chat template, or one for Qwen3 that keeps the thinking of every turn."""
-    limit: int = 300
-    """Questions to answer, the first ones of the set."""
-    batch: int = 64
-    """Episodes that run at a time."""
-    max_prompt_tokens: int = 2000
-    """Most tokens of a prompt."""
-    max_response_tokens: int = 2048
-    """Most tokens after the prompt, tool results included."""
-    temperature: float = 0.0
-    """Sampling temperature; 0 is greedy."""
-    error_rate: float = 0.0
-    """Chance that a turn of the scripted agent goes wrong."""
-    seed: int = 0
-    """Seed of the sampling."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Number format of weights and activations."""
-    device: str = "auto"
-    """Where the model lives: a device of torch; `auto` takes a CUDA device if there is one."""
-    engine: EngineName = "transformers"
-    """What generates; `vllm` needs the extra of that name."""
-    engine_options: Options = field(default_factory=dict)
-    """`cache_bytes`; for vLLM also the fields of `vllm.EngineArgs`, or the `url` of a server."""
-    out: Path = Path("runs/eval")
-    """Folder for `episodes.jsonl` and `summary.json`; must not hold an evaluation already."""
+    evaluations: Positional[tuple[str, ...]]
+    """Two or more: folders of evaluations or suites, or `name=folder,folder` for several seeds."""
+    common: bool = False
+    """Leave out questions that not all answered, rather than refuse."""
+    out: Path = Path("runs/comparison")
+    """Folder for `comparison.json` and `comparison.md`; overwritten."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaperCheckConfig:
+    """Recompute the averages of the paper's Table 1 from its cells, and what its gaps can show."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +65,8 @@ class RolloutConfig:
     """Model, environment, algorithm and limits, as for training."""
     index: int = 0
     """Number of the question in the set."""
+    export: Path | None = None
+    """File to write the tree's rows to, as JSON lines for other trainers."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -135,30 +115,58 @@ def demo(arguments: Sequence[str]) -> None:
 
 def evaluate(arguments: Sequence[str]) -> None:
     """Evaluate an agent and write its episodes and their summary."""
-    from benchmarks.evaluate import evaluate as run
+    from at2po_agents.evaluation import EvalConfig, agent_factory
+    from benchmarks import evaluate as run
+    from benchmarks import evaluate_suite
 
     config = parse_config(EvalConfig, arguments, prog="at2po eval")
-    if (config.out / "episodes.jsonl").exists():
-        raise FileExistsError(
-            f"{config.out}: expected a folder without an evaluation, found episodes.jsonl; choose "
-            "another folder with --out"
-        )
-    env_options = on_test_split(config.env, config.env_options)
-    env = make_env(config.env, env_options)
-    report = run(
-        _agent(config, env),
-        env,
-        env_options=env_options,
-        limit=config.limit,
-        batch=config.batch,
-        out=config.out,
-    )
-    _out.print_json(json.dumps(report.summary()))
-    _out.print(f"episodes and summary: {config.out}")
+    agent_for, ids = agent_factory(config), config.env.split(",")
+    asked: dict[str, Any] = {name: getattr(config, name) for name in ("limit", "batch", "out")}
+    asked["retry_failed"] = config.retry_failed
+
+    def options(env_id: str) -> dict[str, Any]:
+        return on_test_split(env_id, config.env_options)
+
+    if len(ids) > 1:
+        summary = evaluate_suite(agent_for, ids, env_options=options, **asked).summary()
+        failures = summary["failures"]
+    else:
+        env = make_env(config.env, options(config.env))
+        report = run(agent_for(env), env, env_options=options(config.env), **asked)
+        summary, failures = report.summary(), len(report.failures)
+    _out.print_json(json.dumps(summary))
+    if failures:
+        _out.print(f"{failures} episodes failed and count as wrong; --retry-failed tries again")
+    _out.print(f"episodes, summary and card: {config.out}")
+
+
+def compare(arguments: Sequence[str]) -> None:
+    """Compare evaluations on the same questions: differences, tests, what can be concluded."""
+    from benchmarks.compare_evaluations import compare as run
+    from benchmarks.compare_evaluations_text import conclusions, note, rich_table, write
+    from benchmarks.read_evaluations import read_methods
+
+    config = tyro.cli(CompareConfig, args=arguments, prog="at2po compare")
+    comparison = run(read_methods(config.evaluations), common=config.common)
+    write(comparison, config.out)
+    _out.print(rich_table(comparison))
+    said = [*(f"warning: {each}" for each in comparison["warnings"]), *conclusions(comparison)]
+    for line in [*said, note(comparison), f"comparison: {config.out}"]:
+        _out.print(line, markup=False, highlight=False)
+
+
+def paper_check(arguments: Sequence[str]) -> None:
+    """Recompute the averages of the paper's Table 1 and list figures that do not fit together."""
+    from benchmarks.paper_check import report
+
+    tyro.cli(PaperCheckConfig, args=arguments, prog="at2po paper-check")
+    for part in report():
+        _out.print(part, markup=False, highlight=False)
 
 
 def rollout(arguments: Sequence[str]) -> None:
     """Grow one tree and print it."""
+    from at2po_agents.export import flat_rows, write_rows
     from at2po_agents.models import load_policy
     from at2po_agents.trainer import new_collector
 
@@ -183,6 +191,9 @@ def rollout(arguments: Sequence[str]) -> None:
     (tree,) = collector.collect([question], algorithm.expansion(), seed=settings.seed)
     algorithm.assign_credit(tree)
     _out.print(_drawing(tree, question))
+    if config.export is not None:
+        rows = write_rows(flat_rows([tree]), config.export)
+        _out.print(f"{rows} rows: {config.export}")
 
 
 def data(arguments: Sequence[str]) -> None:
@@ -249,6 +260,8 @@ def warmstart(arguments: Sequence[str]) -> None:
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "train": train,
     "eval": evaluate,
+    "compare": compare,
+    "paper-check": paper_check,
     "rollout": rollout,
     "data": data,
     "index": index,
@@ -266,34 +279,6 @@ def _train(config: TrainConfig) -> None:
     summary = Trainer(config).run()
     _out.print_json(json.dumps(summary))
     _out.print(f"report: {write_report(Path(config.out))}")
-
-
-def _agent(config: EvalConfig, env: Any) -> Any:
-    if config.model == "scripted":
-        if not hasattr(env, "expert"):
-            raise AgentError(
-                f"expected an environment with a scripted agent, found {config.env}; "
-                "MiniWiki, Calculator and Household have one"
-            )
-        return env.expert(error_rate=config.error_rate, seed=config.seed)
-    from at2po_agents.agents import PolicyAgent
-    from at2po_agents.models import load_policy
-
-    model, tokenizer = load_policy(config.model, config.dtype, config.chat_template, config.device)
-    check_dialect(env.core.dialect, tokenizer)
-    engine = make_engine(
-        config.engine, model, tokenizer, max_batch=config.batch, options=config.engine_options
-    )
-    return PolicyAgent(
-        engine,
-        tokenizer,
-        stop=env.core.dialect.stop,
-        max_prompt_tokens=config.max_prompt_tokens,
-        max_response_tokens=config.max_response_tokens,
-        context=engine.max_length,
-        temperature=config.temperature,
-        seed=config.seed,
-    )
 
 
 def _drawing(tree: Any, question: Any) -> RichTree:
@@ -322,7 +307,7 @@ def _move_aside(folder: Path) -> None:
 
 
 def _usage() -> str:
-    lines = [f"  {name:10} {(command.__doc__ or '').strip()}" for name, command in COMMANDS.items()]
+    lines = [f"  {name:12} {(command.__doc__ or '').strip()}" for name, command in COMMANDS.items()]
     return "\n".join(["usage: at2po COMMAND [--help]", *lines])
 
 

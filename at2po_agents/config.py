@@ -31,6 +31,7 @@ from at2po_agents.settings import (
     to_table,
     to_toml,
 )
+from at2po_agents.trackers import TrackerName
 
 PRESETS = Path(__file__).parent / "configs"
 
@@ -103,6 +104,8 @@ class TrainConfig:
     """Newest checkpoints to keep."""
     out: Path = Path("runs/train")
     """Folder of the run."""
+    tracker: TrackerName = "none"
+    """Where metrics go beside `metrics.jsonl` and TensorBoard: wandb or trackio, if installed."""
     resume: bool = False
     """Go on from the last good checkpoint in the folder."""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -135,7 +138,8 @@ class TrainConfig:
 
 
 RESUMABLE = frozenset(
-    "steps eval_every save_every keep_checkpoints out resume device token_budget max_batch".split()
+    "steps eval_every save_every keep_checkpoints out resume device token_budget max_batch "
+    "tracker".split()
 )
 """Fields of `TrainConfig` that may differ between a run and its continuation."""
 

@@ -61,3 +61,11 @@ class DivergedError(AgentError, RuntimeError):
 
 class EnvironmentNotFoundError(AgentError, ValueError):
     """No environment that rollouts can fork has the given id and options."""
+
+
+class AgentUnusableError(AgentError):
+    """An agent cannot write a turn of any episode: an evaluation ends rather than fail them all."""
+
+
+class EndpointError(AgentError):
+    """An endpoint did not give the turn that it was asked for."""

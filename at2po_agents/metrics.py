@@ -1,4 +1,4 @@
-"""Metrics of a run: one JSON line per step in `metrics.jsonl`, and the same for TensorBoard.
+"""Metrics of a run: one JSON line per step in `metrics.jsonl`, and the same for other trackers.
 
 A line holds `step`, the values in alphabetical order, and last what depends on the machine's speed,
 apart under `time`: two runs with the same seed agree in everything else.
@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from at2po_agents.errors import MetricsError
+from at2po_agents.trackers import Tracker
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -31,16 +32,24 @@ class MetricsLog:
         keep_through: Rows up to this step are kept and later ones dropped, so that a resumed run
             repeats none; -1 starts afresh.
         tensorboard: Also write event files to `run_dir/tensorboard`.
+        tracker: Also gets every row; finished when the log is closed.
 
     Raises:
         MetricsError: A row to be kept is damaged.
     """
 
-    def __init__(self, run_dir: Path, *, keep_through: int = -1, tensorboard: bool = True) -> None:
+    def __init__(
+        self,
+        run_dir: Path,
+        *,
+        keep_through: int = -1,
+        tensorboard: bool = True,
+        tracker: Tracker | None = None,
+    ) -> None:
         run_dir.mkdir(parents=True, exist_ok=True)
         self._folder = run_dir
         self._last = keep_through
-        self._tensorboard = tensorboard
+        self._tensorboard, self._tracker = tensorboard, tracker
         self._events: SummaryWriter | None = None
         _truncate(run_dir / FILE, keep_through)
         self._file = (run_dir / FILE).open("a", encoding="utf-8")
@@ -73,15 +82,19 @@ class MetricsLog:
         self._file.write(json.dumps(_row(step, values, time or {}), allow_nan=False) + "\n")
         self._file.flush()
         self._last = step
+        shown = {**values, **{f"time/{name}": value for name, value in (time or {}).items()}}
         if self._tensorboard:
-            timed = {f"time/{name}": value for name, value in (time or {}).items()}
-            self._write_events(step, {**values, **timed})
+            self._write_events(step, shown)
+        if self._tracker is not None:
+            self._tracker.log(shown, step=step)
 
     def close(self) -> None:
         """Write out what is pending and close the files."""
         self._file.close()
         if self._events is not None:
             self._events.close()
+        if self._tracker is not None:
+            self._tracker.finish()
 
     def __enter__(self) -> Self:
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import logging
 import re
@@ -119,6 +120,15 @@ def load_model(
         f"names ({', '.join(EMBEDDED)}) and the Hugging Face hub ({hub}); give a folder written "
         "by save_pretrained, a .gguf file, an embedded name, or a hub id with network access"
     ) from cause
+
+
+def weights_hash(model: PreTrainedModel) -> str:
+    """Return the SHA-256 (hex) of a model's weights: names, types, shapes and every byte."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 class StateLayout:

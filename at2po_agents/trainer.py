@@ -27,6 +27,8 @@ from at2po_agents.models import load_policy
 from at2po_agents.progress import RunProgress
 from at2po_agents.rollout import Collector
 from at2po_agents.seeds import seed_of
+from at2po_agents.settings import to_table
+from at2po_agents.trackers import open_tracker
 from at2po_agents.tree import Node, RolloutTree
 
 _log = logging.getLogger(__name__)
@@ -129,7 +131,7 @@ class Trainer:
         start = time.monotonic() - self.past.seconds
         fresh = self.past.step == 0
         with (
-            MetricsLog(self.out, keep_through=-1 if fresh else self.past.step) as log,
+            self._metrics_log(fresh) as log,
             RunProgress(self.config.steps, done=self.past.step) as progress,
         ):
             if fresh:
@@ -151,6 +153,13 @@ class Trainer:
                         f"{self.out / 'offending'}; lower learning_rate, or look into them"
                     )
         return self._summary()
+
+    def _metrics_log(self, fresh: bool) -> MetricsLog:
+        """Open the run's metrics, and a tracker where one is asked for."""
+        settings = to_table(self.config)
+        tracker = open_tracker(self.config.tracker, self.out, settings, resumed=not fresh)
+        through = -1 if fresh else self.past.step
+        return MetricsLog(self.out, keep_through=through, tracker=tracker)
 
     def _step(self) -> tuple[dict[str, Any], dict[str, float]]:
         """One batch of questions: trees, update, and an evaluation where one is due."""

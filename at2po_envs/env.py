@@ -15,6 +15,7 @@ from at2po_envs.core import State, Transition
 from at2po_envs.dialects import Dialect
 from at2po_envs.errors import InvalidActionError, UnknownNameError, nearest
 from at2po_envs.questions import Question
+from at2po_envs.scoring import cover_exact_match
 from at2po_envs.spaces import TextSpace
 from at2po_envs.tools import Tool, ToolCall, ToolResult, ToolRunner, call_tools
 
@@ -223,16 +224,24 @@ class ForkableTextEnv(gymnasium.Env[str, str]):
 
         Returns:
             Question, answer, scores, counts, the titles retrieved (in order), and every turn.
+            ``cover_em`` holds wherever ``em`` does, in worlds whose answers are no texts too.
+            ``retrieval_recall`` is the share of the question's supporting titles that were
+            retrieved, None where its set names none. (``evidence_titles`` of single-hop sets do
+            not count: any one of them would do, and they were found by another retriever.)
         """
-        question = state.question
+        question, answer = state.question, info["answer"]
+        covers = answer is not None and cover_exact_match(answer, question.golden_answers)
+        titles = [title for turn in state.turns for title in turn.titles]
+        wanted = set(question.metadata.get("supporting_titles") or ())
         return {
             "question_id": question.id,
             "question_key": question.key,
             "question": question.question,
             "golden_answers": list(question.golden_answers),
-            "prediction": info["answer"],
+            "prediction": answer,
             "em": info["em"],
             "f1": info["f1"],
+            "cover_em": info["em"] or covers,
             "format_ok": info["format_ok"],
             "reward": state.total_reward,
             "turns": len(state.turns),
@@ -240,7 +249,8 @@ class ForkableTextEnv(gymnasium.Env[str, str]):
             "limit_reached": state.limit_reached,
             "truncated": bool(info.get("truncated", False)),
             "flags": list(state.flags),
-            "titles": [title for turn in state.turns for title in turn.titles],
+            "titles": titles,
+            "retrieval_recall": len(wanted.intersection(titles)) / len(wanted) if wanted else None,
             "transcript": [
                 {"action": turn.action, "observation": turn.observation} for turn in state.turns
             ],

@@ -1,4 +1,4 @@
-"""Exact match and F1 of an episode, judged on the agent's own text only."""
+"""Exact match, cover match and F1 of an episode, judged on the agent's own text only."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from dataclasses import astuple, dataclass
 from fractions import Fraction
 
 from at2po_envs.dialects import At2poTags, Dialect
+
+SCORER_VERSION = 1
+"""Raised whenever the same texts would get another score; evaluations put it on record."""
 
 _DELETE_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLE = re.compile(r"\b(a|an|the)\b")
@@ -50,6 +53,19 @@ def exact_match(prediction: str, golds: Sequence[str]) -> bool:
     """Return whether the normalised prediction equals any normalised golden answer."""
     normal = normalize_answer(prediction)
     return any(normal == normalize_answer(gold) for gold in golds)
+
+
+def cover_exact_match(prediction: str, golds: Sequence[str]) -> bool:
+    """Return whether the normalised prediction contains any normalised golden answer.
+
+    Characters are compared, not words: "George III" covers "George II" and anything covers an
+    answer that normalises to nothing. A prediction that says everything covers everything, so
+    this is to be read beside exact match, never alone.
+
+    Source: FlashRAG's sub-EM, which recorded rollouts call ``acc``.
+    """
+    normal = normalize_answer(prediction)
+    return any(normalize_answer(gold) in normal for gold in golds)
 
 
 def f1_score(prediction: str, golds: Sequence[str]) -> float:

@@ -42,6 +42,12 @@ class Scripted:
         self.questions, self.core = questions, core
         self.error_rate, self.seed = error_rate, seed
 
+    @property
+    def settings(self) -> dict[str, float]:
+        """All that decides about its turns, beside the seed."""
+        rates = ("error_rate", "haste")
+        return {name: getattr(self, name) for name in rates if hasattr(self, name)}
+
     def act(self, transcripts: Sequence[Sequence[str]]) -> list[str]:
         """Write the next turn of every episode.
 

@@ -139,8 +139,12 @@ class CorpusFile:
 
     def search(self, queries: Sequence[str], k: int) -> list[list[Passage]]:
         """Return, for each query, at most ``k`` passages, the best first."""
+        return self.opened().search(queries, k)
+
+    def opened(self) -> BM25:
+        """Return the index itself, made now if it was not."""
         stat = self.path.stat()
-        return _index(self.path.resolve(), stat.st_mtime_ns, stat.st_size).search(queries, k)
+        return _index(self.path.resolve(), stat.st_mtime_ns, stat.st_size)
 
 
 @dataclass(frozen=True)
@@ -157,7 +161,11 @@ class NamedRetriever:
 
     def search(self, queries: Sequence[str], k: int) -> list[list[Passage]]:
         """Return, for each query, at most ``k`` passages, the best first."""
-        return _opened(self.name, self.corpus).search(queries, k)
+        return self.opened().search(queries, k)
+
+    def opened(self) -> Retriever:
+        """Return the retriever itself, opened now if it was not."""
+        return _opened(self.name, self.corpus)
 
 
 @lru_cache(maxsize=4)

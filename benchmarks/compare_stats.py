@@ -11,38 +11,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, PercentFormatter
-from numpy.typing import NDArray
 
 from benchmarks.compare_run import METHODS, Result
+from benchmarks.intervals import Scores, bootstrap
 
 OWN, START = "atpo", "react"
-_DRAWS = 2000
-
-
-def bootstrap(scores: NDArray[np.float64], seed: int = 0) -> tuple[float, float]:
-    """Return a 95 % interval of a mean over seeds and questions.
-
-    Seeds and questions are drawn again with replacement, each on their own, as all seeds answer
-    the same questions. A single seed says nothing about other seeds: the interval is then one over
-    questions only. With as few as three it is too narrow rather than too wide.
-
-    Args:
-        scores: [seeds, questions], for instance 0 or 1, or a difference of such.
-        seed: Seed of the draws.
-
-    Returns:
-        The 2.5 % and 97.5 % quantiles of the mean.
-
-    Source: the pigeonhole bootstrap for crossed factors (Owen, 2007).
-    """
-    rng = np.random.default_rng(seed)
-    runs, questions = scores.shape
-    means = [
-        scores[rng.integers(runs, size=runs)][:, rng.integers(questions, size=questions)].mean()
-        for _ in range(_DRAWS)
-    ]
-    low, high = np.quantile(means, (0.025, 0.975))
-    return float(low), float(high)
 
 
 def summarise(results: Mapping[str, Sequence[Result]]) -> dict[str, dict[str, Any]]:
@@ -136,13 +109,11 @@ def _draw(axes: Axes, summary: Mapping[str, Mapping[str, Any]], names: Sequence[
         axes.legend(loc="best", frameon=False, fontsize=8)
 
 
-def _scores(runs: Sequence[Result]) -> dict[int, NDArray[np.float64]]:
+def _scores(runs: Sequence[Result]) -> dict[int, Scores]:
     return {run["seed"]: np.array([float(c) for c in run["correct"]]) for run in runs}
 
 
-def _difference(
-    scores: Mapping[int, NDArray[np.float64]], own: Mapping[int, NDArray[np.float64]]
-) -> dict[str, float] | None:
+def _difference(scores: Mapping[int, Scores], own: Mapping[int, Scores]) -> dict[str, float] | None:
     """Compare with AT²PO question by question; the same seeds saw the same training questions."""
     shared = sorted(scores.keys() & own.keys())
     if not shared:

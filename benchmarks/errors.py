@@ -17,3 +17,7 @@ class ReplyError(BenchmarkError, ValueError):
 
 class RunFolderError(BenchmarkError, ValueError):
     """A folder does not hold the training run that a report needs."""
+
+
+class ComparisonError(BenchmarkError, ValueError):
+    """Evaluations, or figures of them, cannot be compared as they are."""

@@ -5,67 +5,27 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from itertools import islice
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import gymnasium
 
 import at2po_envs
-from at2po_agents.agents import Agent, Reply
+from at2po_agents.agents import Agent
 from at2po_agents.environments import make_env
 from at2po_envs.errors import nearest
-from benchmarks.environment import library_versions
-from benchmarks.errors import EvaluationError, ReplyError
-from benchmarks.intervals import wilson
+from benchmarks.card import card_text, differences, evaluation_card
+from benchmarks.episode_log import FILE, EpisodeLog, Episodes, as_json, write_whole
+from benchmarks.episodes import play
+from benchmarks.errors import EvaluationError
+from benchmarks.summary import Report, add_up
 
+__all__ = ["Report", "evaluate"]
 
-@dataclass(frozen=True, slots=True)
-class Report:
-    """The result of an evaluation.
-
-    Attributes:
-        agent: Name of the agent's class, or its attribute `name`.
-        env: Id of the environment.
-        env_options: Keyword arguments of the environment.
-        questions: Number of questions, one episode each.
-        em: Share of exactly matching answers.
-        em_interval: 95 % Wilson interval of `em`.
-        f1: Mean token F1.
-        format_rate: Share of episodes in the right format.
-        searches: Tool calls per episode, mean.
-        turns: Turns per episode, mean.
-        truncations: Episodes cut off because the agent's budget ended.
-        limit_hits: Episodes that reached the limit of tool calls.
-        tool_failures: Episodes in which a tool failed.
-        tokens: Tokens that the agent sampled in all.
-        seconds: Time that the evaluation took.
-        versions: Versions of the libraries used.
-        episodes: The record of every episode, in the order of the questions.
-    """
-
-    agent: str
-    env: str
-    env_options: Mapping[str, Any]
-    questions: int
-    em: float
-    em_interval: tuple[float, float]
-    f1: float
-    format_rate: float
-    searches: float
-    turns: float
-    truncations: int
-    limit_hits: int
-    tool_failures: int
-    tokens: int
-    seconds: float
-    versions: Mapping[str, str]
-    episodes: Sequence[Mapping[str, Any]] = field(repr=False)
-
-    def summary(self) -> dict[str, Any]:
-        """Return everything but the episodes: the content of `summary.json`."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "episodes"}
+FAILURES_IN_A_ROW = 20
+"""Episodes that may fail one after the other before an evaluation stops asking."""
 
 
 def evaluate(
@@ -77,6 +37,7 @@ def evaluate(
     limit: int | None = None,
     batch: int = 64,
     out: Path | None = None,
+    retry_failed: bool = False,
 ) -> Report:
     """Let an agent answer questions, one episode each.
 
@@ -85,18 +46,20 @@ def evaluate(
         env: Id of an at2po environment, or the environment itself.
         env_options: Keyword arguments for an environment made from its id; for one that is made
             already they are only put on record.
-        questions: Ids of the questions; all of the environment's by default.
+        questions: Ids of the questions, each once; all of the environment's by default.
         limit: Only the first so many of them, >= 1.
         batch: Episodes that run at a time, >= 1; the results do not depend on it, apart from the
             floating-point noise of a model.
-        out: Folder for `episodes.jsonl`, written as episodes end and so in any order, and
-            `summary.json`; both are overwritten.
+        out: Folder for the records. Where it holds the beginning of the same evaluation, that is
+            gone on with, and what has ended is not played again.
+        retry_failed: Play the episodes again that failed in an earlier call.
 
     Returns:
         The result.
 
     Raises:
-        EvaluationError: If a question is unknown, there is none, or a number is below 1.
+        EvaluationError: If a question is unknown, there is none, a number is below 1, or the
+            folder holds another evaluation; and when too many episodes fail one after the other.
         ReplyError: If the agent does not write one turn for each episode.
     """
     start = time.monotonic()
@@ -105,20 +68,23 @@ def evaluate(
     chosen = _choose(played.questions, questions, limit)
     if batch < 1:
         raise EvaluationError(f"expected batch >= 1, found {batch}; raise it")
-    episodes: dict[int, dict[str, Any]] = {}
-    for number, record in _recorded(_play(agent, played, chosen, batch), out):
-        episodes[number] = record
-    report = _report(
-        [episodes[number] for number in range(len(chosen))],
-        agent=getattr(agent, "name", type(agent).__name__),
-        env=played.spec.id if played.spec else type(played).__name__,
-        env_options=options,
-        seconds=round(time.monotonic() - start, 3),
-        versions=library_versions(),
-    )
+    card = evaluation_card(agent, played, options, chosen)
+    with _opened(out, card, chosen, retry_failed) as log:
+        missing = [question for question in chosen if question.key not in log]
+        in_a_row = 0
+        for record in play(agent, played, missing, batch):
+            log.append(record)
+            in_a_row = in_a_row + 1 if record["error"] else 0
+            if in_a_row == FAILURES_IN_A_ROW:
+                raise EvaluationError(
+                    f"expected an agent that works, found {in_a_row} episodes in a row that "
+                    f"failed, the last one with {record['error']}; mend it, and go on with "
+                    "retry_failed=True (--retry-failed)"
+                )
+    episodes = Episodes(log, [question.key for question in chosen])
+    report = add_up(episodes, card, round(time.monotonic() - start, 3))
     if out is not None:
-        text = json.dumps(report.summary(), indent=2, ensure_ascii=False, default=repr)
-        (out / "summary.json").write_text(text + "\n", encoding="utf-8")
+        _finish(out, report, len(missing))
     return report
 
 
@@ -133,6 +99,8 @@ def _choose(
                 f"expected the id of one of {len(known)} questions, found {name!r}; "
                 + nearest(name, by_id)
             )
+    if ids is not None and len(set(ids)) < len(ids):
+        raise EvaluationError("expected each question once, found one twice; leave it out")
     if limit is not None and limit < 1:
         raise EvaluationError(f"expected limit >= 1, found {limit}; raise it or leave it out")
     chosen = list(known if ids is None else (by_id[name] for name in ids))[:limit]
@@ -141,114 +109,78 @@ def _choose(
     return chosen
 
 
-@dataclass(slots=True)
-class _Episode:
-    """An episode that runs.
-
-    Attributes:
-        number: Position of its question among those asked.
-        state: State now.
-        transcript: What the agent has seen and written.
-        before: State before the latest turn, None until there is one.
-        tokens: Tokens sampled so far.
-    """
-
-    number: int
-    state: at2po_envs.State
-    transcript: list[str]
-    before: at2po_envs.State | None = None
-    tokens: int = 0
-
-
-def _play(
-    agent: Agent, env: Any, questions: Sequence[at2po_envs.Question], batch: int
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield number and record of each episode as it ends; a new one takes its place."""
-    waiting = iter(enumerate(questions))
-    running: list[_Episode] = []
-    while True:
-        for number, question in islice(waiting, batch - len(running)):
-            state, prompt = env.core.begin(question)
-            running.append(_Episode(number, state, [prompt]))
-        if not running:
-            return
-        replies = _replies(agent, running)
-        pending = [
-            () if reply.truncated else env.core.pending_calls(episode.state, reply.text)
-            for episode, reply in zip(running, replies, strict=True)
-        ]
-        results = iter(env.run_tools([call for calls in pending for call in calls]))
-        going = []
-        for episode, reply, calls in zip(running, replies, pending, strict=True):
-            step = _turn(env.core, episode, reply, [next(results) for _ in calls])
-            if step.terminated or step.truncated:
-                record = env.record(step.state, {**step.info, "truncated": step.truncated})
-                yield episode.number, {**record, "tokens": episode.tokens}
-            else:
-                going.append(episode)
-        running = going
+@contextmanager
+def _opened(
+    out: Path | None,
+    card: Mapping[str, Any],
+    chosen: Sequence[at2po_envs.Question],
+    retry_failed: bool,
+) -> Iterator[EpisodeLog]:
+    """Open the record of an evaluation, refuse that of another, and note when it began."""
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        _check(out, card)
+    log = EpisodeLog(None if out is None else out / FILE, without_failures=retry_failed)
+    try:
+        if others := set(log.keys()) - {question.key for question in chosen}:
+            raise EvaluationError(
+                f"{out}: expected episodes of the {len(chosen)} questions asked, found "
+                f"{len(others)} of others; ask for those too, or choose another folder"
+            )
+        if out is not None:
+            write_whole(out / "card.json", as_json(card))
+            sessions = _sessions(out)
+            sessions.append({"started": datetime.now(UTC).isoformat(timespec="seconds")})
+            write_whole(out / "timing.json", as_json(_timing(sessions)))
+        yield log
+    finally:
+        log.close()
 
 
-def _replies(agent: Agent, running: Sequence[_Episode]) -> list[Reply]:
-    replies = agent.act([tuple(episode.transcript) for episode in running])
-    if len(replies) != len(running):
-        raise ReplyError(f"expected {len(running)} turns, one an episode, found {len(replies)}")
-    for reply in replies:
-        if not isinstance(reply, str | Reply):
-            raise ReplyError(f"expected a str or Reply as turn, found {type(reply).__name__}")
-    return [Reply(reply) if isinstance(reply, str) else reply for reply in replies]
-
-
-def _turn(core: Any, episode: _Episode, reply: Reply, results: Sequence[Any]) -> Any:
-    """Move an episode on by the agent's turn, and return the transition."""
-    state, episode.tokens = episode.state, episode.tokens + reply.tokens
-    if reply.truncated and not (reply.text or reply.tokens) and episode.before is not None:
-        # Not a token was left to read the last observation with: as in training, the episode
-        # ends with the turn that asked for it.
-        return core.truncate(episode.before, state.turns[-1].action)
-    if reply.truncated:
-        return core.truncate(state, reply.text)
-    step = core.transition(state, reply.text, results)
-    episode.before, episode.state = state, step.state
-    episode.transcript += [reply.text, step.observation]
-    return step
-
-
-def _recorded(
-    ended: Iterator[tuple[int, dict[str, Any]]], out: Path | None
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Pass episodes on, and write each as a line of `episodes.jsonl` first."""
-    if out is None:
-        yield from ended
+def _check(out: Path, card: Mapping[str, Any]) -> None:
+    path = out / "card.json"
+    if not path.exists():
+        if (out / FILE).exists() and (out / FILE).stat().st_size:
+            raise EvaluationError(
+                f"{out}: expected card.json beside {FILE}, found none; choose another folder"
+            )
         return
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / "episodes.jsonl").open("w", encoding="utf-8", buffering=1) as file:
-        for number, record in ended:
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
-            yield number, record
+    try:
+        there = json.loads(path.read_text(encoding="utf-8"))
+        found = differences(card, there)
+    except (ValueError, AttributeError) as error:
+        raise EvaluationError(
+            f"{path}: expected the card of an evaluation, found {error}; choose another folder"
+        ) from error
+    if found:
+        raise EvaluationError(
+            f"{out}: expected the same evaluation, to go on with it, found one that differs in\n  "
+            + "\n  ".join(found)
+            + "\nchoose another folder"
+        )
 
 
-def _report(episodes: list[dict[str, Any]], **facts: Any) -> Report:
-    n = len(episodes)
+def _finish(out: Path, report: Report, played: int) -> None:
+    """Write the summary, the card for people, and how long it took."""
+    sessions = _sessions(out)
+    sessions[-1] |= {"seconds": report.seconds, "episodes": played}
+    timing, summary = _timing(sessions), report.summary()
+    write_whole(out / "timing.json", as_json(timing))
+    write_whole(out / "card.md", card_text(summary, timing))
+    write_whole(out / "summary.json", as_json(summary))
 
-    def mean(name: str) -> float:
-        return sum(float(episode[name]) for episode in episodes) / n
 
-    def count(name: str) -> int:
-        return sum(bool(episode[name]) for episode in episodes)
+def _sessions(out: Path) -> list[dict[str, Any]]:
+    path = out / "timing.json"
+    if not path.exists():
+        return []
+    return list(json.loads(path.read_text(encoding="utf-8"))["sessions"])
 
-    return Report(
-        questions=n,
-        em=mean("em"),
-        em_interval=wilson(mean("em"), n),
-        f1=mean("f1"),
-        format_rate=mean("format_ok"),
-        searches=mean("searches"),
-        turns=mean("turns"),
-        truncations=count("truncated"),
-        limit_hits=count("limit_reached"),
-        tool_failures=sum("tool_failed" in episode["flags"] for episode in episodes),
-        tokens=sum(episode["tokens"] for episode in episodes),
-        episodes=episodes,
-        **facts,
-    )
+
+def _timing(sessions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """When an evaluation ran; a session that was killed has no seconds."""
+    return {
+        "started": sessions[0]["started"],
+        "seconds": round(sum(session.get("seconds", 0.0) for session in sessions), 3),
+        "sessions": list(sessions),
+    }

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from at2po_agents.metrics import read_metrics
+from benchmarks import results_table
 from benchmarks.compare_stats import table
 from benchmarks.curves import save_curves
 from benchmarks.environment import environment
@@ -147,32 +148,34 @@ def _machine(result: Mapping[str, Any]) -> str:
     return f"{machine['cores']} cores of an {machine['cpu']}{load}."
 
 
-Blocks = Mapping[str, tuple[str, Callable[[Mapping[str, Any]], str]]]
-"""Name of a block of a page -> its file in `benchmarks/results`, and what writes it."""
+Blocks = dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]]
 
-BLOCKS: Blocks = {
-    "compare": ("compare.json", comparison),
-    "demo": ("demo.json", demo),
-    "forking": ("env_throughput.json", forking),
-    "retrieval": ("retrieval_quality.json", retrieval),
-}
-"""The blocks of the README."""
-
-PAGES: Mapping[str, Blocks] = {
-    "README.md": BLOCKS,
+DOCUMENTS: dict[str, Blocks] = {
+    "README.md": {
+        "compare": ("compare.json", comparison),
+        "demo": ("demo.json", demo),
+        "forking": ("env_throughput.json", forking),
+        "retrieval": ("retrieval_quality.json", retrieval),
+    },
     "docs/speed.md": {
         "rollout_speed": ("rollout_speed.json", rollout_speed),
         "scaling": ("scaling.json", scaling),
     },
+    "docs/results.md": {
+        "question-sets": ("evaluations.json", results_table.question_sets),
+        "worlds": ("evaluations.json", results_table.worlds),
+        "card": ("evaluations.json", results_table.card),
+        "paper": ("evaluations.json", results_table.paper),
+    },
 }
-"""Page -> its blocks."""
+"""Document -> names of its blocks -> the file in `benchmarks/results`, and what writes it."""
 
 
-def fill(readme: str, name: str, text: str) -> str:
-    """Return a page with a text between the markers of a block.
+def fill(document: str, name: str, text: str) -> str:
+    """Return a document with a text between the markers of a block.
 
     Args:
-        readme: The page.
+        document: Its text.
         name: Name of the block.
         text: What is to stand there.
 
@@ -180,24 +183,24 @@ def fill(readme: str, name: str, text: str) -> str:
         ValueError: If the markers are missing.
     """
     begin, finish = f"<!-- {name}:begin", f"<!-- {name}:end -->"
-    start, end = readme.find(begin), readme.find(finish)
+    start, end = document.find(begin), document.find(finish)
     if start < 0 or end < start:
         raise ValueError(f"expected the markers {begin!r} and {finish!r}, found them not")
-    head = readme[: readme.index("\n", start) + 1]
-    return f"{head}{text}\n{readme[end:]}"
+    head = document[: document.index("\n", start) + 1]
+    return f"{head}{text}\n{document[end:]}"
 
 
-def fill_all(readme: str, blocks: Blocks = BLOCKS) -> str:
-    """Return a page with all blocks as their files say.
+def fill_all(document: str, blocks: Blocks) -> str:
+    """Return a document with all blocks as their files say.
 
     Args:
-        readme: The page.
-        blocks: Its blocks.
+        document: Its text.
+        blocks: Its blocks, as in `DOCUMENTS`.
     """
     for name, (file, write) in blocks.items():
         result = json.loads((RESULTS / file).read_text(encoding="utf-8"))
-        readme = fill(readme, name, write(result))
-    return readme
+        document = fill(document, name, write(result))
+    return document
 
 
 def record(run: Path) -> None:
@@ -222,12 +225,12 @@ def record(run: Path) -> None:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Record a demo run if one is named, and write the figures of all pages."""
+    """Record a demo run if one is named, and write the figures."""
     if arguments:
         record(Path(arguments[0]))
-    for name, blocks in PAGES.items():
-        page = ROOT / name
-        page.write_text(fill_all(page.read_text(encoding="utf-8"), blocks), encoding="utf-8")
+    for name, blocks in DOCUMENTS.items():
+        path = ROOT / name
+        path.write_text(fill_all(path.read_text(encoding="utf-8"), blocks), encoding="utf-8")
 
 
 if __name__ == "__main__":

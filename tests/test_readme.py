@@ -1,4 +1,4 @@
-"""The README: its example runs, its figures are those of the recorded run."""
+"""The README and docs/results.md: examples run, figures are those of the recorded runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from at2po_agents.cli import COMMANDS
 from at2po_agents.config import PRESETS, TrainConfig, load_config
-from benchmarks.readme import PAGES, RESULTS, fill, fill_all
+from benchmarks.readme import DOCUMENTS, RESULTS, fill, fill_all
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -25,13 +25,13 @@ def test_the_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert "yes" in shown
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", DOCUMENTS)
 def test_the_figures_are_those_on_record(name: str) -> None:
-    page = (ROOT / name).read_text(encoding="utf-8")
-    assert fill_all(page, PAGES[name]) == page
+    text = (ROOT / name).read_text(encoding="utf-8")
+    assert fill_all(text, DOCUMENTS[name]) == text
 
 
-def test_the_figure_of_the_demo_is_there() -> None:
+def test_the_figures_linked_exist() -> None:
     assert (ROOT / "docs" / "demo.svg").exists()
 
 

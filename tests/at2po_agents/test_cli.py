@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from at2po_agents.cli import main
+from at2po_agents.export import read_rows
 
 pytestmark = pytest.mark.filterwarnings("default")  # TensorBoard's own warnings are not ours
 
@@ -42,7 +43,7 @@ def test_train_refuses_a_folder_that_holds_a_run(
 
 
 def test_eval_of_the_scripted_agent(tmp_path: Path) -> None:
-    main(["eval", "--model", "scripted", "--limit", "20", "--out", str(tmp_path / "eval")])
+    main(["eval", "--agent", "scripted", "--limit", "20", "--out", str(tmp_path / "eval")])
     summary = json.loads((tmp_path / "eval" / "summary.json").read_text())
     assert summary["em"] == 1.0
     assert (tmp_path / "eval" / "episodes.jsonl").read_text().count("\n") == 20
@@ -53,11 +54,37 @@ def test_eval_of_the_embedded_model(tmp_path: Path, capsys: pytest.CaptureFixtur
     main(["eval", "--limit", "5", "--out", out])
     summary = json.loads((tmp_path / "eval" / "summary.json").read_text())
     assert summary["questions"] == 5
-    assert "choose another folder" in fails(capsys, "eval", "--limit", "5", "--out", out)
+    card = json.loads((tmp_path / "eval" / "card.json").read_text())
+    assert card["agent_settings"]["model"] == "mini" and card["split"] == "test"
+    assert len(card["agent_settings"]["weights"]) == 64
+    written = (tmp_path / "eval" / "summary.json").read_bytes()
+    main(["eval", "--limit", "5", "--out", out])  # there is nothing left to do
+    assert (tmp_path / "eval" / "summary.json").read_bytes() == written
+    said = fails(capsys, "eval", "--limit", "5", "--temperature", "1", "--out", out)
+    assert "temperature: 0.0 there, 1.0 here" in said and "choose another folder" in said
 
 
-def test_rollout_draws_a_tree(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["rollout", "--index", "1"])
+def test_eval_of_the_simple_agents_on_two_sets(tmp_path: Path) -> None:
+    envs = "at2po/Calculator-v0,at2po/MiniWiki-v0"
+    main(["eval", "--agent", "random", "--env", envs, "--limit", "4", "--out", str(tmp_path)])
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert list(summary["sets"]) == ["Calculator", "MiniWiki"] and summary["questions"] == 8
+    assert summary["agent"] == "random" and not summary["failures"]
+    assert (tmp_path / "MiniWiki" / "card.md").read_text().startswith("# random on at2po/MiniWiki")
+    for agent, turns in (("direct", 1), ("rag", 2)):
+        out = tmp_path / agent
+        short = ["--limit", "2", "--max-response-tokens", "30"]
+        main(["eval", "--agent", agent, *short, "--out", str(out)])
+        for line in (out / "episodes.jsonl").read_text().splitlines():
+            assert json.loads(line)["turns"] == turns
+
+
+def test_rollout_draws_a_tree_and_exports_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "rows.jsonl"
+    main(["rollout", "--index", "1", "--export", str(file)])
+    assert len(read_rows(file)) > 1
     drawn = capsys.readouterr().out
     assert "reward" in drawn
     assert "<search>" in drawn
@@ -111,3 +138,7 @@ def test_an_unknown_environment_and_option_are_named(
     out = ["--out", str(tmp_path)]
     assert "at2po/MiniWik-v0" in fails(capsys, "eval", "--env", "at2po/MiniWik-v0", *out)
     assert "colour" in fails(capsys, "eval", "--env-options", "colour=red", *out)
+    household = ["--env", "at2po/Household-v0", "--agent", "direct"]
+    assert "in which one can answer" in fails(capsys, "eval", *household, *out)
+    said = fails(capsys, "eval", "--endpoint.url", "http://me:secret@host/v1", *out)
+    assert "key_variable" in said and "secret" not in said

@@ -10,7 +10,14 @@ from at2po_envs.core import State
 from at2po_envs.dialects import extract_boxed
 from at2po_envs.questions import Question
 from at2po_envs.rewards import PaperReward
-from at2po_envs.scoring import exact_match, f1_score, judge, normalize_answer, numeric_match
+from at2po_envs.scoring import (
+    cover_exact_match,
+    exact_match,
+    f1_score,
+    judge,
+    normalize_answer,
+    numeric_match,
+)
 
 THINK = "<think>a</think>"
 
@@ -138,6 +145,18 @@ def test_f1():
     assert f1_score("the", ["The"]) == 0
 
 
+def test_cover_match_looks_for_characters_as_flashrag_does():
+    assert cover_exact_match("It is the Paris of France.", ["Rome", "Paris!"])
+    assert cover_exact_match("George III", ["George II"])
+    assert not cover_exact_match("Paris", ["Paris France"])
+    assert not cover_exact_match("Paris", [])
+
+
+@given(st.text(max_size=20), st.lists(st.text(max_size=5), max_size=3))
+def test_an_exact_match_is_a_cover_match(prediction, golds):
+    assert cover_exact_match(prediction, golds) >= exact_match(prediction, golds)
+
+
 @given(st.lists(st.text(alphabet=st.characters(), max_size=40), max_size=3), st.text(max_size=5))
 def test_any_text_is_judged(turns, gold):
     judgement = judge(turns, [gold])
@@ -146,10 +165,12 @@ def test_any_text_is_judged(turns, gold):
     assert reward(judgement) < 1 or judgement.em
 
 
-def test_recorded_rollouts_have_the_em_that_was_recorded(at2po_data):
+def test_recorded_rollouts_have_the_scores_that_were_recorded(at2po_data):
     files = sorted((at2po_data / "trajectories").glob("*.jsonl"))
     assert files
     for file in files:
         for text in file.read_text(encoding="utf-8").splitlines():
             row = json.loads(text)
-            assert exact_match(row["pred"], row["golden_answers"]) == bool(row["em"]), row["id"]
+            said, golds = row["pred"], row["golden_answers"]
+            scores = exact_match(said, golds), f1_score(said, golds), cover_exact_match(said, golds)
+            assert scores == (row["em"], pytest.approx(row["f1"]), row["acc"]), row["id"]

@@ -15,8 +15,9 @@ from at2po_agents.algorithms import REGISTRY
 from benchmarks import compare
 from benchmarks.compare import CompareConfig, main
 from benchmarks.compare_run import METHODS, Run, carry_out
-from benchmarks.compare_stats import bootstrap, summarise, table
+from benchmarks.compare_stats import summarise, table
 from benchmarks.errors import EvaluationError
+from benchmarks.intervals import bootstrap
 
 SAME = {"learning_rate": 2e-4, "mini_batches": 2, "eval_questions": 4}
 SMALL = """extends = "{preset}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from at2po_agents.expansion import Chains
 from at2po_agents.rollout import Collector
 from at2po_envs import ToolResult
 from benchmarks import evaluate
+from benchmarks.card import prompt_hash
 from benchmarks.errors import EvaluationError, ReplyError
 from benchmarks.intervals import wilson
 from tests.at2po_agents.samples import VOCABULARY, tiny_model
@@ -48,9 +50,12 @@ class Says:
         return [self.replies[len(transcript) // 2] for transcript in transcripts]
 
 
+OWN = {"tokens", "prompt_tokens", "cost", "error", "seed", "prompt_hash"}
+
+
 def records(report: Any) -> list[dict[str, Any]]:
-    """Episodes without the number of tokens, which only an evaluation knows."""
-    return [{k: v for k, v in episode.items() if k != "tokens"} for episode in report.episodes]
+    """Episodes without what only an evaluation knows."""
+    return [{k: v for k, v in episode.items() if k not in OWN} for episode in report.episodes]
 
 
 def test_the_scripted_agent_is_right_and_the_erring_one_less_often() -> None:
@@ -80,6 +85,8 @@ def test_a_policy_is_judged_as_in_training(env: Any) -> None:
     assert records(report) == [env.record(leaf.state, leaf.info) for leaf in leaves]
     nodes = [node for tree in trees for node in tree.nodes()]
     assert report.tokens == sum(len(node.sampled) for node in nodes)
+    read = [len(node.parent.ids()) for node in nodes if node.sampled]
+    assert report.prompt_tokens == sum(read)
     assert 0 < report.truncations < 12
     assert report.searches > 1
 
@@ -88,7 +95,8 @@ def test_results_do_not_depend_on_the_batch(env: Any, tmp_path: Path) -> None:
     agent = env.expert(error_rate=0.3)
     reports = [evaluate(agent, env, batch=batch, out=tmp_path / str(batch)) for batch in (1, 7, 64)]
     for report, batch in zip(reports, (1, 7, 64), strict=True):
-        assert report.episodes == reports[0].episodes
+        assert list(report.episodes) == list(reports[0].episodes)
+        assert report.episodes[-2:] == list(report.episodes)[-2:]
         text = (tmp_path / str(batch) / "episodes.jsonl").read_text(encoding="utf-8")
         written = [json.loads(line) for line in text.splitlines()]
         assert sorted(written, key=lambda e: e["question_id"]) == sorted(
@@ -146,15 +154,16 @@ def test_the_summary_counts_what_went_wrong(
     assert (summary["agent"], summary["env"]) == ("Says", "at2po/MiniWiki-v0")
     assert summary["env_options"] == options
     assert summary["em_interval"] == list(wilson(0, 3))
-    assert summary["versions"]["gymnasium"] == gymnasium.__version__
+    assert summary["card"]["versions"]["gymnasium"] == gymnasium.__version__
 
 
 def test_an_episode_is_recorded_whole(env: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     page = ToolResult(ok=True, text="a page", titles=("A", "B"))
     monkeypatch.setattr(env, "run_tools", lambda calls: [page] * len(calls))
-    question = env.questions[0]
+    question = replace(env.questions[0], metadata={"supporting_titles": ["B", "C"]})
+    monkeypatch.setattr(env, "questions", (question,))
     right = ANSWER.replace("yes", question.golden_answers[0])
-    agent = Says(SEARCH, Reply(right, tokens=9))
+    agent = Says(SEARCH, Reply(right, tokens=9, prompt_tokens=40, cost=0.25))
     (episode,) = evaluate(agent, env, limit=1).episodes
     assert episode == {
         "question_id": question.id,
@@ -164,6 +173,7 @@ def test_an_episode_is_recorded_whole(env: Any, monkeypatch: pytest.MonkeyPatch)
         "prediction": question.golden_answers[0],
         "em": True,
         "f1": 1.0,
+        "cover_em": True,
         "format_ok": True,
         "reward": 1.0,
         "turns": 2,
@@ -172,11 +182,17 @@ def test_an_episode_is_recorded_whole(env: Any, monkeypatch: pytest.MonkeyPatch)
         "truncated": False,
         "flags": [],
         "titles": ["A", "B"],
+        "retrieval_recall": 0.5,
         "transcript": [
             {"action": SEARCH, "observation": " <result>\na page\n</result>"},
             {"action": right, "observation": ""},
         ],
         "tokens": 9,
+        "prompt_tokens": 40,
+        "cost": 0.25,
+        "error": "",
+        "seed": None,
+        "prompt_hash": prompt_hash(env.core.begin(question)[1]),
     }
 
 
@@ -213,6 +229,7 @@ def test_an_id_and_a_list_of_questions_choose_what_is_asked() -> None:
         ({"limit": 0}, "limit >= 1, found 0"),
         ({"batch": 0}, "batch >= 1, found 0"),
         ({"questions": []}, "at least one question"),
+        ({"questions": ["miniwiki_train_0_1"] * 2}, "each question once"),
         ({"questions": ["miniwiki_train_0_x"]}, "found 'miniwiki_train_0_x'; .*miniwiki_train_0_"),
     ],
 )
