@@ -129,6 +129,7 @@ def demo(arguments: Sequence[str]) -> None:
 def evaluate(arguments: Sequence[str]) -> None:
     """Evaluate an agent and write its episodes and their summary."""
     from benchmarks.evaluate import evaluate as run
+    from benchmarks.report import write_report
 
     config = parse_config(EvalConfig, arguments, prog="at2po eval")
     if (config.out / "episodes.jsonl").exists():
@@ -147,7 +148,15 @@ def evaluate(arguments: Sequence[str]) -> None:
         out=config.out,
     )
     _out.print_json(json.dumps(report.summary()))
-    _out.print(f"episodes and summary: {config.out}")
+    _out.print(f"episodes and summary: {config.out}; report: {write_report(config.out)}")
+
+
+def report(arguments: Sequence[str]) -> None:
+    """Write the report of a training run, an evaluation or trees, or what differs between two."""
+    from benchmarks.report import ReportOptions, write_reports
+
+    path = write_reports(tyro.cli(ReportOptions, args=arguments, prog="at2po report"))
+    _out.print(f"report: {path}", soft_wrap=True)
 
 
 def rollout(arguments: Sequence[str]) -> None:
@@ -235,6 +244,7 @@ def warmstart(arguments: Sequence[str]) -> None:
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "train": train,
     "eval": evaluate,
+    "report": report,
     "rollout": rollout,
     "data": data,
     "index": index,
