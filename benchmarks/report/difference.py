@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 
 from benchmarks.errors import RunFolderError
 from benchmarks.report.cases import Case, Collection, pair
@@ -45,11 +46,11 @@ def compared(first: Report, second: Report) -> Report:
 
 
 def _matched(first: Report, second: Report) -> list[tuple[str, Sequence[Case], Sequence[Case]]]:
-    """Cases of the same sets; a folder with one set goes with one of another name, too."""
-    if len(first.final) == len(second.final) == 1:
-        (name, cases), (other, others) = *first.final.items(), *second.final.items()
-        return [(name or other, cases, others)]
+    """Cases of the sets that both have by name; all of them where there is no such set."""
     shared = [name for name in first.final if name in second.final]
+    if not shared:
+        every = [list(chain.from_iterable(report.final.values())) for report in (first, second)]
+        return [("", every[0], every[1])]
     return [(name, first.final[name], second.final[name]) for name in shared]
 
 

@@ -173,7 +173,7 @@ function legend(nodes, scale) {
   if (has("advantage")) {
     const swatches = [-1, -0.25, 0, 0.25, 1].map((share) => {
       const { side, style } = coloured(share * scale.advantage, scale);
-      return make("span", { class: `swatch node ${side}`, style }, share ? signed(share * scale.advantage) : "0");
+      return make("span", { class: `swatch ${side}`, style }, share ? signed(share * scale.advantage) : "0");
     });
     parts.push(make("span", {}, "A advantage ", ...swatches));
   }

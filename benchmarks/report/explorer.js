@@ -120,7 +120,7 @@ part("search").addEventListener("keydown", (event) => {
   if (event.key === "Enter") part("questions").focus();
 });
 document.addEventListener("keydown", (event) => {
-  if (event.key !== "/" || event.target.closest("input, select, textarea")) return;
+  if (event.key !== "/" || event.target === part("search")) return;
   event.preventDefault();
   part("search").focus();
 });

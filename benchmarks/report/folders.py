@@ -132,28 +132,35 @@ def _training_run(folder: Path) -> Report:
 
 def _evaluation(folder: Path) -> Report:
     summary = _json(folder / "summary.json")
-    sets: Record = summary.get("sets", {})
-    cases = (
-        {name: _episodes(folder / name / "episodes.jsonl") for name in sets}
-        if sets
-        else {"": _episodes(folder / "episodes.jsonl")}
-    )
-    results = dict(sets) if sets else {summary["env"]: summary}
-    results |= {f"{n} average": summary[n] for n in ("micro", "macro") if sets and n in summary}
-    title = ", ".join(sets) if sets else summary["env"]
-    main = summary.get("micro", {}) if sets else summary
-    facts = {k: v for k, v in summary.items() if k not in ("card", "sets", "micro", "macro")}
+    if "sets" in summary:
+        return _evaluation_of_sets(folder, summary)
+    cases = _episodes(folder / "episodes.jsonl")
+    card = summary.get("card", summary)
     return Report(
         name=folder.resolve().name,
-        title=title,
+        title=summary["env"],
         lead=f"agent {summary['agent']} · {summary['questions']:,} questions",
-        tiles=_evaluation_tiles({"questions": summary["questions"], **main}),
-        results=results,
-        collections=[alone(name or "Episodes", found) for name, found in cases.items()],
+        tiles=_evaluation_tiles(summary),
+        results={summary["env"]: summary},
+        collections=[alone("Episodes", cases)],
+        final={"": cases},
+        details={"Evaluation": json.dumps(card, indent=2, ensure_ascii=False)},
+    )
+
+
+def _evaluation_of_sets(folder: Path, summary: Record) -> Report:
+    sets = {name: _evaluation(folder / name) for name in summary["sets"]}
+    cases = {name: found for name, each in sets.items() for found in each.final.values()}
+    averages = {f"{n} average": summary[n] for n in ("micro", "macro") if n in summary}
+    return Report(
+        name=folder.resolve().name,
+        title=", ".join(sets),
+        lead=f"agent {summary['agent']} · {summary['questions']:,} questions",
+        tiles=_evaluation_tiles({"questions": summary["questions"], **summary.get("micro", {})}),
+        results={name: each.results[each.title] for name, each in sets.items()} | averages,
+        collections=[alone(name, found) for name, found in cases.items()],
         final=cases,
-        details={
-            "Evaluation": json.dumps(summary.get("card", facts), indent=2, ensure_ascii=False)
-        },
+        details={name: each.details["Evaluation"] for name, each in sets.items()},
     )
 
 
