@@ -33,7 +33,7 @@ function sign(side) {
   if (!side) return make("span", { class: "sign" }, "–");
   const state = allRight(side) ? "right" : side.right ? "mixed" : "wrong";
   const text = side.of > 1 ? `${side.right}/${side.of}` : state === "right" ? "✓" : "✗";
-  return make("span", { class: `sign ${state}`, title: side.of > 1 ? `${side.right} of ${side.of} leaves right` : state }, text);
+  return make("span", { class: `sign ${state}${side.of > 1 ? " many" : ""}`, title: side.of > 1 ? `${side.right} of ${side.of} leaves right` : state }, text);
 }
 
 /** A question's row in the list. */

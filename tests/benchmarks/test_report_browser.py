@@ -13,6 +13,7 @@ import pytest
 
 from at2po_agents.tree import RolloutTree
 from benchmarks.report import write_difference, write_report
+from tests.benchmarks.report_samples import training_run
 
 pytestmark = pytest.mark.slow
 
@@ -45,15 +46,16 @@ def visit(browser: Any) -> Iterator[Open]:
     requests: list[str] = []
     contexts = []
 
-    def open_page(path: Path, **options: Any) -> Any:
+    def open_page(path: Path, before: str = "", **options: Any) -> Any:
         contexts.append(browser.new_context(offline=True, **options))
         page = contexts[-1].new_page()
         page.on("console", lambda message: wrong.append(message.text))
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("dialog", lambda dialog: wrong.append(dialog.message))
         page.on("request", lambda request: requests.append(request.url))
+        page.add_init_script(before)
         page.goto(path.as_uri())
-        page.wait_for_selector("#detail h3")
+        page.wait_for_selector("#detail > *")
         return page
 
     yield open_page
@@ -257,6 +259,21 @@ def test_two_runs_are_shown_where_they_first_differ(tmp_path: Path, visit: Open)
     )
     assert marked == ["sky </search>", "sea </search>"]
     assert page.locator(".node.differs").count() == 2
+
+
+def test_a_training_run_has_curves_and_several_collections(tmp_path: Path, visit: Open) -> None:
+    page = visit(write_report(training_run(tmp_path)))
+    assert page.locator(".charts svg").count() == 2
+    assert page.locator("#collection option").count() == 3
+    page.locator("#collection").select_option("1")
+    wait_for(page, page.locator(".question .asked").nth(1).text_content())
+    assert page.locator("h4").all_inner_texts() == ["before\n✗", "after\n✓"]
+
+
+def test_a_browser_that_cannot_unpack_says_so(trees: Path, visit: Open) -> None:
+    page = visit(trees, before="delete window.DecompressionStream")
+    assert "too old to unpack" in page.get_by_role("alert").inner_text()
+    assert numbers(page)["All"] == QUESTIONS
 
 
 def test_hostile_text_stays_text(tmp_path: Path, visit: Open) -> None:
