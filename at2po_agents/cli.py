@@ -118,6 +118,7 @@ def evaluate(arguments: Sequence[str]) -> None:
     from at2po_agents.evaluation import EvalConfig, agent_factory
     from benchmarks import evaluate as run
     from benchmarks import evaluate_suite
+    from benchmarks.report import write_report
 
     config = parse_config(EvalConfig, arguments, prog="at2po eval")
     agent_for, ids = agent_factory(config), config.env.split(",")
@@ -128,16 +129,20 @@ def evaluate(arguments: Sequence[str]) -> None:
         return on_test_split(env_id, config.env_options)
 
     if len(ids) > 1:
-        summary = evaluate_suite(agent_for, ids, env_options=options, **asked).summary()
+        suite = evaluate_suite(agent_for, ids, env_options=options, **asked)
+        summary, folders = suite.summary(), [config.out / name for name in suite.sets]
         failures = summary["failures"]
     else:
         env = make_env(config.env, options(config.env))
         report = run(agent_for(env), env, env_options=options(config.env), **asked)
-        summary, failures = report.summary(), len(report.failures)
+        summary, folders = report.summary(), [config.out]
+        failures = len(report.failures)
     _out.print_json(json.dumps(summary))
     if failures:
         _out.print(f"{failures} episodes failed and count as wrong; --retry-failed tries again")
     _out.print(f"episodes, summary and card: {config.out}")
+    for folder in folders:
+        _out.print(f"report: {write_report(folder)}")
 
 
 def compare(arguments: Sequence[str]) -> None:
@@ -162,6 +167,14 @@ def paper_check(arguments: Sequence[str]) -> None:
     tyro.cli(PaperCheckConfig, args=arguments, prog="at2po paper-check")
     for part in report():
         _out.print(part, markup=False, highlight=False)
+
+
+def report(arguments: Sequence[str]) -> None:
+    """Write the report of a training run, an evaluation or trees, or what differs between two."""
+    from benchmarks.report import ReportOptions, write_reports
+
+    path = write_reports(tyro.cli(ReportOptions, args=arguments, prog="at2po report"))
+    _out.print(f"report: {path}", soft_wrap=True)
 
 
 def rollout(arguments: Sequence[str]) -> None:
@@ -262,6 +275,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "eval": evaluate,
     "compare": compare,
     "paper-check": paper_check,
+    "report": report,
     "rollout": rollout,
     "data": data,
     "index": index,

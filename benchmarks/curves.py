@@ -76,7 +76,8 @@ def _inline(rows: Sequence[Row], over: Over) -> str:
         svg = _svg(figure)
     for stand_in, css in zip(_STAND_IN, _CSS, strict=True):
         svg = svg.replace(stand_in, css)
-    # Two pictures in a page must not share the names of their parts.
+    # A page forbids styles but its own; two pictures in it must not share the names of their parts.
+    svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)
     svg = re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", svg)
     return svg.replace("<svg ", f'<svg role="img" aria-label="Exact match over {over}" ', 1)
 

@@ -1,0 +1,264 @@
+"""What lies in a folder, read into what a report shows."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.errors import RunFolderError
+from benchmarks.intervals import wilson
+from benchmarks.report.cases import (
+    Case,
+    Collection,
+    Record,
+    alone,
+    from_episode,
+    from_tree,
+    pair,
+)
+
+Tile = tuple[str, str]
+"""A figure and what it is."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a page shows.
+
+    Attributes:
+        name: Name of the folder.
+        title: Heading.
+        lead: What was run, in a line.
+        tiles: The most important figures; the first one is shown large.
+        results: Figures of each evaluation by name, with 95 % intervals as `*_interval`.
+        collections: What the explorer shows.
+        final: By name of the set, the cases that are compared with another folder's.
+        details: Headings and texts of what was configured.
+        curve: Rows of `metrics.jsonl` of a training run.
+    """
+
+    name: str
+    title: str
+    lead: str
+    tiles: Sequence[Tile]
+    results: Mapping[str, Record]
+    collections: Sequence[Collection]
+    final: Mapping[str, Sequence[Case]]
+    details: Mapping[str, str]
+    curve: Sequence[Record] = ()
+
+
+def read(folder: Path) -> Report:
+    """Read a training run, an evaluation of one or several sets, or a folder of trees.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        What its report shows.
+
+    Raises:
+        RunFolderError: If it is none of these, incomplete or damaged.
+    """
+    try:
+        return _reader(folder)(folder)
+    except FileNotFoundError as error:
+        raise RunFolderError(
+            f"{folder}: expected a complete training run or evaluation, found no "
+            f"{Path(error.filename).name}; let it end, or name another folder"
+        ) from error
+    except (json.JSONDecodeError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RunFolderError(
+            f"{folder}: expected JSON in the files of the run, found: {error}; restore the file"
+        ) from error
+    except (KeyError, TypeError) as error:
+        raise RunFolderError(
+            f"{folder}: expected episodes or trees as at2po writes them, found other "
+            f"lines ({error!r}); name a folder that at2po train or at2po eval wrote"
+        ) from error
+
+
+def _reader(folder: Path) -> Callable[[Path], Report]:
+    if (folder / "metrics.jsonl").exists() or (folder / "config.toml").exists():
+        return _training_run
+    if (folder / "episodes.jsonl").exists() or (folder / "summary.json").exists():
+        return _evaluation
+    if any(folder.glob("*.jsonl")):
+        return _trees
+    raise RunFolderError(
+        f"{folder}: expected a training run (metrics.jsonl), an evaluation (episodes.jsonl) or "
+        "rollout trees (*.jsonl), found none of these; name another folder"
+    )
+
+
+def _training_run(folder: Path) -> Report:
+    config = (folder / "config.toml").read_text(encoding="utf-8")
+    summary = _json(folder / "summary.json")
+    rows = _lines(folder / "metrics.jsonl")
+    evaluated = [row for row in rows if "eval/em" in row]
+    episodes = [_episodes(path) for path in _by_step(folder / "episodes")]
+    if not (evaluated and episodes):
+        raise RunFolderError(
+            f"{folder}: expected at least one evaluation, found none in metrics.jsonl or episodes; "
+            "restore the files, or name another folder"
+        )
+    algorithm = tomllib.loads(config)["algorithm"]
+    chains = algorithm.get("initial_chains") or algorithm.get("chains") or math.inf
+    trees = [
+        alone(f"Rollout trees of step {_step(path)}", [from_tree(t, chains) for t in _lines(path)])
+        for path in reversed(_by_step(folder / "trees"))
+    ]
+    before_after = Collection(
+        "Evaluation, before and after", ("before", "after"), pair(episodes[0], episodes[-1])
+    )
+    return Report(
+        name=folder.resolve().name,
+        title=f"{summary['algorithm'].upper()} on {summary['env']}",
+        lead=f"model {summary['model']} · seed {summary['seed']}",
+        tiles=_training_tiles(summary, evaluated[0], evaluated[-1]),
+        results={f"step {row['step']}": _evaluated(row) for row in evaluated},
+        collections=[*trees[:1], before_after, *trees[1:]],
+        final={"": episodes[-1]},
+        details={"Configuration": config.strip()},
+        curve=rows,
+    )
+
+
+def _evaluation(folder: Path) -> Report:
+    summary = _json(folder / "summary.json")
+    if "sets" in summary:
+        return _evaluation_of_sets(folder, summary)
+    cases = _episodes(folder / "episodes.jsonl")
+    card = summary.get("card", summary)
+    return Report(
+        name=folder.resolve().name,
+        title=summary["env"],
+        lead=f"agent {summary['agent']} · {summary['questions']:,} questions",
+        tiles=_evaluation_tiles(summary),
+        results={summary["env"]: summary},
+        collections=[alone("Episodes", cases)],
+        final={"": cases},
+        details={"Evaluation": json.dumps(card, indent=2, ensure_ascii=False)},
+    )
+
+
+def _evaluation_of_sets(folder: Path, summary: Record) -> Report:
+    sets = {name: _evaluation(folder / name) for name in summary["sets"]}
+    cases = {name: found for name, each in sets.items() for found in each.final.values()}
+    averages = {f"{n} average": summary[n] for n in ("micro", "macro") if n in summary}
+    return Report(
+        name=folder.resolve().name,
+        title=", ".join(sets),
+        lead=f"agent {summary['agent']} · {summary['questions']:,} questions",
+        tiles=_evaluation_tiles({"questions": summary["questions"], **summary.get("micro", {})}),
+        results={name: each.results[each.title] for name, each in sets.items()} | averages,
+        collections=[alone(name, found) for name, found in cases.items()],
+        final=cases,
+        details={name: each.details["Evaluation"] for name, each in sets.items()},
+    )
+
+
+def _trees(folder: Path) -> Report:
+    paths = sorted(folder.glob("*.jsonl"), key=lambda path: _natural(path.stem))
+    cases = {path.stem: [from_tree(tree, math.inf) for tree in _lines(path)] for path in paths}
+    leaves = [leaf for found in cases.values() for case in found for leaf in case.leaves]
+    if not leaves:
+        raise RunFolderError(f"{folder}: expected rollout trees, found none; name another folder")
+    right = sum(leaf["right"] for leaf in leaves) / len(leaves)
+    trees = sum(map(len, cases.values()))
+    counts = [(f"{trees:,}", "trees"), (f"{len(leaves):,}", "leaves")]
+    return Report(
+        name=folder.resolve().name,
+        title="Rollout trees",
+        lead=folder.resolve().name,
+        tiles=[(f"{right:.1%}", "right leaves"), *counts],
+        results={},
+        collections=[alone(name, found) for name, found in cases.items()],
+        final=cases,
+        details={},
+    )
+
+
+def _evaluated(row: Record) -> dict[str, Any]:
+    """The figures of a row of `metrics.jsonl`, named as in an evaluation's summary."""
+    figures = {k.removeprefix("eval/"): v for k, v in row.items() if k.startswith("eval/")}
+    return {**figures, "em_interval": wilson(figures["em"], figures["questions"])}
+
+
+def _training_tiles(summary: Record, first: Record, last: Record) -> list[Tile]:
+    gain = 100 * (last["eval/em"] - first["eval/em"])
+    changes = (
+        ("F1", "f1", ".3f"),
+        ("format", "format_rate", ".1%"),
+        ("searches", "searches", ".2f"),
+        ("turns", "turns", ".2f"),
+    )
+    return [
+        (f"{first['eval/em']:.1%} → {last['eval/em']:.1%}", f"greedy EM ({gain:+.1f} points)"),
+        (f"{last['eval/questions']:,}", "evaluation questions"),
+        (f"{summary['steps']:,}", "training steps"),
+        (f"{summary['sampled_tokens']:,}", "sampled tokens"),
+        (_duration(summary["seconds"]), "wall-clock time"),
+        *(
+            (f"{first[f'eval/{key}']:{form}} → {last[f'eval/{key}']:{form}}", name)
+            for name, key, form in changes
+        ),
+    ]
+
+
+def _evaluation_tiles(figures: Record) -> list[Tile]:
+    shown = (
+        ("exact match", "em", ".1%"),
+        ("questions", "questions", ",d"),
+        ("F1", "f1", ".3f"),
+        ("cover-EM", "cover_em", ".1%"),
+        ("searches an episode", "searches", ".2f"),
+        ("turns an episode", "turns", ".2f"),
+        ("sampled tokens", "tokens", ",d"),
+    )
+    return [
+        (f"{figures[key]:{form}}", name)
+        for name, key, form in shown
+        if figures.get(key) is not None
+    ]
+
+
+def _episodes(path: Path) -> list[Case]:
+    """Read episodes; of a question that was tried again the last one counts."""
+    records = {record["question_key"]: record for record in _lines(path)}
+    ordered = sorted(records.values(), key=lambda each: _natural(each.get("question_id", "")))
+    return [from_episode(record) for record in ordered]
+
+
+def _by_step(folder: Path) -> list[Path]:
+    return sorted(folder.glob("step_*.jsonl"), key=_step)
+
+
+def _step(path: Path) -> int:
+    return int(path.stem.removeprefix("step_"))
+
+
+def _natural(name: str) -> list[Any]:
+    """A sorting key by which 10 comes after 9; words and numbers alternate in it."""
+    return [int(p) if p.isdecimal() else p for p in re.split(r"([0-9]+)", name)]
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _lines(path: Path) -> list[Record]:
+    with path.open(encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"

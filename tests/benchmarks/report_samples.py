@@ -1,0 +1,93 @@
+"""Small folders to make reports of, full of hostile text."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from at2po_agents.tree import RolloutTree
+
+EVIL = "<script>alert('&amp;')</script><!--"
+CONFIG = f'env = "{EVIL}"\n\n[algorithm]\nchains = 2\n'
+SUMMARY = {
+    "algorithm": "atpo",
+    "env": "at2po/MiniWiki-v0",
+    "model": EVIL,
+    "questions": 3,
+    "sampled_tokens": 12345,
+    "seconds": 3725.0,
+    "seed": 7,
+    "steps": 2,
+}
+
+
+def record(name: str, em: bool, text: str = "text") -> dict[str, Any]:
+    return {
+        "question_key": name,
+        "question_id": name,
+        "question": f"Who is {name}? {EVIL}",
+        "golden_answers": [f"gold {name} {EVIL}"],
+        "prediction": EVIL if em else None,
+        "em": em,
+        "format_ok": em,
+        "turns": 2,
+        "searches": 1,
+        "truncated": not em,
+        "transcript": [
+            {
+                "action": f"<think> {text} </think> <search> {EVIL} </search>",
+                "observation": f" <result>\n{EVIL}\n</result>",
+            },
+            {"action": "</answer> <think> never closed", "observation": ""},
+        ],
+    }
+
+
+def a_tree(rewards: tuple[float, ...]) -> dict[str, Any]:
+    question = {"question": f"Which? {EVIL}", "golden_answers": [EVIL]}
+    tree = RolloutTree(question, [0], "prompt")
+    first = tree.add(
+        tree.root,
+        sampled=[1],
+        logprobs=[-0.25],
+        action=f"<think> a </think> <search> {EVIL} </search>",
+        observation=EVIL,
+        value=0.5,
+        advantage=-0.5,
+    )
+    for reward in rewards:
+        info = {"format_ok": reward > 0, "truncated": reward < 0}
+        answer = f"<think> b </think> <answer> \\boxed{{{EVIL}}} </answer>"
+        tree.add(first, logprobs=[-1.0], action=answer, reward=reward, info=info)
+    return tree.to_dict()
+
+
+def evaluation(em: float) -> dict[str, float]:
+    others = {"f1": 0.5, "format_rate": 0.75, "searches": 1.5, "turns": 2.5, "questions": 3}
+    return {"eval/em": em, **{f"eval/{name}": value for name, value in others.items()}}
+
+
+def training_run(folder: Path) -> Path:
+    """Write what a training run of two steps leaves behind."""
+
+    def lines(name: str, rows: list[dict[str, Any]]) -> None:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    (folder / "config.toml").write_text(CONFIG)
+    (folder / "summary.json").write_text(json.dumps(SUMMARY))
+    rows = [
+        {"step": 0, **evaluation(1 / 3)},
+        {"step": 1, "rollout/em": None, "tokens/sampled": 5000, "non_finite": ["rollout/em"]},
+        {"step": 2, "rollout/em": 0.5, "tokens/sampled": 7345, **evaluation(2 / 3)},
+    ]
+    lines("metrics.jsonl", rows)
+    names = ("Ada", "Bob", "Cy")
+    before = [record(name, em, "old") for name, em in zip(names, (True, False, False), strict=True)]
+    after = [record(name, em, "new") for name, em in zip(names, (True, True, False), strict=True)]
+    lines("episodes/step_000000.jsonl", before)
+    lines("episodes/step_000002.jsonl", after)
+    lines("trees/step_000001.jsonl", [a_tree((1.0,))])
+    lines("trees/step_000002.jsonl", [a_tree((1.0, 1.0)), a_tree((1.0, -1.0, 0.0))])
+    return folder
