@@ -72,6 +72,32 @@ def test_head_in_chunks_changes_nothing() -> None:
         torch.testing.assert_close(ours, reference, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_logits_never_stand_whole_in_memory(dtype: torch.dtype) -> None:
+    model, tree = tiny_model(dtype=dtype), random_tree(3, size=20)
+    at_once, sizes = 7 * model.config.vocab_size, []
+    model.get_output_embeddings().register_forward_hook(
+        lambda module, inputs, logits: sizes.append(logits.numel())
+    )
+    packed = pack([tree])
+    scores = token_logprobs(model, packed, logits_at_once=at_once)
+    scores.sum().backward()
+    assert scores.dtype == torch.promote_types(dtype, torch.float32)
+    assert len(sizes) == 2 * -(-len(packed.targets) // 7)  # every chunk twice
+    assert max(sizes) <= at_once
+
+
+@settings(deadline=None, max_examples=10)
+@given(seed=seeds)
+def test_flat_rows_are_scored_as_the_model_itself_scores_them(seed: int) -> None:
+    model, rows = MODELS["llama"], random_tree(seed).rows()
+    for row, scores in zip(rows, flat_logprobs(model, rows, temperature=0.7), strict=True):
+        ids = torch.tensor(row.ids)
+        logp = (model(input_ids=ids[None]).logits[0, :-1] / 0.7).log_softmax(-1)
+        expected = logp.gather(1, ids[1:, None])[:, 0][torch.tensor(row.sampled[1:])]
+        torch.testing.assert_close(scores, expected, rtol=0, atol=1e-12)
+
+
 @settings(deadline=None, max_examples=50)
 @given(seeds, seeds)
 def test_every_token_stands_once_and_rows_spell_their_paths(one: int, two: int) -> None:
