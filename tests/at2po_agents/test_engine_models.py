@@ -20,7 +20,7 @@ from transformers import (
 from at2po_agents import models as at2po_models
 from at2po_agents.engines import Request, TransformersEngine
 from at2po_agents.errors import ModelNotFoundError, WeightsError
-from at2po_agents.models import load_model
+from at2po_agents.models import load_model, weights_hash
 from at2po_agents.tokens import encode_inserted, encode_prompt
 
 TEMPLATE = (
@@ -176,3 +176,18 @@ def test_inserted_text_gets_no_special_tokens(tokenizer: PreTrainedTokenizerBase
     ids = encode_inserted(tokenizer, text)
     assert tokenizer.decode(ids) == text
     assert not set(ids) & set(tokenizer.all_special_ids)
+
+
+def test_the_hash_of_weights_follows_every_byte() -> None:
+    def model(dtype: torch.dtype = torch.float32) -> Qwen3ForCausalLM:
+        shape = {"vocab_size": 20, "hidden_size": 8, "intermediate_size": 8, "head_dim": 4}
+        shape |= {"num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1}
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            return Qwen3ForCausalLM(Qwen3Config(**shape)).to(dtype)
+
+    first, same, changed = model(), model(), model()
+    with torch.no_grad():
+        changed.lm_head.weight[0, 0] += 1e-6
+    hashes = [weights_hash(each) for each in (first, same, changed, model(torch.bfloat16))]
+    assert hashes[0] == hashes[1] and len(set(hashes)) == 3
