@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from at2po_envs import Question
@@ -167,8 +168,12 @@ def _argument(env: Any, name: str) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value as JSON gives it back; an object becomes the name of its class."""
-    return json.loads(json.dumps(value, default=lambda other: type(other).__name__))
+    """Return a value as JSON gives it back; a path as text, an object as the name of its class."""
+    return json.loads(json.dumps(value, default=_named))
+
+
+def _named(value: object) -> str:
+    return str(value) if isinstance(value, Path) else type(value).__name__
 
 
 def _fixed(card: Mapping[str, Any]) -> dict[str, Any]:

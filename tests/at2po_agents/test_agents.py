@@ -151,7 +151,8 @@ def test_a_turn_over_the_budget_is_cut_off(env: Any, tokenizer: Any) -> None:
     prompt = env.core.begin(env.questions[0])[1]
     agent = policy(env, tokenizer, max_response_tokens=10)
     (reply,) = agent.act([[prompt]])
-    assert reply == Reply(reply.text, tokens=10, truncated=True)
+    read = len(encode_prompt(tokenizer, prompt))
+    assert reply == Reply(reply.text, tokens=10, truncated=True, prompt_tokens=read)
     assert any(turn.startswith(reply.text) for turn in TURNS)
 
 
@@ -175,3 +176,16 @@ def test_an_observation_that_leaves_no_room_gets_an_empty_reply(env: Any, tokeni
 def test_a_prompt_over_the_limit_is_refused(env: Any, tokenizer: Any) -> None:
     with pytest.raises(RequestError, match="raise max_prompt_tokens"):
         policy(env, tokenizer, max_prompt_tokens=3).act([["Question: Who is the founder?\n"]])
+
+
+def test_what_a_failed_call_left_in_the_engine_is_no_reply(env: Any, tokenizer: Any) -> None:
+    agent, engine = policy(env, tokenizer), SpellingEngine(tokenizer)
+    prompts = [(env.core.begin(question)[1],) for question in env.questions[:3]]
+    alone = policy(env, tokenizer).act(prompts[2:])
+    step, agent.engine = engine.step, engine
+    engine.step = lambda: 1 / 0  # type: ignore[method-assign, assignment, return-value]
+    with pytest.raises(ZeroDivisionError):
+        agent.act(prompts[:2])
+    engine.step = lambda: [step()[0] for _ in engine.waiting[:]]  # type: ignore[method-assign]
+    assert len(engine.waiting) == 2
+    assert agent.act(prompts[2:]) == alone

@@ -20,7 +20,7 @@ from transformers import (
 from at2po_agents import models as at2po_models
 from at2po_agents.engines import Request, TransformersEngine
 from at2po_agents.errors import ConfigError, ModelNotFoundError, WeightsError
-from at2po_agents.models import find_device, load_model, load_policy
+from at2po_agents.models import find_device, load_model, load_policy, weights_hash
 from at2po_agents.tokens import encode_inserted, encode_prompt
 
 TEMPLATE = (
@@ -190,3 +190,18 @@ def test_a_policy_is_put_on_the_device_asked_for() -> None:
 def test_a_device_that_is_not_there_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match="device: expected auto, cpu, or a device"):
         find_device(name)
+
+
+def test_the_hash_of_weights_follows_every_byte() -> None:
+    def model(dtype: torch.dtype = torch.float32) -> Qwen3ForCausalLM:
+        shape = {"vocab_size": 20, "hidden_size": 8, "intermediate_size": 8, "head_dim": 4}
+        shape |= {"num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1}
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            return Qwen3ForCausalLM(Qwen3Config(**shape)).to(dtype)
+
+    first, same, changed = model(), model(), model()
+    with torch.no_grad():
+        changed.lm_head.weight[0, 0] += 1e-6
+    hashes = [weights_hash(each) for each in (first, same, changed, model(torch.bfloat16))]
+    assert hashes[0] == hashes[1] and len(set(hashes)) == 3
