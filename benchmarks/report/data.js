@@ -11,7 +11,7 @@ const BLOCKS_KEPT = 4;
 /** Unpack a block: base64 of gzipped JSON. */
 async function unpack(number) {
   if (typeof DecompressionStream === "undefined") {
-    throw new Error("This browser is too old to unpack the turns: it needs Chrome 80, Firefox 113, Safari 16.4 or later.");
+    throw new Error("This browser is too old to unpack the turns: take one of 2024 or later.");
   }
   const bytes = Uint8Array.from(atob(packed[number].textContent), (c) => c.charCodeAt(0));
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
@@ -92,4 +92,10 @@ function make(tag, properties = {}, ...content) {
   }
   element.append(...content.filter((part) => part !== null && part !== undefined && part !== ""));
   return element;
+}
+
+/** Hand a key to what reacts to it; keys with modifiers are the browser's. */
+function onKey(event, react) {
+  if (event.altKey || event.ctrlKey || event.metaKey) return;
+  if (react(event.key) !== false) event.preventDefault();
 }

@@ -7,14 +7,15 @@ const state = { collection: collections[0], words: "", trees: [] };
 
 /** Whether a question passes the conditions and the search. */
 function passes(entry) {
-  const text = [entry.question, ...entry.golds, ...entry.sides.map((side) => (side && side.said) || "")].join("\n").toLowerCase();
+  const said = entry.sides.map((side) => (side && side.said) || "");
+  const text = [entry.question, ...entry.golds, ...said].join("\n").toLowerCase();
   return state.words.split(/\s+/).every((word) => text.includes(word))
     && [...state.conditions].every((condition) => holds(entry, condition));
 }
 
 /** How much a question has to tell: how even right and wrong are, or whether two runs disagree. */
 function telling({ sides: [one, other] }) {
-  if (one && other) return Number(allRight(one) !== allRight(other));
+  if (one && other) return Number(wasRight(one) !== wasRight(other));
   return other || !one ? 0 : Math.min(one.right, one.of - one.right);
 }
 
@@ -31,27 +32,41 @@ function filter() {
   list.fill(shown);
 }
 
-/** A filter that can be chosen. */
-function chip(type, group, value, label, count, checked, change) {
-  const input = make("input", { type, name: group, value, checked, disabled: type === "checkbox" && !count, onchange: change });
-  return make("label", {}, input, make("span", {}, label), " ", make("span", { class: "number" }, String(count)));
+/** A filter that can be chosen; it tells how many questions it would show. */
+function chip(properties, label, count) {
+  return make("label", {}, make("input", properties), make("span", {}, label), " ",
+    make("span", { class: "number" }, String(count)));
 }
 
-/** Show a collection, without filters. */
-function choose(collection) {
-  const outcomes = OUTCOMES[collection.sides.length].filter(([name, test]) =>
-    !["Mixed", "In one only"].includes(name) || collection.cases.some((entry) => test(entry.sides)));
-  Object.assign(state, { collection, outcomes, outcome: "All", conditions: new Set() });
-  part("outcomes").replaceChildren(part("outcomes").firstElementChild, ...outcomes.map(([name]) =>
-    chip("radio", "outcome", name, name, 0, name === "All", () => { state.outcome = name; filter(); })));
-  part("conditions").replaceChildren(part("conditions").firstElementChild, ...CONDITIONS.map(([name, key]) =>
-    chip("checkbox", "condition", key, name, collection.cases.filter((entry) => holds(entry, key)).length, false, (event) => {
+/** Offer the outcomes and conditions that the questions of a collection have. */
+function offerFilters({ cases }) {
+  const outcomes = state.outcomes.map(([name]) => {
+    const onchange = () => { state.outcome = name; filter(); };
+    return chip({ type: "radio", name: "outcome", value: name, checked: name === "All", onchange }, name, 0);
+  });
+  const conditions = CONDITIONS.map(([name, key]) => {
+    const count = cases.filter((entry) => holds(entry, key)).length;
+    const onchange = (event) => {
       state.conditions[event.target.checked ? "add" : "delete"](key);
       filter();
-    })));
+    };
+    return chip({ type: "checkbox", value: key, disabled: !count, onchange }, name, count);
+  });
+  part("outcomes").replaceChildren(part("outcomes").firstElementChild, ...outcomes);
+  part("conditions").replaceChildren(part("conditions").firstElementChild, ...conditions);
+}
+
+/** Show a collection, without filters; choose the question that tells most. */
+function choose(collection) {
+  const { cases, sides } = collection;
+  const rare = ["Mixed", "In one only"];
+  const outcomes = OUTCOMES[sides.length].filter(([name, test]) =>
+    !rare.includes(name) || cases.some((entry) => test(entry.sides)));
+  Object.assign(state, { collection, outcomes, outcome: "All", conditions: new Set() });
+  offerFilters(collection);
   filter();
-  const most = Math.max(...collection.cases.map(telling));
-  list.select(collection.cases.findIndex((entry) => telling(entry) === most));
+  const most = cases.reduce((best, entry) => Math.max(best, telling(entry)), 0);
+  list.select(cases.findIndex((entry) => telling(entry) === most));
 }
 
 /** Say where two runs first differ. */
@@ -59,7 +74,11 @@ function differenceNote(trees, difference) {
   if (!trees[0] || !trees[1]) return "Only one run has this question.";
   if (!difference) return "Both runs took the same turns.";
   const place = difference.turns.find((node) => node).depth;
-  const what = { action: "the agent writes something else", observation: "the tool answers something else", length: "one run has ended" };
+  const what = {
+    action: "the agent writes something else",
+    observation: "the tool answers something else",
+    length: "one run has ended",
+  };
   return `First difference: turn ${place}, where ${what[difference.what]}.`;
 }
 
@@ -69,44 +88,44 @@ function roomFor(runs) {
   return (width / runs < NARROWEST_RUN ? width : width / runs - 24) - 28;
 }
 
-/** Show a question: its tree, or both runs' side by side. */
+/** Show a question once its turns are unpacked. */
 async function show(entry) {
   state.entry = entry;
-  if (!entry) {
-    state.trees = [];
-    part("detail").replaceChildren(make("p", { class: "notice" }, "No question passes these filters."));
-    return;
-  }
-  let trees;
-  try {
-    trees = await turnsOf(entry);
-  } catch (error) {
-    part("detail").replaceChildren(make("p", { class: "notice", role: "alert" }, error.message));
-    return;
-  }
-  if (state.entry !== entry) return; // another question was chosen in the meantime
-  const { sides } = state.collection;
-  const all = trees.flatMap((nodes) => nodes || []);
-  const scale = scaleOf(all);
-  const difference = trees[0] && trees[1] ? firstDifference(trees) : null;
-  const opened = [];
   state.trees = [];
-  const runs = trees.map((nodes, side) => {
-    const head = sides.length > 1 ? make("h4", {}, sides[side], " ", sign(entry.sides[side])) : "";
-    if (!nodes) return make("div", {}, head, make("p", { class: "note" }, "not asked"));
-    const tree = drawTree(nodes, { scale, name: sides[side], room: roomFor(trees.length), difference, leave: () => part("questions").focus() });
-    state.trees.push(tree);
-    opened.push(() => tree.open((difference && difference.turns[side]) || lastTurn(nodes[0])));
-    return make("div", {}, head, tree.element);
-  });
-  const golds = entry.golds.length ? entry.golds.join(" | ") : "none";
+  const detail = part("detail");
+  try {
+    const runs = entry && await turnsOf(entry);
+    if (state.entry !== entry) return; // another question was chosen in the meantime
+    if (entry) draw(entry, runs);
+    else detail.replaceChildren(make("p", { class: "notice" }, "No question passes these filters."));
+  } catch (error) {
+    detail.replaceChildren(make("p", { class: "notice", role: "alert" }, error.message));
+  }
+}
+
+/** Draw a question: its tree, or both runs' side by side. */
+function draw(entry, runs) {
+  const { sides } = state.collection;
+  const all = runs.flatMap((turns) => turns || []);
+  const scale = scaleOf(all);
+  const difference = runs.every(Boolean) && runs.length > 1 ? firstDifference(runs) : null;
+  const leave = () => part("questions").focus();
+  const views = runs.map((turns, side) => turns && new TreeView(turns,
+    { scale, name: sides[side], room: roomFor(runs.length), difference, leave }));
+  const columns = views.map((view, side) => make("div", {},
+    sides.length > 1 ? make("h4", {}, sides[side], " ", sign(entry.sides[side])) : "",
+    view ? view.element : make("p", { class: "note" }, "not asked")));
   part("detail").replaceChildren(
     make("h3", {}, entry.question),
-    make("p", { class: "gold" }, `golden answer: ${golds}`),
-    sides.length > 1 ? make("p", { class: "difference" }, differenceNote(trees, difference)) : "",
+    make("p", { class: "gold" }, `golden answer: ${entry.golds.join(" | ") || "none"}`),
+    sides.length > 1 ? make("p", { class: "difference" }, differenceNote(runs, difference)) : "",
     legend(all, scale),
-    make("div", { class: "runs" }, ...runs));
-  opened.forEach((open) => open()); // once in the page, as a drawing scrolls to its chosen turn
+    make("div", { class: "runs" }, ...columns));
+  // Once they are in the page, as a drawing scrolls to its chosen turn.
+  views.forEach((view, side) => {
+    if (view) view.open((difference && difference.turns[side]) || lastTurn(runs[side][0]));
+  });
+  state.trees = views.filter(Boolean);
 }
 
 const list = new QuestionList(part("questions"), show, () => state.trees[0] && state.trees[0].focus());
@@ -115,13 +134,16 @@ part("collection").append(...collections.map((each, number) =>
   make("option", { value: number }, `${each.name || each.sides.join(" → ")} (${each.cases.length})`)));
 part("collection").parentElement.hidden = collections.length === 1;
 part("collection").addEventListener("change", (event) => choose(collections[Number(event.target.value)]));
-part("search").addEventListener("input", (event) => { state.words = event.target.value.trim().toLowerCase(); filter(); });
+part("search").addEventListener("input", (event) => {
+  state.words = event.target.value.trim().toLowerCase();
+  filter();
+});
 part("search").addEventListener("keydown", (event) => {
   if (event.key === "Enter") part("questions").focus();
 });
-document.addEventListener("keydown", (event) => {
-  if (event.key !== "/" || event.target === part("search")) return;
-  event.preventDefault();
+document.addEventListener("keydown", (event) => onKey(event, (key) => {
+  if (key !== "/" || event.target === part("search")) return false;
   part("search").focus();
-});
+  return true;
+}));
 choose(state.collection);

@@ -13,7 +13,7 @@ from benchmarks.report.cases import Record
 from benchmarks.report.embedding import embed
 from benchmarks.report.folders import Report, Tile
 
-SCRIPTS = ("data.js", "reading.js", "drawing.js", "questions.js", "explorer.js")
+SCRIPTS = ("data.js", "reading.js", "drawing.js", "tree.js", "questions.js", "explorer.js")
 """The explorer, in the order in which its parts are read."""
 
 _COLUMNS = (

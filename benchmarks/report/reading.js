@@ -10,7 +10,8 @@ function gist(action) {
   const found = CALL.exec(action);
   if (!found) return ["", action.replace(/\s+/g, " ").trim() || "no text"];
   const [, kind, content] = found;
-  return [kind.replace("_", " "), (kind === "answer" && boxed(content)) || content.replace(/\s+/g, " ")];
+  const answer = kind === "answer" && boxed(content);
+  return [kind.replace("_", " "), answer || content.replace(/\s+/g, " ")];
 }
 
 /** What the last \boxed{} of a text holds, braces within it matched. */
@@ -28,7 +29,8 @@ function painted(text, from = Infinity) {
   const pieces = [];
   let [inside, place] = ["", 0];
   const put = (end, name) => {
-    for (const [start, stop] of [[place, Math.min(end, Math.max(place, from))], [Math.max(place, from), end]]) {
+    const split = Math.min(end, Math.max(place, from));
+    for (const [start, stop] of [[place, split], [split, end]]) {
       if (start >= stop) continue;
       const piece = make("span", { class: name || null }, text.slice(start, stop));
       pieces.push(start >= from ? make("mark", {}, piece) : piece);
@@ -48,7 +50,7 @@ function painted(text, from = Infinity) {
 }
 
 /** The passages of an observation, each on its own where they can be told apart. */
-function passages(observation, from = Infinity) {
+function passages(observation, from) {
   let place = 0;
   return observation.split(PASSAGE).map((part) => {
     const start = place;
@@ -62,7 +64,7 @@ function passages(observation, from = Infinity) {
 /** A bar for each token that was sampled, as high as its surprisal; 3.5 nats reach the top. */
 function tokenStrip(tokens) {
   const levels = [...tokens].map((digit) => parseInt(digit, 36) / 10);
-  const bars = levels.map((nats) => make("i", { style: { "--nats": nats }, title: `${nats.toFixed(1)} nats` }));
+  const bars = levels.map((nats) => make("i", { style: { "--nats": nats }, title: `${nats} nats` }));
   const most = Math.max(...levels);
   const label = `Surprisal of each of ${levels.length} tokens, at most ${most.toFixed(1)} nats`;
   return make("figure", {}, make("div", { class: "tokens", role: "img", "aria-label": label }, ...bars),
@@ -95,14 +97,17 @@ function verdict(node) {
 /** A turn to read; the turns before the chosen one are folded. */
 function turn(node, chosen, difference) {
   const [kind, what] = gist(node.action);
-  const from = (part) => (difference && difference.turns.includes(node) && difference.what === part ? difference.from : undefined);
+  const differs = difference && difference.turns.includes(node);
+  const from = (text) => (differs && difference.what === text ? difference.from : Infinity);
   const chips = verdict(node).map((word) => make("span", { class: `chip ${word}` }, word));
+  const seen = node.observation ? passages(node.observation, from("observation")) : [];
   return make("details", { class: "turn", open: node === chosen },
-    make("summary", {}, make("b", {}, `Turn ${node.depth}`), " ", make("em", {}, kind), " ", make("span", { class: "said" }, what), ...chips),
+    make("summary", {}, make("b", {}, `Turn ${node.depth}`), " ", make("em", {}, kind), " ",
+      make("span", { class: "said" }, what), ...chips),
     figures(node).length ? make("p", { class: "facts" }, figures(node).join(" · ")) : "",
     make("div", { class: "own" }, ...painted(node.action, from("action"))),
     node.tokens ? tokenStrip(node.tokens) : "",
-    node.observation ? make("div", { class: "tool" }, ...passages(node.observation, from("observation"))) : "");
+    seen.length ? make("div", { class: "tool" }, ...seen) : "");
 }
 
 /** All turns up to the chosen one; the prompt where that was chosen. */
