@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 import at2po_envs  # noqa: F401 - registers the ids
 from at2po_agents.algorithms import ATPO
+from at2po_agents.batching import whole
 from at2po_agents.config import TrainConfig, load_config
 from at2po_agents.logprobs import token_logprobs
 from at2po_agents.models import load_model
@@ -122,9 +123,11 @@ def test_loss_and_gradients_are_equal(seed: int, drift: float) -> None:
         single.assign_credit(root)
         rows = single.rows_of(root, torch.float64)
         rows.old = torch.zeros_like(rows.advantage)
-        for row in range(len(rows.ids)):
-            here = packed.rows.mask[start + row]
-            rows.old[row, rows.mask[row].bool()] = library_rows[start + row, here]
+        order = whole(tree).leaves  # a pack's rows stand depth first, the file's breadth first
+        for row, leaf in enumerate(tree.leaves()):
+            place = start + order.index(leaf)
+            here = packed.rows.mask[place]
+            rows.old[row, rows.mask[row].bool()] = library_rows[place, here]
         start += len(rows.ids)
         own = single.logprobs(model, rows)
         total = total + single.atpo_loss(rows, own, rows.old, packed.rows.total_rows)
