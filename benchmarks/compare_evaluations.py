@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from benchmarks.errors import ComparisonError
 from benchmarks.intervals import Scores, interval, resample, wilson
 from benchmarks.read_evaluations import Method
-from benchmarks.statistics import bootstrap_p, detectable, detectable_paired, holm, mcnemar
+from benchmarks.significance import bootstrap_p, detectable, detectable_paired, holm, mcnemar
 
 MICRO, MACRO = "all questions (micro)", "mean of sets (macro)"
 DRAWS = 10_000  # more than an interval needs, so that small p-values can be told apart

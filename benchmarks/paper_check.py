@@ -19,7 +19,7 @@ from benchmarks.paper_table import (
     averages,
     standard_error,
 )
-from benchmarks.statistics import detectable_paired, detectable_unpaired
+from benchmarks.significance import detectable_paired, detectable_unpaired
 
 _DISCORDANT = 0.2  # share of questions that two trained agents answer differently; an assumption
 _OWN, _MODEL, _BASE = "AT²PO", "Qwen3-4B", "GRPO"

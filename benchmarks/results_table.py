@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.evaluations import WORLDS
 from benchmarks.paper_table import SIZES, averages
-from benchmarks.statistics import detectable_paired
+from benchmarks.significance import detectable_paired
 
 _DISCORDANT = 0.2  # an assumption, as in paper_check
 _MODEL, _METHODS = "Qwen3-4B", ("ReAct", "GRPO", "AT²PO")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom, binomtest
 
 from benchmarks.errors import ComparisonError
-from benchmarks.statistics import (
+from benchmarks.significance import (
     bootstrap_p,
     detectable_paired,
     detectable_unpaired,
