@@ -129,6 +129,12 @@ def comparison(result: Mapping[str, Any]) -> str:
             "figures rank nothing.** Intervals cover questions, not seeds.",
             "",
         ]
+    clear = [
+        method["label"]
+        for method in result["methods"].values()
+        if (apart := method["difference"]) and (apart["low"] > 0 or apart["high"] < 0)
+    ]
+    lines += [f"Clearly apart from AT²PO at the end: {', '.join(clear) or 'none'}.", ""]
     if missing := result["runs"] - result["runs_complete"]:
         lines += [f"{missing} of {result['runs']} runs are missing.", ""]
     lines += [
