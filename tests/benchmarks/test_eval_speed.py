@@ -17,6 +17,6 @@ def test_it_counts_what_it_says(tmp_path: Path) -> None:
     own = figures["seconds"] * figures["harness_share"]
     assert abs(figures["seconds"] - spent - own) < 0.01 * figures["seconds"] + 0.002
     assert 0 < figures["harness_share"] < 1
-    assert 4 <= len(figures["memory_mib"]) <= 12 and min(figures["memory_mib"]) > 10
+    assert len(figures["memory_mib"]) >= 6 and min(figures["memory_mib"]) > 10
     assert figures["bytes_written"] > 40 * 100
     assert figures["environment"]["cores"] >= 1
