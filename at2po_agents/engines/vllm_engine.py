@@ -140,7 +140,8 @@ class VLLMEngine:
         weights = list(self._layout.complete(state).items())
         if self._asleep:
             self._llm.wake_up(["weights"])
-        # vLLM fuses and packs weights; only its own reloading does all of that again.
+        # vLLM fuses and packs weights; only its own reloading does all of that again, and on a CPU
+        # it does so for a tied output layer only if the state names that, too.
         self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
         if self._asleep:
             self._llm.wake_up(["kv_cache"])

@@ -28,9 +28,9 @@ class VLLMServerEngine:
     """Engine that asks a running `vllm serve`, every request on a connection of its own.
 
     Start the server on a folder with the same architecture and tokenizer:
-    `VLLM_SERVER_DEV_MODE=1 vllm serve FOLDER --logprobs-mode processed_logprobs
-    --enable-prompt-tokens-details`. Its development mode has the routes that change weights: let
-    nobody else reach it.
+    `VLLM_SERVER_DEV_MODE=1 vllm serve FOLDER --enable-scale-out --enable-prompt-tokens-details
+    --logprobs-mode processed_logprobs`. Its development mode has the routes that change weights:
+    let nobody else reach it.
 
     New weights go through a folder that both processes see. The server does not sleep: it has a
     device of its own.
@@ -128,13 +128,11 @@ class VLLMServerEngine:
             WeightsError: names or shapes do not match the model.
         """
         check_idle(self._running)
-        weights = self._layout.complete(state)
-        # Tied weights once: a file cannot hold one memory under two names.
-        once = {tensor.data_ptr(): name for name, tensor in reversed(weights.items())}
-        kept = {name: weights[name].detach().contiguous() for name in once.values()}
+        # Copies, because a file cannot hold one memory under the two names of tied weights.
+        weights = {name: t.detach().clone() for name, t in self._layout.complete(state).items()}
         with tempfile.TemporaryDirectory(dir=self._exchange) as folder:
             self._config.save_pretrained(folder)
-            save_file(kept, Path(folder) / "model.safetensors", metadata={"format": "pt"})
+            save_file(weights, Path(folder) / "model.safetensors", metadata={"format": "pt"})
             body = {"method": "reload_weights", "kwargs": {"weights_path": folder}}
             self._send("POST", "/collective_rpc", body)
         if not self._send("POST", "/reset_prefix_cache").get("success"):

@@ -30,12 +30,14 @@ from transformers import (
 )
 
 from at2po_agents.engines import Completion, Engine, Request
+from at2po_agents.environments import make_env
 from at2po_agents.errors import (
     EngineBusyError,
     NonFiniteLogitsError,
     RequestError,
     WeightsError,
 )
+from at2po_agents.tokens import encode_prompt
 
 TEXT = "we search <search> the quick brown fox </search> and <answer> the lazy dog </answer>\n"
 PADDING = 7  # rows of the vocabulary that no token uses
@@ -137,6 +139,14 @@ def reference_logprobs(
         logits = model(torch.tensor([[*context, *sampled]])).logits[0, len(context) - 1 : -1]
     logprobs = (logits[:, : len(tokenizer)] / (temperature or 1.0)).log_softmax(-1)
     return logprobs.gather(1, torch.tensor(sampled)[:, None])[:, 0]
+
+
+def miniwiki_requests(tokenizer: Any, **fields: Any) -> list[Request]:
+    """Return the first turns of 24 questions about the mini model's world."""
+    env = make_env("at2po/MiniWiki-v0", {"questions": 24, "seed": 5})
+    stop = env.core.dialect.stop
+    prompts = [encode_prompt(tokenizer, env.core.begin(question)[1]) for question in env.questions]
+    return [Request(i, ids, i, 80, stop=stop, **fields) for i, ids in enumerate(prompts)]
 
 
 class EngineContract:

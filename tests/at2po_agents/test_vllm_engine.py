@@ -10,10 +10,8 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from at2po_agents.engines import Engine, EngineStats, Request, TransformersEngine, make_engine
-from at2po_agents.environments import make_env
 from at2po_agents.errors import EngineBusyError, EngineUnavailableError, RequestError
 from at2po_agents.models import load_model
-from at2po_agents.tokens import encode_prompt
 from tests.at2po_agents.engine_contract import (
     EngineContract,
     Make,
@@ -21,6 +19,7 @@ from tests.at2po_agents.engine_contract import (
     finish,
     make_model,
     make_tokenizer,
+    miniwiki_requests,
     reference_logprobs,
 )
 
@@ -124,13 +123,6 @@ def test_bfloat16_samples_close_to_its_own_forward(
     done = finish(make(model, tokenizer), [Request("a", prompt, 1, 20)])["a"]
     expected = reference_logprobs(model, tokenizer, prompt, done.ids, 1.0).float()
     torch.testing.assert_close(torch.tensor(done.logprobs), expected, atol=0.25, rtol=0)
-
-
-def miniwiki_requests(tokenizer: Any, **fields: Any) -> list[Request]:
-    env = make_env("at2po/MiniWiki-v0", {"questions": 24, "seed": 5})
-    stop = env.core.dialect.stop
-    prompts = [encode_prompt(tokenizer, env.core.begin(question)[1]) for question in env.questions]
-    return [Request(i, ids, i, 80, stop=stop, **fields) for i, ids in enumerate(prompts)]
 
 
 def test_mini_model_writes_what_it_writes_in_transformers(make: Make) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,15 @@ import at2po_agents
 from at2po_agents.engines import Engine, Request, TransformersEngine, make_engine
 from at2po_agents.errors import EngineBusyError, RequestError, WeightsError
 from at2po_agents.models import load_model
-from tests.at2po_agents.engine_contract import finish, reference_logprobs
-from tests.at2po_agents.test_vllm_engine import miniwiki_requests
+from tests.at2po_agents.engine_contract import finish, miniwiki_requests, reference_logprobs
 
 pytest.importorskip("vllm", reason="needs vLLM: run `make test-vllm`")
 pytestmark = [pytest.mark.vllm, pytest.mark.filterwarnings("default")]
 
 SETTINGS = (
     "--dtype float32 --enforce-eager --block-size 32 --kv-cache-memory-bytes 67108864 "
-    "--logprobs-mode processed_logprobs --enable-prompt-tokens-details --host 127.0.0.1"
+    "--logprobs-mode processed_logprobs --enable-scale-out --enable-prompt-tokens-details "
+    "--host 127.0.0.1"
 )
 
 
@@ -85,9 +86,14 @@ def test_mini_model_writes_what_it_writes_in_transformers(served: Engine) -> Non
         assert theirs[key].logprobs == pytest.approx(done.logprobs, abs=1e-4)
 
 
+def long(requests: list[Request]) -> list[Request]:
+    """Give requests contexts of several blocks of keys and values, which the server keeps."""
+    return [replace(request, ids=list(request.ids) * 6) for request in requests]
+
+
 def test_seed_decides_and_logprobs_are_those_of_the_temperature(served: Engine) -> None:
     model, tokenizer = load_model("mini")
-    requests = miniwiki_requests(tokenizer, temperature=0.7)[:6]
+    requests = long(miniwiki_requests(tokenizer, temperature=0.7)[:6])
     together = finish(served, requests)
     for request in requests:
         alone = finish(served, [request])[request.key]
@@ -101,7 +107,7 @@ def test_seed_decides_and_logprobs_are_those_of_the_temperature(served: Engine) 
 def test_new_weights_have_effect_at_once(served: Engine) -> None:
     model, tokenizer = load_model("mini")
     served.load_weights(model.state_dict())
-    requests = miniwiki_requests(tokenizer, temperature=0.0)
+    requests = long(miniwiki_requests(tokenizer, temperature=0.0))
     before = finish(served, requests)
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(0)

@@ -13,9 +13,8 @@ from at2po_agents.cli import main
 from at2po_agents.engines import TransformersEngine
 from at2po_agents.metrics import read_metrics
 from at2po_agents.trainer import Trainer
-from tests.at2po_agents.engine_contract import finish
+from tests.at2po_agents.engine_contract import finish, miniwiki_requests
 from tests.at2po_agents.test_trainer import small
-from tests.at2po_agents.test_vllm_engine import miniwiki_requests
 
 pytest.importorskip("vllm", reason="needs vLLM: run `make test-vllm`")
 pytestmark = [
