@@ -33,22 +33,22 @@ SETTINGS: dict[str, tuple[Setting, tuple[str, ...], str]] = {
     "demo": (
         Setting(name="demo", chains=5, iterations=2, beam=3),
         TREE_WAYS,
-        "the demo's trees: 16 questions, M=5, L=2, K=3",
+        "the demo's trees: M=5, L=2, K=3",
     ),
     "large": (
         Setting(name="large", chains=10, iterations=2, beam=6),
         TREE_WAYS,
-        "larger trees: 16 questions, M=10, L=2, K=6",
+        "larger trees: M=10, L=2, K=6",
     ),
     "demo chains": (
         Setting(name="demo chains", chains=11),
         CHAIN_WAYS,
-        "16 questions, 11 chains: as many as the demo's trees have leaves; TRL has no trees",
+        "11 chains, as many as the demo's trees have leaves, because TRL has no trees",
     ),
     "large chains": (
         Setting(name="large chains", chains=22),
         CHAIN_WAYS,
-        "16 questions, 22 chains: as many as the larger trees have leaves",
+        "22 chains, as many as the larger trees have leaves",
     ),
     "smollm2": (
         Setting(
@@ -63,7 +63,7 @@ SETTINGS: dict[str, tuple[Setting, tuple[str, ...], str]] = {
             ends=(".", "\n"),
         ),
         TREE_WAYS,
-        "SmolLM2-135M, small trees: 2 questions, M=3, L=1, K=2; a turn is a sentence or a line, "
+        "SmolLM2-135M, small trees: M=3, L=1, K=2; a turn is a sentence or a line, "
         "and every episode has three of them, whatever they say",
     ),
 }

@@ -247,7 +247,8 @@ def demo_step(steps: int) -> dict[str, Any]:
         steps: Steps measured, >= 1.
 
     Returns:
-        Seconds per step: rollout, update, both; `before` the same of `throughput.json`.
+        Seconds per step: rollout, update, both; `before` the same of `throughput.json`; the
+        `speedup`, None where the processor is another than on record.
     """
     recorded = json.loads(Path("benchmarks/results/throughput.json").read_text(encoding="utf-8"))
     found = throughput.measure(load_config(TrainConfig, "demo"), steps=steps)
@@ -257,10 +258,13 @@ def demo_step(steps: int) -> dict[str, Any]:
             "update": round(each["update_seconds"] / each["steps"], 3),
             "step": each["seconds_per_step"],
             "git_commit": each["environment"]["git_commit"],
+            "cpu": each["environment"]["cpu"],
         }
         for each in (found, recorded)
     )
-    return {**now, "before": before, "speedup": round(before["step"] / now["step"], 2)}
+    same = now["cpu"] == before["cpu"]
+    speedup = round(before["step"] / now["step"], 2) if same else None
+    return {**now, "before": before, "speedup": speedup}
 
 
 def paper_step() -> dict[str, Any]:

@@ -160,14 +160,17 @@ def test_the_demo_is_timed_beside_what_is_on_record(monkeypatch: pytest.MonkeyPa
         "rollout_seconds": 2.0,
         "update_seconds": 1.0,
         "seconds_per_step": 0.75,
-        "environment": {"git_commit": "now"},
+        "environment": {"git_commit": "now", "cpu": recorded["environment"]["cpu"]},
     }
     monkeypatch.setattr(scaling.throughput, "measure", lambda config, steps: taken)
     found = scaling.demo_step(4)
     assert (found["rollout"], found["update"], found["step"]) == (0.5, 0.25, 0.75)
     assert found["before"]["git_commit"] == recorded["environment"]["git_commit"]
     assert found["speedup"] == pytest.approx(recorded["seconds_per_step"] / 0.75, abs=0.01)
-    assert "takes 0.75 s" in _demo(found)[0]
+    assert "takes 0.75 s" in _demo(found)[0] and "times as long" in _demo(found)[0]
+    taken["environment"] = {"git_commit": "now", "cpu": "another"}
+    other = scaling.demo_step(4)
+    assert other["speedup"] is None and "another processor" in _demo(other)[0]
 
 
 @pytest.mark.parametrize("wrong", [{"repeats": 0}, {"smallest": 1}, {"factors": ("heat",)}])
