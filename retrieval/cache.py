@@ -132,12 +132,13 @@ class CachedRetriever:
         try:
             try:
                 return act(self._connection())
-            except sqlite3.DatabaseError as error:
-                if type(error) is not sqlite3.DatabaseError:
+            except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+                # SQLite quotes what is torn in its messages, which need not be text.
+                if type(error) not in (sqlite3.DatabaseError, UnicodeDecodeError):
                     raise  # locked, full and the like; only torn files and no databases go on
                 self._set_aside(error)
                 return act(self._connection())
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, UnicodeDecodeError, OSError) as error:
             if str(error) != self._complaint:
                 _log.warning("going on without the cache in %s: %s", self.path, error)
             self._complaint = str(error)
@@ -154,7 +155,7 @@ class CachedRetriever:
             self._owner = os.getpid()
         return self._database
 
-    def _set_aside(self, error: sqlite3.DatabaseError) -> None:
+    def _set_aside(self, error: Exception) -> None:
         """Go on to the next file; nothing is renamed, as other processes may have it open."""
         torn = self._file(self._number)
         _log.warning("%s is set aside, a new cache is begun: %s", torn, error)

@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from at2po_agents.batching import whole
 from at2po_agents.errors import TreeError
 from at2po_agents.export import flat_rows, grpo_batch, read_rows, write_rows
 from at2po_agents.packing import pack
@@ -46,14 +47,18 @@ def test_rows_survive_json_and_agree_with_the_pack(
     # Through JSON a tree loses nothing that a row holds.
     copies = [RolloutTree.from_dict(json.loads(json.dumps(tree.to_dict()))) for tree in trees]
     assert [asdict(row) for row in flat_rows(copies)] == [asdict(row) for row in rows]
-    batch, packed = grpo_batch(rows, pad_id=99), pack(trees)
+    # A pack lays rows out depth first.
+    leaves = [leaf for tree in trees for leaf in tree.leaves()]
+    order = [leaves.index(leaf) for tree in trees for leaf in whole(tree).leaves]
+    leaves = [leaves[place] for place in order]
+    batch, packed = grpo_batch([rows[place] for place in order], pad_id=99), pack(trees)
     sampled = batch["sampled_mask"].bool()
     assert (sampled.sum(1) == packed.rows.mask.sum(1)).all()
     assert torch.equal(batch["completion_ids"][sampled], _flat(packed, packed.targets))
     assert torch.equal(batch["advantages"][sampled], packed.rows.advantages[packed.rows.mask])
     assert torch.equal(batch["rewards"], packed.rows.rewards)
     assert torch.equal(batch["group"], packed.rows.tree)
-    for i, leaf in enumerate(leaf for tree in trees for leaf in tree.leaves()):
+    for i, leaf in enumerate(leaves):
         prompt = batch["prompt_ids"][i][batch["prompt_mask"][i].bool()]
         completion = batch["completion_ids"][i][batch["completion_mask"][i].bool()]
         assert [*prompt.tolist(), *completion.tolist()] == leaf.ids()

@@ -178,6 +178,23 @@ def test_flipped_bytes_never_give_a_wrong_answer(tmp_path_factory, data):
     torn.close()
 
 
+def test_a_schema_that_is_not_even_text_is_set_aside(tmp_path):
+    warm = cached(tmp_path)
+    warm.search(["a"], 1)
+    warm.close()
+    whole = file(tmp_path).read_bytes()
+    start = whole.index(b"CREATE TABLE")
+    for place in range(start, start + 30):  # what SQLite says of some holds the broken character
+        folder = tmp_path / str(place)
+        folder.mkdir()
+        torn = bytearray(whole)
+        torn[place] ^= 128
+        file(folder).write_bytes(torn)
+        again = cached(folder)
+        assert again.search(["a"], 1) == Echo().search(["a"], 1)
+        again.close()
+
+
 def test_an_entry_under_another_key_is_dropped(tmp_path):
     warm = cached(tmp_path)
     warm.search(["a", "b"], 1)
