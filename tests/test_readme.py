@@ -44,7 +44,7 @@ def test_the_recorded_run_used_the_demo_preset() -> None:
 
 
 def test_every_command_named_exists() -> None:
-    named = set(re.findall(r"\bat2po (\w+)", README))
+    named = set(re.findall(r"\bat2po ([\w-]+)", README))
     assert named <= COMMANDS.keys()
 
 
