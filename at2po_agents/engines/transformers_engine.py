@@ -30,7 +30,8 @@ from at2po_agents.models import copy_weights
 
 # Tokens per prefill pass, padding included: bounds the memory of activations.
 _PREFILL_TOKENS = 2048
-# Waiting for a neighbour's prefix costs one more forward pass, so it must save some tokens.
+# Waiting for a neighbour's prefix costs one more forward pass, however many wait together, so they
+# must save some tokens between them.
 _WORTH_WAITING = 16
 
 
@@ -144,10 +145,11 @@ class TransformersEngine:
             self._cache.reserve(len(self._rows) + len(pending), longest)
         while pending:
             first = len(self._rows)
-            pending = [request for request in pending if not self._place(request)]
+            others = len(pending)
+            pending = [request for request in pending if not self._place(request, others)]
             self._prefill(first, len(self._rows))
 
-    def _place(self, request: Request) -> bool:
+    def _place(self, request: Request, others: int) -> bool:
         """Start a row with the longest stored prefix; False to wait for a neighbour's prefill."""
         rows = self._rows
         ids = np.asarray(request.ids, dtype=np.int64)
@@ -159,7 +161,7 @@ class TransformersEngine:
             now = np.minimum(shared, rows.stored[:row])
             source, running, soon = int(now.argmax()), int(now.max()), int(shared.max())
         reused = min(max(held, running), useful)
-        if min(soon, useful) >= reused + _WORTH_WAITING:
+        if (min(soon, useful) - reused) * others >= _WORTH_WAITING:
             return False
         if reused:
             found = kv if kv is not None and held >= running else self._cache.row(source, reused)
