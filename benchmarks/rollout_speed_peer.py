@@ -39,7 +39,7 @@ class Peer:
     """
 
     def __init__(self, name: str, python: str, threads: int = 1) -> None:
-        self.name, self.python = name, python
+        self.name, self.python, self.failure = name, python, ""
         self.log: IO[str] = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115
         self.process = subprocess.Popen(
             [python, "-m", "benchmarks.rollout_speed_peer", name],
@@ -59,6 +59,8 @@ class Peer:
             EvaluationError: If the peer fails.
             ModelNotFoundError: If its Python lacks the setting's model.
         """
+        if self.failure:
+            raise EvaluationError(self.failure)
         with suppress(BrokenPipeError):  # it has ended; reading the reply says why
             _send(self.process.stdin, {"setting": asdict(setting), "number": number})
         reply = self._reply()
@@ -79,10 +81,11 @@ class Peer:
             self.log.seek(0)
             said = self.log.read()[-2000:]
             self.log.close()
-            raise EvaluationError(
+            self.failure = (
                 f"expected a Python with {self.name} and at2po's dependencies, found that "
                 f"{self.python} failed:\n{said}"
             )
+            raise EvaluationError(self.failure)
         reply: dict[str, Any] = json.loads(line)
         return reply
 

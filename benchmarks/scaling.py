@@ -166,9 +166,14 @@ class Stepper:
         if kind not in self.collectors:
             env = forced_env(point.depth, {**self.config.env_options, "results": point.passages})
             env.run_tools([ToolCall("search", {"query": "film"})])  # its index is built now
-            limit = self.model.config.max_position_embeddings
+            # Room for every turn and result, but not for a turn that never ends.
+            limit = point.depth * (48 + 32 * point.passages)
             self.collectors[kind] = Collector(
-                env, self.engine, self.tokenizer, max_response_tokens=limit, context=limit
+                env,
+                self.engine,
+                self.tokenizer,
+                max_response_tokens=limit,
+                context=self.engine.max_length,
             )
         return self.collectors[kind]
 
@@ -219,6 +224,7 @@ def measure(config: ScalingConfig) -> dict[str, Any]:
         points = FACTORS[name][: config.smallest or None]
         for point in points:
             if point not in seen:
+                stepper.engine.sleep()  # gives back the memory that the last point needed
                 taken = [stepper.step(point, number) for number in range(config.repeats)]
                 middle = {key: round(median(row[key] for row in taken), 4) for key in taken[0]}
                 seen[point] = {**asdict(point), "leaves_per_tree": point.leaves, **middle}

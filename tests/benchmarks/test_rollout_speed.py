@@ -179,6 +179,20 @@ def test_a_peer_without_the_model_is_absent(tmp_path: Path) -> None:
     assert figures["settings"] == {}
 
 
+def test_a_peer_that_dies_takes_nobody_with_it(tmp_path: Path) -> None:
+    script = tmp_path / "python"
+    dying = "    if task['number'] == 0: sys.exit('Boom: it died')\n    n = "
+    script.write_text(FAKE.format(python=sys.executable).replace("    n = ", dying))
+    script.chmod(0o755)
+    only = ("generate loop", "trl")
+    config = RolloutSpeedConfig(
+        settings=("tiny",), only=only, questions=1, repeats=1, trl_python=str(script)
+    )
+    figures = measure(config)
+    assert figures["absent"] == {"tiny, trl": "Boom: it died"}
+    assert list(figures["settings"]["tiny"]["ways"]) == ["generate loop"]
+
+
 def test_goals_compare_repeat_by_repeat() -> None:
     def way(*each: tuple[float, int]) -> dict[str, object]:
         rows = [{"seconds": s, "sampled": n, "inserted": 100, "recomputed": 3} for s, n in each]
