@@ -41,15 +41,19 @@ class Peer:
     def __init__(self, name: str, python: str, threads: int = 1) -> None:
         self.name, self.python, self.failure = name, python, ""
         self.log: IO[str] = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115
-        self.process = subprocess.Popen(
-            [python, "-m", "benchmarks.rollout_speed_peer", name],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.log,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
-            cwd=Path(__file__).parents[1],
-        )
+        try:
+            self.process = subprocess.Popen(
+                [python, "-m", "benchmarks.rollout_speed_peer", name],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self.log,
+                text=True,
+                env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+                cwd=Path(__file__).parents[1],
+            )
+        except OSError as error:
+            self.log.close()
+            raise EvaluationError(f"expected a Python at {python}, found {error}") from error
         self.versions: dict[str, str] = self._reply()
 
     def measure(self, setting: Setting, number: int) -> dict[str, Any]:

@@ -218,6 +218,8 @@ def test_a_peer_that_cannot_run_is_an_error(tmp_path: Path) -> None:
     script.chmod(0o755)
     with pytest.raises(EvaluationError, match="(?s)expected a Python with trl.*no such package"):
         Peer("trl", str(script))
+    with pytest.raises(EvaluationError, match="expected a Python at"):
+        Peer("trl", str(tmp_path / "nowhere"))
 
 
 @pytest.mark.parametrize("wrong", [{"repeats": 0}, {"questions": -1}, {"settings": ("none",)}])
