@@ -11,6 +11,7 @@ import pytest
 
 from at2po_agents.engines import TransformersEngine
 from at2po_agents.expansion import Chains
+from at2po_agents.logprobs import flat_logprobs
 from at2po_agents.rollout import Collector
 from at2po_agents.tree import RolloutTree
 from benchmarks import rollout_speed
@@ -117,6 +118,17 @@ def test_the_generate_loop_samples_what_our_engine_does() -> None:
             assert (a.finish, a.action) == (b.finish, b.action)
             assert b.logprobs == pytest.approx(a.logprobs, abs=1e-4)
     assert {n.finish for tree in trees[0] for n in tree.nodes()[1:]} >= {"stop"}
+
+
+def test_the_generate_loop_knows_its_own_probabilities() -> None:
+    model, tokenizer = policy("mini")
+    env = TINY.env()
+    collector = Collector(env, PlainEngine(model, tokenizer), tokenizer, max_response_tokens=60)
+    (tree,) = collector.collect(env.questions[:1], Chains(2), temperature=0.7)
+    kept = [leaf.path()[1].logprobs for leaf in tree.leaves()]
+    scored = flat_logprobs(model, tree, temperature=0.7)
+    for own, row in zip(kept, scored, strict=True):
+        assert own == pytest.approx(row[: len(own)].tolist(), abs=1e-4)
 
 
 def test_a_generate_round_takes_one_temperature() -> None:
