@@ -73,12 +73,10 @@ class PlainEngine:
                 **({"temperature": batch[0].temperature} if sampling else {}),
                 eos_token_id=sorted(self._ends),
                 pad_token_id=self._pad,
-                logits_processor=LogitsProcessorList(),
+                logits_processor=LogitsProcessorList([turns.keep]),
                 stopping_criteria=StoppingCriteriaList([turns]),
-                return_dict_in_generate=True,
-                output_logits=True,
             )
-        return self._completions(batch, out.sequences[:, ids.shape[1] :], out.logits)
+        return self._completions(batch, out[:, ids.shape[1] :], torch.stack(turns.logprobs, 1))
 
     def load_weights(self, state: Mapping[str, Tensor]) -> None:
         """Copy new weights into the model."""
@@ -102,17 +100,11 @@ class PlainEngine:
         return torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device)
 
     def _completions(
-        self, batch: Sequence[Request], sampled: Tensor, logits: Sequence[Tensor]
+        self, batch: Sequence[Request], sampled: Tensor, logprobs: Tensor
     ) -> list[Completion]:
-        """Cut every row where its turn ended and read off its log-probabilities."""
-        heat = batch[0].temperature or 1.0
-        columns = [
-            (-torch.nn.functional.cross_entropy(step.float() / heat, token, reduction="none"))
-            for step, token in zip(logits, sampled.T, strict=True)
-        ]
-        logprobs = torch.stack(columns, 1).tolist()
+        """Cut every row where its turn ended."""
         completions = []
-        for request, row, scores in zip(batch, sampled.tolist(), logprobs, strict=True):
+        for request, row, scores in zip(batch, sampled.tolist(), logprobs.tolist(), strict=True):
             ids, text, finish = self._turn(request, row)
             self.stats.sampled += len(ids)
             self.stats.prefilled += len(request.ids)
@@ -137,18 +129,36 @@ class PlainEngine:
 
 
 class _Turns(StoppingCriteria):  # type: ignore[no-untyped-call, misc, unused-ignore]
-    """Ends rows at their stop strings and at their own limits; few rows are decoded a step."""
+    """Ends rows at their stop strings and at their own limits; few rows are decoded a step.
+
+    It also takes down the log-probability of every sampled token: keeping the logits of a round, as
+    `output_logits` does, would cost more than the sampling.
+    """
 
     def __init__(self, strings: StopStrings, batch: Sequence[Request], width: int) -> None:
         self.strings, self.batch, self.width = strings, batch, width
         self.numbers = np.array([strings.number(request.stop) for request in batch])
         self.limits = np.array([request.max_new_tokens for request in batch])
         self.done = np.zeros(len(batch), dtype=np.bool_)
+        self.heat = batch[0].temperature or 1.0
+        self.logits: Any = None
+        self.logprobs: list[Tensor] = []
+
+    def keep(self, input_ids: Any, scores: Any) -> Any:
+        """Remember the logits of this step, as a logits processor that changes nothing."""
+        self.logits = scores
+        return scores
 
     def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
         """Return [rows] which rows have ended."""
+        sampled = input_ids[:, -1]
+        self.logprobs.append(
+            -torch.nn.functional.cross_entropy(
+                self.logits.float() / self.heat, sampled, reduction="none"
+            )
+        )
         self.done |= input_ids.shape[1] - self.width >= self.limits
-        candidate = self.strings.candidates(self.numbers, input_ids[:, -1].cpu().numpy())
+        candidate = self.strings.candidates(self.numbers, sampled.cpu().numpy())
         for row in np.flatnonzero(candidate & ~self.done).tolist():
             text = self.strings.text(input_ids[row, self.width :].tolist())
             self.done[row] = any(string in text for string in self.batch[row].stop)

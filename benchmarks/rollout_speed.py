@@ -108,7 +108,7 @@ def measure(config: RolloutSpeedConfig) -> dict[str, Any]:
         why, and the machine with its load of the minute before.
 
     Raises:
-        EvaluationError: If a number is out of range, a setting is unknown, or a peer fails.
+        EvaluationError: If a number is out of range, a setting unknown, or a peer does not start.
     """
     if min(config.repeats, config.smollm2_repeats, config.threads) < 1 or config.questions < 0:
         raise EvaluationError("expected repeats and threads >= 1 and questions >= 0; raise them")
@@ -157,22 +157,24 @@ def _peers(config: RolloutSpeedConfig) -> tuple[dict[str, Peer], dict[str, str]]
 def _setting(
     config: RolloutSpeedConfig, name: str, ways: Mapping[str, Way]
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Let the ways take turns at one setting; say which lack its model."""
+    """Let the ways take turns at one setting; say which could not and why."""
     setting, able, words = SETTINGS[name]
     if config.questions:
         setting = replace(setting, questions=config.questions)
     repeats = config.smollm2_repeats if name == "smollm2" else config.repeats
-    found: dict[str, list[dict[str, Any]]] = {}
     missing: dict[str, str] = {}
-    for way in (way for way in able if way in ways):
-        try:
-            ways[way].measure(setting, WARM_UP)
-            found[way] = []
-        except ModelNotFoundError as error:
-            missing[f"{name}, {way}"] = str(error)
-    for number in range(repeats):
-        for way, figures in found.items():
-            figures.append(ways[way].measure(setting, number))
+    found: dict[str, list[dict[str, Any]]] = {way: [] for way in able if way in ways}
+    for number in (WARM_UP, *range(repeats)):
+        for way in tuple(found):
+            try:
+                figures = ways[way].measure(setting, number)
+            except (ModelNotFoundError, EvaluationError) as error:
+                # What the others measured is kept.
+                missing[f"{name}, {way}"] = str(error).strip().splitlines()[-1]
+                del found[way]
+                continue
+            if number != WARM_UP:
+                found[way].append(figures)
     summaries = {way: summary(figures) for way, figures in found.items()}
     return {"what": words, **asdict(setting), "repeats": repeats, "ways": summaries}, missing
 

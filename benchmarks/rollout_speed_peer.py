@@ -39,17 +39,21 @@ class Peer:
     """
 
     def __init__(self, name: str, python: str, threads: int = 1) -> None:
-        self.name, self.python = name, python
+        self.name, self.python, self.failure = name, python, ""
         self.log: IO[str] = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115
-        self.process = subprocess.Popen(
-            [python, "-m", "benchmarks.rollout_speed_peer", name],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.log,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
-            cwd=Path(__file__).parents[1],
-        )
+        try:
+            self.process = subprocess.Popen(
+                [python, "-m", "benchmarks.rollout_speed_peer", name],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self.log,
+                text=True,
+                env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+                cwd=Path(__file__).parents[1],
+            )
+        except OSError as error:
+            self.log.close()
+            raise EvaluationError(f"expected a Python at {python}, found {error}") from error
         self.versions: dict[str, str] = self._reply()
 
     def measure(self, setting: Setting, number: int) -> dict[str, Any]:
@@ -59,6 +63,8 @@ class Peer:
             EvaluationError: If the peer fails.
             ModelNotFoundError: If its Python lacks the setting's model.
         """
+        if self.failure:
+            raise EvaluationError(self.failure)
         with suppress(BrokenPipeError):  # it has ended; reading the reply says why
             _send(self.process.stdin, {"setting": asdict(setting), "number": number})
         reply = self._reply()
@@ -79,10 +85,11 @@ class Peer:
             self.log.seek(0)
             said = self.log.read()[-2000:]
             self.log.close()
-            raise EvaluationError(
+            self.failure = (
                 f"expected a Python with {self.name} and at2po's dependencies, found that "
                 f"{self.python} failed:\n{said}"
             )
+            raise EvaluationError(self.failure)
         reply: dict[str, Any] = json.loads(line)
         return reply
 

@@ -147,6 +147,33 @@ def _peak_rss() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
+def demo_step(steps: int) -> dict[str, Any]:
+    """Time the demo's step by part, beside what is on record for an earlier version.
+
+    Args:
+        steps: Steps measured, >= 1.
+
+    Returns:
+        Seconds per step: rollout, update, both; `before` the same of `throughput.json`; the
+        `speedup`, None where the processor is another than on record.
+    """
+    recorded = json.loads(Path("benchmarks/results/throughput.json").read_text(encoding="utf-8"))
+    found = measure(load_config(TrainConfig, "demo"), steps=steps)
+    now, before = (
+        {
+            "rollout": round(each["rollout_seconds"] / each["steps"], 3),
+            "update": round(each["update_seconds"] / each["steps"], 3),
+            "step": each["seconds_per_step"],
+            "git_commit": each["environment"]["git_commit"],
+            "cpu": each["environment"]["cpu"],
+        }
+        for each in (found, recorded)
+    )
+    same = now["cpu"] == before["cpu"]
+    speedup = round(before["step"] / now["step"], 2) if same else None
+    return {**now, "before": before, "speedup": speedup}
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and write the figures.
 

@@ -11,6 +11,7 @@ import pytest
 
 from at2po_agents.engines import TransformersEngine
 from at2po_agents.expansion import Chains
+from at2po_agents.logprobs import flat_logprobs
 from at2po_agents.rollout import Collector
 from at2po_agents.tree import RolloutTree
 from benchmarks import rollout_speed
@@ -119,6 +120,17 @@ def test_the_generate_loop_samples_what_our_engine_does() -> None:
     assert {n.finish for tree in trees[0] for n in tree.nodes()[1:]} >= {"stop"}
 
 
+def test_the_generate_loop_knows_its_own_probabilities() -> None:
+    model, tokenizer = policy("mini")
+    env = TINY.env()
+    collector = Collector(env, PlainEngine(model, tokenizer), tokenizer, max_response_tokens=60)
+    (tree,) = collector.collect(env.questions[:1], Chains(2), temperature=0.7)
+    kept = [leaf.path()[1].logprobs for leaf in tree.leaves()]
+    scored = flat_logprobs(model, tree, temperature=0.7)
+    for own, row in zip(kept, scored, strict=True):
+        assert own == pytest.approx(row[: len(own)].tolist(), abs=1e-4)
+
+
 def test_a_generate_round_takes_one_temperature() -> None:
     model, tokenizer = policy("mini")
     engine = PlainEngine(model, tokenizer)
@@ -179,6 +191,20 @@ def test_a_peer_without_the_model_is_absent(tmp_path: Path) -> None:
     assert figures["settings"] == {}
 
 
+def test_a_peer_that_dies_takes_nobody_with_it(tmp_path: Path) -> None:
+    script = tmp_path / "python"
+    dying = "    if task['number'] == 0: sys.exit('Boom: it died')\n    n = "
+    script.write_text(FAKE.format(python=sys.executable).replace("    n = ", dying))
+    script.chmod(0o755)
+    only = ("generate loop", "trl")
+    config = RolloutSpeedConfig(
+        settings=("tiny",), only=only, questions=1, repeats=1, trl_python=str(script)
+    )
+    figures = measure(config)
+    assert figures["absent"] == {"tiny, trl": "Boom: it died"}
+    assert list(figures["settings"]["tiny"]["ways"]) == ["generate loop"]
+
+
 def test_goals_compare_repeat_by_repeat() -> None:
     def way(*each: tuple[float, int]) -> dict[str, object]:
         rows = [{"seconds": s, "sampled": n, "inserted": 100, "recomputed": 3} for s, n in each]
@@ -204,6 +230,8 @@ def test_a_peer_that_cannot_run_is_an_error(tmp_path: Path) -> None:
     script.chmod(0o755)
     with pytest.raises(EvaluationError, match="(?s)expected a Python with trl.*no such package"):
         Peer("trl", str(script))
+    with pytest.raises(EvaluationError, match="expected a Python at"):
+        Peer("trl", str(tmp_path / "nowhere"))
 
 
 @pytest.mark.parametrize("wrong", [{"repeats": 0}, {"questions": -1}, {"settings": ("none",)}])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from transformers import Qwen3Config
 
 from at2po_agents.tree import RolloutTree
-from benchmarks import scaling
+from benchmarks import scaling, throughput
 from benchmarks.cost_model import fit, non_negative
 from benchmarks.errors import EvaluationError
 from benchmarks.readme import RESULTS
@@ -162,14 +162,14 @@ def test_the_demo_is_timed_beside_what_is_on_record(monkeypatch: pytest.MonkeyPa
         "seconds_per_step": 0.75,
         "environment": {"git_commit": "now", "cpu": recorded["environment"]["cpu"]},
     }
-    monkeypatch.setattr(scaling.throughput, "measure", lambda config, steps: taken)
-    found = scaling.demo_step(4)
+    monkeypatch.setattr(throughput, "measure", lambda config, steps: taken)
+    found = throughput.demo_step(4)
     assert (found["rollout"], found["update"], found["step"]) == (0.5, 0.25, 0.75)
     assert found["before"]["git_commit"] == recorded["environment"]["git_commit"]
     assert found["speedup"] == pytest.approx(recorded["seconds_per_step"] / 0.75, abs=0.01)
     assert "takes 0.75 s" in _demo(found)[0] and "times as long" in _demo(found)[0]
     taken["environment"] = {"git_commit": "now", "cpu": "another"}
-    other = scaling.demo_step(4)
+    other = throughput.demo_step(4)
     assert other["speedup"] is None and "another processor" in _demo(other)[0]
 
 
