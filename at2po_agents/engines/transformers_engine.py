@@ -20,6 +20,7 @@ from at2po_agents.engines.base import (
     check_idle,
     check_requests,
 )
+from at2po_agents.engines.decoding import can_decode, decode
 from at2po_agents.engines.kv_cache import ATTENTION, RowCache
 from at2po_agents.engines.prefix_cache import PrefixCache, common_prefix
 from at2po_agents.engines.rows import Rows
@@ -69,6 +70,7 @@ class TransformersEngine:
             )
         self.model = model
         self.stats = EngineStats()
+        self._can_decode = can_decode(model)
         self._max_batch = max_batch
         self._entropies = keep_entropies
         self.max_length: int = model.config.max_position_embeddings
@@ -212,10 +214,14 @@ class TransformersEngine:
         self._cache.select(rows, positions, length)
         hidden = torch.arange(length, device=device) > positions[:, :, None]
         mask = torch.zeros(hidden.shape, dtype=self.model.dtype, device=device)
+        mask = mask.masked_fill_(hidden, -torch.inf)[:, None]
+        tokens = torch.from_numpy(ids).to(device)
+        if self._can_decode and ids.shape[1] == 1:
+            return decode(self.model, self._cache, tokens[:, 0], positions[:, 0], mask)
         out = self.model(
-            input_ids=torch.from_numpy(ids).to(device),
+            input_ids=tokens,
             position_ids=positions.clamp(max=self.max_length - 1),
-            attention_mask=mask.masked_fill_(hidden, -torch.inf)[:, None],
+            attention_mask=mask,
             past_key_values=self._cache,
             use_cache=True,
             logits_to_keep=1,

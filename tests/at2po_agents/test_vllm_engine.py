@@ -153,3 +153,17 @@ def test_mini_model_gives_new_weights_effect_at_once(make: Make) -> None:
     for key, done in expected.items():
         assert after[key].ids == done.ids
         assert after[key].logprobs == pytest.approx(done.logprobs, abs=1e-4)
+
+
+def test_more_context_than_one_pass_takes_is_sampled_by_each_requests_seed(
+    make: Make, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    model = make_model("llama", tokenizer, torch.float32)
+    longest = model.config.max_position_embeddings
+    limits = {"max_num_batched_tokens": longest + 7, "max_model_len": longest}
+    engine = make(model, tokenizer, **limits)
+    prompts = [[i, *range(20, 120)] for i in range(6)]
+    done = finish(engine, [Request(i, ids, i, 8) for i, ids in enumerate(prompts)])
+    for i, ids in enumerate(prompts):
+        alone = finish(engine, [Request(i, ids, i, 8)])[i]
+        assert done[i].ids == alone.ids
