@@ -18,7 +18,7 @@ from benchmarks.compare_stats import table
 from benchmarks.curves import save_curves
 from benchmarks.environment import environment
 from benchmarks.intervals import wilson
-from benchmarks.speed_tables import rollout_speed, scaling
+from benchmarks.speed_tables import rollout_speed, scaling, train_speed
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -165,6 +165,7 @@ DOCUMENTS: dict[str, Blocks] = {
     },
     "docs/speed.md": {
         "rollout_speed": ("rollout_speed.json", rollout_speed),
+        "train_speed": ("train_speed.json", train_speed),
         "scaling": ("scaling.json", scaling),
     },
     "docs/results.md": {

@@ -68,6 +68,36 @@ def rollout_speed(result: Mapping[str, Any]) -> str:
     return "\n".join([*lines, "", *absent, _machine(result)])
 
 
+def train_speed(result: Mapping[str, Any]) -> str:
+    """Return the table of `train_speed.json`.
+
+    Args:
+        result: Its content.
+
+    Returns:
+        A Markdown table, and the machine.
+    """
+    lines = [
+        "| trees | | row tokens per unique token | flat, s | packed, s | speed-up | of the ratio | "
+        "flat, MiB | packed, MiB |",
+        "|---|---:|" + "---:|" * 7,
+    ]
+    for case in result["cases"]:
+        seconds, peak = case["seconds"], case["peak_mib"]
+        lines.append(
+            f"| {case['shape']} | {case['trees']} | {case['ratio']:.2f} | {seconds['flat']:.2f} | "
+            f"{seconds['packed']:.2f} | {case['speed_up']:.2f} | {case['speed_up_of_ratio']:.2f} | "
+            f"{peak['flat']:,.0f} | {peak['packed']:,.0f} |"
+        )
+    missed = [
+        f"{case['shape']}, {case['trees']}"
+        for case in result["cases"]
+        if case["speed_up_of_ratio"] < result["goal"]
+    ]
+    goal = f"Aimed at: a speed-up of at least {result['goal']:.2f} of the ratio. Not met: "
+    return "\n".join([*lines, "", f"{goal}{'; '.join(missed) or 'nowhere'}.", "", _machine(result)])
+
+
 def scaling(result: Mapping[str, Any]) -> str:
     """Return the tables of `scaling.json`.
 
