@@ -13,21 +13,20 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name torch's own documentation uses
 from torch import Tensor, nn
-from transformers import (
-    LlamaForCausalLM,
-    PreTrainedModel,
-    Qwen2ForCausalLM,
-    Qwen3ForCausalLM,
-)
+from transformers import LlamaForCausalLM, PreTrainedModel, Qwen2ForCausalLM, Qwen3ForCausalLM
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
+from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
+from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 
 from at2po_agents.engines.kv_cache import RowCache
 
-_KNOWN = (LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)
+_MODELS = (LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)
+_PARTS = {nn.Linear, LlamaRMSNorm, Qwen2RMSNorm, Qwen3RMSNorm}
 
 
 def can_decode(model: PreTrainedModel) -> bool:
     """Return whether `decode` does what a model does: its class is known, nothing is adapted."""
-    return type(model) in _KNOWN and all(type(part) is nn.Linear for part in _linears(model))
+    return type(model) in _MODELS and all(type(part) in _PARTS for part in _parts(model))
 
 
 def decode(model: Any, cache: RowCache, ids: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
@@ -79,7 +78,8 @@ def _linear(x: Tensor, module: nn.Linear) -> Tensor:
 def _norm(x: Tensor, module: Any) -> Tensor:
     """Normalise in float32 whatever the model's own dtype, as its module does."""
     normal = F.rms_norm(x.float(), x.shape[-1:], eps=module.variance_epsilon)
-    return normal.to(x.dtype) * module.weight
+    scaled: Tensor = normal.to(x.dtype) * module.weight
+    return scaled
 
 
 def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -87,9 +87,13 @@ def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return (x * cos).addcmul_(x.roll(x.shape[-1] // 2, -1), sin)
 
 
-def _linears(model: Any) -> Iterator[nn.Module]:
-    yield model.lm_head
+def _parts(model: Any) -> Iterator[nn.Module]:
+    """Yield all modules that `decode` takes the weights of without calling them."""
+    yield from (model.model.norm, model.lm_head)
     for layer in model.model.layers:
         attention, mlp = layer.self_attn, layer.mlp
+        yield from (layer.input_layernorm, layer.post_attention_layernorm)
         yield from (attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj)
         yield from (mlp.gate_proj, mlp.up_proj, mlp.down_proj)
+        if hasattr(attention, "q_norm"):
+            yield from (attention.q_norm, attention.k_norm)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -15,6 +15,7 @@ from transformers import (
 )
 
 from at2po_agents.engines import Request, TransformersEngine, transformers_engine
+from at2po_agents.engines.decoding import can_decode
 from at2po_agents.engines.sampling import uniforms
 from at2po_agents.engines.stopping import StopStrings
 from at2po_agents.errors import NonFiniteLogitsError, UnsupportedModelError
@@ -217,3 +218,31 @@ def test_diverged_weights_are_reported_with_their_row(tokenizer: PreTrainedToken
     engine.submit([Request(0, [4, 5], 0, 4), Request(1, [4, 9], 0, 4)])
     with pytest.raises(NonFiniteLogitsError, match=r"rows \[1\]"):
         engine.step()
+
+
+def test_a_model_with_foreign_parts_goes_through_its_own_forward(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    assert [
+        can_decode(make_model(k, tokenizer)) for k in ("qwen3", "llama", "granite", "gpt2")
+    ] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+
+    class Doubled(torch.nn.Linear):
+        def forward(self, input: torch.Tensor) -> torch.Tensor:
+            return 2 * super().forward(input)
+
+    model: Any = make_model("llama", tokenizer)
+    mlp = model.model.layers[0].mlp
+    doubled = Doubled(mlp.down_proj.in_features, mlp.down_proj.out_features, bias=False)
+    doubled.load_state_dict(mlp.down_proj.state_dict())
+    mlp.down_proj = doubled.to(model.dtype)
+    assert not can_decode(model)
+    prompt = contexts(tokenizer, 1)[0]
+    done = finish(TransformersEngine(model, tokenizer), [Request(0, prompt, 3, 10)])[0]
+    expected = reference_logprobs(model, tokenizer, prompt, done.ids, 1.0)
+    torch.testing.assert_close(torch.tensor(done.logprobs, dtype=torch.float64), expected.double())

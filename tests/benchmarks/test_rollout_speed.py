@@ -126,7 +126,7 @@ def test_the_generate_loop_knows_its_own_probabilities() -> None:
     collector = Collector(env, PlainEngine(model, tokenizer), tokenizer, max_response_tokens=60)
     (tree,) = collector.collect(env.questions[:1], Chains(2), temperature=0.7)
     kept = [leaf.path()[1].logprobs for leaf in tree.leaves()]
-    scored = flat_logprobs(model, tree, temperature=0.7)
+    scored = flat_logprobs(model, tree.rows(), temperature=0.7)
     for own, row in zip(kept, scored, strict=True):
         assert own == pytest.approx(row[: len(own)].tolist(), abs=1e-4)
 
