@@ -20,27 +20,14 @@ from at2po_agents.endpoint_chat import request_messages, turn_text
 from at2po_agents.errors import AgentUnusableError, ConfigError
 from at2po_envs import Messages, make_dialect
 from benchmarks import evaluate
+from tests import http_double
 
 KEY = "sk-very-secret"
 STOP = ("</search>", "</answer>")
 
 
-class Server:
-    """Answers with what it is told to, in turn, the last one for ever; time passes in `sleep`."""
-
-    def __init__(self, *answers: Any) -> None:
-        self.answers, self.requests, self.pauses, self.now = list(answers), [], [], 0.0
-
-    def __call__(self, request: httpx2.Request) -> httpx2.Response:
-        self.requests.append(request)
-        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        if isinstance(answer, Exception):
-            raise answer
-        return answer(request) if callable(answer) else answer
-
-    def sleep(self, seconds: float) -> None:
-        self.pauses.append(seconds)
-        self.now += seconds
+class Server(http_double.Server):
+    """Makes agents of itself, too."""
 
     def agent(self, **changes: Any) -> EndpointAgent:
         own = {name: changes.pop(name) for name in ("temperature", "seed") if name in changes}

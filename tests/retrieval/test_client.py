@@ -24,26 +24,13 @@ from retrieval.remote_errors import (
     TemporaryRemoteError,
 )
 from retrieval.server_protocol import INDEX_HEADER, Identity, Limits
+from tests import http_double
 
 URL = "http://retriever"
 
 
-class Server:
-    """Answers with what it is told to, in turn; time passes only in `sleep`."""
-
-    def __init__(self, *answers) -> None:
-        self.answers, self.requests, self.pauses, self.now = list(answers), [], [], 0.0
-
-    def __call__(self, request: httpx2.Request) -> httpx2.Response:
-        self.requests.append(request)
-        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        if isinstance(answer, Exception):
-            raise answer
-        return answer(request) if callable(answer) else answer
-
-    def sleep(self, seconds: float) -> None:
-        self.pauses.append(seconds)
-        self.now += seconds
+class Server(http_double.Server):
+    """Makes clients of itself, too."""
 
     def client(self, **options) -> RemoteRetriever:
         transport = httpx2.MockTransport(self)
