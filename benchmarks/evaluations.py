@@ -16,6 +16,7 @@ from typing import Any
 
 import tyro
 
+from at2po_agents.engines import EngineName
 from at2po_agents.environments import on_test_split
 from at2po_agents.evaluation import EvalConfig, agent_factory
 from benchmarks.environment import environment
@@ -81,6 +82,8 @@ class EvaluationsConfig:
     """Episodes that run at a time."""
     max_response_tokens: int = 1024
     """Most tokens of a model after the prompt, passages included; the paper's limit is 6192."""
+    engine: EngineName = "transformers"
+    """What generates for the models; `vllm` needs the extra of that name."""
     runs: Path = Path("runs/evaluations")
     """Where the episodes are kept, a folder for each limit and agent."""
     out: Path = ROOT / "benchmarks" / "results" / "evaluations.json"
@@ -110,8 +113,12 @@ def evaluate_all(config: EvaluationsConfig) -> dict[str, Any]:
     record: dict[str, Any] = {}
     for name in config.agents:
         entry = AGENTS[name]
-        limit = config.max_response_tokens
-        settings = EvalConfig(**entry.settings, batch=config.batch, max_response_tokens=limit)
+        settings = EvalConfig(
+            **entry.settings,
+            batch=config.batch,
+            max_response_tokens=config.max_response_tokens,
+            engine=config.engine,
+        )
         evaluate_suite(
             agent_factory(settings),
             [f"at2po/{each}-v0" for each in entry.sets],
