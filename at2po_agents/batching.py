@@ -35,6 +35,13 @@ def whole(tree: RolloutTree) -> Slice:
     return Slice(tree, sorted(tree.leaves(), key=lambda leaf: leaf.key))
 
 
+def shortest(trees: Sequence[RolloutTree]) -> Slice:
+    """Return the path of fewest tokens, among those with sampled ones; at least one has some."""
+    leaves = [Slice(tree, [leaf]) for tree in trees for leaf in tree.leaves()]
+    sampled = [part for part in leaves if any(node.sampled for node in part.leaves[0].path())]
+    return min(sampled, key=lambda part: sum(map(_tokens, part.leaves[0].path())))
+
+
 def within(trees: Sequence[RolloutTree], budget: int) -> list[list[Slice]]:
     """Fill packs with consecutive trees up to a number of unique tokens.
 

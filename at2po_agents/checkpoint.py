@@ -2,7 +2,8 @@
 
 `checkpoints/step_000004/` is a model folder as `save_pretrained` writes it, with the optimizer's
 state (`optimizer.pt`) and `state.json`: step, progress, the configuration's fingerprint, and the
-SHA-256 of every file.
+SHA-256 of every file. Where several ranks learn, weights and optimizer are in `shards/` instead
+(see `sharding.ShardSaver`).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 STATE = "state.json"
 OPTIMIZER = "optimizer.pt"
+SHARDS = "shards"
 _NAME = re.compile(r"step_(\d{6,})")
 
 
@@ -42,9 +44,9 @@ class Checkpoint:
     """A checkpoint that was found whole.
 
     Attributes:
-        path: Its folder; the model and tokenizer load from it by `from_pretrained`.
+        path: Its folder; tokenizer and model (not of a sharded one) load by `from_pretrained`.
         step: Training steps done when it was written.
-        optimizer: For `Optimizer.load_state_dict`; tensors on the CPU.
+        optimizer: For `Learner.load_state_dict`; tensors on the CPU. Empty of a sharded one.
         extra: What the trainer saved beside: JSON values.
     """
 
@@ -52,6 +54,12 @@ class Checkpoint:
     step: int
     optimizer: dict[str, Any]
     extra: dict[str, Any]
+
+    @property
+    def shards(self) -> Path | None:
+        """The folder of the shards, if several ranks wrote it."""
+        folder = self.path / SHARDS
+        return folder if folder.is_dir() else None
 
 
 def save(
@@ -83,22 +91,53 @@ def save(
     Returns:
         The checkpoint's folder.
     """
-    root.mkdir(parents=True, exist_ok=True)
-    for abandoned in root.glob(".step_*"):
+    folder = draft(root, step)
+    begin(folder)
+    model.save_pretrained(str(folder))
+    tokenizer.save_pretrained(str(folder))
+    torch.save(dict(optimizer_state), folder / OPTIMIZER)
+    return finish(folder, extra=extra, fingerprint=fingerprint, keep=keep)
+
+
+def draft(root: Path, step: int) -> Path:
+    """Return the folder in which a checkpoint is put together, out of sight."""
+    return root / f".step_{step:06d}"
+
+
+def begin(folder: Path) -> None:
+    """Make the folder of a draft, and remove what killed processes left.
+
+    Args:
+        folder: What `draft` returned.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for abandoned in folder.parent.glob(".step_*"):
         shutil.rmtree(abandoned)
-    final = root / f"step_{step:06d}"
-    draft = root / f".{final.name}"
-    model.save_pretrained(str(draft))
-    tokenizer.save_pretrained(str(draft))
-    torch.save(dict(optimizer_state), draft / OPTIMIZER)
-    hashes = {str(path.relative_to(draft)): _sha256(path) for path in _files(draft)}
+    folder.mkdir()
+
+
+def finish(folder: Path, *, extra: Mapping[str, Any], fingerprint: str, keep: int) -> Path:
+    """Turn a draft that is complete into a checkpoint; see `save`.
+
+    Args:
+        folder: The draft.
+        extra: As for `save`.
+        fingerprint: As for `save`.
+        keep: As for `save`.
+
+    Returns:
+        The checkpoint's folder.
+    """
+    root, final = folder.parent, folder.with_name(folder.name.removeprefix("."))
+    step = _step(final)
+    hashes = {str(path.relative_to(folder)): _sha256(path) for path in _files(folder)}
     state = {"step": step, "fingerprint": fingerprint, "extra": dict(extra), "files": hashes}
-    (draft / STATE).write_bytes(_seal(state))
-    for path in (*_files(draft), draft):
+    (folder / STATE).write_bytes(_seal(state))
+    for path in (*_files(folder), folder):
         _sync(path)
     if final.exists():
         _remove(final)
-    draft.rename(final)
+    folder.rename(final)
     _sync(root)
     others = [path for path in _newest_first(root) if path != final]
     older = [path for path in others if _step(path) < step]
@@ -153,7 +192,9 @@ def load(path: Path, fingerprint: str) -> Checkpoint:
             + (f"the last good one is {good}" if good else "there is no good one beside it")
         )
     state = _read_state(path)
-    optimizer = torch.load(path / OPTIMIZER, map_location="cpu", weights_only=True)
+    optimizer: dict[str, Any] = {}
+    if not (path / SHARDS).is_dir():
+        optimizer = torch.load(path / OPTIMIZER, map_location="cpu", weights_only=True)
     return Checkpoint(path, state["step"], optimizer, state["extra"])
 
 

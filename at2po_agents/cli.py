@@ -180,8 +180,8 @@ def report(arguments: Sequence[str]) -> None:
 def rollout(arguments: Sequence[str]) -> None:
     """Grow one tree and print it."""
     from at2po_agents.export import flat_rows, write_rows
+    from at2po_agents.jobs import new_collector
     from at2po_agents.models import load_policy
-    from at2po_agents.trainer import new_collector
 
     config = parse_config(RolloutConfig, arguments, prog="at2po rollout")
     settings = config.train

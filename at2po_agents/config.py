@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 import tyro
 
 from at2po_agents import algorithms
+from at2po_agents.cluster import ClusterOptions
 from at2po_agents.engines import EngineName
 from at2po_agents.errors import ConfigError
 from at2po_agents.settings import (
@@ -43,7 +44,7 @@ AlgorithmChoice = Annotated[Any, Choice(algorithms.find, algorithms.name_of, _DE
 
 _RANGES: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
     ("steps seed eval_every weight_decay", "of at least 0", lambda v: v >= 0),
-    ("learning_rate grad_clip temperature", "above 0", lambda v: v > 0),
+    ("learning_rate grad_clip temperature patience_s", "above 0", lambda v: v > 0),
     (
         "questions_per_step mini_batches max_response_tokens max_prompt_tokens eval_questions "
         "save_every keep_checkpoints token_budget max_batch",
@@ -108,8 +109,8 @@ class TrainConfig:
     """Where metrics go beside `metrics.jsonl` and TensorBoard: wandb or trackio, if installed."""
     resume: bool = False
     """Go on from the last good checkpoint in the folder."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Number format of weights and activations."""
+    dtype: Literal["float32", "bfloat16", "float64"] = "float32"
+    """Number format of weights and activations; float64 is for checks."""
     device: str = "auto"
     """Where the model lives: a device of torch; `auto` takes a CUDA device if there is one."""
     token_budget: int = 16384
@@ -122,6 +123,10 @@ class TrainConfig:
     """`cache_bytes`; for vLLM also the fields of `vllm.EngineArgs`, or the `url` of a server."""
     max_batch: int = 256
     """Most sequences the engine generates at a time."""
+    patience_s: float = 600.0
+    """Seconds for which tools that are away are waited for; then the run pauses."""
+    cluster: ClusterOptions = field(default_factory=ClusterOptions)
+    """Processes that share the work, started by Ray."""
 
     def __post_init__(self) -> None:
         """Check ranges now rather than after the first rollout."""
@@ -139,7 +144,7 @@ class TrainConfig:
 
 RESUMABLE = frozenset(
     "steps eval_every save_every keep_checkpoints out resume device token_budget max_batch "
-    "tracker".split()
+    "tracker patience_s cluster".split()
 )
 """Fields of `TrainConfig` that may differ between a run and its continuation."""
 

@@ -69,3 +69,15 @@ class AgentUnusableError(AgentError):
 
 class EndpointError(AgentError):
     """An endpoint did not give the turn that it was asked for."""
+
+
+class ToolsAwayError(AgentError, RuntimeError):
+    """Tools did not come back in time: the run pauses rather than learn from their errors."""
+
+
+class WorkersLostError(AgentError, RuntimeError):
+    """Processes of a run died or hung more often than it may replace them."""
+
+
+class LearnerLostError(AgentError, RuntimeError):
+    """A rank of the learner died or hung: all of them begin again from the last checkpoint."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
@@ -15,7 +18,7 @@ from transformers import PreTrainedModel
 
 from at2po_agents.algorithms.base import Algorithm
 from at2po_agents.attention import check_model, tree_attention
-from at2po_agents.batching import row_tokens, split, within
+from at2po_agents.batching import Slice, row_tokens, shortest, split, within
 from at2po_agents.diagnostics import combine
 from at2po_agents.errors import ConfigError, TreeError
 from at2po_agents.expansion.entropy import entropy_moments
@@ -23,6 +26,7 @@ from at2po_agents.logprobs import token_logprobs
 from at2po_agents.losses import LossOutput
 from at2po_agents.master_weights import MasterWeights
 from at2po_agents.packing import Pack, pack
+from at2po_agents.ranks import Ranks, share_out
 from at2po_agents.tree import RolloutTree
 
 logger = logging.getLogger(__name__)
@@ -30,7 +34,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class _Part:
-    """Trees, or parts of them, that go through the model together."""
+    """Trees, or parts of them, that go through the model together.
+
+    A part without trees counts for nothing: other ranks go through the model once more than this
+    one has reason to, and all have to do so together.
+    """
 
     trees: list[RolloutTree]
     pack: Pack
@@ -41,12 +49,18 @@ class _Part:
 class Learner:
     """Turns rollout trees into AdamW steps on a model.
 
+    Several ranks share the work and the weights: each is given all trees, takes whole ones of
+    nearly as many unique tokens as the others take, and ends with its shard of the same update that
+    one process would make. All of them have to call `update` together.
+
     Attributes:
         model: The model being trained, in place.
         masters: Its weights in at least float32; gradients are added up and steps taken there.
         optimizer: Their AdamW optimizer.
         reference: The frozen policy of the KL term; None for an algorithm without one.
         offending: Trees whose loss or gradient was not finite in the latest update.
+        ranks: Those that share the work.
+        passes: Forward passes so far, a sign of life.
     """
 
     def __init__(
@@ -64,6 +78,7 @@ class Learner:
         temperature: float = 1.0,
         warmup: int = 0,
         reference: PreTrainedModel | None = None,
+        ranks: Ranks = Ranks(),  # noqa: B008 - immutable
     ) -> None:
         """Prepare to train a model.
 
@@ -82,6 +97,7 @@ class Learner:
             warmup: Updates over which the learning rate rises linearly, at least 0.
             reference: The policy that the run started from, for an algorithm whose `kl_coef` is
                 not 0; None takes a copy of `model` as it is now.
+            ranks: Those that share the work; with more than one, `model` is sharded.
 
         Raises:
             ConfigError: If a setting is out of range.
@@ -108,6 +124,9 @@ class Learner:
         self.reference: PreTrainedModel | None = None
         if getattr(algorithm, "kl_coef", 0.0):
             self.reference = (reference or deepcopy(model)).requires_grad_(False).eval()
+        self.ranks, self.passes = ranks, 0
+        self._score = self._scorer(model)
+        self._score_reference = self._scorer(self.reference) if self.reference is not None else None
         self.masters = MasterWeights(p for p in model.parameters() if p.requires_grad)
         self.optimizer = torch.optim.AdamW(
             self.masters.parameters, lr=lr, betas=betas, weight_decay=weight_decay
@@ -146,9 +165,10 @@ class Learner:
             # the first reads them off its own forward pass, so that its ratios are exactly 1.
             for part in (part for batch in batches[1:] for part in batch):
                 with torch.no_grad():
-                    part.old = self._logprobs(self.model, part.pack)
+                    part.old = self._score(part.pack)
             steps = [self._step(batch) for batch in batches]
-        return {"lr": rate, **_summary(steps), **self._counts(trees, batches)}
+        self.offending = list(chain(*self.ranks.gather(self.offending)))
+        return {"lr": rate, **self._summary(steps), **self._counts(trees, batches)}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the optimizer and what the model's own weights, saved apart, lack."""
@@ -158,8 +178,13 @@ class Learner:
         """Restore what `state_dict` returned.
 
         Args:
-            state: The state of a learner for a model of the same shape.
+            state: The state that a learner of one process had for a model of the same shape.
         """
+        if self.ranks.size > 1:
+            from at2po_agents.sharding import load_whole
+
+            load_whole(state, self.optimizer)
+            return
         self.optimizer.load_state_dict(state["optimizer"])
         self.masters.load(state["masters"])
 
@@ -168,51 +193,72 @@ class Learner:
         rows = sum(len(tree.leaves()) for tree in trees)
         tokens = sum(row_tokens(tree, sampled_only=True) for tree in trees)
         moments = entropy_moments([leaf for tree in trees for leaf in tree.leaves()])
+        counted = [tree for tree in trees if self._counts_in(tree)]
         parts = []
-        for members in within([tree for tree in trees if self._counts_in(tree)], self.token_budget):
-            packed = pack(members, device=self.model.device, dtype=self._dtype)
-            own = packed.rows.total_tokens
+        for members in self._own(counted):
+            there = members or [shortest(counted)]
+            packed = pack(there, device=self.model.device, dtype=self._dtype)
+            own = packed.rows.total_tokens if members else 0
             whole = replace(packed.rows, total_rows=rows, total_tokens=tokens, moments=moments)
-            there = [part.tree for part in members]
-            parts.append(_Part(there, replace(packed, rows=whole), own))
+            parts.append(_Part([part.tree for part in members], replace(packed, rows=whole), own))
         return parts
+
+    def _own(self, trees: Sequence[RolloutTree]) -> list[list[Slice]]:
+        """Return this rank's packs of trees; all ranks have equally many, if need be idle ones."""
+        shares = share_out([tree.unique_tokens for tree in trees], self.ranks.size)
+        packs = [within([trees[i] for i in share], self.token_budget) for share in shares]
+        own = packs[self.ranks.rank]
+        return own + [[]] * (max(map(len, packs)) - len(own))
 
     def _step(self, parts: list[_Part]) -> _Step:
         """Accumulate the gradients of one mini-batch and step if all of it is finite."""
         self.optimizer.zero_grad()
         outputs = []
         for part in parts:
-            logp = self._logprobs(self.model, part.pack)
+            logp = self._score(part.pack)
+            self.passes += 1
             old = logp.detach() if part.old is None else part.old
             rows = part.pack.rows
-            if self.reference is not None:
+            if self._score_reference is not None:
                 with torch.no_grad():
-                    reference = self._logprobs(self.reference, part.pack)
-                rows = replace(rows, reference=rows.gather(reference))
-            output = self.algorithm.loss(rows, rows.gather(logp), rows.gather(old))
-            output.loss.backward()
+                    rows = replace(rows, reference=rows.gather(self._score_reference(part.pack)))
+            if part.trees:
+                output = self.algorithm.loss(rows, rows.gather(logp), rows.gather(old))
+                outputs.append(replace(output, loss=output.loss.detach()))
+                output.loss.backward()
+            else:
+                (0.0 * logp.sum()).backward()
             self.masters.collect()
-            outputs.append(replace(output, loss=output.loss.detach()))
         for parameter in self.masters.parameters:
             # Without any advantage the gradient is 0 rather than absent, so momentum and decay
             # act just as if the trees had been processed.
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        norm = torch.nn.utils.clip_grad_norm_(self.masters.parameters, self.grad_clip)
-        loss = sum((output.loss for output in outputs), start=norm.new_zeros(()))
-        taken = bool(torch.isfinite(norm + loss))
+        norm = self._clip()
+        loss = sum(self.ranks.gather(sum(output.loss.item() for output in outputs)))
+        taken = math.isfinite(norm + loss)
         if taken:
             self.optimizer.step()
             self.masters.publish()
         else:
-            self.offending += _offending(parts, outputs)
-            logger.warning("step skipped: loss %s, gradient norm %s", loss.item(), norm.item())
+            self.offending += _offending([part for part in parts if part.trees], outputs)
+            logger.warning("step skipped: loss %s, gradient norm %s", loss, norm)
         self.optimizer.zero_grad()
-        tokens = [part.row_tokens for part in parts]
-        return _Step(taken, loss, norm, tokens, [output.metrics for output in outputs])
+        tokens = [part.row_tokens for part in parts if part.trees]
+        return _Step(taken, loss, norm, tokens, [_on_cpu(output.metrics) for output in outputs])
 
-    def _logprobs(self, model: PreTrainedModel, packed: Pack) -> Tensor:
-        return token_logprobs(model, packed, temperature=self.temperature)
+    def _clip(self) -> float:
+        """Clip the gradient, and return the norm that it had."""
+        norm: Any = torch.nn.utils.clip_grad_norm_(self.masters.parameters, self.grad_clip)
+        return float(norm.full_tensor() if self.ranks.size > 1 else norm)
+
+    def _scorer(self, model: PreTrainedModel) -> Callable[[Pack], Tensor]:
+        """Return what computes the log-probabilities of a pack under a model."""
+        if self.ranks.size == 1:
+            return partial(token_logprobs, model, temperature=self.temperature)
+        from at2po_agents.sharding import ShardedScorer
+
+        return ShardedScorer(model, self.ranks.size, temperature=self.temperature)
 
     def _counts_in(self, tree: RolloutTree) -> bool:
         """Whether a tree has a gradient: an advantage, or tokens to keep near the reference."""
@@ -243,8 +289,25 @@ class Learner:
             "zero_variance_trees": sum(not _credited(tree) for tree in trees),
             "unique_tokens": sum(tree.unique_tokens for tree in trees),
             "row_tokens": sum(row_tokens(tree) for tree in trees),
-            "trained_tokens": sum(part.pack.ids.numel() for batch in batches for part in batch),
+            "trained_tokens": sum(
+                self.ranks.gather(
+                    sum(part.pack.ids.numel() for batch in batches for part in batch if part.trees)
+                )
+            ),
         }
+
+    def _summary(self, steps: list[_Step]) -> dict[str, float]:
+        """Reduce the metrics of all steps; what was not measured or is not finite is left out."""
+        taken = [step for step in steps if step.taken]
+        counts = {"optimizer_steps": len(taken), "skipped": len(steps) - len(taken)}
+        means = {}
+        if taken:
+            means["loss"] = sum(step.loss for step in taken) / len(taken)
+            means["grad_norm"] = sum(step.norm for step in taken) / len(taken)
+        everywhere = list(chain(*self.ranks.gather(steps)))
+        tokens = [count for step in everywhere for count in step.tokens]
+        measured = [metrics for step in everywhere for metrics in step.metrics]
+        return {**counts, **means, **combine(measured, tokens)}
 
 
 @dataclass(frozen=True)
@@ -252,22 +315,14 @@ class _Step:
     """What one mini-batch did."""
 
     taken: bool
-    loss: Tensor
-    norm: Tensor
-    tokens: list[int]  # sampled row tokens of each part
-    metrics: list[dict[str, Tensor]]  # of each part
+    loss: float  # of all ranks
+    norm: float  # of all ranks
+    tokens: list[int]  # sampled row tokens of each of this rank's parts
+    metrics: list[dict[str, Tensor]]  # of each of them
 
 
-def _summary(steps: list[_Step]) -> dict[str, float]:
-    """Reduce the metrics of all steps; what was not measured or is not finite is left out."""
-    taken = [step for step in steps if step.taken]
-    summary: dict[str, float] = {"optimizer_steps": len(taken), "skipped": len(steps) - len(taken)}
-    if taken:
-        summary["loss"] = torch.stack([step.loss for step in taken]).mean().item()
-        summary["grad_norm"] = torch.stack([step.norm for step in taken]).mean().item()
-    tokens = [count for step in steps for count in step.tokens]
-    measured = [metrics for step in steps for metrics in step.metrics]
-    return {**summary, **combine(measured, tokens)}
+def _on_cpu(metrics: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.cpu() for name, value in metrics.items()}
 
 
 def _offending(parts: list[_Part], outputs: list[LossOutput]) -> list[RolloutTree]:

@@ -75,6 +75,7 @@ class Collector:
         *,
         seed: int = 0,
         temperature: float = 1.0,
+        numbers: Sequence[int] | None = None,
     ) -> list[RolloutTree]:
         """Grow one tree a question.
 
@@ -88,6 +89,8 @@ class Collector:
             expansion: Says where a tree grows.
             seed: Seed of this collection, such as a hash of run seed and step.
             temperature: Sampling temperature; 0 is greedy.
+            numbers: A number for each question that keeps apart trees of the same one; by default
+                its place. Part of a collection gives the same trees under their numbers there.
 
         Returns:
             Complete trees in the order of the questions; every leaf has a reward.
@@ -96,7 +99,7 @@ class Collector:
             RequestError: If a prompt is longer than allowed.
         """
         run = _Run(self, expansion, seed, temperature)
-        return run.grow(questions)
+        return run.grow(questions, range(len(questions)) if numbers is None else numbers)
 
 
 class _Run:
@@ -112,9 +115,9 @@ class _Run:
         self.sampling: dict[Hashable, tuple[_Growth, Node]] = {}
         self.waiting: dict[Hashable, tuple[_Growth, Node, Sequence[Any]]] = {}
 
-    def grow(self, questions: Sequence[Any]) -> list[RolloutTree]:
+    def grow(self, questions: Sequence[Any], numbers: Sequence[int]) -> list[RolloutTree]:
         growths = [_Growth(self._plant(question)) for question in questions]
-        for number, growth in enumerate(growths):
+        for number, growth in zip(numbers, growths, strict=True):
             roots = [growth.tree.root] * self.expansion.initial()
             self._start(number, growth, roots)
         while self.sampling or self.waiting:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,23 +14,28 @@ from typing import Any
 import numpy as np
 import torch
 
-from at2po_agents import checkpoint
+from at2po_agents import checkpoint, timeline
 from at2po_agents.algorithms import name_of
 from at2po_agents.config import RESUMABLE, TrainConfig, dump_config, fingerprint
 from at2po_agents.dynamic_sampling import fill
-from at2po_agents.engines import Engine, make_engine
-from at2po_agents.environments import make_env, on_test_split
-from at2po_agents.errors import CheckpointError, ConfigError, DivergedError
+from at2po_agents.errors import (
+    CheckpointError,
+    ConfigError,
+    DivergedError,
+    LearnerLostError,
+    ToolsAwayError,
+)
 from at2po_agents.expansion import Chains
-from at2po_agents.learner import Learner
+from at2po_agents.jobs import Job, make_envs
 from at2po_agents.metrics import MetricsLog, read_metrics
-from at2po_agents.models import load_policy
 from at2po_agents.progress import RunProgress
-from at2po_agents.rollout import Collector
+from at2po_agents.ranks import join
 from at2po_agents.seeds import seed_of
 from at2po_agents.settings import to_table
+from at2po_agents.status import RunStatus
 from at2po_agents.trackers import open_tracker
 from at2po_agents.tree import Node, RolloutTree
+from at2po_agents.workers import LocalWorkers, Workers
 
 _log = logging.getLogger(__name__)
 
@@ -73,7 +79,6 @@ class Trainer:
     """
 
     def __init__(self, config: TrainConfig) -> None:
-        self.config, self.out = config, Path(config.out)
         # Naming the number of threads keeps MKL from choosing it call by call: otherwise two
         # processes, only one of which has ever named it, round differently.
         torch.set_num_threads(torch.get_num_threads())
@@ -83,39 +88,42 @@ class Trainer:
                 f"steps: expected 0 with {name_of(algorithm)}, which does not learn, found "
                 f"{config.steps}; add --steps 0 to evaluate the starting policy"
             )
+        self.ranks = join()
+        self.config, self.root = config, Path(config.out)
         self.identity = fingerprint(config, RESUMABLE)
         resumed = self._checkpoint()
-        source = config.model if resumed is None else str(resumed.path)
-        settings = (config.dtype, config.chat_template, config.device)
-        self.model, self.tokenizer = load_policy(source, *settings)
-        self.env = make_env(config.env, config.env_options)
-        self.eval_env = make_env(config.env, on_test_split(config.env, config.eval_env_options))
-        self.engine = make_engine(
-            config.engine,
-            self.model,
-            self.tokenizer,
-            max_batch=config.max_batch,
-            keep_entropies=getattr(algorithm, "entropy", None) == "full",
-            options=config.engine_options,
-        )
-        anchored = getattr(algorithm, "kl_coef", 0.0) and resumed is not None
-        self.learner = Learner(
-            self.model,
-            algorithm=algorithm,
-            lr=config.learning_rate,
-            weight_decay=config.weight_decay,
-            grad_clip=config.grad_clip,
-            mini_batches=config.mini_batches,
-            token_budget=config.token_budget,
-            gradient_checkpointing=config.gradient_checkpointing,
-            temperature=config.temperature,
-            # A resumed run keeps to the policy that it started from, not to its checkpoint.
-            reference=load_policy(config.model, *settings)[0] if anchored else None,
-        )
-        self.past = _Past()
-        if resumed is not None:
-            self.learner.load_state_dict(resumed.optimizer)
-            self.past = _Past(**resumed.extra)
+        # All ranks of torchrun run this same loop; what the others write is thrown away.
+        self._scratch = None if self.ranks.first else tempfile.TemporaryDirectory()
+        self.out = self.root if self._scratch is None else Path(self._scratch.name)
+        self.status = RunStatus(self.out, resumed=config.resume)
+        self.env, self.eval_env = make_envs(config)
+        self.workers = self._make_workers()
+        self.stream = self._make_stream()
+        self._begin(resumed)
+
+    def _make_workers(self) -> Workers:
+        if not self.config.cluster.collectors:
+            return LocalWorkers(self.config, (self.env, self.eval_env), self.ranks)
+        from at2po_agents.cluster.workers import RayWorkers
+
+        return RayWorkers(self.config, self.status)
+
+    def _make_stream(self) -> Any:
+        """Return what rolls out ahead of the updates, where the run may do so."""
+        ahead = self.config.cluster.staleness
+        if not ahead:
+            return None
+        from at2po_agents.cluster.stream import Stream
+
+        return Stream(self.workers, ahead, self._job_ahead)
+
+    def _begin(self, resumed: checkpoint.Checkpoint | None) -> None:
+        """Begin with a checkpoint, or with the first step."""
+        self.past = _Past() if resumed is None else _Past(**resumed.extra)
+        self._asked = self.past.questions
+        self.workers.start(resumed)
+        if self.stream is not None:
+            self.stream.clear()
 
     def run(self) -> dict[str, Any]:
         """Train to the last step.
@@ -128,7 +136,24 @@ class Trainer:
         """
         self.out.mkdir(parents=True, exist_ok=True)
         (self.out / "config.toml").write_text(dump_config(self.config), encoding="utf-8")
+        try:
+            with self.status:
+                while True:
+                    try:
+                        self._train()
+                        break
+                    except LearnerLostError as error:
+                        _log.warning("%s: going on from the last checkpoint", error)
+                        self._begin(self._newest())
+        finally:
+            self.workers.close()
+        self.ranks.leave()
+        return self._summary()
+
+    def _train(self) -> None:
+        """Do the steps that are left."""
         start = time.monotonic() - self.past.seconds
+        self._origin = time.time() - self.past.seconds
         fresh = self.past.step == 0
         with (
             self._metrics_log(fresh) as log,
@@ -136,12 +161,17 @@ class Trainer:
         ):
             if fresh:
                 metrics, took = self._evaluate(0)
-                log.write(0, metrics, took)
+                log.write(0, metrics, took | self._times())
                 progress.update(0, tokens=0, figures=_figures(metrics))
             while self.past.step < self.config.steps:
-                metrics, took = self._step()
+                try:
+                    metrics, took = self._step()
+                except ToolsAwayError:
+                    self._save()  # all that was learned so far
+                    raise
                 self.past.seconds = time.monotonic() - start
-                log.write(self.past.step, metrics, took)
+                log.write(self.past.step, metrics, took | self._times())
+                self.status.update(self.past.step)
                 tokens = metrics["tokens/sampled"]
                 progress.update(self.past.step, tokens=tokens, figures=_figures(metrics))
                 if self._due(self.config.save_every):
@@ -152,31 +182,40 @@ class Trainer:
                         f"a row without at step {self.past.step}; the trees are in "
                         f"{self.out / 'offending'}; lower learning_rate, or look into them"
                     )
-        return self._summary()
+
+    def _times(self) -> dict[str, float]:
+        """Write down what the workers did in a step, and sum it up."""
+        spans = self.workers.take_spans()
+        if spans:
+            timeline.append(self.out, self.past.step, spans, self._origin)
+        return timeline.summarise(spans)
 
     def _metrics_log(self, fresh: bool) -> MetricsLog:
         """Open the run's metrics, and a tracker where one is asked for."""
         settings = to_table(self.config)
-        tracker = open_tracker(self.config.tracker, self.out, settings, resumed=not fresh)
+        asked = self.config.tracker if self.ranks.first else "none"
+        tracker = open_tracker(asked, self.out, settings, resumed=not fresh)
         through = -1 if fresh else self.past.step
         return MetricsLog(self.out, keep_through=through, tracker=tracker)
 
     def _step(self) -> tuple[dict[str, Any], dict[str, float]]:
         """One batch of questions: trees, update, and an evaluation where one is due."""
         step, clock = self.past.step, time.monotonic()
-        grown, trees = self._rollout()
-        self.engine.sleep()
+        ages: list[int] = []
+        grown, trees = self._rollout(ages)
         collected = time.monotonic()
-        learned = self.learner.update(trees, step)
+        learned = self.workers.learn(trees, step)
         took = {"rollout": collected - clock, "update": time.monotonic() - collected}
         self.past.step += 1
         self.past.skipped = self.past.skipped + 1 if learned["skipped"] else 0
         _write_lines(
             self.out / "offending" / f"step_{self.past.step:06d}.jsonl",
-            (tree.to_dict() for tree in self.learner.offending),
+            (tree.to_dict() for tree in self.workers.offending),
         )
         # What was sampled counts, whether it was learned from or not.
         metrics = rollout_metrics(grown) | {"rollout/trees": len(grown)}
+        if self.stream is not None:
+            metrics |= {"rollout/staleness": _mean(ages), "rollout/dropped": self.stream.dropped}
         self.past.sampled_tokens += metrics["tokens/sampled"]
         metrics |= {_learner_name(name): value for name, value in learned.items()}
         if self._due(self.config.eval_every):
@@ -185,41 +224,54 @@ class Trainer:
             metrics, took = metrics | evaluated, took | more
         return metrics, took
 
-    def _rollout(self) -> tuple[list[RolloutTree], list[RolloutTree]]:
+    def _rollout(self, ages: list[int]) -> tuple[list[RolloutTree], list[RolloutTree]]:
         """Roll out questions; return all trees, and those of the step's batch."""
-        collector = self._collector(self.env)
 
         def grow(count: int, generation: int) -> list[RolloutTree]:
-            again = (generation,) if generation else ()
-            return collector.collect(
-                self._questions(count),
-                self.config.algorithm.expansion(),
-                seed=seed_of(self.config.seed, "rollout", self.past.step, *again),
-                temperature=self.config.temperature,
-            )
+            if self.stream is not None:
+                trees: list[RolloutTree]
+                trees, old = self.stream.take(self.past.step, count)
+                ages.extend(old)
+            else:
+                again = (generation,) if generation else ()
+                trees = self.workers.collect(self._job(count, self.past.step, *again))
+            self.past.questions += count
+            return trees
 
         return fill(self.config.algorithm, self.config.questions_per_step, grow)
 
-    def _questions(self, count: int) -> list[Any]:
+    def _job(self, count: int, *place: Any) -> Job:
+        """The job of rolling out the next questions."""
+        return Job(
+            tuple(self._questions(count)),
+            self.config.algorithm.expansion(),
+            seed=seed_of(self.config.seed, "rollout", *place),
+            temperature=self.config.temperature,
+        )
+
+    def _job_ahead(self, count: int) -> Job:
+        return self._job(count, "ahead", self._asked)
+
+    def _questions(self, count: int) -> list[int]:
         """The next questions: a new random order of all of them each time round."""
-        questions, start = self.env.questions, self.past.questions
-        self.past.questions += count
+        known, start = len(self.env.questions), self._asked
+        self._asked += count
         orders: dict[int, Any] = {}
         chosen = []
         for place in range(start, start + count):
-            lap, index = divmod(place, len(questions))
+            lap, index = divmod(place, known)
             if lap not in orders:
                 rng = np.random.default_rng(seed_of(self.config.seed, "order", lap))
-                orders[lap] = rng.permutation(len(questions))
-            chosen.append(questions[orders[lap][index]])
+                orders[lap] = rng.permutation(known)
+            chosen.append(int(orders[lap][index]))
         return chosen
 
     def _evaluate(self, step: int) -> tuple[dict[str, Any], dict[str, float]]:
         """Answer the first questions of the evaluation set greedily, one chain each."""
         clock = time.monotonic()
-        questions = self.eval_env.questions[: self.config.eval_questions]
-        collector = self._collector(self.eval_env)
-        trees = collector.collect(questions, Chains(1), seed=0, temperature=0.0)
+        asked = min(self.config.eval_questions, len(self.eval_env.questions))
+        job = Job(tuple(range(asked)), Chains(1), temperature=0.0, test=True)
+        trees = self.workers.collect(job)
         leaves = [tree.leaves()[0] for tree in trees]
         records = [self.eval_env.record(leaf.state, leaf.info) for leaf in leaves]
         _write_lines(self.out / "episodes" / f"step_{step:06d}.jsonl", records)
@@ -234,15 +286,6 @@ class Trainer:
         }
         return metrics, {"eval": time.monotonic() - clock}
 
-    def _collector(self, env: Any) -> Collector:
-        """A collector whose engine has the current weights and nothing in its cache.
-
-        What an earlier collection left there would change the rounding of this one, and a resumed
-        run would differ from one that was never interrupted.
-        """
-        self.engine.load_weights(self.model.state_dict())
-        return new_collector(self.config, env, self.engine, self.tokenizer)
-
     def _due(self, every: int) -> bool:
         """Whether something that happens every so many steps, and after the last, happens now."""
         step = self.past.step
@@ -253,28 +296,27 @@ class Trainer:
         _write_lines(path, (tree.to_dict() for tree in trees))
 
     def _checkpoint(self) -> checkpoint.Checkpoint | None:
-        """The checkpoint to go on from, or None for a new run."""
-        root = self.out / "checkpoints"
-        if not self.config.resume:
-            if (self.out / "metrics.jsonl").exists():
-                raise CheckpointError(
-                    f"{self.out}: expected a new folder, found a run in it; add --resume to go on "
-                    "with that run, or choose another folder with --out"
-                )
-            return None
-        path = checkpoint.latest(root, self.identity)
-        if path is None:
-            _log.warning("%s holds no checkpoint yet: starting from the beginning", root)
-            return None
-        return checkpoint.load(path, self.identity)
+        """The checkpoint to go on from, or None for a new run; rank 0 decides for all."""
+        found = None
+        if self.ranks.first and self.config.resume:
+            found = self._newest()
+            if found is None:
+                _log.warning("%s holds no checkpoint: starting from the beginning", self.root)
+        elif self.ranks.first and (self.root / "metrics.jsonl").exists():
+            raise CheckpointError(
+                f"{self.root}: expected a new folder, found a run in it; add --resume to go on "
+                "with that run, or choose another folder with --out"
+            )
+        return self.ranks.gather(found)[0]
+
+    def _newest(self) -> checkpoint.Checkpoint | None:
+        path = checkpoint.latest(self.root / "checkpoints", self.identity)
+        return None if path is None else checkpoint.load(path, self.identity)
 
     def _save(self) -> None:
-        checkpoint.save(
-            self.out / "checkpoints",
+        self.workers.save(
+            self.root / "checkpoints",
             self.past.step,
-            model=self.model,
-            tokenizer=self.tokenizer,
-            optimizer_state=self.learner.state_dict(),
             extra=vars(self.past),
             fingerprint=self.identity,
             keep=self.config.keep_checkpoints,
@@ -302,28 +344,6 @@ class Trainer:
         text = json.dumps(summary, indent=2) + "\n"
         (self.out / "summary.json").write_text(text, encoding="utf-8")
         return summary
-
-
-def new_collector(config: TrainConfig, env: Any, engine: Engine, tokenizer: Any) -> Collector:
-    """Build the collector that a configuration asks for.
-
-    Args:
-        config: The limits.
-        env: The environment played.
-        engine: Samples turns.
-        tokenizer: The policy's tokenizer.
-
-    Returns:
-        A collector.
-    """
-    return Collector(
-        env,
-        engine,
-        tokenizer,
-        max_prompt_tokens=config.max_prompt_tokens,
-        max_response_tokens=config.max_response_tokens,
-        context=engine.max_length,
-    )
 
 
 def rollout_metrics(trees: Sequence[RolloutTree]) -> dict[str, Any]:

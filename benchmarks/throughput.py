@@ -19,9 +19,10 @@ from typing import Any
 import tyro
 
 from at2po_agents.config import TrainConfig, load_config
-from at2po_agents.rollout import Collector
+from at2po_agents.jobs import new_collector
 from at2po_agents.seeds import seed_of
 from at2po_agents.trainer import Trainer
+from at2po_agents.workers import LocalWorkers
 from benchmarks.environment import environment
 from benchmarks.errors import EvaluationError
 
@@ -82,15 +83,18 @@ def measure(config: TrainConfig, *, steps: int = 5, warmup: int = 1) -> dict[str
         raise EvaluationError(f"expected steps >= 1 and warmup >= 0, found {steps} and {warmup}")
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(replace(config, out=Path(folder), resume=False))
+    workers = trainer.workers
+    if not isinstance(workers, LocalWorkers):
+        raise EvaluationError("cluster.collectors: expected 0, found more; measure one process")
     for step in range(warmup):
-        _step(trainer, step, _Totals())
-    before, totals = asdict(trainer.engine.stats), _Totals()
+        _step(trainer, workers, step, _Totals())
+    before, totals = asdict(workers.rollout.engine.stats), _Totals()
     for step in range(warmup, warmup + steps):
-        _step(trainer, step, totals)
-    counted = {name: n - before[name] for name, n in asdict(trainer.engine.stats).items()}
+        _step(trainer, workers, step, totals)
+    counted = {name: n - before[name] for name, n in asdict(workers.rollout.engine.stats).items()}
     return {
         "model": config.model,
-        "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
+        "parameters": sum(parameter.numel() for parameter in workers.learning.model.parameters()),
         "algorithm": config.algorithm.name,
         "questions_per_step": config.questions_per_step,
         "steps": steps,
@@ -102,17 +106,11 @@ def measure(config: TrainConfig, *, steps: int = 5, warmup: int = 1) -> dict[str
     }
 
 
-def _step(trainer: Trainer, step: int, totals: _Totals) -> None:
+def _step(trainer: Trainer, workers: LocalWorkers, step: int, totals: _Totals) -> None:
     """Take one training step, just as a run does, and add what it took."""
     config, n = trainer.config, trainer.config.questions_per_step
-    collector = Collector(
-        trainer.env,
-        trainer.engine,
-        trainer.tokenizer,
-        max_prompt_tokens=config.max_prompt_tokens,
-        max_response_tokens=config.max_response_tokens,
-        context=trainer.model.config.max_position_embeddings,
-    )
+    rollout, model = workers.rollout, workers.learning.model
+    collector = new_collector(config, trainer.env, rollout.engine, rollout.tokenizer)
     known = trainer.env.questions
     questions = [known[i % len(known)] for i in range(step * n, (step + 1) * n)]
     seed = seed_of(config.seed, "rollout", step)
@@ -121,8 +119,8 @@ def _step(trainer: Trainer, step: int, totals: _Totals) -> None:
         questions, config.algorithm.expansion(), seed=seed, temperature=config.temperature
     )
     collected = time.perf_counter()
-    learned = trainer.learner.update(trees, step)
-    trainer.engine.load_weights(trainer.model.state_dict())
+    learned = workers.learning.update(trees, step)
+    rollout.engine.load_weights(model.state_dict())
     totals.rollout_seconds += collected - start
     totals.update_seconds += time.perf_counter() - collected
     totals.sampled_tokens += sum(len(node.sampled) for tree in trees for node in tree.nodes())

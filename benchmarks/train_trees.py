@@ -10,8 +10,8 @@ from at2po_agents.algorithms import ATPO
 from at2po_agents.config import TrainConfig, load_config
 from at2po_agents.engines import TransformersEngine
 from at2po_agents.environments import make_env
+from at2po_agents.jobs import new_collector
 from at2po_agents.models import load_model
-from at2po_agents.trainer import new_collector
 from at2po_agents.tree import Node, RolloutTree
 from benchmarks.errors import EvaluationError
 

@@ -147,11 +147,12 @@ def test_three_updates_that_are_not_finite_end_the_run(
 
     monkeypatch.setattr(losses, "clipped", poisoned)
     trainer = Trainer(small(tmp_path / "bad", steps=9, learning_rate=1.0))
-    before = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+    model = trainer.workers.learning.model
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with pytest.raises(DivergedError, match="lower learning_rate"):
         trainer.run()
     assert trainer.past.step == 3
-    after = trainer.model.state_dict()
+    after = model.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
     written = sorted(path.name for path in (tmp_path / "bad" / "offending").iterdir())
     assert written == ["step_000001.jsonl", "step_000002.jsonl", "step_000003.jsonl"]

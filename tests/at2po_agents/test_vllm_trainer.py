@@ -30,9 +30,10 @@ class Watched(Trainer):
 
     def _evaluate(self, step: int) -> Any:
         result = super()._evaluate(step)
-        requests = miniwiki_requests(self.tokenizer, temperature=0.0)[:6]
-        expected = finish(TransformersEngine(self.model, self.tokenizer), requests)
-        found = finish(self.engine, requests)
+        engine, learning = self.workers.rollout.engine, self.workers.learning
+        requests = miniwiki_requests(learning.tokenizer, temperature=0.0)[:6]
+        expected = finish(TransformersEngine(learning.model, learning.tokenizer), requests)
+        found = finish(engine, requests)
         for key, done in expected.items():
             assert found[key].ids == done.ids
             assert found[key].logprobs == pytest.approx(done.logprobs, abs=1e-4)
@@ -48,7 +49,7 @@ def test_two_steps_of_training_with_vllm_hand_over_every_update(tmp_path: Path) 
     try:
         summary = trainer.run()
     finally:
-        trainer.engine.close()
+        trainer.workers.close()
     rows = read_metrics(tmp_path / "metrics.jsonl")
     assert [row["step"] for row in rows] == [0, 1, 2]
     assert all(row["policy/grad_norm"] > 0 for row in rows[1:])

@@ -1,0 +1,144 @@
+"""What runs in the processes that Ray starts: a collector, and a rank of the learner."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple
+from pathlib import Path
+from typing import Any
+
+import ray
+from torch import Tensor
+
+from at2po_agents.checkpoint import Checkpoint
+from at2po_agents.config import TrainConfig
+from at2po_agents.jobs import Job, RolloutWorker, make_envs
+from at2po_agents.learning import LearnerWorker, load_start
+from at2po_agents.ranks import join
+from at2po_agents.timeline import Span, sampled_tokens
+from at2po_agents.tree import RolloutTree
+
+Box = Sequence[Any]
+"""A list that holds the reference of an object: Ray fetches it only where it is asked for."""
+
+
+class CollectorActor:
+    """An engine and its environments, which take weights and return trees.
+
+    Args:
+        config: The settings of the run.
+        name: Name in the time line.
+    """
+
+    def __init__(self, config: TrainConfig, name: str) -> None:
+        self.config, self.name = config, name
+        self._worker: RolloutWorker | None = None
+        self._version, self._weights = -1, dict[str, Tensor]()
+
+    def collect(self, job: Job, version: int, weights: Box) -> tuple[list[RolloutTree], list[Span]]:
+        """Roll out a job.
+
+        Args:
+            job: The questions, and how.
+            version: Number of the weights.
+            weights: Where they are; fetched if they are not those of the last job.
+
+        Returns:
+            Its trees, and what was done when.
+        """
+        begun = time.time()
+        if self._worker is None:  # here, so that errors are those of a call, not of a dead actor
+            model, tokenizer = load_start(self.config, None)
+            self._worker = RolloutWorker(self.config, model, tokenizer, make_envs(self.config))
+        if version != self._version:
+            self._weights = ray.get(weights[0])
+            self._version = version
+        loaded = time.time()
+        trees = self._worker.collect(job, self._weights)
+        stage = "eval" if job.test else "collect"
+        return trees, [
+            Span(self.name, "weights", begun, loaded),
+            Span(self.name, stage, loaded, time.time(), sampled_tokens(trees)),
+        ]
+
+    def sleep(self) -> None:
+        """Lend the engine's memory to the learner."""
+        if self._worker is not None:
+            self._worker.engine.sleep()
+
+    @ray.method(concurrency_group="health")
+    def progress(self) -> Any:
+        """Return what changes as long as this process gets on."""
+        if self._worker is None:
+            return None
+        return time.time() if self._worker.waiting else astuple(self._worker.engine.stats)
+
+
+class LearnerActor:
+    """One rank of the learner.
+
+    Args:
+        config: The settings of the run.
+        rank: Its number.
+    """
+
+    _worker: LearnerWorker
+
+    def __init__(self, config: TrainConfig, rank: int) -> None:
+        self.config, self.rank = config, rank
+
+    def address(self) -> str:
+        """Return a `host:port` of this process's machine at which the ranks can meet."""
+        with socket.socket() as free:
+            free.bind(("", 0))
+            return f"{ray.util.get_node_ip_address()}:{free.getsockname()[1]}"
+
+    def start(self, address: str, resumed: Checkpoint | None) -> None:
+        """Join the other ranks, and load the policy.
+
+        Args:
+            address: Where they meet.
+            resumed: The checkpoint to go on from.
+        """
+        options = self.config.cluster
+        ranks = join(
+            rank=self.rank, size=options.learners, address=address, timeout_s=options.stall_s
+        )
+        model, tokenizer = load_start(self.config, resumed)
+        self._worker = LearnerWorker(self.config, model, tokenizer, resumed, ranks)
+
+    def update(
+        self, trees: Box, step: int
+    ) -> tuple[dict[str, float], list[RolloutTree], list[Span]]:
+        """Learn from trees.
+
+        Returns:
+            Metrics and offending trees, on rank 0 alone, and what was done when.
+        """
+        fetched = ray.get(trees[0])
+        begun = time.time()
+        learned = self._worker.update(fetched, step)
+        tokens = int(learned["trained_tokens"]) if self.rank == 0 else 0
+        span = Span(f"learner-{self.rank}", "update", begun, time.time(), tokens)
+        offending = self._worker.learner.offending if self.rank == 0 else []
+        return learned, offending, [span]
+
+    def weights(self) -> Box:
+        """Return where the weights of the policy are; empty on other ranks than 0."""
+        state = self._worker.weights()
+        return [ray.put({name: t.cpu() for name, t in state.items()})] if self.rank == 0 else []
+
+    def save(self, root: Path, step: int, facts: Mapping[str, Any]) -> None:
+        """Write a checkpoint, or begin to."""
+        self._worker.save(root, step, **facts)
+
+    def settle(self) -> None:
+        """Wait until the last checkpoint is written."""
+        self._worker.settle()
+
+    @ray.method(concurrency_group="health")
+    def progress(self) -> Any:
+        """Return what changes as long as this process gets on."""
+        return self._worker.learner.passes if hasattr(self, "_worker") else None

@@ -1,0 +1,79 @@
+"""Calls to actors that are watched: they end, or their process is found dead or hung."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError
+
+from at2po_agents.errors import AgentError
+
+PROBE_S = 1.0
+"""Seconds between two questions after an actor's progress."""
+
+
+class ActorLostError(AgentError):
+    """An actor's process died or hung."""
+
+
+class Call:
+    """A method that an actor carries out.
+
+    Args:
+        actor: Handle of the actor, which has a method `progress` beside.
+        method: Name of the method.
+        arguments: Its arguments.
+        stall_s: Seconds without any progress after which the actor counts as hung.
+    """
+
+    def __init__(self, actor: Any, method: str, arguments: Sequence[Any], stall_s: float) -> None:
+        self.reply = getattr(actor, method).remote(*arguments)
+        self._actor, self._stall_s = actor, stall_s
+        self._seen: Any = None
+        self._since = self._asked = time.monotonic()
+        self._probe: Any = None
+
+    def done(self) -> bool:
+        """Return whether the method has ended.
+
+        Raises:
+            ActorLostError: If its process died or hung.
+        """
+        if ray.wait([self.reply], timeout=0)[0]:
+            return True
+        self._look()
+        silent = time.monotonic() - self._since
+        if silent > self._stall_s:
+            raise ActorLostError(f"made no progress for {silent:.0f} s")
+        return False
+
+    def result(self) -> Any:
+        """Return what the method returned, once it is done; its own errors are raised.
+
+        Raises:
+            ActorLostError: If its process died.
+        """
+        try:
+            return ray.get(self.reply)
+        except RayActorError as error:
+            raise ActorLostError(f"died: {str(error).splitlines()[0]}") from error
+
+    def _look(self) -> None:
+        """Ask after the actor's progress, and take the answer if there is one."""
+        now = time.monotonic()
+        if self._probe is None and now - self._asked >= PROBE_S:
+            self._probe, self._asked = self._actor.progress.remote(), now
+        if self._probe is None:
+            return
+        try:
+            seen = ray.get(self._probe, timeout=0)
+        except GetTimeoutError:
+            return
+        except RayActorError as error:
+            raise ActorLostError(f"died: {str(error).splitlines()[0]}") from error
+        self._probe = None
+        if seen != self._seen:
+            self._seen, self._since = seen, now

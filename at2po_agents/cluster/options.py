@@ -1,0 +1,60 @@
+"""Settings of a run of many processes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from at2po_agents.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterOptions:
+    """Who rolls out and who learns, where Ray starts the processes."""
+
+    collectors: int = 0
+    """Processes that roll out, each with an engine; 0 uses no Ray: this process does all, or the
+    ranks of torchrun."""
+    learners: int = 1
+    """Ranks of the learner, which share its weights by FSDP2."""
+    address: str = ""
+    """Address of a Ray cluster, or `auto` for the one of this machine; empty starts one here."""
+    collector_gpus: float = 0
+    """GPUs of each collector."""
+    learner_gpus: float = 0
+    """GPUs of each rank of the learner."""
+    colocate: bool = False
+    """Put collector i and rank i on one GPU, which they use in turns."""
+    staleness: int = 0
+    """Most updates by which the weights that sampled a tree may be behind; 0 is on policy."""
+    stall_s: float = 600.0
+    """Seconds without any progress after which a process counts as hung."""
+    max_restarts: int = 10
+    """Processes that died or hung and may be replaced, in all; one more ends the run."""
+
+    def __post_init__(self) -> None:
+        """Check ranges now rather than when the processes start."""
+        for name, least in (
+            ("collectors", 0),
+            ("learners", 1),
+            ("collector_gpus", 0),
+            ("learner_gpus", 0),
+            ("staleness", 0),
+            ("max_restarts", 0),
+        ):
+            if not getattr(self, name) >= least:
+                raise ConfigError(
+                    f"cluster.{name}: expected a number of at least {least}, found "
+                    f"{getattr(self, name)}"
+                )
+        if not self.stall_s > 0:
+            raise ConfigError(f"cluster.stall_s: expected seconds above 0, found {self.stall_s}")
+        if not self.collectors and (self.learners > 1 or self.staleness or self.colocate):
+            raise ConfigError(
+                "cluster.collectors: expected at least 1 where learners, staleness or colocate "
+                "are set, found 0"
+            )
+        if self.colocate and self.collectors != self.learners:
+            raise ConfigError(
+                "cluster.colocate: expected as many collectors as learners, found "
+                f"{self.collectors} and {self.learners}"
+            )

@@ -1,0 +1,158 @@
+"""The pool of collectors: jobs in, trees out, whatever happens to single processes."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from at2po_agents.cluster.calls import ActorLostError, Call
+from at2po_agents.jobs import Job
+from at2po_agents.timeline import Span
+from at2po_agents.tree import RolloutTree
+
+
+class Weights(NamedTuple):
+    """Weights that collectors can fetch.
+
+    Attributes:
+        version: Updates that made them.
+        box: A list that holds their reference.
+    """
+
+    version: int
+    box: list[Any]
+
+
+@dataclass(eq=False)
+class Task:
+    """A job on its way through the pool.
+
+    Attributes:
+        job: The job.
+        weights: The weights that it is to be rolled out under.
+        trees: Its trees, when it has been.
+    """
+
+    job: Job
+    weights: Weights
+    trees: list[RolloutTree] | None = None
+
+
+@dataclass(eq=False)
+class _Member:
+    """A collector, and what it is at."""
+
+    number: int
+    actor: Any
+    task: Task | None = None
+    call: Call | None = None
+
+
+class CollectorPool:
+    """Collectors that take jobs in turn; one that dies or hangs is replaced, its job begun again.
+
+    What a job gives follows from its seed and weights, so that nothing is changed by a loss.
+
+    Args:
+        make: Starts the collector of a number.
+        size: Number of collectors, at least 1.
+        stall_s: Seconds without progress after which a collector counts as hung.
+        lost: Told of every lost collector and why, before it is replaced; it may raise instead.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[int], Any],
+        size: int,
+        stall_s: float,
+        lost: Callable[[str, str], None],
+    ) -> None:
+        self._make, self._stall_s, self._lost = make, stall_s, lost
+        self._members = [_Member(number, make(number)) for number in range(size)]
+        self._queue: deque[Task] = deque()
+        self.spans: list[Span] = []
+
+    def __len__(self) -> int:
+        """Number of collectors."""
+        return len(self._members)
+
+    @property
+    def queued(self) -> int:
+        """Number of jobs that wait for a collector."""
+        return len(self._queue)
+
+    @property
+    def actors(self) -> list[Any]:
+        """The collectors' handles."""
+        return [member.actor for member in self._members]
+
+    def submit(self, task: Task, *, urgent: bool = False) -> None:
+        """Queue a job.
+
+        Args:
+            task: The job; its `trees` are there when it is done.
+            urgent: Whether it goes before all others that wait.
+        """
+        (self._queue.appendleft if urgent else self._queue.append)(task)
+
+    def tick(self) -> None:
+        """Take what is done, replace who is lost, and give jobs to whoever is idle.
+
+        Raises:
+            Exception: What a job itself raised.
+        """
+        for member in self._members:
+            try:
+                self._take(member)
+            except ActorLostError as error:
+                self._replace(member, str(error))
+            if member.task is None and self._queue:
+                self._give(member, self._queue.popleft())
+
+    def call_all(self, method: str) -> None:
+        """Have all collectors carry out a method; only legal while no job is on its way.
+
+        Args:
+            method: Its name.
+        """
+        calls = [(each, Call(each.actor, method, (), self._stall_s)) for each in self._members]
+        for member, call in calls:
+            try:
+                while not call.done():
+                    time.sleep(0.002)
+                call.result()
+            except ActorLostError as error:
+                self._replace(member, str(error))
+
+    def forget(self) -> None:
+        """Give up all jobs: nobody waits for their trees any more."""
+        self._queue.clear()
+        for member in self._members:
+            if member.task is not None:
+                member.task = Task(member.task.job, member.task.weights)
+
+    def _give(self, member: _Member, task: Task) -> None:
+        member.task = task
+        arguments = (task.job, task.weights.version, task.weights.box)
+        member.call = Call(member.actor, "collect", arguments, self._stall_s)
+
+    def _take(self, member: _Member) -> None:
+        if member.call is None or member.task is None or not member.call.done():
+            return
+        call, task = member.call, member.task
+        trees, spans = call.result()
+        task.trees = trees
+        self.spans += spans
+        member.call = member.task = None
+
+    def _replace(self, member: _Member, why: str) -> None:
+        import ray
+
+        ray.kill(member.actor)
+        self._lost(f"collector-{member.number}", why)
+        if member.task is not None:
+            self._queue.appendleft(member.task)
+        member.actor, member.call, member.task = self._make(member.number), None, None

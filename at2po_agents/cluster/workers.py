@@ -1,0 +1,247 @@
+"""Workers that Ray starts: a pool of collectors, and a group of ranks that learn."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import ObjectLostError
+from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from at2po_agents.checkpoint import Checkpoint
+from at2po_agents.cluster.actors import CollectorActor, LearnerActor
+from at2po_agents.cluster.calls import ActorLostError, Call
+from at2po_agents.cluster.pool import CollectorPool, Task, Weights
+from at2po_agents.config import TrainConfig
+from at2po_agents.errors import LearnerLostError, WorkersLostError
+from at2po_agents.jobs import Job
+from at2po_agents.status import RunStatus
+from at2po_agents.timeline import Span
+from at2po_agents.tree import RolloutTree
+
+_log = logging.getLogger(__name__)
+
+TICK_S = 0.002
+"""Seconds between two looks at what the actors do."""
+
+
+class RayWorkers:
+    """Collectors and learner ranks as Ray actors, watched by the process that makes this.
+
+    Args:
+        config: The settings of the run.
+        status: Told of every loss.
+    """
+
+    def __init__(self, config: TrainConfig, status: RunStatus) -> None:
+        self.config, self.options, self._status = config, config.cluster, status
+        self.offending: Sequence[RolloutTree] = ()
+        self.version = 0
+        self._spans: list[Span] = []
+        self._learners: list[Any] = []
+        self._weights: Weights | None = None
+        self._connected = _connect(config)
+        self._places = _places(config)
+        self.pool = CollectorPool(
+            self._new_collector, self.options.collectors, self.options.stall_s, self._lost
+        )
+
+    def start(self, resumed: Checkpoint | None) -> None:
+        """Start the ranks of the learner, in place of any there were."""
+        self._kill_learners()
+        self.pool.forget()
+        self._weights = None
+        self.version = 0 if resumed is None else resumed.step
+        self._learners = [self._new_learner(rank) for rank in range(self.options.learners)]
+        (address,) = self._all([Call(self._learners[0], "address", (), self.options.stall_s)])
+        self._learn("start", address, resumed)
+
+    def collect(self, job: Job) -> list[RolloutTree]:
+        """Roll a job out under the newest weights, a share on each collector."""
+        tasks = self.submit(job, urgent=True)
+        self.wait(lambda: all(task.trees is not None for task in tasks))
+        return [tree for task in tasks for tree in task.trees or ()]
+
+    def submit(self, job: Job, *, urgent: bool = False) -> list[Task]:
+        """Queue a job under the newest weights, in shares.
+
+        Args:
+            job: The job.
+            urgent: Whether it goes before all others that wait.
+
+        Returns:
+            The shares.
+        """
+        weights = self.weights()
+        tasks = [Task(share, weights) for share in job.shares(len(self.pool))]
+        for task in reversed(tasks) if urgent else tasks:
+            self.pool.submit(task, urgent=urgent)
+        return tasks
+
+    def wait(self, enough: Callable[[], bool]) -> None:
+        """Keep all collectors busy until a condition holds.
+
+        Args:
+            enough: The condition.
+        """
+        begun = time.time()
+        self._tick()
+        while not enough():
+            time.sleep(TICK_S)
+            self._tick()
+        self._spans.append(Span("driver", "wait", begun, time.time()))
+
+    def weights(self) -> Weights:
+        """Return the newest weights."""
+        if self._weights is None:
+            self._weights = Weights(self.version, self._learn("weights")[0])
+        return self._weights
+
+    def learn(self, trees: Sequence[RolloutTree], step: int) -> dict[str, float]:
+        """Learn from trees on all ranks; collectors go on meanwhile, unless they share the GPUs."""
+        if self.options.colocate:
+            self.pool.call_all("sleep")
+        replies = self._learn("update", [ray.put(list(trees))], step)
+        self.version, self._weights = step + 1, None
+        for _, _, spans in replies:
+            self._spans += spans
+        learned, self.offending, _ = replies[0]
+        return dict(learned)
+
+    def save(self, root: Path, step: int, *, extra: Any, fingerprint: str, keep: int) -> None:
+        """Write a checkpoint, or begin to."""
+        facts = {"extra": dict(extra), "fingerprint": fingerprint, "keep": keep}
+        begun = time.time()
+        self._learn("save", root.absolute(), step, facts)
+        self._spans.append(Span("driver", "save", begun, time.time()))
+
+    def take_spans(self) -> list[Span]:
+        """Return what all actors did since this was last called."""
+        spans = self._spans + self.pool.spans
+        self._spans, self.pool.spans = [], []
+        return spans
+
+    def close(self) -> None:
+        """Wait until the last checkpoint is written, and end all actors."""
+        try:
+            if self._learners:
+                self._learn("settle")
+        finally:
+            self._kill_learners()
+            for actor in self.pool.actors:
+                ray.kill(actor)
+            if self._places is not None:
+                remove_placement_group(self._places)
+            if self._connected:
+                ray.shutdown()
+
+    def _learn(self, method: str, *arguments: Any) -> list[Any]:
+        """Have all ranks carry out a method together; losing one of them loses all."""
+        stall_s = self.options.stall_s
+        calls = [Call(learner, method, arguments, stall_s) for learner in self._learners]
+        return self._all(calls)
+
+    def _all(self, calls: Sequence[Call]) -> list[Any]:
+        """Wait for calls to ranks, and keep the collectors busy meanwhile."""
+        waiting = dict(enumerate(calls))
+        results: dict[int, Any] = {}
+        while waiting:
+            for rank, call in list(waiting.items()):
+                try:
+                    if call.done():
+                        results[rank] = call.result()
+                        del waiting[rank]
+                except ActorLostError as error:
+                    self._kill_learners()
+                    self._lost(f"learner-{rank}", str(error))
+                    raise LearnerLostError(
+                        f"expected {len(calls)} ranks of the learner, found that rank {rank} "
+                        f"{error}"
+                    ) from error
+            self._tick()
+            time.sleep(TICK_S)
+        return [results[rank] for rank in range(len(calls))]
+
+    def _tick(self) -> None:
+        try:
+            self.pool.tick()
+        except ObjectLostError as error:
+            self._kill_learners()
+            self._lost("learner-0", "is gone, and the weights with it")
+            raise LearnerLostError("expected the weights of the policy, found them lost") from error
+
+    def _lost(self, actor: str, why: str) -> None:
+        """Note a loss; too many end the run."""
+        done = "replaced" if actor.startswith("collector") else "restarted from a checkpoint"
+        _log.warning("%s %s; it is %s", actor, why, done)
+        self._status.fault(actor, why, done)
+        losses = [fault for fault in self._status.faults if fault["actor"] != "driver"]
+        if len(losses) > self.options.max_restarts:
+            raise WorkersLostError(
+                f"expected at most {self.options.max_restarts} processes to be lost, found one "
+                f"more: {actor} {why}; look into its log, or raise cluster.max_restarts"
+            )
+
+    def _kill_learners(self) -> None:
+        for learner in self._learners:
+            ray.kill(learner)
+        self._learners = []
+
+    def _new_collector(self, number: int) -> Any:
+        resources = self._resources(number, self.options.collector_gpus)
+        return _remote(CollectorActor, resources).remote(self.config, f"collector-{number}")
+
+    def _new_learner(self, rank: int) -> Any:
+        resources = self._resources(rank, self.options.learner_gpus)
+        return _remote(LearnerActor, resources).remote(self.config, rank)
+
+    def _resources(self, number: int, gpus: float) -> dict[str, Any]:
+        """Return what Ray is asked for; where GPUs are shared, also which of them."""
+        if self._places is None:
+            return {"num_cpus": 1, "num_gpus": gpus}
+        place = PlacementGroupSchedulingStrategy(self._places, number)
+        return {"num_cpus": 1, "num_gpus": gpus, "scheduling_strategy": place}
+
+
+def _remote(kind: type, resources: dict[str, Any]) -> Any:
+    """Return an actor class whose `progress` answers while another method runs."""
+    return ray.remote(concurrency_groups={"health": 1}, max_concurrency=1, **resources)(kind)
+
+
+def _connect(config: TrainConfig) -> bool:
+    """Connect to Ray; return whether this began the connection, and so has to end it."""
+    if ray.is_initialized():
+        return False
+    options = config.cluster
+    if options.address:
+        ray.init(address=options.address, logging_level=logging.WARNING)
+        return True
+    processes = options.collectors + options.learners
+    ray.init(
+        num_cpus=max(os.cpu_count() or 1, processes),
+        include_dashboard=False,
+        logging_level=logging.WARNING,
+    )
+    return True
+
+
+def _places(config: TrainConfig) -> Any:
+    """Reserve a GPU for every pair of collector and rank that share one."""
+    options = config.cluster
+    if not options.colocate:
+        return None
+    bundle = {"CPU": 2.0, "GPU": options.collector_gpus + options.learner_gpus}
+    bundles = [{name: n for name, n in bundle.items() if n} for _ in range(options.learners)]
+    places = placement_group(bundles, strategy="PACK")
+    if not places.wait(options.stall_s):
+        raise WorkersLostError(
+            f"expected room for {len(bundles)} x {bundles[0]} in the Ray cluster, found "
+            f"{ray.cluster_resources()}; lower cluster.learners, or add machines"
+        )
+    return places

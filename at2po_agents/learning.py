@@ -1,0 +1,124 @@
+"""What carries out a run's updates: a policy, its learner, and how both are kept on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from at2po_agents import checkpoint
+from at2po_agents.config import TrainConfig
+from at2po_agents.learner import Learner
+from at2po_agents.models import load_policy
+from at2po_agents.ranks import Ranks
+from at2po_agents.tree import RolloutTree
+
+
+class LearnerWorker:
+    """A policy that is trained, in this process or together with other ranks.
+
+    Whatever several ranks share, all of them have to call.
+
+    Args:
+        config: The settings of the run.
+        model: What `load_start` loaded; several ranks shard it.
+        tokenizer: Of the model.
+        resumed: The checkpoint to go on from.
+        ranks: Those that learn together.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        resumed: checkpoint.Checkpoint | None,
+        ranks: Ranks,
+    ) -> None:
+        self.config, self.model, self.tokenizer, self.ranks = config, model, tokenizer, ranks
+        anchored = getattr(config.algorithm, "kl_coef", 0.0) and resumed is not None
+        self.learner = Learner(
+            model,
+            algorithm=config.algorithm,
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+            grad_clip=config.grad_clip,
+            mini_batches=config.mini_batches,
+            token_budget=config.token_budget,
+            gradient_checkpointing=config.gradient_checkpointing,
+            temperature=config.temperature,
+            # A resumed run keeps to the policy that it started from, not to its checkpoint.
+            reference=load_start(config, None)[0] if anchored else None,
+            ranks=ranks,
+        )
+        self._saver: Any = None
+        if ranks.size > 1:
+            from at2po_agents.sharding import ShardSaver
+
+            self._saver = ShardSaver(model, self.learner.optimizer, tokenizer, ranks)
+        if resumed is not None:
+            self._resume(resumed)
+
+    def update(self, trees: Sequence[RolloutTree], step: int) -> dict[str, float]:
+        """Learn from trees; see `Learner.update`."""
+        return self.learner.update(trees, step)
+
+    def weights(self) -> Mapping[str, Tensor]:
+        """Return the state that an engine takes."""
+        if self.ranks.size == 1:
+            return self.model.state_dict()
+        from at2po_agents.sharding import full_state
+
+        return full_state(self.model, getattr(torch, self.config.dtype))
+
+    def save(self, root: Path, step: int, **facts: Any) -> None:
+        """Write a checkpoint; that of several ranks is written while they go on.
+
+        Args:
+            root: Folder of the run's checkpoints.
+            step: Training steps done.
+            **facts: `extra`, `fingerprint` and `keep` of `checkpoint.save`.
+        """
+        if self._saver is not None:
+            self._saver.save(root, step, **facts)
+            return
+        state = self.learner.state_dict()
+        whole: dict[str, Any] = {"model": self.model, "tokenizer": self.tokenizer}
+        checkpoint.save(root, step, **whole, optimizer_state=state, **facts)
+
+    def settle(self) -> None:
+        """Wait until the last checkpoint is written."""
+        if self._saver is not None:
+            self._saver.wait()
+
+    def _resume(self, resumed: checkpoint.Checkpoint) -> None:
+        """Restore what `load_start` has not; one process and several read each other's files."""
+        if resumed.shards is None:
+            self.learner.load_state_dict(resumed.optimizer)
+            return
+        from at2po_agents.sharding import learner_state, load_shards, read_shards
+
+        if self.ranks.size > 1:
+            load_shards(resumed.shards, self.model, self.learner.optimizer)
+            return
+        read = read_shards(resumed.shards)
+        self.model.load_state_dict(read["model"])
+        self.learner.load_state_dict(learner_state(read, self.model))
+
+
+def load_start(
+    config: TrainConfig, resumed: checkpoint.Checkpoint | None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load the model and tokenizer that a run begins with.
+
+    Args:
+        config: The settings of the run.
+        resumed: The checkpoint to go on from; the weights of a sharded one are read later.
+    """
+    whole = resumed is not None and resumed.shards is None
+    source = str(resumed.path) if resumed is not None and whole else config.model
+    return load_policy(source, config.dtype, config.chat_template, config.device)

@@ -1,0 +1,91 @@
+"""Time lines: what every process of a run did when; `timeline.jsonl` in the run's folder."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from at2po_agents.tree import RolloutTree
+
+FILE = "timeline.jsonl"
+WORK = ("collect", "eval", "weights", "update", "save")
+"""Stages in which an actor works; in all others it waits."""
+
+
+class Span(NamedTuple):
+    """A piece of work, or of waiting.
+
+    Attributes:
+        actor: Who, such as "collector-0", "learner-1", "rank-0" or "driver".
+        stage: What: one of `WORK`, or "wait".
+        start: When it began, in seconds since the epoch by the clock of the actor's machine.
+        end: When it ended.
+        tokens: Tokens sampled or learned from; 0 where that is no measure.
+    """
+
+    actor: str
+    stage: str
+    start: float
+    end: float
+    tokens: int = 0
+
+
+def append(folder: Path, step: int, spans: Iterable[Span], origin: float) -> None:
+    """Append spans to a run's time line.
+
+    Args:
+        folder: Folder of the run.
+        step: Number of the step that they belong to.
+        spans: The spans.
+        origin: When the run began, in seconds since the epoch.
+    """
+    with (folder / FILE).open("a", encoding="utf-8") as file:
+        for span in spans:
+            times = {"start": round(span.start - origin, 4), "end": round(span.end - origin, 4)}
+            tokens = {"tokens": span.tokens} if span.tokens else {}
+            row = {"actor": span.actor, "stage": span.stage, "step": step, **times, **tokens}
+            file.write(json.dumps(row) + "\n")
+
+
+def summarise(spans: Sequence[Span]) -> dict[str, float]:
+    """Reduce a step's spans to metrics.
+
+    Args:
+        spans: The spans of one step.
+
+    Returns:
+        For each kind of actor (`collector`, `learner`, `rank`): `busy_KIND`, the share of the step
+        in which the kind worked, on average. For each stage: `KIND_STAGE_s`, the longest that an
+        actor of the kind spent in it; `tokens_per_s_STAGE`, tokens over the time from the first
+        beginning of that stage to its last end.
+    """
+    if not spans:
+        return {}
+    whole = max(span.end for span in spans) - min(span.start for span in spans)
+    spent: dict[tuple[str, str], float] = defaultdict(float)
+    for span in spans:
+        spent[span.actor, span.stage] += span.end - span.start
+    actors = {actor for actor, _ in spent}
+    found: dict[str, float] = {}
+    for kind in sorted({actor.split("-")[0] for actor in actors} - {"driver"}):
+        members = [actor for actor in actors if actor.split("-")[0] == kind]
+        busy = sum(spent[actor, stage] for actor in members for stage in WORK)
+        if whole > 0:
+            found[f"busy_{kind}"] = busy / whole / len(members)
+        for stage in sorted({stage for actor, stage in spent if actor in members}):
+            found[f"{kind}_{stage}_s"] = max(spent[actor, stage] for actor in members)
+    for stage in ("collect", "update"):
+        there = [span for span in spans if span.stage == stage]
+        tokens = sum(span.tokens for span in there)
+        if tokens:
+            lasted = max(span.end for span in there) - min(span.start for span in there)
+            found[f"tokens_per_s_{stage}"] = tokens / max(lasted, 1e-9)
+    return found
+
+
+def sampled_tokens(trees: Iterable[RolloutTree]) -> int:
+    """Count the tokens that were sampled for trees."""
+    return sum(len(node.sampled) for tree in trees for node in tree.nodes())
