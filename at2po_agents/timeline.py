@@ -72,11 +72,11 @@ def summarise(spans: Sequence[Span]) -> dict[str, float]:
     found: dict[str, float] = {}
     for kind in sorted({actor.split("-")[0] for actor in actors} - {"driver"}):
         members = [actor for actor in actors if actor.split("-")[0] == kind]
-        busy = sum(spent[actor, stage] for actor in members for stage in WORK)
+        busy = sum(spent.get((actor, stage), 0.0) for actor in members for stage in WORK)
         if whole > 0:
             found[f"busy_{kind}"] = busy / whole / len(members)
         for stage in sorted({stage for actor, stage in spent if actor in members}):
-            found[f"{kind}_{stage}_s"] = max(spent[actor, stage] for actor in members)
+            found[f"{kind}_{stage}_s"] = max(spent.get((actor, stage), 0.0) for actor in members)
     for stage in ("collect", "update"):
         there = [span for span in spans if span.stage == stage]
         tokens = sum(span.tokens for span in there)

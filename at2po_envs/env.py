@@ -196,6 +196,20 @@ class ForkableTextEnv(gymnasium.Env[str, str]):
         """Return what carries out tool calls while other episodes go on."""
         return ToolRunner(self.tools, self.tool_timeout_s)
 
+    def tools_away(self, patience_s: float) -> list[str] | None:
+        """Wait for tools outside this process, those that have a method ``ready(patience_s)``.
+
+        Args:
+            patience_s: Longest wait for each of them, in seconds, > 0.
+
+        Returns:
+            Names of those that are still away; None if there are no such tools.
+        """
+        asked = {name: getattr(tool, "ready", None) for name, tool in self.tools.items()}
+        ready = {name: ask(patience_s) for name, ask in asked.items() if ask is not None}
+        told = {name: there for name, there in ready.items() if there is not None}
+        return [name for name, there in told.items() if not there] if told else None
+
     def snapshot(self) -> Snapshot:
         """Return all that ``restore`` needs; the cost does not depend on the episode's length."""
         return Snapshot(self._state, self.np_random.bit_generator.state)

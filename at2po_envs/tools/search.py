@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from at2po_envs.tools.base import ToolResult, ToolSpec
 from retrieval import Passage, Retriever
+from retrieval.remote_errors import TemporaryRemoteError
 
 SEARCH = ToolSpec(
     "search",
@@ -65,6 +66,26 @@ class SearchTool:
         # Source: algorithms.md section 6: quotation marks are removed from the query.
         queries = [str(each["query"]).replace('"', "").strip() for each in arguments]
         return [self._result(found) for found in self.retriever.search(queries, self.top_k)]
+
+    def ready(self, patience_s: float) -> bool | None:
+        """Wait until the retriever can be asked.
+
+        Args:
+            patience_s: Longest wait, in seconds, > 0.
+
+        Returns:
+            Whether it can; None for one in this process, which is always there.
+        """
+        retriever: Any = self.retriever
+        if hasattr(retriever, "opened"):
+            retriever = retriever.opened()
+        if not hasattr(retriever, "wait_until_ready"):
+            return None
+        try:
+            retriever.wait_until_ready(patience_s)
+        except TemporaryRemoteError:
+            return False
+        return True
 
     def _result(self, passages: Sequence[Passage]) -> ToolResult:
         # A dict keeps the first of equal passages, and the order.
