@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from at2po_agents.tree import Node, RolloutTree
+
+T = TypeVar("T")
 
 
 class Slice(NamedTuple):
@@ -24,10 +26,10 @@ def row_tokens(tree: RolloutTree, *, sampled_only: bool = False) -> int:
     )
 
 
-def split(trees: Sequence[RolloutTree], parts: int) -> list[list[RolloutTree]]:
-    """Cut trees into consecutive parts of nearly equal size, leaving out empty ones."""
-    edges = [len(trees) * part // parts for part in range(parts + 1)]
-    return [list(trees[a:b]) for a, b in zip(edges, edges[1:], strict=False) if b > a]
+def split(items: Sequence[T], parts: int) -> list[list[T]]:
+    """Cut items, such as trees, into consecutive parts of nearly equal size, none of them empty."""
+    edges = [len(items) * part // parts for part in range(parts + 1)]
+    return [list(items[a:b]) for a, b in zip(edges, edges[1:], strict=False) if b > a]
 
 
 def whole(tree: RolloutTree) -> Slice:

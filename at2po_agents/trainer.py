@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -36,6 +36,9 @@ from at2po_agents.status import RunStatus
 from at2po_agents.trackers import open_tracker
 from at2po_agents.tree import Node, RolloutTree
 from at2po_agents.workers import LocalWorkers, Workers
+
+if TYPE_CHECKING:
+    from at2po_agents.cluster.stream import Stream
 
 _log = logging.getLogger(__name__)
 
@@ -97,25 +100,16 @@ class Trainer:
         self.out = self.root if self._scratch is None else Path(self._scratch.name)
         self.status = RunStatus(self.out, resumed=config.resume)
         self.env, self.eval_env = make_envs(config)
-        self.workers = self._make_workers()
-        self.stream = self._make_stream()
+        self.workers: Workers
+        self.stream: Stream | None = None
+        if config.cluster.collectors:
+            from at2po_agents.cluster import workers
+
+            self.workers = workers.RayWorkers(config, self.status)
+            self.stream = workers.ahead(self.workers, self._job_ahead)
+        else:
+            self.workers = LocalWorkers(config, (self.env, self.eval_env), self.ranks)
         self._begin(resumed)
-
-    def _make_workers(self) -> Workers:
-        if not self.config.cluster.collectors:
-            return LocalWorkers(self.config, (self.env, self.eval_env), self.ranks)
-        from at2po_agents.cluster.workers import RayWorkers
-
-        return RayWorkers(self.config, self.status)
-
-    def _make_stream(self) -> Any:
-        """Return what rolls out ahead of the updates, where the run may do so."""
-        ahead = self.config.cluster.staleness
-        if not ahead:
-            return None
-        from at2po_agents.cluster.stream import Stream
-
-        return Stream(self.workers, ahead, self._job_ahead)
 
     def _begin(self, resumed: checkpoint.Checkpoint | None) -> None:
         """Begin with a checkpoint, or with the first step."""
@@ -229,7 +223,6 @@ class Trainer:
 
         def grow(count: int, generation: int) -> list[RolloutTree]:
             if self.stream is not None:
-                trees: list[RolloutTree]
                 trees, old = self.stream.take(self.past.step, count)
                 ages.extend(old)
             else:

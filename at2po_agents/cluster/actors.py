@@ -35,7 +35,8 @@ class CollectorActor:
     def __init__(self, config: TrainConfig, name: str) -> None:
         self.config, self.name = config, name
         self._worker: RolloutWorker | None = None
-        self._version, self._weights = -1, dict[str, Tensor]()
+        self._version = -1
+        self._weights: Mapping[str, Tensor] = {}
 
     def collect(self, job: Job, version: int, weights: Box) -> tuple[list[RolloutTree], list[Span]]:
         """Roll out a job.
@@ -93,7 +94,8 @@ class LearnerActor:
         """Return a `host:port` of this process's machine at which the ranks can meet."""
         with socket.socket() as free:
             free.bind(("", 0))
-            return f"{ray.util.get_node_ip_address()}:{free.getsockname()[1]}"
+            host: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+            return f"{host}:{free.getsockname()[1]}"
 
     def start(self, address: str, resumed: Checkpoint | None) -> None:
         """Join the other ranks, and load the policy.

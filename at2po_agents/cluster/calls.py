@@ -13,6 +13,8 @@ from at2po_agents.errors import AgentError
 
 PROBE_S = 1.0
 """Seconds between two questions after an actor's progress."""
+START_S = 600.0
+"""Least time that an actor has to start: to import, to load a model, to start vLLM."""
 
 
 class ActorLostError(AgentError):

@@ -8,7 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from at2po_agents.cluster.calls import ActorLostError, Call
+import ray
+
+from at2po_agents.cluster.calls import START_S, ActorLostError, Call
 from at2po_agents.jobs import Job
 from at2po_agents.timeline import Span
 from at2po_agents.tree import RolloutTree
@@ -43,10 +45,11 @@ class Task:
 
 @dataclass(eq=False)
 class _Member:
-    """A collector, and what it is at."""
+    """A collector, and what it is at; it has started once it has done a job."""
 
     number: int
     actor: Any
+    started: bool = False
     task: Task | None = None
     call: Call | None = None
 
@@ -104,11 +107,12 @@ class CollectorPool:
         Raises:
             Exception: What a job itself raised.
         """
-        for member in self._members:
+        for member in list(self._members):
             try:
                 self._take(member)
             except ActorLostError as error:
                 self._replace(member, str(error))
+        for member in self._members:
             if member.task is None and self._queue:
                 self._give(member, self._queue.popleft())
 
@@ -137,22 +141,21 @@ class CollectorPool:
     def _give(self, member: _Member, task: Task) -> None:
         member.task = task
         arguments = (task.job, task.weights.version, task.weights.box)
-        member.call = Call(member.actor, "collect", arguments, self._stall_s)
+        limit = self._stall_s if member.started else max(self._stall_s, START_S)
+        member.call = Call(member.actor, "collect", arguments, limit)
 
     def _take(self, member: _Member) -> None:
         if member.call is None or member.task is None or not member.call.done():
             return
         call, task = member.call, member.task
-        trees, spans = call.result()
-        task.trees = trees
+        task.trees, spans = call.result()
+        member.started = True
         self.spans += spans
         member.call = member.task = None
 
     def _replace(self, member: _Member, why: str) -> None:
-        import ray
-
         ray.kill(member.actor)
         self._lost(f"collector-{member.number}", why)
         if member.task is not None:
             self._queue.appendleft(member.task)
-        member.actor, member.call, member.task = self._make(member.number), None, None
+        self._members[member.number] = _Member(member.number, self._make(member.number))

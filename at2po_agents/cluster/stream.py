@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 from at2po_agents.cluster.pool import Task
-from at2po_agents.cluster.workers import RayWorkers
 from at2po_agents.jobs import Job
 from at2po_agents.tree import RolloutTree
+
+
+class Sender(Protocol):
+    """Rolls out jobs in the background."""
+
+    def submit(self, job: Job) -> list[Task]:
+        """Queue a job under the newest weights, in shares."""
+        ...
+
+    def wait(self, enough: Callable[[], bool]) -> None:
+        """Let the work go on until a condition holds."""
+        ...
 
 
 class Stream:
@@ -26,7 +38,7 @@ class Stream:
         dropped: Trees that were too old when their time came, so far.
     """
 
-    def __init__(self, workers: RayWorkers, staleness: int, new_job: Callable[[int], Job]) -> None:
+    def __init__(self, workers: Sender, staleness: int, new_job: Callable[[int], Job]) -> None:
         self._workers, self._staleness, self._new_job = workers, staleness, new_job
         self._tasks: list[Task] = []
         self._ready: list[tuple[int, RolloutTree]] = []  # with the version that sampled it

@@ -16,8 +16,9 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from at2po_agents.checkpoint import Checkpoint
 from at2po_agents.cluster.actors import CollectorActor, LearnerActor
-from at2po_agents.cluster.calls import ActorLostError, Call
+from at2po_agents.cluster.calls import START_S, ActorLostError, Call
 from at2po_agents.cluster.pool import CollectorPool, Task, Weights
+from at2po_agents.cluster.stream import Stream
 from at2po_agents.config import TrainConfig
 from at2po_agents.errors import LearnerLostError, WorkersLostError
 from at2po_agents.jobs import Job
@@ -59,8 +60,10 @@ class RayWorkers:
         self._weights = None
         self.version = 0 if resumed is None else resumed.step
         self._learners = [self._new_learner(rank) for rank in range(self.options.learners)]
-        (address,) = self._all([Call(self._learners[0], "address", (), self.options.stall_s)])
-        self._learn("start", address, resumed)
+        patience = max(self.options.stall_s, START_S)
+        (address,) = self._all([Call(self._learners[0], "address", (), patience)])
+        begin = (address, resumed)
+        self._all([Call(learner, "start", begin, patience) for learner in self._learners])
 
     def collect(self, job: Job) -> list[RolloutTree]:
         """Roll a job out under the newest weights, a share on each collector."""
@@ -209,9 +212,21 @@ class RayWorkers:
         return {"num_cpus": 1, "num_gpus": gpus, "scheduling_strategy": place}
 
 
+def ahead(workers: RayWorkers, new_job: Callable[[int], Job]) -> Stream | None:
+    """Return what rolls out ahead of the updates, where a run may do so.
+
+    Args:
+        workers: Of the run.
+        new_job: As for `Stream`.
+    """
+    staleness = workers.options.staleness
+    return Stream(workers, staleness, new_job) if staleness else None
+
+
 def _remote(kind: type, resources: dict[str, Any]) -> Any:
     """Return an actor class whose `progress` answers while another method runs."""
-    return ray.remote(concurrency_groups={"health": 1}, max_concurrency=1, **resources)(kind)
+    remote: Any = ray.remote
+    return remote(concurrency_groups={"health": 1}, max_concurrency=1, **resources)(kind)
 
 
 def _connect(config: TrainConfig) -> bool:
@@ -240,8 +255,9 @@ def _places(config: TrainConfig) -> Any:
     bundles = [{name: n for name, n in bundle.items() if n} for _ in range(options.learners)]
     places = placement_group(bundles, strategy="PACK")
     if not places.wait(options.stall_s):
+        found: Any = ray.cluster_resources()  # type: ignore[no-untyped-call]
         raise WorkersLostError(
-            f"expected room for {len(bundles)} x {bundles[0]} in the Ray cluster, found "
-            f"{ray.cluster_resources()}; lower cluster.learners, or add machines"
+            f"expected room for {len(bundles)} x {bundles[0]} in the Ray cluster, found {found}; "
+            "lower cluster.learners, or add machines"
         )
     return places

@@ -1,0 +1,225 @@
+"""Runs whose collectors and learner ranks are processes of Ray, some of which are killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from at2po_agents import algorithms
+from at2po_agents.cluster import ClusterOptions
+from at2po_agents.config import TrainConfig, dump_config
+from at2po_agents.errors import WorkersLostError
+from at2po_agents.metrics import read_metrics
+from at2po_agents.models import load_model
+from at2po_agents.trainer import Trainer
+
+ray = pytest.importorskip("ray", reason="needs the extra `ray`")
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
+
+STEPS = 5
+TWO = ClusterOptions(collectors=2, learners=2, stall_s=120)
+ALGORITHMS: dict[str, Any] = {
+    "atpo": algorithms.ATPO(chains=3, iterations=1, beam=2),
+    "grpo": algorithms.GRPO(chains=4),
+    "dapo": algorithms.DAPO(chains=4, oversample=2, max_length=300, buffer=100),
+}
+
+
+def settings(out: Path, name: str = "atpo", **changes: Any) -> TrainConfig:
+    """A run of seconds in float64, where packs are cut and mini-batches smaller than ranks."""
+    usual: dict[str, Any] = {
+        "env_options": {"questions": 50, "seed": 1},
+        "eval_env_options": {"split": "test", "questions": 6, "seed": 2},
+        "algorithm": ALGORITHMS[name],
+        "steps": STEPS,
+        "questions_per_step": 4,
+        "mini_batches": 2,
+        "learning_rate": 1e-3,
+        "max_response_tokens": 300,
+        "token_budget": 1500,
+        "eval_every": 0,
+        "eval_questions": 6,
+        "save_every": 2,
+        "dtype": "float64",
+        "out": out,
+    }
+    return TrainConfig(**{**usual, **changes})
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    """One Ray for all runs."""
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    ray.init(num_cpus=8, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+def weights(out: Path) -> dict[str, Tensor]:
+    """The weights that a run ended with, however they are kept."""
+    folder = out / "checkpoints" / f"step_{STEPS:06d}"
+    if (folder / "shards").is_dir():
+        from at2po_agents.sharding import read_shards
+
+        found: dict[str, Tensor] = read_shards(folder / "shards")["model"]
+        return found
+    return load_model(str(folder), torch.float64)[0].state_dict()
+
+
+def assert_same(out: Path, expected: dict[str, Tensor]) -> None:
+    found = weights(out)
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=0, atol=1e-9, msg=name)
+
+
+def status(out: Path) -> dict[str, Any]:
+    read: dict[str, Any] = json.loads((out / "status.json").read_text())
+    return read
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
+    """Weights after the run of one process."""
+    out = tmp_path_factory.mktemp("alone")
+    Trainer(settings(out / "run")).run()
+    found = weights(out / "run")
+    start = load_model("mini", torch.float64)[0].state_dict()
+    assert max((found[name] - start[name]).abs().max().item() for name in found) > 1e-3
+    return found
+
+
+class Disturbance(threading.Thread):
+    """Sends a signal to the first process that is seen at a method, once a step has been done."""
+
+    def __init__(self, out: Path, method: str, sign: int, step: int = 1) -> None:
+        super().__init__(daemon=True)
+        self.out, self.method, self.sign, self.step = out, method, sign, step
+        self.hit = 0
+        self.start()
+
+    def run(self) -> None:
+        while not self.hit:
+            time.sleep(0.003)
+            rows = read_metrics(self.out / "metrics.jsonl")
+            if rows and rows[-1]["step"] >= self.step and (found := processes(self.method)):
+                self.hit = found[0]
+                os.kill(self.hit, self.sign)
+
+
+def processes(method: str) -> list[int]:
+    """Ray writes the method that an actor is at into the name of its process."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            title = (folder / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if title.startswith(f"ray::{method}".encode()):
+            found.append(int(folder.name))
+    return sorted(found)
+
+
+@pytest.mark.parametrize("name", ["grpo", "dapo"])
+def test_two_collectors_and_two_ranks_end_where_one_process_ends(name: str, tmp_path: Path) -> None:
+    Trainer(settings(tmp_path / "one", name)).run()
+    Trainer(settings(tmp_path / "four", name, cluster=TWO)).run()
+    assert_same(tmp_path / "four", weights(tmp_path / "one"))
+
+
+def test_a_run_of_four_processes_leaves_the_whole_record(
+    tmp_path: Path, alone: dict[str, Tensor]
+) -> None:
+    summary = Trainer(settings(tmp_path, cluster=TWO)).run()
+    assert_same(tmp_path, alone)
+    assert status(tmp_path)["state"] == "finished"
+    assert status(tmp_path)["faults"] == []
+    rows = read_metrics(tmp_path / "metrics.jsonl")
+    assert [row["step"] for row in rows] == list(range(STEPS + 1))
+    assert summary["sampled_tokens"] == sum(row.get("tokens/sampled", 0) for row in rows)
+    assert {"busy_collector", "busy_learner", "tokens_per_s_collect"} <= rows[-1]["time"].keys()
+    spans = [json.loads(line) for line in (tmp_path / "timeline.jsonl").read_text().splitlines()]
+    actors = {"driver", "collector-0", "collector-1", "learner-0", "learner-1"}
+    assert {span["actor"] for span in spans} == actors
+    assert all(0 <= span["start"] <= span["end"] for span in spans)
+
+
+def test_a_collector_that_dies_is_replaced_and_nothing_else_changes(
+    tmp_path: Path, alone: dict[str, Tensor]
+) -> None:
+    disturbance = Disturbance(tmp_path, "CollectorActor.collect", signal.SIGKILL)
+    Trainer(settings(tmp_path, cluster=TWO)).run()
+    assert disturbance.hit
+    assert_same(tmp_path, alone)
+    (fault,) = status(tmp_path)["faults"]
+    assert fault["actor"].startswith("collector-")
+    assert "died" in fault["what"]
+
+
+def test_a_collector_that_hangs_is_replaced_and_nothing_else_changes(
+    tmp_path: Path, alone: dict[str, Tensor]
+) -> None:
+    disturbance = Disturbance(tmp_path, "CollectorActor.collect", signal.SIGSTOP)
+    options = ClusterOptions(collectors=2, learners=1, stall_s=20)
+    Trainer(settings(tmp_path, cluster=options)).run()
+    assert disturbance.hit
+    assert_same(tmp_path, alone)
+    (fault,) = status(tmp_path)["faults"]
+    assert "no progress" in fault["what"]
+
+
+def test_a_rank_that_dies_in_an_update_takes_the_run_back_to_the_last_checkpoint(
+    tmp_path: Path, alone: dict[str, Tensor]
+) -> None:
+    disturbance = Disturbance(tmp_path, "LearnerActor.update", signal.SIGKILL, step=3)
+    Trainer(settings(tmp_path, cluster=TWO)).run()
+    assert disturbance.hit
+    assert_same(tmp_path, alone)
+    (fault,) = status(tmp_path)["faults"]
+    assert fault["actor"].startswith("learner-")
+    assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == list(range(6))
+
+
+def test_a_run_whose_driver_is_killed_goes_on(tmp_path: Path, alone: dict[str, Tensor]) -> None:
+    config = settings(tmp_path / "run", cluster=TWO)
+    (tmp_path / "config.toml").write_text(dump_config(config))
+    command = [sys.executable, "-m", "at2po_agents.cli", "train"]
+    first = subprocess.Popen(
+        [*command, "--config", str(tmp_path / "config.toml")],
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 300
+    while not any((tmp_path / "run" / "checkpoints").glob("step_*")):
+        assert first.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    Trainer(settings(tmp_path / "run", cluster=TWO, resume=True)).run()
+    assert_same(tmp_path / "run", alone)
+    assert "without a word" in status(tmp_path / "run")["faults"][0]["what"]
+
+
+def test_too_many_losses_end_the_run_and_say_why(tmp_path: Path) -> None:
+    options = ClusterOptions(collectors=2, learners=1, max_restarts=0)
+    disturbance = Disturbance(tmp_path, "CollectorActor.collect", signal.SIGKILL)
+    with pytest.raises(WorkersLostError, match="cluster.max_restarts"):
+        Trainer(settings(tmp_path, cluster=options)).run()
+    assert disturbance.hit
+    assert status(tmp_path)["state"] == "failed"
+    assert not processes("CollectorActor.collect")
