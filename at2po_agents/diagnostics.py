@@ -38,23 +38,18 @@ def measure(
     up, down = rows.advantages > 0, rows.advantages < 0
     cut = ((up & (ratio > 1 + high)) | (down & (ratio < 1 - low))).to(ratio.dtype)
     kl = delta.exp() - delta - 1
-    count = rows.mask.sum().clamp(min=1)
-
-    def mean(x: Tensor) -> Tensor:
-        return torch.where(rows.mask, x, 0.0).sum() / count
-
     known = torch.where(rows.mask, ratio, torch.nan)
     quantiles = known.nanquantile(ratio.new_tensor(list(QUANTILES.values())))
     by_turn = {"clip_frac": turn_sums(rows, cut).sum(0), "approx_kl": turn_sums(rows, kl).sum(0)}
     tokens = turn_sums(rows, torch.ones_like(kl)).sum(0)
     return {
-        "clip_frac": mean(cut),
-        "ratio_mean": mean(ratio),
+        "clip_frac": _mean(rows, cut),
+        "ratio_mean": _mean(rows, ratio),
         "ratio_min": torch.where(rows.mask, ratio, torch.inf).amin(),
         "ratio_max": torch.where(rows.mask, ratio, -torch.inf).amax(),
         **{f"ratio_{name}": q for name, q in zip(QUANTILES, quantiles, strict=True)},
-        "approx_kl": mean(kl),
-        "entropy": mean(-logp.detach()),
+        "approx_kl": _mean(rows, kl),
+        "entropy": _mean(rows, -logp.detach()),
         **{
             f"{name}_turn_{number + 1}": sums[number] / tokens[number]
             for name, sums in by_turn.items()
@@ -62,6 +57,25 @@ def measure(
         },
         "h_turn": h_turn(rows, delta),
         "h_turn_released": h_turn_released(rows, delta),
+    }
+
+
+def measure_importance(rows: Rows, ratio: Tensor, cap: float) -> dict[str, Tensor]:
+    """Measure the weights that correct for trees from older weights.
+
+    Args:
+        rows: The rows.
+        ratio: [R, T] what `losses.importance` returned.
+        cap: Upper limit of the weight.
+
+    Returns:
+        Detached scalars over the sampled tokens: importance_mean (the weight, after the limit),
+        importance_max (the largest ratio before it) and importance_cut (share of tokens over it).
+    """
+    return {
+        "importance_mean": _mean(rows, ratio.clamp(max=cap)),
+        "importance_max": torch.where(rows.mask, ratio, -torch.inf).amax(),
+        "importance_cut": _mean(rows, (ratio > cap).to(ratio.dtype)),
     }
 
 
@@ -149,6 +163,11 @@ def turn_sums(rows: Rows, x: Tensor) -> Tensor:
     """
     zeros = x.new_zeros(len(x), rows.turns)
     return zeros.scatter_add(1, rows.turn, torch.where(rows.mask, x, 0.0))
+
+
+def _mean(rows: Rows, x: Tensor) -> Tensor:
+    """Mean over the sampled tokens; 0 where there are none."""
+    return torch.where(rows.mask, x, 0.0).sum() / rows.mask.sum().clamp(min=1)
 
 
 def _turns(rows: Rows) -> Tensor:

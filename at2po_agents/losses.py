@@ -166,6 +166,37 @@ def dual_clipped(terms: Tensor, advantages: Tensor, limit: float) -> Tensor:
     return torch.where(advantages < 0, torch.minimum(terms, -advantages * limit), terms)
 
 
+def importance(rows: Rows, old: Tensor, level: Ratio) -> Tensor:
+    """Return how much likelier tokens are under the policy before the update than when drawn.
+
+    As the weight of a token's term it corrects for trees from older weights (and for an engine that
+    rounds otherwise than the learner), while clipping stays around the policy before the update.
+
+    Args:
+        rows: The rows, with the log-probabilities at sampling time.
+        old: [R, T] log-probabilities under the policy before the first mini-batch, in nats.
+        level: Whose ratio: each token's, or the geometric mean over its turn or row.
+
+    Returns:
+        [R, T] pi_old / mu, not yet limited and without gradient; exactly 1 where both agree.
+
+    Raises:
+        ConfigError: If the rows have no such log-probabilities.
+
+    Source: decoupled PPO objective (Hilton et al., arXiv 2110.00641; for language models AReaL,
+    arXiv 2505.24298, whose code drops tokens over its limit instead). Truncation min(ratio, limit)
+    as in IMPALA's V-trace (Espeholt et al., arXiv 1802.01561); usual limits are TRL's defaults, 2
+    and later 3 (`vllm_importance_sampling_cap`). Both weigh single tokens; the two other levels are
+    our choice, to match the loss.
+    """
+    if rows.behaviour is None:
+        raise ConfigError(
+            "importance_cap needs rows.behaviour, the log-probabilities at sampling time, found "
+            "none; keep `logprobs` of every sampled token, or set importance_cap to 0"
+        )
+    return RATIOS[level](rows, old.detach(), rows.behaviour)
+
+
 def kl_terms(rows: Rows, logp: Tensor, kind: KL = "k3") -> Tensor:
     """Estimate KL(policy || reference) at each token.
 

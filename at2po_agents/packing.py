@@ -47,6 +47,9 @@ class Rows:
         moments: Mean and unbiased deviation of `entropy` over the whole mini-batch.
         reference: [R, T] log-probabilities under the policy that the run started from, in nats;
             None unless the algorithm has a KL coefficient.
+        behaviour: [R, T] log-probabilities at sampling time, in nats (0 where padded): those of the
+            policy that drew the tokens, which may be older than the one that the update starts
+            from; None where a turn's were not kept.
     """
 
     index: Tensor
@@ -63,6 +66,7 @@ class Rows:
     total_tokens: int
     moments: tuple[float, float]
     reference: Tensor | None = None
+    behaviour: Tensor | None = None
 
     def gather(self, unique: Tensor) -> Tensor:
         """Lay per-token numbers out as rows.
@@ -162,6 +166,7 @@ class _Builder:
     turns: list[Index] = field(default_factory=list)
     advantages: list[NDArray[np.float64]] = field(default_factory=list)
     entropies: list[NDArray[np.float64]] = field(default_factory=list)
+    behaviour: list[NDArray[np.float64]] = field(default_factory=list)
     copies: list[Index] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
     truncated: list[bool] = field(default_factory=list)
@@ -222,6 +227,7 @@ class _Builder:
         self.entropies.append(
             np.concatenate([sampling_entropies(node) for node in turns] or [np.zeros(0)])
         )
+        self.behaviour.append(np.array([p for node in turns for p in node.logprobs], np.float64))
         self.rewards.append(leaf.reward)
         self.truncated.append(bool(leaf.info.get("truncated", False)))
 
@@ -231,6 +237,7 @@ class _Builder:
         """Turn the lists into tensors."""
         lengths = np.array([len(slots) for slots in self.slots])
         mask = np.arange(lengths.max()) < lengths[:, None]
+        known = [len(logprobs) for logprobs in self.behaviour] == lengths.tolist()
         rows = Rows(
             index=_padded(self.slots, mask).to(device),
             mask=torch.from_numpy(mask).to(device),
@@ -245,6 +252,7 @@ class _Builder:
             total_rows=len(self.slots),
             total_tokens=int(lengths.sum()),
             moments=moments,
+            behaviour=_padded(self.behaviour, mask).to(device, dtype) if known else None,
         )
         ends = np.repeat([end for _, end in self.ends], [count for count, _ in self.ends])
         return Pack(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor
 
 from at2po_agents import losses
 from at2po_agents.credit import check
+from at2po_agents.diagnostics import measure_importance
 from at2po_agents.errors import ConfigError
 from at2po_agents.expansion import Expansion
 from at2po_agents.losses import LossOutput
@@ -96,6 +97,9 @@ class ClippedLoss:
     """Estimator of the KL term."""
     mask_truncated: bool = False
     """Leave the tokens of rows that were cut off out of the loss."""
+    importance_cap: float = 0.0
+    """Upper limit of the weight pi_old/mu that corrects for trees from older weights; 0 is no
+    correction, usual is 2."""
 
     name: ClassVar[str]
 
@@ -114,6 +118,11 @@ class ClippedLoss:
             raise ConfigError(f"dual_clip must be 0 or above 1, found {self.dual_clip}; usual is 3")
         if not self.kl_coef >= 0:
             raise ConfigError(f"kl_coef must be at least 0, found {self.kl_coef}; raise it")
+        if not self.importance_cap >= 0:
+            raise ConfigError(
+                f"importance_cap must be at least 0, found {self.importance_cap}; usual is "
+                "2, and 0 is no correction"
+            )
 
     def loss(self, rows: Rows, logp: Tensor, old: Tensor) -> LossOutput:
         """Return the rows' share of the mini-batch loss, see `Algorithm.loss`."""
@@ -124,6 +133,9 @@ class ClippedLoss:
         terms = clip(ratio, rows.advantages, self.clip_low, self.clip_high)
         if self.dual_clip:
             terms = losses.dual_clipped(terms, rows.advantages, self.dual_clip)
+        if self.importance_cap:
+            importance = losses.importance(rows, old, self.ratio)
+            terms = terms * importance.clamp(max=self.importance_cap)
         if self.shared == "once":
             terms = losses.count_once(rows, terms)
         shares = losses.AGGREGATIONS[self.aggregation](rows, terms)
@@ -132,4 +144,8 @@ class ClippedLoss:
                 rows, losses.kl_terms(rows, logp, self.kl)
             )
         bounds = {"low": self.clip_low, "high": self.clip_high}
-        return losses.output(rows, shares, ratio=ratio, logp=logp, old=old, **bounds)
+        found = losses.output(rows, shares, ratio=ratio, logp=logp, old=old, **bounds)
+        if self.importance_cap:
+            weights = measure_importance(rows, importance, self.importance_cap)
+            found = replace(found, metrics=found.metrics | weights)
+        return found

@@ -117,6 +117,9 @@ EVERY: list[Algorithm] = [
     *(algorithm for algorithm, _ in SMALL),
     GRPO(kl_coef=0.3, kl="k1", shared="once"),
     AEPO(shared="once", aggregation="turn-mean"),
+    ATPO(importance_cap=1.2),
+    GRPO(importance_cap=2.0, shared="once"),
+    GSPO(importance_cap=1.1),
 ]
 
 

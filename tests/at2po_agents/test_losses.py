@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -161,6 +162,9 @@ ALL = [
     GSPO(),
     AEPO(),
     AEPO(variant="released", clip_low=0.1, dual_clip=1.2),
+    ATPO(importance_cap=1.5),
+    GRPO(importance_cap=1.1, kl_coef=0.3, shared="once"),
+    GSPO(importance_cap=1.01),
 ]
 
 
@@ -203,6 +207,9 @@ def closed_form(algorithm: ClippedLoss, rows: Rows, logp: Tensor, old: Tensor) -
             * len(rows.turn[r, counted[r]].unique())
             * rows.total_rows,
         }[algorithm.aggregation]
+        if algorithm.importance_cap and rows.behaviour is not None:
+            weight = (old - rows.behaviour)[r, level(r, t)].mean().exp().item()
+            g *= min(weight, algorithm.importance_cap)
         if algorithm.shared == "once":
             g /= rows.copies[r, t].item()
         if algorithm.kl_coef:
@@ -225,7 +232,7 @@ def test_every_gradient_is_the_closed_form(algorithm: ClippedLoss, scale: float,
 
     old = noise() - 2
     logp = (old + noise()).requires_grad_()
-    rows = replace(rows, reference=old + noise())
+    rows = replace(rows, reference=old + noise(), behaviour=old + noise())
     loss = algorithm.loss(rows, logp, old).loss
     gradient = torch.autograd.grad(loss, logp)[0]
     expected = closed_form(algorithm, rows, logp.detach(), old)
@@ -309,6 +316,87 @@ def test_entropy_moments_standardise_the_batch(seed: int) -> None:
 def test_a_kl_term_without_reference_is_refused() -> None:
     with pytest.raises(ConfigError, match="kl_coef"):
         GRPO().loss(spec_row(), torch.zeros(1, 5), torch.zeros(1, 5))
+
+
+DRAWN = [0.5, 0.1, -0.3, 2.0, 0.4]  # log pi_old - log mu
+WEIGHTS = {"token": DRAWN, "turn": [0.1] * 3 + [1.2] * 2, "sequence": [0.54] * 5}
+"""Their means by hand."""
+
+
+@pytest.mark.parametrize("level", WEIGHTS)
+@pytest.mark.parametrize("cap", [9.0, 2.0, 1.2, 0.5])  # above all weights, between, below most
+def test_weights_of_stale_trees_by_hand(level: losses.Ratio, cap: float) -> None:
+    """Turns of A = 1 and -0.5 in a row of five tokens, at ratio 1."""
+    old = torch.full((1, 5), -1.0, dtype=torch.float64)
+    rows = replace(spec_row(), behaviour=old - torch.tensor([DRAWN], dtype=torch.float64))
+    weights = [min(math.exp(x), cap) for x in WEIGHTS[level]]
+    logp = old.clone().requires_grad_()
+    out = ATPO(ratio=level, importance_cap=cap).loss(rows, logp, old)
+    terms = [-a * w for a, w in zip([1, 1, 1, -0.5, -0.5], weights, strict=True)]
+    assert out.loss.item() == pytest.approx(sum(terms) / 5, rel=1e-12)
+    gradient = torch.autograd.grad(out.loss, logp)[0][0].tolist()
+    assert gradient == pytest.approx([term / 5 for term in terms], rel=1e-12)
+    raw = [math.exp(x) for x in WEIGHTS[level]]
+    assert out.metrics["importance_mean"].item() == pytest.approx(sum(weights) / 5)
+    assert out.metrics["importance_max"].item() == pytest.approx(max(raw))
+    assert out.metrics["importance_cut"].item() == sum(w > cap for w in raw) / 5
+
+
+@pytest.mark.parametrize("algorithm", ALL, ids=lambda a: a.name)
+@settings(deadline=None, max_examples=5)
+@given(seed=st.integers(0, 2**32))
+def test_correction_of_fresh_trees_changes_no_bit(algorithm: ClippedLoss, seed: int) -> None:
+    rows = rows_of(seed)
+    generator = torch.Generator().manual_seed(seed)
+    old = torch.randn(rows.mask.shape, generator=generator, dtype=torch.float64) - 2
+    logp = (old + 4e-3 * torch.randn(old.shape, generator=generator)).requires_grad_()
+    rows = replace(rows, reference=old, behaviour=old)
+    found = []
+    for cap in (0.0, 1.0, 2.0):
+        out = replace(algorithm, importance_cap=cap).loss(rows, logp, old)
+        found.append((out, torch.autograd.grad(out.loss, logp)[0]))
+    (plain, gradient), *corrected = found
+    assert not any(name.startswith("importance") for name in plain.metrics)
+    for out, its in corrected:
+        assert torch.equal(out.loss, plain.loss) and torch.equal(its, gradient)
+        assert torch.equal(out.per_row, plain.per_row)
+        if rows.mask.any():
+            assert out.metrics["importance_max"] == 1.0
+
+
+def test_no_gradient_flows_through_the_weight() -> None:
+    """Not even where the policy before the update is the one being trained."""
+    rows = replace(spec_row(), behaviour=torch.full((1, 5), -3.0, dtype=torch.float64))
+    old = torch.full((1, 5), -1.0, dtype=torch.float64, requires_grad=True)
+    for level in losses.RATIOS:
+        assert not losses.importance(rows, old, level).requires_grad  # type: ignore[arg-type]
+
+
+def test_the_weight_leaves_the_kl_term_alone() -> None:
+    rows = replace(one_row([0], [0.0]), behaviour=torch.tensor([[-9.0]]).double())
+    rows = replace(rows, reference=torch.tensor([[-2.0]]).double())
+    logp = torch.tensor([[-1.0]]).double()
+    plain, weighed = (
+        GRPO(kl_coef=0.5, importance_cap=cap).loss(rows, logp, logp).loss for cap in (0.0, 9.0)
+    )
+    assert plain.item() == weighed.item() > 0
+
+
+def test_padding_has_no_weight() -> None:
+    rows = replace(one_row([0, 0, 0], [1.0, 1.0, 0.0]), mask=torch.tensor([[True, True, False]]))
+    rows = replace(rows, behaviour=torch.tensor([[-2.0, -2.0, 0.0]], dtype=torch.float64))
+    old = torch.tensor([[-1.0, -3.0, -50.0]], dtype=torch.float64)
+    out = GRPO(kl_coef=0.0, importance_cap=2.0, aggregation="turn-mean").loss(rows, old, old)
+    assert out.loss.item() == pytest.approx(-(2 + math.exp(-1)) / 2)
+    assert out.metrics["importance_max"].item() == pytest.approx(math.e)
+
+
+def test_a_correction_without_probabilities_at_sampling_time_is_refused() -> None:
+    with pytest.raises(ConfigError, match="importance_cap needs rows.behaviour"):
+        ATPO(importance_cap=2.0).loss(spec_row(), torch.zeros(1, 5), torch.zeros(1, 5))
+    for cap in (-1.0, math.nan):
+        with pytest.raises(ConfigError, match="importance_cap must be at least 0"):
+            ATPO(importance_cap=cap)
 
 
 def test_h_turn_as_released_and_sound() -> None:
