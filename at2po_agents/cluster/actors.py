@@ -69,7 +69,6 @@ class CollectorActor:
         if self._worker is not None:
             self._worker.engine.sleep()
 
-    @ray.method(concurrency_group="health")
     def progress(self) -> Any:
         """Return what changes as long as this process gets on."""
         if self._worker is None:
@@ -94,7 +93,7 @@ class LearnerActor:
         """Return a `host:port` of this process's machine at which the ranks can meet."""
         with socket.socket() as free:
             free.bind(("", 0))
-            host: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+            host: str = ray.util.get_node_ip_address()
             return f"{host}:{free.getsockname()[1]}"
 
     def start(self, address: str, resumed: Checkpoint | None) -> None:
@@ -140,7 +139,6 @@ class LearnerActor:
         """Wait until the last checkpoint is written."""
         self._worker.settle()
 
-    @ray.method(concurrency_group="health")
     def progress(self) -> Any:
         """Return what changes as long as this process gets on."""
         return self._worker.learner.passes if hasattr(self, "_worker") else None

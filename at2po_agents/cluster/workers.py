@@ -225,8 +225,7 @@ def ahead(workers: RayWorkers, new_job: Callable[[int], Job]) -> Stream | None:
 
 def _remote(kind: type, resources: dict[str, Any]) -> Any:
     """Return an actor class whose `progress` answers while another method runs."""
-    remote: Any = ray.remote
-    return remote(concurrency_groups={"health": 1}, max_concurrency=1, **resources)(kind)
+    return ray.remote(concurrency_groups={"health": 1}, max_concurrency=1, **resources)(kind)
 
 
 def _connect(config: TrainConfig) -> bool:
@@ -255,7 +254,7 @@ def _places(config: TrainConfig) -> Any:
     bundles = [{name: n for name, n in bundle.items() if n} for _ in range(options.learners)]
     places = placement_group(bundles, strategy="PACK")
     if not places.wait(options.stall_s):
-        found: Any = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        found: Any = ray.cluster_resources()
         raise WorkersLostError(
             f"expected room for {len(bundles)} x {bundles[0]} in the Ray cluster, found {found}; "
             "lower cluster.learners, or add machines"
