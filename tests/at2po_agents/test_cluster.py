@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import pytest
 import torch
 from torch import Tensor
@@ -223,3 +225,90 @@ def test_too_many_losses_end_the_run_and_say_why(tmp_path: Path) -> None:
     assert disturbance.hit
     assert status(tmp_path)["state"] == "failed"
     assert not processes("CollectorActor.collect")
+
+
+class Server:
+    """A retriever over HTTP that can be killed and come back."""
+
+    def __init__(self, passages: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = str(free.getsockname()[1])
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.index = f"bm25:{passages}"
+        self.start()
+
+    def start(self) -> None:
+        words = ["serve", "--index", self.index, "--port", self.port]
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "at2po_agents.cli", *words],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[tuple[Server, dict[str, Any]]]:
+    """MiniWiki behind a server, and the settings of a run that searches there."""
+    wiki = gymnasium.make("at2po_envs:at2po/MiniWiki-v0", questions=20, seed=1).unwrapped.wiki
+    passages, questions = tmp_path / "passages.jsonl", tmp_path / "questions.jsonl"
+    with passages.open("w") as file:
+        for passage in wiki.corpus:
+            file.write(json.dumps({"id": passage.id, "contents": passage.contents}) + "\n")
+    with questions.open("w") as file:
+        for question in wiki.question_list:
+            answers = list(question.golden_answers)
+            row = {"id": question.id, "question": question.question, "golden_answers": answers}
+            file.write(json.dumps(row) + "\n")
+    server = Server(passages)
+    options = {
+        "questions_path": str(questions),
+        "retriever": server.url,
+        "prompt": "brief",
+        "tool_timeout_s": 2.0,
+    }
+    run = {"env": "at2po/HotpotQA-v0", "env_options": options, "eval_env_options": options}
+    yield server, run
+    server.kill()
+
+
+def test_a_retriever_that_dies_is_waited_for(
+    tmp_path: Path, served: tuple[Server, dict[str, Any]]
+) -> None:
+    server, run = served
+    options = ClusterOptions(collectors=2, learners=1, stall_s=120)
+    Trainer(settings(tmp_path / "calm", **run)).run()
+
+    def outage() -> None:
+        while not read_metrics(tmp_path / "run" / "metrics.jsonl"):
+            time.sleep(0.01)
+        server.kill()
+        time.sleep(15)
+        server.start()
+
+    away = threading.Thread(target=outage, daemon=True)
+    away.start()
+    Trainer(settings(tmp_path / "run", **run, cluster=options)).run()
+    away.join()
+    assert_same(tmp_path / "run", weights(tmp_path / "calm"))
+    rows = [json.loads(line) for line in (tmp_path / "run" / "timeline.jsonl").open()]
+    assert max(row["end"] - row["start"] for row in rows if row["stage"] == "collect") > 5
+
+
+def test_collectors_one_update_ahead_are_corrected_for(tmp_path: Path) -> None:
+    ahead = ClusterOptions(collectors=2, learners=1, staleness=1)
+    algorithm = algorithms.ATPO(chains=3, iterations=1, beam=2, importance_cap=2.0)
+    Trainer(settings(tmp_path, algorithm=algorithm, cluster=ahead)).run()
+    rows = read_metrics(tmp_path / "metrics.jsonl")[1:]
+    ages = [row["rollout/staleness"] for row in rows]
+    assert ages[0] == 0
+    assert all(0 <= age <= 1 for age in ages)
+    assert max(ages) > 0
+    weighed = [row["policy/importance_mean"] for row in rows]
+    assert weighed[0] == pytest.approx(1, abs=1e-9)  # sampled by the weights that learn from it
+    assert any(abs(weight - 1) > 1e-9 for weight in weighed[1:])
+    assert all(row["rollout/dropped"] == 0 for row in rows)
