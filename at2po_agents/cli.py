@@ -10,7 +10,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from at2po_agents.config import TrainConfig, load_config, parse_config
 from at2po_agents.engines import make_engine
 from at2po_agents.environments import make_env, on_test_split
 from at2po_agents.errors import AgentError
+from at2po_agents.settings import Options
 from at2po_envs.errors import UnknownNameError
 from retrieval import RetrievalError
 
@@ -55,6 +56,14 @@ class DataConfig:
 
     root: Path | None = None
     """Folder that holds `questions/<set>/<split>.jsonl`; by default `$AT2PO_DATA`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorConfig:
+    """Check this installation; with `--plan`, estimate what memory a training needs instead."""
+
+    plan: Options = field(default_factory=dict)
+    """A training on GPUs, such as `model=Qwen/Qwen3-4B gpus=1x24GB`; code 1 if it does not fit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -261,6 +270,26 @@ def serve(arguments: Sequence[str]) -> None:
     run(tyro.cli(ServeOptions, args=arguments, prog="at2po serve"), open_retriever)
 
 
+def doctor(arguments: Sequence[str]) -> None:
+    """Check this installation, or with --plan whether a training fits on GPUs."""
+    from at2po_agents.memory import Plan
+
+    keys = ", ".join(each.name for each in fields(Plan))
+    about = f"{DoctorConfig.__doc__}\n\nKeys of a plan: {keys}; see docs/how-to/plan-memory.md."
+    config = tyro.cli(DoctorConfig, args=arguments, prog="at2po doctor", description=about)
+    if config.plan or "--plan" in arguments:
+        _plan(config.plan)
+        return
+    from at2po_agents.doctor import installation, table
+    from at2po_envs.questions import questions_folder
+    from retrieval.java import find_java
+
+    checks = installation(find_java, questions_folder)
+    _out.print(table(checks))
+    if any(check.state == "broken" for check in checks):
+        raise SystemExit(1)
+
+
 def warmstart(arguments: Sequence[str]) -> None:
     """Make the mini model from nothing: tokenizer, demonstrations, supervised training."""
     from at2po_agents.warmstart import WarmStart, warm_start
@@ -281,6 +310,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "index": index,
     "serve": serve,
     "demo": demo,
+    "doctor": doctor,
     "warmstart": warmstart,
 }
 """Sub-commands of `at2po`."""
@@ -293,6 +323,19 @@ def _train(config: TrainConfig) -> None:
     summary = Trainer(config).run()
     _out.print_json(json.dumps(summary))
     _out.print(f"report: {write_report(Path(config.out))}")
+
+
+def _plan(options: Options) -> None:
+    """Print what memory a training needs; a plan that does not fit ends with code 1."""
+    from at2po_agents.memory import describe, fits, parse_plan
+    from at2po_agents.model_sizes import find_sizes
+
+    plan = parse_plan(options)
+    sizes, source = find_sizes(plan.model)
+    for part in describe(plan, sizes, source):
+        _out.print(part, markup=False, highlight=False)
+    if not fits(plan, sizes):
+        raise SystemExit(1)
 
 
 def _drawing(tree: Any, question: Any) -> RichTree:

@@ -17,6 +17,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -120,6 +121,34 @@ def load_model(
         f"names ({', '.join(EMBEDDED)}) and the Hugging Face hub ({hub}); give a folder written "
         "by save_pretrained, a .gguf file, an embedded name, or a hub id with network access"
     ) from cause
+
+
+def model_config(name: str) -> PretrainedConfig:
+    """Read the configuration of a model that `load_model` would load; no weights are needed.
+
+    Args:
+        name: As for `load_model`.
+
+    Raises:
+        ModelNotFoundError: nothing by that name has a configuration.
+    """
+    path = _smollm2() if name == "smollm2-135m" else _MINI if name == "mini" else Path(name)
+    path, source = path.expanduser(), name
+    settings: dict[str, Any] = {"local_files_only": True}
+    if path.is_file() and path.suffix == ".gguf":
+        source, settings["gguf_file"] = str(path.parent), path.name
+    elif (path / "config.json").is_file():
+        source = str(path)
+    else:
+        settings["local_files_only"] = _hub_problem(name) is not None
+    try:
+        config: PretrainedConfig = AutoConfig.from_pretrained(source, **settings)
+    except OSError as error:
+        raise ModelNotFoundError(
+            f"expected the configuration of {name!r}, found none in a folder of that name, among "
+            f"the embedded models ({', '.join(EMBEDDED)}) or on the hub"
+        ) from error
+    return config
 
 
 def weights_hash(model: PreTrainedModel) -> str:

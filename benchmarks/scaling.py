@@ -23,6 +23,7 @@ from at2po_agents.config import TrainConfig, load_config
 from at2po_agents.engines import Completion, TransformersEngine
 from at2po_agents.expansion import EntropyGuided
 from at2po_agents.learner import Learner
+from at2po_agents.model_sizes import SIZES, Decoder
 from at2po_agents.models import load_policy
 from at2po_agents.rollout import Collector
 from at2po_agents.seeds import seed_of
@@ -36,7 +37,7 @@ from benchmarks.forced_turns import forced_env
 from benchmarks.memory import forget_peak, memory
 from benchmarks.rollout_counts import counts
 from benchmarks.speed_tables import scaling
-from benchmarks.step_cost import QWEN3_4B, Decoder, PaperStep, bill, step_work
+from benchmarks.step_cost import PaperStep, bill, step_work
 
 
 @dataclass(frozen=True)
@@ -254,17 +255,17 @@ def measure(config: ScalingConfig) -> dict[str, Any]:
 
 def paper_step() -> dict[str, Any]:
     """Return what a Qwen3-4B step of the paper's setting costs, by arithmetic alone."""
-    step = PaperStep()
+    step, decoder = PaperStep(), SIZES["Qwen3-4B"]
     trees = step.trees(default_rng(0))
     leaves = [leaf for tree in trees for leaf in tree.leaves()]
     rows = sum(len(leaf.ids()) for leaf in leaves)
     return {
-        "model": asdict(QWEN3_4B),
+        "model": asdict(decoder),
         "assumed": asdict(step),
         "leaves": len(leaves),
         "turns_per_leaf": round(sum(leaf.depth for leaf in leaves) / len(leaves), 3),
         "row_tokens_per_unique_token": round(rows / sum(t.unique_tokens for t in trees), 3),
-        "bill": bill(step_work(trees), QWEN3_4B, step.mini_batches),
+        "bill": bill(step_work(trees), decoder, step.mini_batches),
     }
 
 

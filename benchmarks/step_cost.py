@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from numpy.random import Generator
 
 from at2po_agents.expansion import RandomExpansion
+from at2po_agents.model_sizes import Decoder
 from at2po_agents.tree import Node, RolloutTree
 
 
@@ -26,60 +27,19 @@ class Work(NamedTuple):
     logits: int = 0
 
 
-@dataclass(frozen=True)
-class Decoder:
-    """The sizes of a decoder that decide about its FLOPs.
+def flops(decoder: Decoder, work: Work) -> int:
+    """Return the floating-point operations of forward work.
 
-    Attributes:
-        layers: Number of layers.
-        hidden: Width.
-        heads: Query heads.
-        kv_heads: Key and value heads.
-        head_dim: Width of a head.
-        intermediate: Width of the gated MLP.
-        vocabulary: Rows of the output matrix.
+    Args:
+        decoder: The model.
+        work: What is done.
+
+    Source: 2 per weight and token; attention 4 * layers * (heads * head_dim) per pair, for the
+    scores and for the weighted sum of values; norms, rotations and softmax are left out.
     """
-
-    layers: int
-    hidden: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    intermediate: int
-    vocabulary: int
-
-    @classmethod
-    def of(cls, config: Any) -> Decoder:
-        """Read the sizes off a transformers configuration."""
-        return cls(
-            config.num_hidden_layers,
-            config.hidden_size,
-            config.num_attention_heads,
-            config.num_key_value_heads,
-            config.head_dim,
-            config.intermediate_size,
-            config.vocab_size,
-        )
-
-    @property
-    def weights(self) -> int:
-        """Weights of all layers' matrices, embedding and head apart."""
-        attention = self.hidden * self.head_dim * 2 * (self.heads + self.kv_heads)
-        return self.layers * (attention + 3 * self.hidden * self.intermediate)
-
-    def flops(self, work: Work) -> int:
-        """Return the floating-point operations of forward work.
-
-        Source: 2 per weight and token; attention 4 * layers * (heads * head_dim) per pair, for the
-        scores and for the weighted sum of values; norms, rotations and softmax are left out.
-        """
-        pair = 4 * self.layers * self.heads * self.head_dim
-        logit = 2 * self.hidden * self.vocabulary
-        return work.tokens * 2 * self.weights + work.pairs * pair + work.logits * logit
-
-
-QWEN3_4B = Decoder(36, 2560, 32, 8, 128, 9728, 151936)
-"""Source: config.json of Qwen/Qwen3-4B (its embedding is tied to the head)."""
+    pair = 4 * decoder.layers * decoder.query_width
+    logit = 2 * decoder.hidden * decoder.vocabulary
+    return work.tokens * 2 * decoder.weights + work.pairs * pair + work.logits * logit
 
 
 @dataclass(frozen=True)
@@ -221,5 +181,5 @@ def bill(work: dict[str, Work], decoder: Decoder, mini_batches: int) -> dict[str
 
 
 def _part(work: Work, decoder: Decoder, share: float = 1.0, passes: int = 1) -> dict[str, float]:
-    tflops = decoder.flops(work) * share * passes / 1e12
+    tflops = flops(decoder, work) * share * passes / 1e12
     return {"tokens": round(work.tokens * share), "tflops": round(tflops, 1)}

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import Qwen3Config
 
+from at2po_agents.model_sizes import SIZES, Decoder
 from at2po_agents.tree import RolloutTree
 from benchmarks import scaling, throughput
 from benchmarks.cost_model import fit, non_negative
@@ -18,7 +19,7 @@ from benchmarks.errors import EvaluationError
 from benchmarks.readme import RESULTS
 from benchmarks.scaling import Point, ScalingConfig, paper_step
 from benchmarks.speed_tables import _demo
-from benchmarks.step_cost import QWEN3_4B, Decoder, PaperStep, Work, bill, step_work
+from benchmarks.step_cost import PaperStep, Work, bill, flops, step_work
 
 NO_DEMO = ("--demo-steps", "0")
 
@@ -50,10 +51,11 @@ def test_work_of_a_tree_is_that_by_hand() -> None:
 
 def test_flops_of_a_decoder_are_those_by_hand() -> None:
     # 36 layers of q and o (2560 x 4096), k and v (2560 x 1024), and three matrices 2560 x 9728.
-    assert QWEN3_4B.weights == 36 * (2 * 10_485_760 + 2 * 2_621_440 + 3 * 24_903_680)
-    assert QWEN3_4B.flops(Work(1, 0, 0)) == 2 * 3_633_315_840
-    assert QWEN3_4B.flops(Work(0, 1, 0)) == 4 * 36 * 4096
-    assert QWEN3_4B.flops(Work(0, 0, 1)) == 2 * 2560 * 151_936
+    qwen3_4b = SIZES["Qwen3-4B"]
+    assert qwen3_4b.weights == 36 * (2 * 10_485_760 + 2 * 2_621_440 + 3 * 24_903_680)
+    assert flops(qwen3_4b, Work(1, 0, 0)) == 2 * 3_633_315_840
+    assert flops(qwen3_4b, Work(0, 1, 0)) == 4 * 36 * 4096
+    assert flops(qwen3_4b, Work(0, 0, 1)) == 2 * 2560 * 151_936
     assert Decoder.of(Qwen3Config(**_sizes())) == Decoder(2, 8, 4, 2, 4, 16, 32)
 
 
@@ -73,7 +75,7 @@ def test_the_bill_adds_up() -> None:
     unit = Decoder(1, 1000, 1, 1, 1000, 1000, 1000)  # 7e6 weights
     work = step_work([small_tree()])
     found = bill(work, unit, mini_batches=4)
-    million = unit.flops(work["packed"]) / 1e12
+    million = flops(unit, work["packed"]) / 1e12
     assert found["shared"]["update"]["tokens"] == 13
     assert found["shared"]["old log-probabilities"]["tokens"] == 13 * 3 // 4 + 1  # rounded 9.75
     assert found["chains"]["old log-probabilities"]["tokens"] == 25

@@ -1,0 +1,47 @@
+"""The terms that memory is made of, and the phases of a training step in which they are there.
+
+Parameters, gradients, moments and what autograd keeps are counted, and tested against real ones;
+none of it was measured on a GPU, and what is called an allowance is an assumption.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+GIB = 2**30
+
+PHASES = ("rollout", "packing", "head", "layers", "root", "step")
+"""Rollouts; then, in an update: finding who attends to whom, the backward pass of the head, that of
+the layers, the root group's gradients on their way to their ranks, AdamW's step."""
+
+ALWAYS = frozenset(PHASES)
+UPDATE = ALWAYS - {"rollout"}
+BACKWARD = frozenset({"head", "layers"})
+GRADIENTS = BACKWARD | {"step"}
+
+FLOAT = 4
+"""Bytes of a number in float32."""
+LOGIT_BYTES = 12
+"""Bytes per logit of a head at work: log-probabilities and two gradients of them, in float32."""
+
+
+@dataclass(frozen=True)
+class Term:
+    """One reason why memory is needed.
+
+    Attributes:
+        name: What it is.
+        size: In bytes, per GPU.
+        how: The formula in words.
+        phases: When it is there.
+    """
+
+    name: str
+    size: int
+    how: str
+    phases: frozenset[str] = ALWAYS
+
+
+def millions(count: int) -> str:
+    """Return a number of parameters in words."""
+    return f"{count / 1e6:,.1f} M parameters"
