@@ -26,6 +26,7 @@ from at2po_agents.errors import WorkersLostError
 from at2po_agents.metrics import read_metrics
 from at2po_agents.models import load_model
 from at2po_agents.trainer import Trainer
+from retrieval.client import RemoteRetriever
 
 ray = pytest.importorskip("ray", reason="needs the extra `ray`")
 
@@ -198,7 +199,7 @@ def test_a_rank_that_dies_in_an_update_takes_the_run_back_to_the_last_checkpoint
 def test_a_run_whose_driver_is_killed_goes_on(tmp_path: Path, alone: dict[str, Tensor]) -> None:
     config = settings(tmp_path / "run", cluster=TWO)
     (tmp_path / "config.toml").write_text(dump_config(config))
-    command = [sys.executable, "-m", "at2po_agents.cli", "train"]
+    command = [sys.executable, "-m", "at2po_agents", "train"]
     first = subprocess.Popen(
         [*command, "--config", str(tmp_path / "config.toml")],
         stderr=subprocess.DEVNULL,
@@ -241,10 +242,11 @@ class Server:
     def start(self) -> None:
         words = ["serve", "--index", self.index, "--port", self.port]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "at2po_agents.cli", *words],
+            [sys.executable, "-m", "at2po_agents", *words],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
+        RemoteRetriever(self.url).wait_until_ready(120)
 
     def kill(self) -> None:
         self.process.kill()
