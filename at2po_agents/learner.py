@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from at2po_agents.adapters import find_adapter, without_adapter
 from at2po_agents.algorithms.base import Algorithm
 from at2po_agents.attention import check_model, tree_attention
 from at2po_agents.batching import row_tokens, split, within
@@ -45,7 +46,8 @@ class Learner:
         model: The model being trained, in place.
         masters: Its weights in at least float32; gradients are added up and steps taken there.
         optimizer: Their AdamW optimizer.
-        reference: The frozen policy of the KL term; None for an algorithm without one.
+        reference: The frozen policy of the KL term, which is the model without its adapter where
+            only that is trained; None for an algorithm without such a term.
         offending: Trees whose loss or gradient was not finite in the latest update.
     """
 
@@ -61,6 +63,7 @@ class Learner:
         mini_batches: int = 1,
         token_budget: int = 16384,
         gradient_checkpointing: bool = False,
+        offload: bool = False,
         temperature: float = 1.0,
         warmup: int = 0,
         reference: PreTrainedModel | None = None,
@@ -68,7 +71,8 @@ class Learner:
         """Prepare to train a model.
 
         Args:
-            model: A transformers decoder with full attention; changed in place.
+            model: A transformers decoder with full attention; changed in place. Parameters without
+                gradient stay as they are.
             algorithm: Credit and loss.
             lr: Learning rate after the warm-up, constant.
             betas: AdamW's decay rates.
@@ -78,10 +82,12 @@ class Learner:
             token_budget: Largest number of unique tokens in one forward pass, at least 1; a larger
                 tree is cut between its rows, a larger row gets a pass of its own.
             gradient_checkpointing: Recompute activations in the backward pass to save memory.
+            offload: Keep the masters and the optimizer's state in the CPU's memory.
             temperature: Sampling temperature of the rollouts, above 0.
             warmup: Updates over which the learning rate rises linearly, at least 0.
             reference: The policy that the run started from, for an algorithm whose `kl_coef` is
-                not 0; None takes a copy of `model` as it is now.
+                not 0; None takes a copy of `model` as it is now. Not used for a model that has an
+                adapter.
 
         Raises:
             ConfigError: If a setting is out of range.
@@ -107,8 +113,12 @@ class Learner:
         self.offending: list[RolloutTree] = []
         self.reference: PreTrainedModel | None = None
         if getattr(algorithm, "kl_coef", 0.0):
-            self.reference = (reference or deepcopy(model)).requires_grad_(False).eval()
-        self.masters = MasterWeights(p for p in model.parameters() if p.requires_grad)
+            if find_adapter(model):
+                self.reference = model
+            else:
+                self.reference = (reference or deepcopy(model)).requires_grad_(False).eval()
+        trained = (p for p in model.parameters() if p.requires_grad)
+        self.masters = MasterWeights(trained, offload=offload)
         self.optimizer = torch.optim.AdamW(
             self.masters.parameters, lr=lr, betas=betas, weight_decay=weight_decay
         )
@@ -186,7 +196,7 @@ class Learner:
             old = logp.detach() if part.old is None else part.old
             rows = part.pack.rows
             if self.reference is not None:
-                with torch.no_grad():
+                with torch.no_grad(), without_adapter(self.reference):
                     reference = self._logprobs(self.reference, part.pack)
                 rows = replace(rows, reference=rows.gather(reference))
             output = self.algorithm.loss(rows, rows.gather(logp), rows.gather(old))

@@ -22,6 +22,7 @@ from at2po_agents.environments import make_env, on_test_split
 from at2po_agents.errors import CheckpointError, ConfigError, DivergedError
 from at2po_agents.expansion import Chains
 from at2po_agents.learner import Learner
+from at2po_agents.lora import Lora
 from at2po_agents.metrics import MetricsLog, read_metrics
 from at2po_agents.models import load_policy
 from at2po_agents.progress import RunProgress
@@ -85,9 +86,12 @@ class Trainer:
             )
         self.identity = fingerprint(config, RESUMABLE)
         resumed = self._checkpoint()
-        source = config.model if resumed is None else str(resumed.path)
+        lora = config.lora.rank > 0
+        # An adapter goes on beside the weights it started with; checkpoints hold the two merged.
+        source = config.model if resumed is None or lora else str(resumed.path)
         settings = (config.dtype, config.chat_template, config.device)
         self.model, self.tokenizer = load_policy(source, *settings)
+        self.saved: checkpoint.Pretrained = self._adapter(resumed) if lora else self.model
         self.env = make_env(config.env, config.env_options)
         self.eval_env = make_env(config.env, on_test_split(config.env, config.eval_env_options))
         self.engine = make_engine(
@@ -98,7 +102,7 @@ class Trainer:
             keep_entropies=getattr(algorithm, "entropy", None) == "full",
             options=config.engine_options,
         )
-        anchored = getattr(algorithm, "kl_coef", 0.0) and resumed is not None
+        anchored = getattr(algorithm, "kl_coef", 0.0) and resumed is not None and not lora
         self.learner = Learner(
             self.model,
             algorithm=algorithm,
@@ -108,6 +112,7 @@ class Trainer:
             mini_batches=config.mini_batches,
             token_budget=config.token_budget,
             gradient_checkpointing=config.gradient_checkpointing,
+            offload=config.offload,
             temperature=config.temperature,
             # A resumed run keeps to the policy that it started from, not to its checkpoint.
             reference=load_policy(config.model, *settings)[0] if anchored else None,
@@ -268,11 +273,18 @@ class Trainer:
             return None
         return checkpoint.load(path, self.identity)
 
+    def _adapter(self, resumed: checkpoint.Checkpoint | None) -> Lora:
+        """Put an adapter into the model, the checkpoint's if there is one."""
+        adapter = Lora(self.model, self.config.lora, seed=seed_of(self.config.seed, "lora"))
+        if resumed is not None:
+            adapter.load(resumed.path)
+        return adapter
+
     def _save(self) -> None:
         checkpoint.save(
             self.out / "checkpoints",
             self.past.step,
-            model=self.model,
+            model=self.saved,
             tokenizer=self.tokenizer,
             optimizer_state=self.learner.state_dict(),
             extra=vars(self.past),
