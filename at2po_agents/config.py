@@ -23,6 +23,7 @@ from at2po_agents import algorithms
 from at2po_agents.cluster import ClusterOptions
 from at2po_agents.engines import EngineName
 from at2po_agents.errors import ConfigError
+from at2po_agents.lora import LoraOptions
 from at2po_agents.settings import (
     Choice,
     Options,
@@ -117,6 +118,10 @@ class TrainConfig:
     """Most tokens in one forward pass of the learner; a larger tree is cut between its rows."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
+    offload: bool = False
+    """Keep the optimizer's state in the CPU's memory and take its steps there."""
+    lora: LoraOptions = field(default_factory=LoraOptions)
+    """A low-rank adapter that is trained in place of all weights."""
     engine: EngineName = "transformers"
     """What generates; `vllm` needs the extra of that name."""
     engine_options: Options = field(default_factory=dict)
@@ -148,8 +153,8 @@ class TrainConfig:
 
 
 RESUMABLE = frozenset(
-    "steps eval_every save_every keep_checkpoints out resume device token_budget max_batch "
-    "tracker patience_s cluster".split()
+    "steps eval_every save_every keep_checkpoints out resume device token_budget offload "
+    "max_batch tracker patience_s cluster".split()
 )
 """Fields of `TrainConfig` that may differ between a run and its continuation."""
 

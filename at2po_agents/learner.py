@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from at2po_agents.adapters import find_adapter, without_adapter
 from at2po_agents.algorithms.base import Algorithm
 from at2po_agents.attention import check_model, tree_attention
 from at2po_agents.batching import Slice, row_tokens, shortest, split, within
@@ -57,7 +58,8 @@ class Learner:
         model: The model being trained, in place.
         masters: Its weights in at least float32; gradients are added up and steps taken there.
         optimizer: Their AdamW optimizer.
-        reference: The frozen policy of the KL term; None for an algorithm without one.
+        reference: The frozen policy of the KL term, which is the model without its adapter where
+            only that is trained; None for an algorithm without such a term.
         offending: Trees whose loss or gradient was not finite in the latest update.
         ranks: Those that share the work.
         passes: Forward passes so far, a sign of life.
@@ -75,6 +77,7 @@ class Learner:
         mini_batches: int = 1,
         token_budget: int = 16384,
         gradient_checkpointing: bool = False,
+        offload: bool = False,
         temperature: float = 1.0,
         warmup: int = 0,
         reference: PreTrainedModel | None = None,
@@ -83,7 +86,8 @@ class Learner:
         """Prepare to train a model.
 
         Args:
-            model: A transformers decoder with full attention; changed in place.
+            model: A transformers decoder with full attention; changed in place. Parameters without
+                gradient stay as they are.
             algorithm: Credit and loss.
             lr: Learning rate after the warm-up, constant.
             betas: AdamW's decay rates.
@@ -93,10 +97,12 @@ class Learner:
             token_budget: Largest number of unique tokens in one forward pass, at least 1; a larger
                 tree is cut between its rows, a larger row gets a pass of its own.
             gradient_checkpointing: Recompute activations in the backward pass to save memory.
+            offload: Keep the masters and the optimizer's state in the CPU's memory.
             temperature: Sampling temperature of the rollouts, above 0.
             warmup: Updates over which the learning rate rises linearly, at least 0.
             reference: The policy that the run started from, for an algorithm whose `kl_coef` is
-                not 0; None takes a copy of `model` as it is now.
+                not 0; None takes a copy of `model` as it is now. Not used for a model that has an
+                adapter.
             ranks: Those that share the work; with more than one, `model` is sharded.
 
         Raises:
@@ -123,11 +129,17 @@ class Learner:
         self.offending: list[RolloutTree] = []
         self.reference: PreTrainedModel | None = None
         if getattr(algorithm, "kl_coef", 0.0):
-            self.reference = (reference or deepcopy(model)).requires_grad_(False).eval()
+            if find_adapter(model):
+                self.reference = model
+            else:
+                self.reference = (reference or deepcopy(model)).requires_grad_(False).eval()
         self.ranks, self.passes = ranks, 0
-        self._score = self._scorer(model)
-        self._score_reference = self._scorer(self.reference) if self.reference is not None else None
-        self.masters = MasterWeights(p for p in model.parameters() if p.requires_grad)
+        self._score = self._scorer(model, offload)
+        self._score_reference = self._score
+        if self.reference is not None and self.reference is not model:
+            self._score_reference = self._scorer(self.reference, offload)
+        trained = (p for p in model.parameters() if p.requires_grad)
+        self.masters = MasterWeights(trained, offload=offload and ranks.size == 1)
         self.optimizer = torch.optim.AdamW(
             self.masters.parameters, lr=lr, betas=betas, weight_decay=weight_decay
         )
@@ -215,13 +227,13 @@ class Learner:
         self.optimizer.zero_grad()
         outputs = []
         for part in parts:
+            rows = part.pack.rows
+            if self.reference is not None:
+                with torch.no_grad(), without_adapter(self.reference):
+                    rows = replace(rows, reference=rows.gather(self._score_reference(part.pack)))
             logp = self._score(part.pack)
             self.passes += 1
             old = logp.detach() if part.old is None else part.old
-            rows = part.pack.rows
-            if self._score_reference is not None:
-                with torch.no_grad():
-                    rows = replace(rows, reference=rows.gather(self._score_reference(part.pack)))
             if part.trees:
                 output = self.algorithm.loss(rows, rows.gather(logp), rows.gather(old))
                 outputs.append(replace(output, loss=output.loss.detach()))
@@ -252,13 +264,14 @@ class Learner:
         norm: Any = torch.nn.utils.clip_grad_norm_(self.masters.parameters, self.grad_clip)
         return float(norm.full_tensor() if self.ranks.size > 1 else norm)
 
-    def _scorer(self, model: PreTrainedModel) -> Callable[[Pack], Tensor]:
+    def _scorer(self, model: PreTrainedModel, offload: bool) -> Callable[[Pack], Tensor]:
         """Return what computes the log-probabilities of a pack under a model."""
         if self.ranks.size == 1:
             return partial(token_logprobs, model, temperature=self.temperature)
         from at2po_agents.sharding import ShardedScorer
 
-        return ShardedScorer(model, self.ranks.size, temperature=self.temperature)
+        size, temperature = self.ranks.size, self.temperature
+        return ShardedScorer(model, size, temperature=temperature, offload=offload)
 
     def _counts_in(self, tree: RolloutTree) -> bool:
         """Whether a tree has a gradient: an advantage, or tokens to keep near the reference."""

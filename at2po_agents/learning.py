@@ -4,18 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from at2po_agents import checkpoint
+from at2po_agents.adapters import adapter_names
 from at2po_agents.config import TrainConfig
 from at2po_agents.learner import Learner
+from at2po_agents.lora import Lora
 from at2po_agents.models import load_policy
 from at2po_agents.ranks import Ranks
+from at2po_agents.seeds import seed_of
 from at2po_agents.tree import RolloutTree
+
+
+class Policy(NamedTuple):
+    """A policy that is trained.
+
+    Attributes:
+        model: Its model, with an adapter if only that is trained.
+        tokenizer: Of the model.
+        saved: What writes the model into a checkpoint.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    saved: checkpoint.Pretrained
 
 
 class LearnerWorker:
@@ -25,8 +42,7 @@ class LearnerWorker:
 
     Args:
         config: The settings of the run.
-        model: What `load_start` loaded; several ranks shard it.
-        tokenizer: Of the model.
+        policy: What `load_start` loaded; several ranks shard the model.
         resumed: The checkpoint to go on from.
         ranks: Those that learn together.
     """
@@ -34,13 +50,14 @@ class LearnerWorker:
     def __init__(
         self,
         config: TrainConfig,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
+        policy: Policy,
         resumed: checkpoint.Checkpoint | None,
         ranks: Ranks,
     ) -> None:
-        self.config, self.model, self.tokenizer, self.ranks = config, model, tokenizer, ranks
-        anchored = getattr(config.algorithm, "kl_coef", 0.0) and resumed is not None
+        self.config, self.policy, self.ranks = config, policy, ranks
+        self.model = model = policy.model
+        lora = config.lora.rank > 0
+        anchored = getattr(config.algorithm, "kl_coef", 0.0) and resumed is not None and not lora
         self.learner = Learner(
             model,
             algorithm=config.algorithm,
@@ -50,16 +67,17 @@ class LearnerWorker:
             mini_batches=config.mini_batches,
             token_budget=config.token_budget,
             gradient_checkpointing=config.gradient_checkpointing,
+            offload=config.offload,
             temperature=config.temperature,
             # A resumed run keeps to the policy that it started from, not to its checkpoint.
-            reference=load_start(config, None)[0] if anchored else None,
+            reference=load_start(config, None).model if anchored else None,
             ranks=ranks,
         )
         self._saver: Any = None
         if ranks.size > 1:
             from at2po_agents.sharding import ShardSaver
 
-            self._saver = ShardSaver(model, self.learner.optimizer, tokenizer, ranks)
+            self._saver = ShardSaver(model, self.learner.optimizer, policy.tokenizer, ranks)
         if resumed is not None:
             self._resume(resumed)
 
@@ -68,12 +86,15 @@ class LearnerWorker:
         return self.learner.update(trees, step)
 
     def weights(self) -> Mapping[str, Tensor]:
-        """Return the state that an engine takes."""
+        """Return the state that an engine takes: the adapter alone, where only that is trained."""
+        state = self.model.state_dict(keep_vars=self.ranks.size > 1)
+        if names := adapter_names(state):
+            state = {name: state[name] for name in names}
         if self.ranks.size == 1:
-            return self.model.state_dict()
+            return state
         from at2po_agents.sharding import full_state
 
-        return full_state(self.model, getattr(torch, self.config.dtype))
+        return full_state(state, getattr(torch, self.config.dtype))
 
     def save(self, root: Path, step: int, **facts: Any) -> None:
         """Write a checkpoint; that of several ranks is written while they go on.
@@ -86,9 +107,14 @@ class LearnerWorker:
         if self._saver is not None:
             self._saver.save(root, step, **facts)
             return
-        state = self.learner.state_dict()
-        whole: dict[str, Any] = {"model": self.model, "tokenizer": self.tokenizer}
-        checkpoint.save(root, step, **whole, optimizer_state=state, **facts)
+        checkpoint.save(
+            root,
+            step,
+            model=self.policy.saved,
+            tokenizer=self.policy.tokenizer,
+            optimizer_state=self.learner.state_dict(),
+            **facts,
+        )
 
     def settle(self) -> None:
         """Wait until the last checkpoint is written."""
@@ -110,15 +136,22 @@ class LearnerWorker:
         self.learner.load_state_dict(learner_state(read, self.model))
 
 
-def load_start(
-    config: TrainConfig, resumed: checkpoint.Checkpoint | None
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load the model and tokenizer that a run begins with.
+def load_start(config: TrainConfig, resumed: checkpoint.Checkpoint | None) -> Policy:
+    """Load the policy that a run begins with.
 
     Args:
         config: The settings of the run.
         resumed: The checkpoint to go on from; the weights of a sharded one are read later.
     """
-    whole = resumed is not None and resumed.shards is None
-    source = str(resumed.path) if resumed is not None and whole else config.model
-    return load_policy(source, config.dtype, config.chat_template, config.device)
+    lora, source = config.lora.rank > 0, config.model
+    if resumed is not None and resumed.shards is None and not lora:
+        source = str(resumed.path)
+    settings = (config.dtype, config.chat_template, config.device)
+    model, tokenizer = load_policy(source, *settings)
+    if not lora:
+        return Policy(model, tokenizer, model)
+    # An adapter goes on beside the weights it started with; checkpoints hold the two merged.
+    adapter = Lora(model, config.lora, seed=seed_of(config.seed, "lora"))
+    if resumed is not None and resumed.shards is None:
+        adapter.load(resumed.path)
+    return Policy(model, tokenizer, adapter)

@@ -12,34 +12,39 @@ class MasterWeights:
     """Parameters in float32 or wider; a bfloat16 weight of 1 would not feel a step of 1e-6.
 
     A parameter that is narrower than float32 has a copy here, which keeps what rounding takes from
-    the model. One that is not is its own master, and nothing changes for it.
+    the model. One that is not is its own master, and nothing changes for it. Offloaded, every
+    parameter has a copy, in the CPU's memory: the optimizer's state and its steps are there too.
 
     Attributes:
         parameters: The masters, in the order of the model's parameters; for an optimizer.
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Copy what is too narrow.
+    def __init__(self, parameters: Iterable[nn.Parameter], *, offload: bool = False) -> None:
+        """Copy what is too narrow, or everything.
 
         Args:
             parameters: Those of the model that are trained.
+            offload: Keep the masters in the CPU's memory.
 
-        Source: mixed precision training (arXiv 1710.03740), section 3.1.
+        Source: mixed precision training (arXiv 1710.03740), section 3.1; ZeRO-Offload (arXiv
+        2101.06840) for what is left to the CPU.
         """
         self.parameters: list[nn.Parameter] = []
         self._pairs: list[tuple[nn.Parameter, nn.Parameter]] = []  # model's, master
         for own in parameters:
             wide = torch.promote_types(own.dtype, torch.float32)
-            master = own if wide == own.dtype else nn.Parameter(own.detach().to(wide))
-            self.parameters.append(master)
-            if master is not own:
+            master = own
+            if offload or wide != own.dtype:
+                place = torch.device("cpu") if offload else own.device
+                master = nn.Parameter(own.detach().to(place, wide, copy=True))
                 self._pairs.append((own, master))
+            self.parameters.append(master)
 
     def collect(self) -> None:
         """Add the model's gradients to those of the masters; called after every backward pass."""
         for own, master in self._pairs:
             if own.grad is not None:
-                grad = own.grad.to(master.dtype)
+                grad = _moved(own.grad, master.device).to(master.dtype)
                 master.grad = grad if master.grad is None else master.grad.add_(grad)
                 own.grad = None
 
@@ -50,16 +55,25 @@ class MasterWeights:
             own.copy_(master)
 
     def state(self) -> list[Tensor]:
-        """Return the masters that are copies: a checkpoint of the model does not hold them."""
-        return [master.detach() for _, master in self._pairs]
+        """Return the masters that hold more than the model: its checkpoint lacks them."""
+        return [master.detach() for own, master in self._pairs if own.dtype != master.dtype]
 
     @torch.no_grad()
     def load(self, state: Sequence[Tensor]) -> None:
         """Restore what `state` returned, and the model's rounding of it.
 
         Args:
-            state: One tensor per master that is a copy.
+            state: One tensor per master that is wider than the model's parameter.
         """
-        for (_, master), saved in zip(self._pairs, state, strict=True):
+        wider = [master for own, master in self._pairs if own.dtype != master.dtype]
+        for master, saved in zip(wider, state, strict=True):
             master.copy_(saved)
         self.publish()
+
+
+def _moved(gradient: Tensor, device: torch.device) -> Tensor:
+    """Return a gradient on a device; torch lands what leaves a GPU like this in pinned memory."""
+    moved = gradient.to(device, non_blocking=True)
+    if gradient.is_cuda and not moved.is_cuda:  # not run on a GPU by us
+        torch.cuda.current_stream(gradient.device).synchronize()
+    return moved

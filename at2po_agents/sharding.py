@@ -79,11 +79,12 @@ class ShardedScorer(nn.Module):
         return token_logprobs(self.model, pack, temperature=self.temperature)
 
 
-def full_state(model: PreTrainedModel, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Return a sharded model's whole state; all ranks have to call it.
+def full_state(sharded: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """Return a sharded state in one piece; all ranks have to call it.
 
     Args:
-        model: What a `ShardedScorer` holds.
+        sharded: State of what a `ShardedScorer` holds, or part of it, with `keep_vars`: tied
+            weights are one object.
         dtype: Number format of the result.
 
     Returns:
@@ -91,7 +92,7 @@ def full_state(model: PreTrainedModel, dtype: torch.dtype) -> dict[str, Tensor]:
     """
     whole: dict[int, Tensor] = {}
     state = {}
-    for name, tensor in model.state_dict(keep_vars=True).items():
+    for name, tensor in sharded.items():
         if id(tensor) not in whole:
             gathered = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
             whole[id(tensor)] = gathered.detach().to(dtype)

@@ -77,11 +77,11 @@ class LocalWorkers:
     def start(self, resumed: checkpoint.Checkpoint | None) -> None:
         """Load the policy, and make engine and learner."""
         config, alone = self.config, self.ranks.size == 1
-        model, tokenizer = load_start(config, resumed)
+        policy = load_start(config, resumed)
         # Shards cannot generate; vLLM has weights of its own anyhow.
-        served = model if alone or config.engine == "vllm" else deepcopy(model)
-        self.rollout = RolloutWorker(config, served, tokenizer, self._envs)
-        self.learning = LearnerWorker(config, model, tokenizer, resumed, self.ranks)
+        served = policy.model if alone or config.engine == "vllm" else deepcopy(policy.model)
+        self.rollout = RolloutWorker(config, served, policy.tokenizer, self._envs)
+        self.learning = LearnerWorker(config, policy, resumed, self.ranks)
 
     def collect(self, job: Job) -> list[RolloutTree]:
         """Roll out this rank's share of a job, and return the trees of all."""

@@ -51,8 +51,9 @@ class CollectorActor:
         """
         begun = time.time()
         if self._worker is None:  # here, so that errors are those of a call, not of a dead actor
-            model, tokenizer = load_start(self.config, None)
-            self._worker = RolloutWorker(self.config, model, tokenizer, make_envs(self.config))
+            policy = load_start(self.config, None)
+            envs = make_envs(self.config)
+            self._worker = RolloutWorker(self.config, policy.model, policy.tokenizer, envs)
         if version != self._version:
             self._weights = ray.get(weights[0])
             self._version = version
@@ -107,8 +108,8 @@ class LearnerActor:
         ranks = join(
             rank=self.rank, size=options.learners, address=address, timeout_s=options.stall_s
         )
-        model, tokenizer = load_start(self.config, resumed)
-        self._worker = LearnerWorker(self.config, model, tokenizer, resumed, ranks)
+        policy = load_start(self.config, resumed)
+        self._worker = LearnerWorker(self.config, policy, resumed, ranks)
 
     def update(
         self, trees: Box, step: int

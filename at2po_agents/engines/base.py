@@ -85,7 +85,12 @@ class Engine(Protocol):
         """Advance every running request by one token and return those that finished."""
 
     def load_weights(self, state: Mapping[str, Tensor]) -> None:
-        """Take new model weights, and wake up; only legal while nothing runs or waits."""
+        """Take new model weights, and wake up; only legal while nothing runs or waits.
+
+        The state is that of a model like the one that the engine was made with. If that has an
+        adapter (LoRA), the adapter's tensors are enough; if it has none, an adapter's work comes in
+        merged weights.
+        """
 
     def sleep(self) -> None:
         """Lend memory to whoever computes the next weights; `load_weights` ends the sleep."""

@@ -18,6 +18,7 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
 from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 
+from at2po_agents.adapters import is_adapted_linear
 from at2po_agents.engines.kv_cache import RowCache
 
 _MODELS = (LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)
@@ -25,8 +26,10 @@ _PARTS = {nn.Linear, LlamaRMSNorm, Qwen2RMSNorm, Qwen3RMSNorm}
 
 
 def can_decode(model: PreTrainedModel) -> bool:
-    """Return whether `decode` does what a model does: its class is known, nothing is adapted."""
-    return type(model) in _MODELS and all(type(part) in _PARTS for part in _parts(model))
+    """Return whether `decode` does what a model does: its class and all of its parts are known."""
+    return type(model) in _MODELS and all(
+        type(part) in _PARTS or is_adapted_linear(part) for part in _parts(model)
+    )
 
 
 def decode(model: Any, cache: RowCache, ids: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
@@ -71,8 +74,10 @@ def decode(model: Any, cache: RowCache, ids: Tensor, positions: Tensor, mask: Te
     return _linear(_norm(x, model.model.norm), model.lm_head)
 
 
-def _linear(x: Tensor, module: nn.Linear) -> Tensor:
-    return F.linear(x, module.weight, module.bias)
+def _linear(x: Tensor, module: Any) -> Tensor:
+    adapted = type(module) is not nn.Linear
+    product: Tensor = module(x) if adapted else F.linear(x, module.weight, module.bias)
+    return product
 
 
 def _norm(x: Tensor, module: Any) -> Tensor:

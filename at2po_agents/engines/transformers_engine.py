@@ -118,8 +118,8 @@ class TransformersEngine:
         """Copy new weights into the model and forget every stored key and value.
 
         Args:
-            state: the model's whole state; tied weights may be given once. A tensor that already
-                is the model's own memory is left as it is.
+            state: the model's whole state, or at least the tensors of its adapter; tied weights
+                may be given once. A tensor that already is the model's own memory is left as it is.
 
         Raises:
             EngineBusyError: requests run or wait.

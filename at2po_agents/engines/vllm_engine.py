@@ -19,8 +19,10 @@ from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.llm_engine import LLMEngine
 from vllm.v1.executor import Executor
 
+from at2po_agents.adapters import base_state, find_adapter
 from at2po_agents.engines.base import Completion, EngineStats, Request, check_idle
 from at2po_agents.engines.turns import Turn, Vocabulary
+from at2po_agents.engines.vllm_lora import ServedAdapter, lora_settings
 from at2po_agents.engines.vllm_requests import check_sampled, sampling
 from at2po_agents.errors import EngineBusyError, EngineUnavailableError, RequestError
 from at2po_agents.models import StateLayout
@@ -40,6 +42,10 @@ class VLLMEngine:
 
     Asleep, the engine holds neither weights nor keys and values on a GPU; on a CPU vLLM cannot
     give them back, and only the prefix cache is forgotten. A closed engine cannot be used again.
+
+    Of a model with an adapter vLLM gets the weights once and then adapters only, which it applies
+    itself; asleep, those weights wait in the CPU's memory. With `enable_lora=False` it gets merged
+    weights instead.
 
     Args:
         model: gives the architecture, the number format and the starting weights; not kept.
@@ -65,12 +71,18 @@ class VLLMEngine:
         self._turns: dict[str, Turn] = {}
         self._submitted = 0
         self._asleep = False
-        self._llm: Any = _start(
-            model, {"max_num_seqs": max_batch, "kv_cache_memory_bytes": cache_bytes, **options}
-        )
+        self._adapter = find_adapter(model)
+        self._served: ServedAdapter | None = None
+        room = {"max_num_seqs": max_batch, "kv_cache_memory_bytes": cache_bytes}
+        if self._adapter and options.get("enable_lora", True):
+            self._served = ServedAdapter(self._adapter)
+            room |= lora_settings(self._adapter)
+        self._llm: Any = _start(model, room | options)
         self.max_length: int = self._llm.model_config.max_model_len
         if impossible := self._vocabulary.impossible():
             self._llm.apply_model(lambda served: _never_sample(served, impossible))
+        if self._served:
+            self._replace(base_state(model.state_dict()))
         self.load_weights(model.state_dict())
 
     def close(self) -> None:
@@ -106,7 +118,9 @@ class VLLMEngine:
                 flat_logprobs=True,
                 output_kind=RequestOutputKind.DELTA,
             )
-            self._llm.add_request(name, tokens_input(list(request.ids)), params)
+            ids = tokens_input(list(request.ids))
+            lora = self._served.request if self._served else None
+            self._llm.add_request(name, ids, params, lora_request=lora)
             self._turns[name] = Turn(request, self._vocabulary)
 
     def step(self) -> list[Completion]:
@@ -128,7 +142,8 @@ class VLLMEngine:
 
         Args:
             state: the model's whole state under the names of transformers; tied weights may be
-                given once.
+                given once. Of a model with an adapter its tensors are enough, unless merged weights
+                are wanted.
 
         Raises:
             EngineBusyError: requests run or wait.
@@ -137,12 +152,13 @@ class VLLMEngine:
         """
         check_idle(self._turns)
         self._check_open()
-        weights = list(self._layout.complete(state).items())
+        given = self._layout.complete(state)
         if self._asleep:
             self._llm.wake_up(["weights"])
-        # vLLM fuses and packs weights; only its own reloading does all of that again, and on a CPU
-        # it does so for a tied output layer only if the state names that, too.
-        self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
+        if self._served:
+            self._served.replace(self._llm, given)
+        else:
+            self._replace(dict(self._adapter.merged(given)) if self._adapter else given)
         if self._asleep:
             self._llm.wake_up(["kv_cache"])
             self._asleep = False
@@ -150,6 +166,13 @@ class VLLMEngine:
             raise EngineBusyError(
                 "expected vLLM to forget its prefixes, found them in use; make a new engine"
             )
+
+    def _replace(self, weights: Mapping[str, Tensor]) -> None:
+        """Replace all weights of a model without adapter."""
+        # vLLM fuses and packs weights; only its own reloading does all of that again, and on a CPU
+        # it does so for a tied output layer only if the state names that, too.
+        given = {"weights_iterator": list(weights.items())}
+        self._llm.collective_rpc("reload_weights", kwargs=given)
 
     def sleep(self) -> None:
         """Give back weights, keys and values until `load_weights`.
@@ -161,7 +184,8 @@ class VLLMEngine:
         check_idle(self._turns)
         self._check_open()
         if not self._asleep:
-            self._llm.sleep(level=2)
+            # Level 2 would drop the weights, which do not come again beside an adapter.
+            self._llm.sleep(level=1 if self._served else 2)
             self._asleep = True
 
     def _check_open(self) -> None:

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from at2po_agents.adapters import Adapter, base_state, find_adapter
 from at2po_agents.engines.base import Completion, EngineStats, Request, check_idle
 from at2po_agents.engines.turns import Turn, Vocabulary
 from at2po_agents.engines.vllm_requests import check_sampled, sampling
@@ -33,7 +34,9 @@ class VLLMServerEngine:
     let nobody else reach it.
 
     New weights go through a folder that both processes see. The server does not sleep: it has a
-    device of its own.
+    device of its own. Of a model with an adapter a server that was started with `--enable-lora
+    --max-lora-rank RANK` and `VLLM_ALLOW_RUNTIME_LORA_UPDATING=1` gets the weights once and then
+    adapters only, which it applies itself; any other gets merged weights.
 
     Args:
         model: gives the architecture and the starting weights; not kept.
@@ -61,6 +64,8 @@ class VLLMServerEngine:
         self.stats = EngineStats()
         self._layout = StateLayout(model)
         self._config = model.config
+        self._adapter = find_adapter(model)
+        self._served = ""  # name of the adapter that the server applies
         self._vocabulary = Vocabulary(model, tokenizer)
         self._bias = {str(token): _NEVER for token in self._vocabulary.impossible()}
         self._exchange = exchange
@@ -73,7 +78,11 @@ class VLLMServerEngine:
         )
         self._threads = ThreadPoolExecutor(max_batch)
         self._running: dict[Future[Any], Request] = {}
-        self.max_length = self._settings()
+        settings = self._settings()
+        self.max_length: int = settings["model_config"]["max_model_len"]
+        self._lora = bool(self._adapter and settings["lora_config"])
+        if self._lora:
+            self._replace(base_state(model.state_dict()))
         self.load_weights(model.state_dict())
 
     def close(self) -> None:
@@ -101,6 +110,8 @@ class VLLMServerEngine:
                     "logit_bias": self._bias,
                 },
             }
+            if self._served:
+                body["model"] = self._served
             reply = self._threads.submit(self._send, "POST", "/inference/v1/generate", body)
             self._running[reply] = request
 
@@ -120,7 +131,8 @@ class VLLMServerEngine:
 
         Args:
             state: the model's whole state under the names of transformers; tied weights may be
-                given once.
+                given once. Of a model with an adapter its tensors are enough for a server that
+                applies adapters.
 
         Raises:
             EngineBusyError: requests are on their way.
@@ -128,18 +140,36 @@ class VLLMServerEngine:
             WeightsError: names or shapes do not match the model.
         """
         check_idle(self._running)
-        # Copies, because a file cannot hold one memory under the two names of tied weights.
-        weights = {name: t.detach().clone() for name, t in self._layout.complete(state).items()}
-        with tempfile.TemporaryDirectory(dir=self._exchange) as folder:
-            self._config.save_pretrained(folder)
-            save_file(weights, Path(folder) / "model.safetensors", metadata={"format": "pt"})
-            body = {"method": "reload_weights", "kwargs": {"weights_path": folder}}
-            self._send("POST", "/collective_rpc", body)
+        given = self._layout.complete(state)
+        if self._adapter and self._lora:
+            self._serve(self._adapter, given)
+        else:
+            self._replace(dict(self._adapter.merged(given)) if self._adapter else given)
         if not self._send("POST", "/reset_prefix_cache").get("success"):
             raise EngineServerError(
                 f"expected {self._url} to forget its prefixes, found them in use; "
                 "let nobody else use the server"
             )
+
+    def _replace(self, state: Mapping[str, Tensor]) -> None:
+        """Have the server replace all weights of a model without adapter."""
+        # Copies, because a file cannot hold one memory under the two names of tied weights.
+        weights = {name: tensor.detach().clone() for name, tensor in state.items()}
+        with tempfile.TemporaryDirectory(dir=self._exchange) as folder:
+            self._config.save_pretrained(folder)
+            save_file(weights, Path(folder) / "model.safetensors", metadata={"format": "pt"})
+            body = {"method": "reload_weights", "kwargs": {"weights_path": folder}}
+            self._send("POST", "/collective_rpc", body)
+
+    def _serve(self, adapter: Adapter, state: Mapping[str, Tensor]) -> None:
+        """Have the server read a new adapter, and forget the name of the last one."""
+        with tempfile.TemporaryDirectory(dir=self._exchange) as folder:
+            adapter.save(state, Path(folder))
+            name = Path(folder).name  # no other adapter of the server is called that
+            self._send("POST", "/v1/load_lora_adapter", {"lora_name": name, "lora_path": folder})
+        if self._served:
+            self._send("POST", "/v1/unload_lora_adapter", {"lora_name": self._served})
+        self._served = name
 
     def sleep(self) -> None:
         """Do nothing: the server's memory is not the learner's.
@@ -149,16 +179,16 @@ class VLLMServerEngine:
         """
         check_idle(self._running)
 
-    def _settings(self) -> int:
-        """Check the server's settings; return the most tokens of a request."""
-        config = self._send("GET", "/server_info?config_format=json")["vllm_config"]["model_config"]
-        mode = config["logprobs_mode"]
+    def _settings(self) -> dict[str, Any]:
+        """Check the server's settings and return them."""
+        config: dict[str, Any] = self._send("GET", "/server_info?config_format=json")["vllm_config"]
+        mode = config["model_config"]["logprobs_mode"]
         if mode != "processed_logprobs":
             raise EngineServerError(
                 f"expected {self._url} to give processed_logprobs, found {mode}; start "
                 "it with --logprobs-mode processed_logprobs"
             )
-        return int(config["max_model_len"])
+        return config
 
     def _completion(self, request: Request, reply: Any) -> Completion:
         """Read the tokens of a reply; what follows the end of the turn is dropped."""
@@ -191,10 +221,11 @@ class VLLMServerEngine:
         if reply.status_code == 404:
             raise EngineServerError(
                 f"expected {where}, found no such page; start `vllm serve` with "
-                "VLLM_SERVER_DEV_MODE=1"
+                "VLLM_SERVER_DEV_MODE=1 (and VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 for adapters)"
             )
         if reply.status_code != 200:
             raise EngineServerError(
                 f"expected {where} to succeed, found {reply.status_code}: {reply.text[:500]}"
             )
-        return reply.json() if reply.content else {}
+        # Loading an adapter is answered in words.
+        return reply.json() if "json" in reply.headers.get("content-type", "") else {}

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from torch import Tensor, nn
 from at2po_agents.algorithms import ATPO
 from at2po_agents.learner import Learner
 from at2po_agents.master_weights import MasterWeights
+from at2po_agents.models import weights_hash
 from tests.at2po_agents.samples import tiny_model
 from tests.at2po_agents.test_learner import trees
 
@@ -75,6 +78,32 @@ def test_wide_parameters_are_their_own_masters(dtype: torch.dtype) -> None:
     masters = MasterWeights(model.parameters())
     assert all(a is b for a, b in zip(masters.parameters, model.parameters(), strict=True))
     assert masters.state() == []
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_offloaded_masters_give_the_same_weights_bit_for_bit(
+    dtype: torch.dtype, tmp_path: Path
+) -> None:
+    batch, models = trees(3), [tiny_model(dtype=dtype) for _ in range(3)]
+    # A budget of one token cuts trees: gradients of several passes are added up.
+    settings: dict[str, Any] = {"algorithm": ATPO(), "lr": 1e-3, "token_budget": 1}
+    here, away, resumed = models
+    one, two = Learner(here, **settings), Learner(away, offload=True, **settings)
+    for _ in range(2):
+        assert one.update(batch) == two.update(batch)
+    torch.save(two.state_dict(), tmp_path / "state.pt")
+    resumed.load_state_dict(away.state_dict())
+    three = Learner(resumed, offload=True, **settings)
+    three.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    for ours in (one, two, three):
+        ours.update(batch)
+    assert torch.equal(flat(one.masters.parameters), flat(two.masters.parameters))
+    assert torch.equal(flat(one.masters.parameters), flat(three.masters.parameters))
+    assert weights_hash(here) == weights_hash(away) == weights_hash(resumed)
+    own = {parameter.data_ptr() for parameter in away.parameters()}
+    assert not own & {master.data_ptr() for master in two.masters.parameters}
+    # What the model holds itself is not saved a second time, so a run may turn it on or off.
+    assert len(one.masters.state()) == len(two.masters.state())
 
 
 def test_a_state_of_another_model_is_refused() -> None:

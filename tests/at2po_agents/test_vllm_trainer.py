@@ -11,6 +11,7 @@ import pytest
 
 from at2po_agents.cli import main
 from at2po_agents.engines import TransformersEngine
+from at2po_agents.lora import LoraOptions
 from at2po_agents.metrics import read_metrics
 from at2po_agents.trainer import Trainer
 from tests.at2po_agents.engine_contract import finish, miniwiki_requests
@@ -41,9 +42,17 @@ class Watched(Trainer):
         return result
 
 
-def test_two_steps_of_training_with_vllm_hand_over_every_update(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rank", [0, 4])
+def test_two_steps_of_training_with_vllm_hand_over_every_update(rank: int, tmp_path: Path) -> None:
+    if rank:
+        pytest.importorskip("peft", reason="needs PEFT: pip install 'at2po[lora]'")
     config = small(
-        tmp_path, engine="vllm", engine_options={"cache_bytes": 1 << 26}, steps=2, eval_every=1
+        tmp_path,
+        engine="vllm",
+        engine_options={"cache_bytes": 1 << 26},
+        steps=2,
+        eval_every=1,
+        lora=LoraOptions(rank=rank),
     )
     trainer = Watched(config)
     try:
