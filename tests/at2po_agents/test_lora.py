@@ -130,6 +130,7 @@ def test_the_reference_is_the_model_without_its_adapter() -> None:
     theirs = learner(copy, algorithm=GRPO(kl_coef=0.5))
     assert ours.reference is model
     theirs.reference = tiny_model().requires_grad_(False)
+    theirs._score_reference = theirs._scorer(theirs.reference, offload=False)
     expected = torch.cat(flat_logprobs(tiny_model(), flat_rows(batch)))
     for _ in range(2):
         ours.update(batch)
