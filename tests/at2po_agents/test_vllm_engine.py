@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import pytest
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from at2po_agents.engines import Engine, EngineStats, Request, TransformersEngine, make_engine
-from at2po_agents.errors import EngineBusyError, EngineUnavailableError, RequestError
+from at2po_agents.engines import Request, TransformersEngine
+from at2po_agents.errors import EngineUnavailableError, RequestError
 from at2po_agents.models import load_model
 from tests.at2po_agents.engine_contract import (
     EngineContract,
@@ -22,6 +22,7 @@ from tests.at2po_agents.engine_contract import (
     miniwiki_requests,
     reference_logprobs,
 )
+from tests.at2po_agents.vllm_takes_over import TakesOver
 
 pytest.importorskip("vllm", reason="needs vLLM: run `make test-vllm`")
 pytestmark = [
@@ -32,39 +33,9 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def make() -> Iterator[Make]:
-    """Make engines one after another; one for the same model takes over the last one's vLLM."""
-    last: dict[str, Any] = {}
-
-    def take_over(wanted: object, model: Any) -> Engine | None:
-        if last.get("wanted") != wanted:
-            return None
-        try:
-            last["engine"].load_weights(model.state_dict())
-        except (EngineBusyError, EngineUnavailableError):
-            return None
-        last["engine"].stats = EngineStats()
-        return last["engine"]
-
-    def start(model: Any, tokenizer: Any, *, max_batch: int = 64, **options: Any) -> Engine:
-        ends = model.generation_config.eos_token_id
-        wanted = (model.config.to_json_string(), ends, tokenizer, max_batch, options)
-        if engine := take_over(wanted, model):
-            return engine
-        if last:
-            last["engine"].close()
-        last["wanted"] = wanted
-        last["engine"] = make_engine(
-            "vllm",
-            model,
-            tokenizer,
-            max_batch=max_batch,
-            options={"cache_bytes": 1 << 26, **options},
-        )
-        return last["engine"]
-
-    yield start
-    if last:
-        last["engine"].close()
+    makes = TakesOver()
+    yield makes
+    makes.close()
 
 
 @pytest.fixture(scope="module")
