@@ -58,9 +58,10 @@ def summarise(spans: Sequence[Span]) -> dict[str, float]:
 
     Returns:
         For each kind of actor (`collector`, `learner`, `rank`): `busy_KIND`, the share of the step
-        in which the kind worked, on average. For each stage: `KIND_STAGE_s`, the longest that an
-        actor of the kind spent in it; `tokens_per_s_STAGE`, tokens over the time from the first
-        beginning of that stage to its last end.
+        in which the kind worked, on average. For each kind, the driver too, and each stage:
+        `KIND_STAGE_s`, the longest that an actor of the kind spent in it. For collecting and
+        updates: `tokens_per_s_STAGE`, tokens over the time from the first beginning of that stage
+        to its last end.
     """
     if not spans:
         return {}
@@ -70,10 +71,10 @@ def summarise(spans: Sequence[Span]) -> dict[str, float]:
         spent[span.actor, span.stage] += span.end - span.start
     actors = {actor for actor, _ in spent}
     found: dict[str, float] = {}
-    for kind in sorted({actor.split("-")[0] for actor in actors} - {"driver"}):
+    for kind in sorted({actor.split("-")[0] for actor in actors}):
         members = [actor for actor in actors if actor.split("-")[0] == kind]
         busy = sum(spent.get((actor, stage), 0.0) for actor in members for stage in WORK)
-        if whole > 0:
+        if whole > 0 and kind != "driver":
             found[f"busy_{kind}"] = busy / whole / len(members)
         for stage in sorted({stage for actor, stage in spent if actor in members}):
             found[f"{kind}_{stage}_s"] = max(spent.get((actor, stage), 0.0) for actor in members)

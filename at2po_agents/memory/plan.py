@@ -173,6 +173,8 @@ class Plan:
             words += [f"--cluster.collectors {self.generating}"]
             words += [f"--cluster.learners {self.learning}"]
             words += ["--cluster.colocate"] * self.colocate
+            share = 0.5 if self.colocate else 1
+            words += [f"--cluster.collector-gpus {share} --cluster.learner-gpus {share}"]
         return words
 
 

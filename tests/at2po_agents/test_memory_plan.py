@@ -257,9 +257,12 @@ def test_the_command_trains_with_the_plan(engine: Any) -> None:
 
 def test_the_command_says_what_is_spread() -> None:
     plan = Plan(gpus="2x8x80GB", lora=8, offload=True)
-    options = plan.options(1)
-    assert {"--lora.rank 8", "--offload", "--cluster.collectors 16"} < set(options)
-    assert {"--cluster.learners 16", "--cluster.colocate"} < set(options)
+    config = parse_config(TrainConfig, shlex.split(" ".join(plan.options(1))), prog="at2po train")
+    assert (config.lora.rank, config.offload) == (8, True)
+    cluster = config.cluster
+    assert (cluster.collectors, cluster.learners, cluster.colocate) == (16, 16, True)
+    assert (cluster.collector_gpus, cluster.learner_gpus) == (0.5, 0.5)
     apart = Plan(gpus="8x80GB", colocate=False, collectors=2).options(1)
-    assert {"--cluster.collectors 2", "--cluster.learners 6"} < set(apart)
-    assert "--cluster.colocate" not in apart
+    cluster = parse_config(TrainConfig, shlex.split(" ".join(apart)), prog="at2po train").cluster
+    assert (cluster.collectors, cluster.learners, cluster.colocate) == (2, 6, False)
+    assert (cluster.collector_gpus, cluster.learner_gpus) == (1, 1)
