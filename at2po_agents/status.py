@@ -32,21 +32,19 @@ class RunStatus:
         self._path = folder / FILE
         before = _read(self._path) if resumed else {}
         self.faults: list[dict[str, Any]] = list(before.get("faults", []))
-        self._step = 0
+        self._step = int(before.get("step", 0))
         if before.get("state") == "running":
-            self.fault("driver", "ended without a word", "resumed", step=before.get("step", 0))
+            self.fault("driver", "ended without a word", "resumed")
 
-    def fault(self, actor: str, what: str, done: str, *, step: int | None = None) -> None:
+    def fault(self, actor: str, what: str, done: str) -> None:
         """Note something that went wrong.
 
         Args:
             actor: The process, such as "collector-1".
             what: What happened to it.
             done: What was done about it.
-            step: Training step at that time; None is the present one.
         """
-        at = self._step if step is None else step
-        entry = {"time": round(time.time(), 1), "step": at, "actor": actor}
+        entry = {"time": round(time.time(), 1), "step": self._step, "actor": actor}
         self.faults.append({**entry, "what": what, "done": done})
 
     def update(self, step: int) -> None:
