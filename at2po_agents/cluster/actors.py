@@ -129,8 +129,14 @@ class LearnerActor:
 
     def weights(self) -> Box:
         """Return where the weights of the policy are; empty on other ranks than 0."""
-        state = self._worker.weights()
-        return [ray.put({name: t.cpu() for name, t in state.items()})] if self.rank == 0 else []
+        state, transport = self._worker.weights(), self.config.cluster.transport
+        if self.rank > 0:
+            return []
+        if transport == "object-store":
+            return [ray.put({name: tensor.cpu() for name, tensor in state.items()})]
+        # Collectors read this memory when they come to it: it must not be what the learner changes.
+        copies = {name: tensor.detach().clone() for name, tensor in state.items()}
+        return [ray.put(copies, _tensor_transport=transport)]
 
     def save(self, root: Path, step: int, facts: Mapping[str, Any]) -> None:
         """Write a checkpoint, or begin to."""

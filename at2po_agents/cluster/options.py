@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
+from typing import Literal
 
 from at2po_agents.errors import ConfigError
+
+
+Transport = Literal["object-store", "nixl", "cuda_ipc"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +27,9 @@ class ClusterOptions:
     """GPUs of each collector."""
     learner_gpus: float = 0
     """GPUs of each rank of the learner."""
+    transport: Transport = "object-store"
+    """How weights travel: through the memory of the CPU (Ray's object store), or from GPU to GPU by
+    NIXL (NVLink, RDMA; needs the package nixl), or, on one GPU, by handles of CUDA memory."""
     colocate: bool = False
     """Put collector i and rank i on one GPU, which they use in turns."""
     staleness: int = 0
@@ -52,6 +60,15 @@ class ClusterOptions:
             raise ConfigError(
                 "cluster.collectors: expected at least 1 where learners, staleness or colocate "
                 "are set, found 0"
+            )
+        if self.transport == "cuda_ipc" and not (self.colocate and self.learners == 1):
+            raise ConfigError(
+                "cluster.transport: expected cuda_ipc only where one rank and one collector share "
+                "a GPU, found others; choose nixl"
+            )
+        if self.transport == "nixl" and importlib.util.find_spec("nixl") is None:
+            raise ConfigError(
+                "cluster.transport: expected the package nixl, found none; run: pip install nixl"
             )
         if self.colocate and self.collectors != self.learners:
             raise ConfigError(

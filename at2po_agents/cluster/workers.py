@@ -206,10 +206,12 @@ class RayWorkers:
 
     def _resources(self, number: int, gpus: float) -> dict[str, Any]:
         """Return what Ray is asked for; where GPUs are shared, also which of them."""
-        if self._places is None:
-            return {"num_cpus": 1, "num_gpus": gpus}
-        place = PlacementGroupSchedulingStrategy(self._places, number)
-        return {"num_cpus": 1, "num_gpus": gpus, "scheduling_strategy": place}
+        direct = self.options.transport != "object-store"
+        asked = {"num_cpus": 1, "num_gpus": gpus, "enable_tensor_transport": direct}
+        if self._places is not None:
+            place = PlacementGroupSchedulingStrategy(self._places, number)
+            asked["scheduling_strategy"] = place
+        return asked
 
 
 def ahead(workers: RayWorkers, new_job: Callable[[int], Job]) -> Stream | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -226,6 +227,15 @@ def test_too_many_losses_end_the_run_and_say_why(tmp_path: Path) -> None:
     assert disturbance.hit
     assert status(tmp_path)["state"] == "failed"
     assert not processes("CollectorActor.collect")
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("nixl"), reason="needs the package nixl")
+def test_weights_that_collectors_read_from_the_learner_are_the_same(
+    tmp_path: Path, alone: dict[str, Tensor]
+) -> None:
+    options = ClusterOptions(collectors=2, learners=1, transport="nixl")
+    Trainer(settings(tmp_path, cluster=options)).run()
+    assert_same(tmp_path, alone)
 
 
 class Server:
