@@ -8,7 +8,6 @@ from typing import Literal
 
 from at2po_agents.errors import ConfigError
 
-
 Transport = Literal["object-store", "nixl", "cuda_ipc"]
 
 
