@@ -132,9 +132,15 @@ class RayWorkers:
 
     def close(self) -> None:
         """Wait until the last checkpoint is written, and end all actors."""
+        self.pool.forget()
+        stall_s = self.options.stall_s
         try:
-            if self._learners:
-                self._learn("settle")
+            for call in [Call(learner, "settle", (), stall_s) for learner in self._learners]:
+                while not call.done():
+                    time.sleep(TICK_S)
+                call.result()
+        except ActorLostError as error:
+            _log.warning("the last checkpoint may not be whole: a rank of the learner %s", error)
         finally:
             self._kill_learners()
             for actor in self.pool.actors:
