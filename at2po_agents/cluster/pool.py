@@ -6,41 +6,13 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import ray
 
 from at2po_agents.cluster.calls import START_S, ActorLostError, Call
-from at2po_agents.jobs import Job
+from at2po_agents.cluster.tasks import Task
 from at2po_agents.timeline import Span
-from at2po_agents.tree import RolloutTree
-
-
-class Weights(NamedTuple):
-    """Weights that collectors can fetch.
-
-    Attributes:
-        version: Updates that made them.
-        box: A list that holds their reference.
-    """
-
-    version: int
-    box: list[Any]
-
-
-@dataclass(eq=False)
-class Task:
-    """A job on its way through the pool.
-
-    Attributes:
-        job: The job.
-        weights: The weights that it is to be rolled out under.
-        trees: Its trees, when it has been.
-    """
-
-    job: Job
-    weights: Weights
-    trees: list[RolloutTree] | None = None
 
 
 @dataclass(eq=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from at2po_agents.cluster.pool import Task
+from at2po_agents.cluster.tasks import Task
 from at2po_agents.jobs import Job
 from at2po_agents.tree import RolloutTree
 

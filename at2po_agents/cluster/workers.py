@@ -17,8 +17,9 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from at2po_agents.checkpoint import Checkpoint
 from at2po_agents.cluster.actors import CollectorActor, LearnerActor
 from at2po_agents.cluster.calls import START_S, ActorLostError, Call
-from at2po_agents.cluster.pool import CollectorPool, Task, Weights
+from at2po_agents.cluster.pool import CollectorPool
 from at2po_agents.cluster.stream import Stream
+from at2po_agents.cluster.tasks import Task, Weights
 from at2po_agents.config import TrainConfig
 from at2po_agents.errors import LearnerLostError, WorkersLostError
 from at2po_agents.jobs import Job
