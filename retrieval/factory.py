@@ -26,7 +26,8 @@ def open_retriever(name: str, *, corpus: str | Path | None = None) -> Retriever:
             ``hybrid:A+B`` (two or more of the others), ``http://HOST:PORT`` (a server;
             ``#HASH`` behind it names the index that it must serve), or
             ``bm25:FILE`` for a small corpus file, which is indexed in memory.
-            ``dense-mapped:FOLDER`` leaves the index on the disk.
+            ``dense-mapped:FOLDER`` leaves the index on the disk. ``ray:N:NAME`` opens another
+            retriever in N processes of Ray, which all that ask for it share.
         corpus: Passages in a folder or file; None takes those that the index names.
 
     Returns:
@@ -99,6 +100,18 @@ def _lucene(place: str, corpus: str | Path | None) -> Retriever:
     return Lucene(place, passages_of(place, corpus))
 
 
+def _ray(rest: str, corpus: str | Path | None) -> Retriever:
+    from retrieval.ray_pool import RayPool
+
+    size, _, name = rest.partition(":")
+    if not size.isdecimal() or not name:
+        raise UnknownNameError(
+            f"expected a number of processes and a retriever, as in ray:4:bm25:FOLDER, found "
+            f"'ray:{rest}'"
+        )
+    return RayPool(name, int(size), corpus=corpus)
+
+
 def _hybrid(parts: str, corpus: str | Path | None) -> Retriever:
     # A "+" may be in a path; what starts a part is the name of a kind behind it.
     kinds = "|".join([*_OPENERS, "https?"])
@@ -112,4 +125,5 @@ _OPENERS: dict[str, Callable[[str, str | Path | None], Retriever]] = {
     "dense-mapped": _dense_mapped,
     "lucene": _lucene,
     "hybrid": _hybrid,
+    "ray": _ray,
 }
