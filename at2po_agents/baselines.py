@@ -22,6 +22,14 @@ _RAG = (
     "again. Write your reasoning and your answer in this form:\n{form}\n\n{passages}\n\n"
     "Question: {question}\n"
 )
+_DIRECT_PLAIN = (
+    "Answer the question from what you know, in a few words, and write nothing else.\n\n"
+    "Question: {question}\n"
+)
+_RAG_PLAIN = (
+    "Answer the question with the help of these search results, in a few words, and write nothing "
+    "else.\n\n{passages}\n\nQuestion: {question}\n"
+)
 
 
 class RandomAgent:
@@ -65,6 +73,8 @@ class DirectAgent:
     Args:
         writer: Writes the answer: a policy, an endpoint, or whatever acts on a transcript.
         env: The environment whose questions it is asked.
+        plain: Ask for the answer alone, and take all that is written for it, where it has no form:
+            for models that do not follow one.
 
     Raises:
         EnvironmentNotFoundError: If the environment's dialect has no form for an answer.
@@ -72,12 +82,15 @@ class DirectAgent:
 
     name = "direct"
     searches = False
-    template = _DIRECT
+    template, plain_template = _DIRECT, _DIRECT_PLAIN
 
-    def __init__(self, writer: Agent, env: Any) -> None:
-        self.writer, self.env = writer, env
+    def __init__(self, writer: Agent, env: Any, *, plain: bool = False) -> None:
+        self.writer, self.env, self.plain = writer, env, plain
         self.seed = getattr(writer, "seed", None)
-        self.form = self._template("answer").format("...")
+        self._answer = self._template("answer")
+        self.form = self._answer.format("...")
+        self._end = self.form.split()[-1]
+        self.template = self.plain_template if plain else self.template
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -99,7 +112,12 @@ class DirectAgent:
         replies = []
         for reply in self.writer.act(prompts) if prompts else ():
             reply = Reply(reply) if isinstance(reply, str) else reply
-            if self.env.core.dialect.parse(reply.text).kind == "tool":
+            action = self.env.core.dialect.parse(reply.text)
+            searches = action.kind == "tool" and not all(call.problem for call in action.calls)
+            formed = action.kind == "answer" and self._end in reply.text
+            if self.plain and not (searches or formed):
+                reply = replace(reply, text=self._answer.format(reply.text.strip()))
+            elif action.kind == "tool":
                 reply = replace(reply, truncated=True)
             replies.append(reply)
         return replies
@@ -130,10 +148,10 @@ class RagAgent(DirectAgent):
 
     name = "rag"
     searches = True
-    template = _RAG
+    template, plain_template = _RAG, _RAG_PLAIN
 
-    def __init__(self, writer: Agent, env: Any) -> None:
-        super().__init__(writer, env)
+    def __init__(self, writer: Agent, env: Any, *, plain: bool = False) -> None:
+        super().__init__(writer, env, plain=plain)
         self._search = self._template("tool")
 
     def act(self, transcripts: Sequence[Transcript]) -> list[Reply]:

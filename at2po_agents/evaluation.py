@@ -28,6 +28,8 @@ class EvalConfig:
     agent: Literal["react", "direct", "rag", "scripted", "random"] = "react"
     """How questions are answered: by a model in turns with tools, by a model in one call without
     search (direct) or after one search (rag), by the environment's script, or at random."""
+    plain_answers: bool = False
+    """Ask direct and rag agents for the answer alone, and take all that they write for it."""
     model: str = "mini"
     """A folder, a name on the model hub, `mini`, `smollm2-135m`, or a model's name at an endpoint.
     """
@@ -80,7 +82,7 @@ def agent_factory(config: EvalConfig) -> Callable[[Any], Agent]:
     if config.agent == "react":
         return writer
     kind = DirectAgent if config.agent == "direct" else RagAgent
-    return lambda env: kind(writer(env), env)
+    return lambda env: kind(writer(env), env, plain=config.plain_answers)
 
 
 def _scripted(config: EvalConfig, env: Any) -> Agent:

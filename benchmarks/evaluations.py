@@ -29,7 +29,9 @@ ROOT = Path(__file__).parents[1]
 WORLDS = ("MiniWiki", "Calculator", "Household")
 """Generated environments; they have scripted agents."""
 
-_FIGURES = "questions em em_interval f1 f1_interval cover_em cover_em_interval truncations".split()
+_FIGURES = (
+    "questions em em_interval f1 f1_interval cover_em cover_em_interval format_rate truncations"
+).split()
 _CARD = (
     "split scorer_version dialect prompt_hash max_tool_calls retriever index_hash documents "
     "corpus_hash top_k passage_chars"
@@ -51,8 +53,9 @@ class Entry:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-def _model(agent: str, label: str) -> Entry:
-    return Entry(f"{label}, SmolLM2-135M", tuple(SIZES), {"agent": agent, "model": "smollm2-135m"})
+def _model(agent: str, label: str, **settings: Any) -> Entry:
+    settings |= {"agent": agent, "model": "smollm2-135m"}
+    return Entry(f"{label}, SmolLM2-135M", tuple(SIZES), settings)
 
 
 AGENTS: dict[str, Entry] = {
@@ -64,7 +67,9 @@ AGENTS: dict[str, Entry] = {
     "random-worlds": Entry("random actions", WORLDS, {"agent": "random"}),
     "random": Entry("random actions", tuple(SIZES), {"agent": "random"}),
     "direct": _model("direct", "direct answer"),
+    "direct-plain": _model("direct", "direct answer, plain", plain_answers=True),
     "rag": _model("rag", "one search (RAG)"),
+    "rag-plain": _model("rag", "one search (RAG), plain", plain_answers=True),
     "react": _model("react", "ReAct"),
 }
 """What is evaluated, the quick ones first."""

@@ -18,6 +18,7 @@ _HEADS = (
     "EM % (95 %)",
     "F1 % (95 %)",
     "cover-EM % (95 %)",
+    "in form %",
     "cut off",
     "failed",
 )
@@ -104,7 +105,8 @@ def _figures(figures: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _counts(figures: Mapping[str, Any]) -> list[str]:
-    return [str(figures[name]) for name in ("truncations", "failures")]
+    formed = f"{100 * figures['format_rate']:.0f}"
+    return [formed, *(str(figures[name]) for name in ("truncations", "failures"))]
 
 
 def _detectable(questions: int) -> str:

@@ -87,6 +87,20 @@ def test_rag_searches_once_with_the_question_and_answers(dialect: str) -> None:
     assert report.card["index_hash"] == env.tools["search"].retriever.index_hash
 
 
+@pytest.mark.parametrize("kind", [DirectAgent, RagAgent])
+@pytest.mark.parametrize("dialect", at2po_envs.DIALECTS)
+def test_plain_text_counts_as_an_answer_where_that_is_asked_for(dialect: str, kind: Any) -> None:
+    env = world(dialect)
+    writer = Writer(" Ada\n", answer(dialect, "Ada"))
+    report = evaluate(kind(writer, env, plain=True), env)
+    plain, formed = report.episodes
+    assert (plain["prediction"], plain["em"], plain["format_ok"]) == ("Ada", True, True)
+    assert formed["prediction"] == "Ada"
+    assert all("write nothing else" in prompt for prompt in writer.prompts)
+    assert not any("<answer>" in prompt for prompt in writer.prompts)
+    assert "nothing else" in report.card["agent_settings"]["own_prompt"]
+
+
 def test_an_environment_without_answers_or_search_is_refused() -> None:
     house: Any = gymnasium.make("at2po/Household-v0", questions=2).unwrapped
     sums: Any = gymnasium.make("at2po/Calculator-v0", questions=2).unwrapped
