@@ -7,7 +7,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -132,13 +132,16 @@ class Trainer:
         (self.out / "config.toml").write_text(dump_config(self.config), encoding="utf-8")
         try:
             with self.status:
+                lost = False
                 while True:
                     try:
+                        if lost:
+                            self._begin(self._newest())
                         self._train()
                         break
                     except LearnerLostError as error:
                         _log.warning("%s: going on from the last checkpoint", error)
-                        self._begin(self._newest())
+                        lost = True
         finally:
             self.workers.close()
         self.ranks.leave()
@@ -158,10 +161,14 @@ class Trainer:
                 log.write(0, metrics, took | self._times())
                 progress.update(0, tokens=0, figures=_figures(metrics))
             while self.past.step < self.config.steps:
+                before = replace(self.past)
                 try:
                     metrics, took = self._step()
                 except ToolsAwayError:
-                    self._save()  # all that was learned so far
+                    # What was learned so far; the step of an evaluation that failed is repeated.
+                    if self.past.step == before.step:
+                        self.past = before
+                        self._save()
                     raise
                 self.past.seconds = time.monotonic() - start
                 log.write(self.past.step, metrics, took | self._times())

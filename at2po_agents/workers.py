@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from at2po_agents import checkpoint
 from at2po_agents.config import TrainConfig
+from at2po_agents.errors import ToolsAwayError
 from at2po_agents.jobs import Job, RolloutWorker
 from at2po_agents.learning import LearnerWorker, load_start
 from at2po_agents.ranks import Ranks
@@ -87,12 +88,19 @@ class LocalWorkers:
         """Roll out this rank's share of a job, and return the trees of all."""
         shares = job.shares(self.ranks.size)
         begun, own = time.time(), list[RolloutTree]()
+        away: ToolsAwayError | None = None
         weights = self.learning.weights()
         loaded = time.time()
         if self.ranks.rank < len(shares):
-            own = self.rollout.collect(shares[self.ranks.rank], weights)
+            try:
+                own = self.rollout.collect(shares[self.ranks.rank], weights)
+            except ToolsAwayError as error:
+                away = error  # all ranks have to pause together
         done = time.time()
-        trees = [tree for found in self.ranks.gather(own) for tree in found]
+        gathered = self.ranks.gather((own, away))
+        if errors := [error for _, error in gathered if error is not None]:
+            raise errors[0]
+        trees = [tree for found, _ in gathered for tree in found]
         self._note("weights", begun, loaded)
         self._note("eval" if job.test else "collect", loaded, done, sampled_tokens(own))
         self._note("wait", done, time.time())
