@@ -6,7 +6,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from at2po_agents.tree import RolloutTree
 
@@ -48,6 +48,33 @@ def append(folder: Path, step: int, spans: Iterable[Span], origin: float) -> Non
             tokens = {"tokens": span.tokens} if span.tokens else {}
             row = {"actor": span.actor, "stage": span.stage, "step": step, **times, **tokens}
             file.write(json.dumps(row) + "\n")
+
+
+def read(folder: Path) -> list[tuple[int, Span]]:
+    """Return the spans of a run's time line, as they were appended.
+
+    A line that was cut short, as by a machine that lost its power, is left out.
+
+    Args:
+        folder: Folder of the run; one without a time line has no spans.
+
+    Returns:
+        Numbers of the steps, and spans in seconds since the run began.
+    """
+    path = folder / FILE
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", errors="replace") as file:
+        rows = [row for line in file if (row := _parsed(line)) is not None]
+    return [(row.pop("step"), Span(**row)) for row in rows]
+
+
+def _parsed(line: str) -> dict[str, Any] | None:
+    try:
+        row: dict[str, Any] = json.loads(line)
+    except ValueError:
+        return None
+    return row
 
 
 def summarise(spans: Sequence[Span]) -> dict[str, float]:

@@ -130,6 +130,9 @@ class Trainer:
         """
         self.out.mkdir(parents=True, exist_ok=True)
         (self.out / "config.toml").write_text(dump_config(self.config), encoding="utf-8")
+        # The time line goes on after all that is in it: work that was lost took its time, too.
+        last = max((span.end for _, span in timeline.read(self.out)), default=0.0)
+        self._origin = time.time() - max(self.past.seconds, last)
         try:
             with self.status:
                 lost = False
@@ -150,7 +153,6 @@ class Trainer:
     def _train(self) -> None:
         """Do the steps that are left."""
         start = time.monotonic() - self.past.seconds
-        self._origin = time.time() - self.past.seconds
         fresh = self.past.step == 0
         with (
             self._metrics_log(fresh) as log,

@@ -1,10 +1,11 @@
-"""The learning curve of a training run, drawn as SVG."""
+"""The learning curve of a training run, drawn as SVG, and the looks of all our curves."""
 
 from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -21,7 +22,10 @@ Over = Literal["steps", "sampled tokens"]
 
 
 class Colours(NamedTuple):
-    """Colours of text and axes, grid lines, greedy evaluation, and training rollouts."""
+    """Colours of text and axes, grid lines, greedy evaluation, and training rollouts.
+
+    In other charts the last two are those of the first and the second line.
+    """
 
     ink: str
     grid: str
@@ -46,7 +50,34 @@ def inline_curves(rows: Sequence[Row]) -> list[str]:
     Returns:
         Two SVG elements that follow the page's colours and fonts.
     """
-    return [_inline(rows, "steps"), _inline(rows, "sampled tokens")]
+    overs: tuple[Over, Over] = ("steps", "sampled tokens")
+    return [inline(partial(_draw, rows, over), f"Exact match over {over}") for over in overs]
+
+
+def inline(draw: Callable[[Axes, Colours], None], label: str, height: float = 3.6) -> str:
+    """Draw axes for an HTML page.
+
+    Args:
+        draw: Draws them in these colours.
+        label: What they show, for those who cannot see it; no two drawings of a page share it.
+        height: In inches; the width is 5.2.
+
+    Returns:
+        An SVG element that follows the page's colours and fonts.
+    """
+    with matplotlib.rc_context({**_SETTINGS, "svg.hashsalt": label}):
+        figure = Figure(figsize=(5.2, height), layout="constrained")
+        figure.patch.set_alpha(0)
+        axes = figure.subplots()
+        axes.patch.set_alpha(0)
+        draw(axes, _STAND_IN)
+        svg = _svg(figure)
+    for stand_in, css in zip(_STAND_IN, _CSS, strict=True):
+        svg = svg.replace(stand_in, css)
+    # A page forbids styles but its own; two pictures in it must not share the names of their parts.
+    svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", svg)
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
 
 
 def save_curves(rows: Sequence[Row], path: Path) -> None:
@@ -59,27 +90,11 @@ def save_curves(rows: Sequence[Row], path: Path) -> None:
     with matplotlib.rc_context({**_SETTINGS, "svg.hashsalt": "both"}):
         figure = Figure(figsize=(10, 3.4), layout="constrained")
         left, right = figure.subplots(1, 2, sharey=True)
-        _draw(left, rows, "steps", _PAPER)
-        _draw(right, rows, "sampled tokens", _PAPER)
+        _draw(rows, "steps", left, _PAPER)
+        _draw(rows, "sampled tokens", right, _PAPER)
         right.get_legend().remove()
         right.set_ylabel("")
         path.write_text(_svg(figure), encoding="utf-8")
-
-
-def _inline(rows: Sequence[Row], over: Over) -> str:
-    with matplotlib.rc_context({**_SETTINGS, "svg.hashsalt": over}):
-        figure = Figure(figsize=(5.2, 3.6), layout="constrained")
-        figure.patch.set_alpha(0)
-        axes = figure.subplots()
-        axes.patch.set_alpha(0)
-        _draw(axes, rows, over, _STAND_IN)
-        svg = _svg(figure)
-    for stand_in, css in zip(_STAND_IN, _CSS, strict=True):
-        svg = svg.replace(stand_in, css)
-    # A page forbids styles but its own; two pictures in it must not share the names of their parts.
-    svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", svg)
-    return svg.replace("<svg ", f'<svg role="img" aria-label="Exact match over {over}" ', 1)
 
 
 def _svg(figure: Figure) -> str:
@@ -89,24 +104,54 @@ def _svg(figure: Figure) -> str:
     return re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg ") :], flags=re.DOTALL)
 
 
-def _draw(axes: Axes, rows: Sequence[Row], over: Over, colours: Colours) -> None:
+def _draw(rows: Sequence[Row], over: Over, axes: Axes, colours: Colours) -> None:
     tokens = accumulate(row.get("tokens/sampled") or 0 for row in rows)
     places = [row["step"] for row in rows] if over == "steps" else list(tokens)
     _plot_training(axes, rows, places, colours.sampled)
     _plot_evaluation(axes, rows, places, colours.greedy)
-    axes.set_xlabel("training step" if over == "steps" else "sampled tokens", color=colours.ink)
     axes.set_ylabel("exact match", color=colours.ink)
+    show_shares(axes)
+    if over == "steps":
+        show_steps(axes, colours)
+    else:
+        axes.set_xlabel("sampled tokens", color=colours.ink)
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    dress(axes, colours)
+    axes.legend(loc="lower right", frameon=False, labelcolor=colours.ink)
+
+
+def show_shares(axes: Axes) -> None:
+    """Let the vertical axis show shares, from 0 to 100 %.
+
+    Args:
+        axes: The axes.
+    """
     axes.set_ylim(-0.02, 1.02)
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    if over == "steps":
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    else:
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+
+
+def show_steps(axes: Axes, colours: Colours) -> None:
+    """Let the horizontal axis show training steps.
+
+    Args:
+        axes: The axes.
+        colours: Colours of the page.
+    """
+    axes.set_xlabel("training step", color=colours.ink)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def dress(axes: Axes, colours: Colours) -> None:
+    """Give axes the looks of all our curves.
+
+    Args:
+        axes: The axes.
+        colours: Colours of the page.
+    """
     axes.tick_params(colors=colours.ink)
     axes.grid(color=colours.grid, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(colours.ink)
-    axes.legend(loc="lower right", frameon=False, labelcolor=colours.ink)
 
 
 def _plot_training(axes: Axes, rows: Sequence[Row], places: Sequence[float], colour: str) -> None:

@@ -8,12 +8,12 @@ const packed = document.getElementsByClassName("block");
 const unpacked = new Map();
 const BLOCKS_KEPT = 4;
 
-/** Unpack a block: base64 of gzipped JSON. */
-async function unpack(number) {
+/** Unpack the text of an element: base64 of gzipped JSON. */
+async function unpack({ textContent }) {
   if (typeof DecompressionStream === "undefined") {
-    throw new Error("This browser is too old to unpack the turns: take one of 2024 or later.");
+    throw new Error("This browser is too old to unpack this page: take one of 2024 or later.");
   }
-  const bytes = Uint8Array.from(atob(packed[number].textContent), (c) => c.charCodeAt(0));
+  const bytes = Uint8Array.from(atob(textContent), (c) => c.charCodeAt(0));
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
   return JSON.parse(await new Response(stream).text());
 }
@@ -21,7 +21,7 @@ async function unpack(number) {
 /** The turns of a question, one list a side, null where a side lacks it. */
 async function turnsOf(entry) {
   const [number, place] = entry.at;
-  if (!unpacked.has(number)) unpacked.set(number, unpack(number));
+  if (!unpacked.has(number)) unpacked.set(number, unpack(packed[number]));
   if (unpacked.size > BLOCKS_KEPT) unpacked.delete(unpacked.keys().next().value);
   const { lines, pairs } = await unpacked.get(number);
   const text = (numbers) => (numbers || []).map((i) => lines[i]).join("\n");

@@ -7,7 +7,8 @@ from itertools import chain
 
 from benchmarks.errors import RunFolderError
 from benchmarks.report.cases import Case, Collection, pair
-from benchmarks.report.folders import Report, Tile
+from benchmarks.report.folders import Report
+from benchmarks.report.tiles import Tile
 
 
 def compared(first: Report, second: Report) -> Report:

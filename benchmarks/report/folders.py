@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from at2po_agents.status import FILE as STATUS
 from benchmarks.errors import RunFolderError
 from benchmarks.intervals import wilson
 from benchmarks.report.cases import (
@@ -22,9 +23,8 @@ from benchmarks.report.cases import (
     from_tree,
     pair,
 )
-
-Tile = tuple[str, str]
-"""A figure and what it is."""
+from benchmarks.report.processes import Processes, read_processes
+from benchmarks.report.tiles import Tile, evaluation_tiles, training_tiles
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,8 @@ class Report:
         final: By name of the set, the cases that are compared with another folder's.
         details: Headings and texts of what was configured.
         curve: Rows of `metrics.jsonl` of a training run.
+        status: How a training run stands, if it says so.
+        processes: What the processes of a training run did when, if there were several.
     """
 
     name: str
@@ -52,6 +54,8 @@ class Report:
     final: Mapping[str, Sequence[Case]]
     details: Mapping[str, str]
     curve: Sequence[Record] = ()
+    status: Record | None = None
+    processes: Processes | None = None
 
 
 def read(folder: Path) -> Report:
@@ -99,8 +103,11 @@ def _reader(folder: Path) -> Callable[[Path], Report]:
 
 def _training_run(folder: Path) -> Report:
     config = (folder / "config.toml").read_text(encoding="utf-8")
-    summary = _json(folder / "summary.json")
+    settings = tomllib.loads(config)
+    status = _json(folder / STATUS) if (folder / STATUS).exists() else None
     rows = _lines(folder / "metrics.jsonl")
+    ended = status is None or status["state"] == "finished"
+    summary = _json(folder / "summary.json") if ended else _so_far(settings, rows)
     evaluated = [row for row in rows if "eval/em" in row]
     episodes = [_episodes(path) for path in _by_step(folder / "episodes")]
     if not (evaluated and episodes):
@@ -108,7 +115,7 @@ def _training_run(folder: Path) -> Report:
             f"{folder}: expected at least one evaluation, found none in metrics.jsonl or episodes; "
             "restore the files, or name another folder"
         )
-    algorithm = tomllib.loads(config)["algorithm"]
+    algorithm = settings["algorithm"]
     chains = algorithm.get("initial_chains") or algorithm.get("chains") or math.inf
     trees = [
         alone(f"Rollout trees of step {_step(path)}", [from_tree(t, chains) for t in _lines(path)])
@@ -121,13 +128,25 @@ def _training_run(folder: Path) -> Report:
         name=folder.resolve().name,
         title=f"{summary['algorithm'].upper()} on {summary['env']}",
         lead=f"model {summary['model']} · seed {summary['seed']}",
-        tiles=_training_tiles(summary, evaluated[0], evaluated[-1]),
+        tiles=training_tiles(summary, evaluated[0], evaluated[-1]),
         results={f"step {row['step']}": _evaluated(row) for row in evaluated},
         collections=[*trees[:1], before_after, *trees[1:]],
         final={"": episodes[-1]},
         details={"Configuration": config.strip()},
         curve=rows,
+        status=status,
+        processes=read_processes(folder),
     )
+
+
+def _so_far(settings: Record, rows: Sequence[Record]) -> dict[str, Any]:
+    """What the summary of a run that has not ended well would hold."""
+    return {
+        "algorithm": settings["algorithm"]["name"],
+        **{name: settings[name] for name in ("env", "model", "seed")},
+        "steps": rows[-1]["step"] if rows else 0,
+        "sampled_tokens": sum(row.get("tokens/sampled") or 0 for row in rows),
+    }
 
 
 def _evaluation(folder: Path) -> Report:
@@ -140,7 +159,7 @@ def _evaluation(folder: Path) -> Report:
         name=folder.resolve().name,
         title=summary["env"],
         lead=f"agent {summary['agent']} · {summary['questions']:,} questions",
-        tiles=_evaluation_tiles(summary),
+        tiles=evaluation_tiles(summary),
         results={summary["env"]: summary},
         collections=[alone("Episodes", cases)],
         final={"": cases},
@@ -156,7 +175,7 @@ def _evaluation_of_sets(folder: Path, summary: Record) -> Report:
         name=folder.resolve().name,
         title=", ".join(sets),
         lead=f"agent {summary['agent']} · {summary['questions']:,} questions",
-        tiles=_evaluation_tiles({"questions": summary["questions"], **summary.get("micro", {})}),
+        tiles=evaluation_tiles({"questions": summary["questions"], **summary.get("micro", {})}),
         results={name: each.results[each.title] for name, each in sets.items()} | averages,
         collections=[alone(name, found) for name, found in cases.items()],
         final=cases,
@@ -191,44 +210,6 @@ def _evaluated(row: Record) -> dict[str, Any]:
     return {**figures, "em_interval": wilson(figures["em"], figures["questions"])}
 
 
-def _training_tiles(summary: Record, first: Record, last: Record) -> list[Tile]:
-    gain = 100 * (last["eval/em"] - first["eval/em"])
-    changes = (
-        ("F1", "f1", ".3f"),
-        ("format", "format_rate", ".1%"),
-        ("searches", "searches", ".2f"),
-        ("turns", "turns", ".2f"),
-    )
-    return [
-        (f"{first['eval/em']:.1%} → {last['eval/em']:.1%}", f"greedy EM ({gain:+.1f} points)"),
-        (f"{last['eval/questions']:,}", "evaluation questions"),
-        (f"{summary['steps']:,}", "training steps"),
-        (f"{summary['sampled_tokens']:,}", "sampled tokens"),
-        (_duration(summary["seconds"]), "wall-clock time"),
-        *(
-            (f"{first[f'eval/{key}']:{form}} → {last[f'eval/{key}']:{form}}", name)
-            for name, key, form in changes
-        ),
-    ]
-
-
-def _evaluation_tiles(figures: Record) -> list[Tile]:
-    shown = (
-        ("exact match", "em", ".1%"),
-        ("questions", "questions", ",d"),
-        ("F1", "f1", ".3f"),
-        ("cover-EM", "cover_em", ".1%"),
-        ("searches an episode", "searches", ".2f"),
-        ("turns an episode", "turns", ".2f"),
-        ("sampled tokens", "tokens", ",d"),
-    )
-    return [
-        (f"{figures[key]:{form}}", name)
-        for name, key, form in shown
-        if figures.get(key) is not None
-    ]
-
-
 def _episodes(path: Path) -> list[Case]:
     """Read episodes; of a question that was tried again the last one counts."""
     records = {record["question_key"]: record for record in _lines(path)}
@@ -256,9 +237,3 @@ def _json(path: Path) -> Any:
 def _lines(path: Path) -> list[Record]:
     with path.open(encoding="utf-8") as file:
         return [json.loads(line) for line in file]
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"

@@ -10,11 +10,15 @@ from importlib.resources import files
 
 from benchmarks.curves import inline_curves
 from benchmarks.report.cases import Record
-from benchmarks.report.embedding import embed
-from benchmarks.report.folders import Report, Tile
+from benchmarks.report.embedding import embed, embed_processes
+from benchmarks.report.folders import Report
+from benchmarks.report.run_sections import happened, processes_section, work_section
+from benchmarks.report.tiles import Tile
 
 SCRIPTS = ("data.js", "reading.js", "drawing.js", "tree.js", "questions.js", "explorer.js")
 """The explorer, in the order in which its parts are read."""
+TIME_LINE_SCRIPTS = ("lanes.js", "painting.js", "timeline.js")
+"""The drawing of a time line, which comes after the explorer where there is one."""
 
 _COLUMNS = (
     ("questions", "questions", ",d"),
@@ -40,16 +44,21 @@ def page(report: Report) -> str:
         policy by their hashes; every text of the report is escaped, or put in place as text.
     """
     style = _asset("style.css")
-    scripts = [_asset(name) for name in SCRIPTS]
+    drawn = report.processes is not None
+    scripts = [_asset(name) for name in (*SCRIPTS, *(TIME_LINE_SCRIPTS if drawn else ()))]
     body = "".join(
         (
             _head(report),
+            happened(report.status),
             _results(report.results),
             _curves(report.curve),
+            processes_section(report.processes, _asset("timeline.html")),
+            work_section(report.curve),
             _asset("explorer.html"),
             _details(report.details),
             "<footer>Made by at2po. Nothing on this page is loaded from elsewhere.</footer>",
             embed(report.collections),
+            embed_processes(report.processes) if report.processes else "",
         )
     )
     return (

@@ -20,7 +20,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from at2po_agents import algorithms
+from at2po_agents import algorithms, timeline
 from at2po_agents.cluster import ClusterOptions
 from at2po_agents.config import TrainConfig, dump_config
 from at2po_agents.errors import WorkersLostError
@@ -93,6 +93,14 @@ def assert_same(out: Path, expected: dict[str, Tensor]) -> None:
 def status(out: Path) -> dict[str, Any]:
     read: dict[str, Any] = json.loads((out / "status.json").read_text())
     return read
+
+
+def assert_one_thing_at_a_time(out: Path) -> None:
+    """Steps that were done again come after those that were lost, as all of it took time."""
+    ends: dict[str, float] = {}
+    for _, span in timeline.read(out):
+        assert span.end >= span.start >= ends.get(span.actor, 0.0) - 0.001
+        ends[span.actor] = span.end
 
 
 @pytest.fixture(scope="module")
@@ -195,6 +203,7 @@ def test_a_rank_that_dies_in_an_update_takes_the_run_back_to_the_last_checkpoint
     (fault,) = status(tmp_path)["faults"]
     assert fault["actor"].startswith("learner-")
     assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == list(range(6))
+    assert_one_thing_at_a_time(tmp_path)
 
 
 def test_a_run_whose_driver_is_killed_goes_on(tmp_path: Path, alone: dict[str, Tensor]) -> None:
@@ -217,6 +226,7 @@ def test_a_run_whose_driver_is_killed_goes_on(tmp_path: Path, alone: dict[str, T
     Trainer(settings(tmp_path / "run", cluster=TWO, resume=True)).run()
     assert_same(tmp_path / "run", alone)
     assert "without a word" in status(tmp_path / "run")["faults"][0]["what"]
+    assert_one_thing_at_a_time(tmp_path / "run")
 
 
 def test_too_many_losses_end_the_run_and_say_why(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -91,3 +92,38 @@ def training_run(folder: Path) -> Path:
     lines("trees/step_000001.jsonl", [a_tree((1.0,))])
     lines("trees/step_000002.jsonl", [a_tree((1.0, 1.0)), a_tree((1.0, -1.0, 0.0))])
     return folder
+
+
+Line = tuple[str, str, int, float, float, int]
+"""A line of a time line: actor, stage, step, start, end, tokens."""
+
+LINES: tuple[Line, ...] = (
+    ("driver", "wait", 1, 0.0, 4.0, 0),
+    ("collector-10", "collect", 1, 1.0, 4.0, 300),
+    ("collector-9", "weights", 1, 0.0, 1.0, 0),
+    ("collector-9", "collect", 1, 1.0, 3.0, 100),
+    ("learner-0", "update", 1, 4.0, 8.0, 1000),
+    ("driver", "wait", 2, 8.0, 10.0, 0),
+    ("collector-10", "collect", 2, 8.0, 10.0, 200),
+    ("learner-0", "update", 2, 10.0, 16.0, 500),
+    ("driver", EVIL, 2, 16.0, 16.5, 0),
+    ("learner-0", "update", 2, 18.0, 20.0, 600),
+)
+"""Two steps, the second of which was lost and done again, of four processes in 20 seconds."""
+
+FAULT = {"time": 1795631502.1, "step": 1, "actor": EVIL, "what": f"died {EVIL}", "done": "replaced"}
+
+
+def write_timeline(folder: Path, lines: Iterable[Line] = LINES) -> None:
+    """Write a time line, the last line of which is torn."""
+    with (folder / "timeline.jsonl").open("w") as file:
+        for actor, stage, step, start, end, tokens in lines:
+            row = {"actor": actor, "stage": stage, "step": step, "start": start, "end": end}
+            file.write(json.dumps(row | ({"tokens": tokens} if tokens else {})) + "\n")
+        file.write('{"actor": "collector-9", "sta')
+
+
+def write_status(folder: Path, state: str = "finished", why: str = "", **faults: Any) -> None:
+    """Write how a run stands."""
+    facts = {"state": state, "step": 2, "why": why, "updated": 1795631535.9, "pid": 7}
+    (folder / "status.json").write_text(json.dumps({**facts, "faults": [], **faults}))

@@ -7,7 +7,6 @@ import gzip
 import hashlib
 import json
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +20,8 @@ from benchmarks.errors import RunFolderError
 from benchmarks.report import write_difference, write_report
 from benchmarks.report.cases import alone, from_episode, from_tree, pair
 from benchmarks.report.embedding import embed
+from tests.benchmarks.report_page import Page
 from tests.benchmarks.report_samples import CONFIG, EVIL, record, training_run
-
-VOID = {"meta", "path", "use", "rect", "circle", "input"}
 
 
 @pytest.fixture
@@ -61,38 +59,6 @@ def explored(html: str) -> list[dict[str, Any]]:
             lines, sides = blocks[block]["lines"], blocks[block]["pairs"][place]
             case["turns"] = [side and [turn(node, lines) for node in side] for side in sides]
     return collections
-
-
-class Page(HTMLParser):
-    """Checks that all elements close, and keeps their names, attributes and text."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[str] = []
-        self.links: list[str] = []
-        self.text = ""
-        self.feed(text)
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.links += [v or "" for k, v in attrs if k in ("src", "href", "xlink:href", "action")]
-        assert not any(name.startswith("on") for name, _ in attrs)
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attrs)
-        if tag not in VOID:
-            self.handle_endtag(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag not in VOID:
-            assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
 
 
 def test_the_page_stands_alone_and_escapes_everything(run: Path) -> None:
