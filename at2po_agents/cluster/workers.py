@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,8 @@ _log = logging.getLogger(__name__)
 
 TICK_S = 0.002
 """Seconds between two looks at what the actors do."""
+GRACE_S = 10.0
+"""Seconds in which Ray should notice that a process is dead whose peers have noticed."""
 
 
 class RayWorkers:
@@ -168,23 +170,29 @@ class RayWorkers:
                         results[rank] = call.result()
                         del waiting[rank]
                 except ActorLostError as error:
-                    self._kill_learners()
-                    self._lost(f"learner-{rank}", str(error))
-                    raise LearnerLostError(
-                        f"expected {len(calls)} ranks of the learner, found that rank {rank} "
-                        f"{error}"
-                    ) from error
+                    raise self._learner_lost(rank, str(error)) from error
+                except Exception as error:
+                    # A rank may find the others gone before we do: its error is not the cause.
+                    if (lost := _lost_among(waiting)) is None:
+                        raise
+                    raise self._learner_lost(*lost) from error
             self._tick()
             time.sleep(TICK_S)
         return [results[rank] for rank in range(len(calls))]
+
+    def _learner_lost(self, rank: int, why: str) -> LearnerLostError:
+        """End all ranks; return the error to raise."""
+        self._kill_learners()
+        self._lost(f"learner-{rank}", why)
+        return LearnerLostError(
+            f"expected {self.options.learners} ranks of the learner, found that rank {rank} {why}"
+        )
 
     def _tick(self) -> None:
         try:
             self.pool.tick()
         except ObjectLostError as error:
-            self._kill_learners()
-            self._lost("learner-0", "is gone, and the weights with it")
-            raise LearnerLostError("expected the weights of the policy, found them lost") from error
+            raise self._learner_lost(0, "is gone, and the weights with it") from error
 
     def _lost(self, actor: str, why: str) -> None:
         """Note a loss; too many end the run."""
@@ -219,6 +227,22 @@ class RayWorkers:
             place = PlacementGroupSchedulingStrategy(self._places, number)
             asked["scheduling_strategy"] = place
         return asked
+
+
+def _lost_among(calls: Mapping[int, Call]) -> tuple[int, str] | None:
+    """Return a rank that died or hung and why, if one is found within a while."""
+    end = time.monotonic() + GRACE_S
+    while time.monotonic() < end:
+        for rank, call in calls.items():
+            try:
+                if call.done():
+                    call.result()
+            except ActorLostError as error:
+                return rank, str(error)
+            except Exception as error:
+                _log.debug("rank %d failed: %s", rank, error)
+        time.sleep(TICK_S)
+    return None
 
 
 def ahead(workers: RayWorkers, new_job: Callable[[int], Job]) -> Stream | None:
