@@ -14,7 +14,8 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,6 +26,7 @@ from at2po_agents.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
 
+FOLDER = "checkpoints"
 STATE = "state.json"
 OPTIMIZER = "optimizer.pt"
 SHARDS = "shards"
@@ -46,13 +48,11 @@ class Checkpoint:
     Attributes:
         path: Its folder; tokenizer and model (not of a sharded one) load by `from_pretrained`.
         step: Training steps done when it was written.
-        optimizer: For `Learner.load_state_dict`; tensors on the CPU. Empty of a sharded one.
         extra: What the trainer saved beside: JSON values.
     """
 
     path: Path
     step: int
-    optimizer: dict[str, Any]
     extra: dict[str, Any]
 
     @property
@@ -60,6 +60,13 @@ class Checkpoint:
         """The folder of the shards, if several ranks wrote it."""
         folder = self.path / SHARDS
         return folder if folder.is_dir() else None
+
+    def optimizer(self) -> dict[str, Any]:
+        """Read what `Learner.load_state_dict` takes, onto the CPU; not of a sharded one."""
+        state: dict[str, Any] = torch.load(
+            self.path / OPTIMIZER, map_location="cpu", weights_only=True
+        )
+        return state
 
 
 def save(
@@ -130,7 +137,8 @@ def finish(folder: Path, *, extra: Mapping[str, Any], fingerprint: str, keep: in
     """
     root, final = folder.parent, folder.with_name(folder.name.removeprefix("."))
     step = _step(final)
-    hashes = {str(path.relative_to(folder)): _sha256(path) for path in _files(folder)}
+    names = [str(path.relative_to(folder)) for path in _files(folder)]
+    hashes = dict(zip(names, _hashes(folder, names), strict=True))
     state = {"step": step, "fingerprint": fingerprint, "extra": dict(extra), "files": hashes}
     (folder / STATE).write_bytes(_seal(state))
     for path in (*_files(folder), folder):
@@ -147,12 +155,12 @@ def finish(folder: Path, *, extra: Mapping[str, Any], fingerprint: str, keep: in
     return final
 
 
-def latest(root: Path, fingerprint: str) -> Path | None:
+def latest(root: Path, fingerprint: str | None) -> Checkpoint | None:
     """Return the newest whole checkpoint of a configuration, or None where there is none at all.
 
     Args:
         root: Folder of the run's checkpoints; need not exist.
-        fingerprint: Identity of the run's configuration.
+        fingerprint: Identity of the run's configuration; None takes any.
 
     Raises:
         CheckpointError: There are checkpoints, but not one that can be used.
@@ -161,7 +169,7 @@ def latest(root: Path, fingerprint: str) -> Path | None:
     for path in _newest_first(root):
         problem = _problem(path, fingerprint)
         if not problem:
-            return path
+            return _read(path)
         logger.warning("skipping checkpoint %s: %s", path, problem)
         problems.append(f"{path.name}: {problem}")
     if problems:
@@ -172,12 +180,12 @@ def latest(root: Path, fingerprint: str) -> Path | None:
     return None
 
 
-def load(path: Path, fingerprint: str) -> Checkpoint:
+def load(path: Path, fingerprint: str | None) -> Checkpoint:
     """Return a checkpoint after checking every byte of it.
 
     Args:
         path: The checkpoint's folder.
-        fingerprint: Identity of the run's configuration.
+        fingerprint: Identity of the run's configuration; None takes any.
 
     Raises:
         CheckpointError: It is torn or of another configuration; the message names the reason and
@@ -191,11 +199,7 @@ def load(path: Path, fingerprint: str) -> Checkpoint:
             f"{path}: expected a whole checkpoint of this run, found: {problem}; "
             + (f"the last good one is {good}" if good else "there is no good one beside it")
         )
-    state = _read_state(path)
-    optimizer: dict[str, Any] = {}
-    if not (path / SHARDS).is_dir():
-        optimizer = torch.load(path / OPTIMIZER, map_location="cpu", weights_only=True)
-    return Checkpoint(path, state["step"], optimizer, state["extra"])
+    return _read(path)
 
 
 def _newest_first(root: Path) -> list[Path]:
@@ -207,20 +211,26 @@ def _step(path: Path) -> int:
     return int(path.name.removeprefix("step_"))
 
 
-def _problem(path: Path, fingerprint: str) -> str:
+def _problem(path: Path, fingerprint: str | None) -> str:
     """Return why a checkpoint cannot be used, or nothing."""
     try:
         state = _read_state(path)
-        for name, expected in state["files"].items():
-            if _sha256(path / name) != expected:
+        names, written = list(state["files"]), state["files"].values()
+        for name, found, expected in zip(names, _hashes(path, names), written, strict=True):
+            if found != expected:
                 return f"torn: {name} is not what was written"
     except FileNotFoundError as error:
         return f"torn: {Path(error.filename).name} is missing"
     except CheckpointError as error:
         return str(error)
-    if state["fingerprint"] != fingerprint:
+    if fingerprint not in (None, state["fingerprint"]):
         return "written by a run with another configuration"
     return ""
+
+
+def _read(path: Path) -> Checkpoint:
+    state = _read_state(path)
+    return Checkpoint(path, state["step"], state["extra"])
 
 
 def _read_state(path: Path) -> dict[str, Any]:
@@ -250,6 +260,12 @@ def _files(folder: Path) -> list[Path]:
 def _remove(path: Path) -> None:
     """Delete a checkpoint; it is out of sight at once, even if the deletion is cut short."""
     shutil.rmtree(path.rename(path.with_name(f".{path.name}.old")))
+
+
+def _hashes(folder: Path, names: Sequence[str]) -> list[str]:
+    """Return the SHA-256 of files, several at a time: those of large models take minutes."""
+    with ThreadPoolExecutor() as threads:
+        return list(threads.map(lambda name: _sha256(folder / name), names))
 
 
 def _sha256(path: Path) -> str:

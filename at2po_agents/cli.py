@@ -8,12 +8,14 @@ from __future__ import annotations
 import difflib
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+import transformers
 import tyro
 from rich.console import Console
 from rich.logging import RichHandler
@@ -67,6 +69,16 @@ class DoctorConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """Write a checkpoint's model as a plain folder of transformers, in the run's number format."""
+
+    checkpoint: Positional[Path]
+    """Folder of a run, whose newest whole checkpoint is taken, or of a checkpoint."""
+    out: Positional[Path]
+    """Folder to write; it must not exist."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class RolloutConfig:
     """Grow the rollout tree of one question and show it."""
 
@@ -88,7 +100,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         SystemExit: With code 2 on wrong input, or where a run diverged.
     """
     handler = RichHandler(console=Console(stderr=True), show_path=False)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
+    # The ranks of torchrun do the same; what only one of them has to say is at least a warning.
+    first = os.environ.get("RANK", "0") == "0"
+    level = logging.INFO if first else logging.WARNING
+    logging.basicConfig(level=level, format="%(message)s", handlers=[handler])
+    if not first:
+        transformers.utils.logging.disable_progress_bar()
     for noisy in ("bm25s", "httpx", "httpx2", "huggingface_hub"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     words = list(sys.argv[1:] if arguments is None else arguments)
@@ -242,6 +259,15 @@ def data(arguments: Sequence[str]) -> None:
     _out.print(table)
 
 
+def export(arguments: Sequence[str]) -> None:
+    """Write a checkpoint's model as a plain folder, for evaluations, servers and other trainers."""
+    from at2po_agents.export_model import export_model
+
+    config = tyro.cli(ExportConfig, args=arguments, prog="at2po export")
+    found = export_model(config.checkpoint, config.out)
+    _out.print(f"step {found.step} of {found.path}: {config.out}", soft_wrap=True)
+
+
 def index(arguments: Sequence[str]) -> None:
     """Retrieval indexes: `build` one, say what one is (`info`), `search` with one."""
     from retrieval import building
@@ -307,6 +333,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "report": report,
     "rollout": rollout,
     "data": data,
+    "export": export,
     "index": index,
     "serve": serve,
     "demo": demo,
@@ -320,9 +347,11 @@ def _train(config: TrainConfig) -> None:
     from at2po_agents.trainer import Trainer
     from benchmarks.report import write_report
 
-    summary = Trainer(config).run()
-    _out.print_json(json.dumps(summary))
-    _out.print(f"report: {write_report(Path(config.out))}")
+    trainer = Trainer(config)
+    summary = trainer.run()
+    if trainer.ranks.first:
+        _out.print_json(json.dumps(summary))
+        _out.print(f"report: {write_report(Path(config.out))}")
 
 
 def _plan(options: Options) -> None:

@@ -62,7 +62,7 @@ class Learner:
             only that is trained; None for an algorithm without such a term.
         offending: Trees whose loss or gradient was not finite in the latest update.
         ranks: Those that share the work.
-        passes: Forward passes so far, a sign of life.
+        passes: Forward passes of the model so far, a sign of life.
     """
 
     def __init__(
@@ -134,6 +134,7 @@ class Learner:
             else:
                 self.reference = (reference or deepcopy(model)).requires_grad_(False).eval()
         self.ranks, self.passes = ranks, 0
+        self._device = model.device  # where it computes; offloaded shards lie elsewhere
         self._score = self._scorer(model, offload)
         self._score_reference = self._score
         if self.reference is not None and self.reference is not model:
@@ -177,9 +178,10 @@ class Learner:
             # the first reads them off its own forward pass, so that its ratios are exactly 1.
             for part in (part for batch in batches[1:] for part in batch):
                 with torch.no_grad():
-                    part.old = self._score(part.pack)
+                    part.old = self._forward(part.pack)
             steps = [self._step(batch) for batch in batches]
-        self.offending = list(chain(*self.ranks.gather(self.offending)))
+        own = [place for place, tree in enumerate(trees) if tree in self.offending]
+        self.offending = [trees[place] for place in sorted(chain(*self.ranks.gather(own)))]
         return {"lr": rate, **self._summary(steps), **self._counts(trees, batches)}
 
     def state_dict(self) -> dict[str, Any]:
@@ -209,7 +211,7 @@ class Learner:
         parts = []
         for members in self._own(counted):
             there = members or [shortest(counted)]
-            packed = pack(there, device=self.model.device, dtype=self._dtype)
+            packed = pack(there, device=self._device, dtype=self._dtype)
             own = packed.rows.total_tokens if members else 0
             whole = replace(packed.rows, total_rows=rows, total_tokens=tokens, moments=moments)
             parts.append(_Part([part.tree for part in members], replace(packed, rows=whole), own))
@@ -231,8 +233,7 @@ class Learner:
             if self.reference is not None:
                 with torch.no_grad(), without_adapter(self.reference):
                     rows = replace(rows, reference=rows.gather(self._score_reference(part.pack)))
-            logp = self._score(part.pack)
-            self.passes += 1
+            logp = self._forward(part.pack)
             old = logp.detach() if part.old is None else part.old
             if part.trees:
                 output = self.algorithm.loss(rows, rows.gather(logp), rows.gather(old))
@@ -253,11 +254,19 @@ class Learner:
             self.optimizer.step()
             self.masters.publish()
         else:
-            self.offending += _offending([part for part in parts if part.trees], outputs)
-            logger.warning("step skipped: loss %s, gradient norm %s", loss, norm)
+            found = _broken([part for part in parts if part.trees], outputs)
+            everything = [tree for part in parts for tree in part.trees]
+            # Where only the gradient is not finite, no tree is known to be at fault.
+            self.offending += found if any(self.ranks.gather(bool(found))) else everything
+            if self.ranks.first:
+                logger.warning("step skipped: loss %s, gradient norm %s", loss, norm)
         self.optimizer.zero_grad()
         tokens = [part.row_tokens for part in parts if part.trees]
         return _Step(taken, loss, norm, tokens, [_on_cpu(output.metrics) for output in outputs])
+
+    def _forward(self, pack: Pack) -> Tensor:
+        self.passes += 1
+        return self._score(pack)
 
     def _clip(self) -> float:
         """Clip the gradient, and return the norm that it had."""
@@ -338,15 +347,13 @@ def _on_cpu(metrics: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: value.cpu() for name, value in metrics.items()}
 
 
-def _offending(parts: list[_Part], outputs: list[LossOutput]) -> list[RolloutTree]:
-    """Return the trees whose rows are not finite, or all if only the gradient is not."""
-    found = [
+def _broken(parts: list[_Part], outputs: list[LossOutput]) -> list[RolloutTree]:
+    """Return the trees that have rows whose loss is not finite."""
+    return [
         part.trees[number]
         for part, output in zip(parts, outputs, strict=True)
-        for number in sorted(set(part.pack.rows.tree[~torch.isfinite(output.per_row)].tolist()))
+        for number in set(part.pack.rows.tree[~torch.isfinite(output.per_row)].tolist())
     ]
-    everything = [tree for part in parts for tree in part.trees]
-    return list(dict.fromkeys(found or everything))  # a tree may lie in several parts
 
 
 def _credited(tree: RolloutTree) -> bool:

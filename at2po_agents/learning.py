@@ -124,16 +124,23 @@ class LearnerWorker:
     def _resume(self, resumed: checkpoint.Checkpoint) -> None:
         """Restore what `load_start` has not; one process and several read each other's files."""
         if resumed.shards is None:
-            self.learner.load_state_dict(resumed.optimizer)
+            self.learner.load_state_dict(resumed.optimizer())
             return
-        from at2po_agents.sharding import learner_state, load_shards, read_shards
+        from at2po_agents.sharding import load_shards, read_shards
 
         if self.ranks.size > 1:
             load_shards(resumed.shards, self.model, self.learner.optimizer)
             return
-        read = read_shards(resumed.shards)
-        self.model.load_state_dict(read["model"])
-        self.learner.load_state_dict(learner_state(read, self.model))
+        weights = read_shards(resumed.shards, "model")
+        moments = read_shards(resumed.shards, "optimizer")["state"]
+        self.model.load_state_dict(weights)
+        own = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
+        narrow = [name for name, p in own if torch.promote_types(p.dtype, torch.float32) != p.dtype]
+        state = self.learner.state_dict() | {"masters": [weights[name] for name in narrow]}
+        state["optimizer"]["state"] = {
+            number: moments[name] for number, (name, _) in enumerate(own)
+        }
+        self.learner.load_state_dict(state)
 
 
 def load_start(config: TrainConfig, resumed: checkpoint.Checkpoint | None) -> Policy:

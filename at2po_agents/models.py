@@ -25,6 +25,7 @@ from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
 from at2po_agents.adapters import adapter_names
 from at2po_agents.chat_template import TEMPLATES
+from at2po_agents.checkpoint import SHARDS
 from at2po_agents.errors import ConfigError, ModelNotFoundError, WeightsError
 
 _log = logging.getLogger(__name__)
@@ -102,6 +103,11 @@ def load_model(
     path = _MINI if name == "mini" else Path(name).expanduser()
     if path.is_file() and path.suffix == ".gguf":
         return _load_gguf(path, dtype)
+    if (path / SHARDS).is_dir():
+        raise ModelNotFoundError(
+            f"expected a model of one piece, found the checkpoint of several ranks in {path}; "
+            f"run: at2po export {path} FOLDER, and give that folder"
+        )
     if (path / "config.json").is_file():
         return _load_pretrained(str(path), dtype, local=True)
     if name == "mini":

@@ -21,6 +21,7 @@ class RunProgress:
         steps: Steps of the whole run, at least 0.
         done: Steps that were done before, in a run that is resumed.
         title: What is going on, in a word or two.
+        quiet: Show nothing: another process shows the same.
         console: Where to show it; by default standard error, so that output stays clean.
         clock: Seconds, monotonic.
     """
@@ -31,18 +32,20 @@ class RunProgress:
         *,
         done: int = 0,
         title: str = "train",
+        quiet: bool = False,
         console: Console | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._steps = steps
         self._done = done
         self._title = title
+        self._quiet = quiet
         self._clock = clock
         self._start = clock()
         self._tokens = 0
         console = console or Console(stderr=True)
         self._live: Progress | None = None
-        if console.is_terminal:
+        if console.is_terminal and not quiet:
             columns = (TextColumn(title, markup=False), BarColumn(bar_width=20))
             line = TextColumn("{task.description}", markup=False)
             self._live = Progress(*columns, line, console=console)
@@ -56,6 +59,8 @@ class RunProgress:
             tokens: Tokens sampled in this step.
             figures: Latest values by short names like "em", in the order to show them.
         """
+        if self._quiet:
+            return
         self._tokens += tokens
         line = self._line(step, figures)
         if self._live is None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import tempfile
+import warnings
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
-from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
+from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import async_save
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import (
     CPUOffloadPolicy,
@@ -27,8 +30,10 @@ from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
 from at2po_agents import checkpoint
+from at2po_agents.adapters import find_adapter
 from at2po_agents.checkpoint import Pretrained
 from at2po_agents.logprobs import token_logprobs
+from at2po_agents.lora import ADAPTER_FOLDER
 from at2po_agents.packing import Pack
 from at2po_agents.ranks import Ranks
 
@@ -56,23 +61,23 @@ class ShardedScorer(nn.Module):
         self.model, self.temperature = model, temperature
         narrow = model.dtype
         wide = torch.promote_types(narrow, torch.float32)
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.data = parameter.data.to(wide)
+        pinned = model.device.type == "cuda"
         precision = MixedPrecisionPolicy(param_dtype=narrow, reduce_dtype=wide)
         settings: dict[str, Any] = {
             "mesh": init_device_mesh(model.device.type, (size,)),
             "mp_policy": MixedPrecisionPolicy() if narrow == wide else precision,
-            "offload_policy": CPUOffloadPolicy() if offload else OffloadPolicy(),
+            "offload_policy": CPUOffloadPolicy(pinned) if offload else OffloadPolicy(),
         }
-        for layer in model.base_model.layers:  # type: ignore[union-attr]
-            fully_shard(layer, **settings)
-        fully_shard(self, **settings)
+        for part in (*model.base_model.layers, self):  # type: ignore[misc]
+            for parameter in part.parameters():
+                if parameter.requires_grad and parameter.dtype != wide:
+                    parameter.data = parameter.data.to(wide)
+            fully_shard(part, **settings)
         for module in self.modules():
             if isinstance(module, FSDPModule):
                 module.set_gradient_divide_factor(1.0)
-                if model.device.type == "cuda":
-                    module.set_force_sum_reduction_for_comms(True)
+                # Else the factor would ask for NCCL's own kind of reduction.
+                module.set_force_sum_reduction_for_comms(True)
 
     def forward(self, pack: Pack) -> Tensor:
         """Return the log-probability of every unique sampled token, [S], as `token_logprobs`."""
@@ -121,20 +126,24 @@ class ShardSaver:
         self._pending: Future[None] | None = None
 
     def save(self, root: Path, step: int, *, extra: Any, fingerprint: str, keep: int) -> None:
-        """Copy the shards, and begin to write them; see `checkpoint.save`.
+        """Copy shards and facts, and begin to write them; see `checkpoint.save`.
 
         Waits for the checkpoint before, whose errors are raised here.
         """
         self.wait()
+        extra = deepcopy(extra)
         draft = checkpoint.draft(root, step)
         if self._ranks.first:
             checkpoint.begin(draft)
             self._model.config.save_pretrained(draft)
+            if self._model.generation_config is not None:
+                self._model.generation_config.save_pretrained(draft)
+            if adapter := find_adapter(self._model):
+                adapter.settings.save_pretrained(str(draft / ADAPTER_FOLDER))
             self._tokenizer.save_pretrained(str(draft))
         self._ranks.wait()
-        weights, moments = get_state_dict(self._model, self._optimizer)
-        saving: Any = dcp.async_save(
-            {"model": weights, "optimizer": moments},
+        saving: Any = async_save(
+            _state(self._model, self._optimizer),
             checkpoint_id=draft / checkpoint.SHARDS,
             process_group=self._group,
         )
@@ -147,11 +156,10 @@ class ShardSaver:
         self._pending = self._thread.submit(finish)
 
     def wait(self) -> None:
-        """Wait until the last checkpoint is there, on all ranks."""
+        """Wait until this rank has nothing to do with the last checkpoint any more."""
         if self._pending is not None:
             self._pending.result()
             self._pending = None
-            self._ranks.wait()
 
 
 def load_shards(folder: Path, model: PreTrainedModel, optimizer: Optimizer) -> None:
@@ -162,49 +170,49 @@ def load_shards(folder: Path, model: PreTrainedModel, optimizer: Optimizer) -> N
         model: What a `ShardedScorer` of a model of the same shape holds; changed in place.
         optimizer: Of its parameters; changed in place.
     """
-    weights, moments = get_state_dict(model, optimizer)
-    dcp.load({"model": weights, "optimizer": moments}, checkpoint_id=folder)
-    set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=moments)
+    state = _state(model, optimizer)
+    load(state, checkpoint_id=folder)
+    set_state_dict(
+        model, optimizer, model_state_dict=state["model"], optim_state_dict=state["optimizer"]
+    )
 
 
-def read_shards(folder: Path) -> dict[str, Any]:
-    """Read what `ShardSaver` wrote in one piece, without other ranks.
+def read_shards(folder: Path, part: Literal["model", "optimizer"]) -> dict[str, Any]:
+    """Read the tensors of a part of what `ShardSaver` wrote in one piece, without other ranks.
 
     Args:
         folder: The checkpoint's folder of shards.
+        part: What to read.
 
     Returns:
-        `model`: tensor by parameter name; `optimizer`: its `state` and `param_groups` by the names
-        of parameters.
+        Of the model: tensor by parameter name. Of the optimizer: its `state`, by the same names.
     """
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        file = Path(scratch) / "whole.pt"
-        dcp_to_torch_save(folder, file)
-        read: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-    return read
-
-
-def learner_state(shards: Mapping[str, Any], model: PreTrainedModel) -> dict[str, Any]:
-    """Return what `Learner.load_state_dict` takes in one process.
-
-    Args:
-        shards: What `read_shards` returned.
-        model: The model, of the number format in which that process trains it.
-    """
-    own = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    moments = shards["optimizer"]["state"]
-    (group,) = shards["optimizer"]["param_groups"]
-    return {
-        "optimizer": {
-            "state": {number: moments[name] for number, (name, _) in enumerate(own)},
-            "param_groups": [{**group, "params": list(range(len(own)))}],
-        },
-        "masters": [
-            shards["model"][name]
-            for name, p in own
-            if torch.promote_types(p.dtype, torch.float32) != p.dtype
-        ],
+    written = FileSystemReader(folder).read_metadata()
+    flat = {
+        name: torch.empty(entry.size, dtype=entry.properties.dtype)
+        for name, entry in written.state_dict_metadata.items()
+        if isinstance(entry, TensorStorageMetadata) and written.planner_data[name][0] == part
     }
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # that it is alone
+        load(flat, checkpoint_id=folder, no_dist=True)
+    found: dict[str, Any] = {}
+    for name, value in flat.items():
+        *above, last = written.planner_data[name][1:]
+        place = found
+        for key in above:
+            place = place.setdefault(key, {})
+        place[last] = value
+    return found
+
+
+def _state(model: PreTrainedModel, optimizer: Optimizer) -> dict[str, Any]:
+    """Return the shards of weights and moments by the names of parameters."""
+    fresh = not optimizer.state
+    weights, moments = get_state_dict(model, optimizer)
+    if fresh:  # torch has taken a step without effect to make the moments, and counted it
+        for entry in optimizer.state.values():
+            entry["step"].zero_()
+    return {"model": weights, "optimizer": moments}
 
 
 @torch.no_grad()

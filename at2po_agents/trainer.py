@@ -103,6 +103,11 @@ class Trainer:
         self.workers: Workers
         self.stream: Stream | None = None
         if config.cluster.collectors:
+            if self.ranks.size > 1:
+                raise ConfigError(
+                    "cluster.collectors: expected 0 under torchrun, found "
+                    f"{config.cluster.collectors}; start without torchrun, or set it to 0"
+                )
             from at2po_agents.cluster import workers
 
             self.workers = workers.RayWorkers(config, self.status)
@@ -133,8 +138,8 @@ class Trainer:
         # The time line goes on after all that is in it: work that was lost took its time, too.
         last = max((span.end for _, span in timeline.read(self.out)), default=0.0)
         self._origin = time.time() - max(self.past.seconds, last)
-        try:
-            with self.status:
+        with self.status:
+            try:
                 lost = False
                 while True:
                     try:
@@ -145,10 +150,11 @@ class Trainer:
                     except LearnerLostError as error:
                         _log.warning("%s: going on from the last checkpoint", error)
                         lost = True
-        finally:
-            self.workers.close()
+            finally:
+                self.workers.close()  # writes what is not yet written of the last checkpoint
+        summary = self.ranks.gather(self._summary() if self.ranks.first else {})[0]
         self.ranks.leave()
-        return self._summary()
+        return summary
 
     def _train(self) -> None:
         """Do the steps that are left."""
@@ -156,7 +162,9 @@ class Trainer:
         fresh = self.past.step == 0
         with (
             self._metrics_log(fresh) as log,
-            RunProgress(self.config.steps, done=self.past.step) as progress,
+            RunProgress(
+                self.config.steps, done=self.past.step, quiet=not self.ranks.first
+            ) as progress,
         ):
             if fresh:
                 metrics, took = self._evaluate(0)
@@ -199,7 +207,8 @@ class Trainer:
         asked = self.config.tracker if self.ranks.first else "none"
         tracker = open_tracker(asked, self.out, settings, resumed=not fresh)
         through = -1 if fresh else self.past.step
-        return MetricsLog(self.out, keep_through=through, tracker=tracker)
+        first = self.ranks.first
+        return MetricsLog(self.out, keep_through=through, tensorboard=first, tracker=tracker)
 
     def _step(self) -> tuple[dict[str, Any], dict[str, float]]:
         """One batch of questions: trees, update, and an evaluation where one is due."""
@@ -312,12 +321,11 @@ class Trainer:
         return self.ranks.gather(found)[0]
 
     def _newest(self) -> checkpoint.Checkpoint | None:
-        path = checkpoint.latest(self.root / "checkpoints", self.identity)
-        return None if path is None else checkpoint.load(path, self.identity)
+        return checkpoint.latest(self.root / checkpoint.FOLDER, self.identity)
 
     def _save(self) -> None:
         self.workers.save(
-            self.root / "checkpoints",
+            self.root / checkpoint.FOLDER,
             self.past.step,
             extra=vars(self.past),
             fingerprint=self.identity,

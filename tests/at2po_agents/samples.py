@@ -15,6 +15,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from at2po_agents.learner import Learner
 from at2po_agents.tree import Node, RolloutTree, Row
 
 VOCABULARY = 31
@@ -55,9 +56,34 @@ def random_tree(seed: int, size: int = 8, longest: int = 5) -> RolloutTree:
     return tree
 
 
+def trees(count: int, seed: int = 0) -> list[RolloutTree]:
+    """Build trees whose leaves differ in reward."""
+    found: list[RolloutTree] = []
+    while len(found) < count:
+        tree = random_tree(seed, size=12)
+        seed += 1
+        if len({leaf.reward for leaf in tree.leaves()}) > 1:
+            found.append(tree)
+    return found
+
+
+def flat_tree(seed: int) -> RolloutTree:
+    """Build a tree whose leaves all have the same reward."""
+    tree = random_tree(seed)
+    for leaf in tree.leaves():
+        leaf.reward = 1.0
+    return tree
+
+
 def flat_rows(trees: Sequence[RolloutTree]) -> list[Row]:
     """Return the rows of trees in the order in which a pack holds them."""
     return [row for tree in trees for row in sorted(tree.rows(), key=lambda row: row.leaf.key)]
+
+
+def damped(learner: Learner) -> Learner:
+    """Make steps smooth in the gradient: Adam's usual epsilon turns rounding noise into steps."""
+    learner.optimizer.param_groups[0]["eps"] = 1.0
+    return learner
 
 
 class ExactRMSNorm(nn.Module):

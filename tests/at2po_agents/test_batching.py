@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from at2po_agents.batching import Slice, alike, whole, within
+from at2po_agents.batching import Slice, alike, shortest, split, whole, within
 from at2po_agents.packing import pack
 from tests.at2po_agents.samples import random_tree
 
@@ -41,3 +41,24 @@ def test_batches_of_rows_hold_little_padding(lengths: list[int], budget: int) ->
         sizes = [lengths[number] for number in batch]
         assert len(batch) == 1 or len(batch) * max(sizes) <= budget
         assert sum(sizes) > len(batch) * max(sizes) * 7 / 8
+
+
+@given(st.lists(st.integers(), max_size=30), st.integers(1, 12))
+def test_parts_are_consecutive_and_nearly_equal(items: list[int], parts: int) -> None:
+    found = split(items, parts)
+    assert [item for part in found for item in part] == items
+    assert len(found) == min(parts, len(items))
+    sizes = [len(part) for part in found]
+    assert not sizes or max(sizes) - min(sizes) <= 1
+
+
+@settings(deadline=None)
+@given(seeds, st.integers(1, 4))
+def test_the_shortest_path_is_the_cheapest_pack_there_is(seed: int, count: int) -> None:
+    trees = [random_tree(seed + number, size=12) for number in range(count)]
+    part = shortest(trees)
+    (leaf,) = part.leaves
+    assert part.tree in trees and leaf in part.tree.leaves()
+    others = [Slice(tree, [each]) for tree in trees for each in tree.leaves()]
+    usable = [each for each in others if any(node.sampled for node in each.leaves[0].path())]
+    assert pack([part]).ids.numel() == min(pack([each]).ids.numel() for each in usable)

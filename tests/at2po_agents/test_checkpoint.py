@@ -18,7 +18,17 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from at2po_agents.checkpoint import OPTIMIZER, STATE, latest, load, save
+from at2po_agents.checkpoint import (
+    OPTIMIZER,
+    SHARDS,
+    STATE,
+    begin,
+    draft,
+    finish,
+    latest,
+    load,
+    save,
+)
 from at2po_agents.errors import CheckpointError
 
 RUN = "a" * 64
@@ -94,6 +104,11 @@ def root(pristine: Path, tmp_path: Path) -> Path:
     return shutil.copytree(pristine, tmp_path / "checkpoints")
 
 
+def newest(root: Path) -> Path | None:
+    found = latest(root, RUN)
+    return None if found is None else found.path
+
+
 def names(root: Path) -> list[str]:
     return sorted(path.name for path in root.iterdir())
 
@@ -119,7 +134,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path: Path) -
     assert checkpoint.extra == {"sampled_tokens": 7, "skipped": [1]}
     second = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
     second_optimizer = new_optimizer(second)
-    second_optimizer.load_state_dict(checkpoint.optimizer)
+    second_optimizer.load_state_dict(checkpoint.optimizer())
     train(second, second_optimizer, range(2, 4))
 
     expected, found = weights(straight), weights(second)
@@ -140,14 +155,14 @@ def test_the_tokenizer_comes_along(root: Path) -> None:
 
 
 def test_latest_is_the_newest(root: Path, tmp_path: Path) -> None:
-    assert latest(root, RUN) == root / "step_000004"
-    assert latest(tmp_path / "nothing", RUN) is None
+    assert newest(root) == root / "step_000004"
+    assert newest(tmp_path / "nothing") is None
 
 
 def test_latest_orders_by_number(tmp_path: Path) -> None:
     write(tmp_path, 999_999)
     path = write(tmp_path, 1_000_000)
-    assert latest(tmp_path, RUN) == path
+    assert newest(tmp_path) == path
 
 
 def tear_truncate(path: Path) -> None:
@@ -182,7 +197,7 @@ def test_a_torn_checkpoint_is_refused_and_the_last_good_one_named(
     assert f"torn: {name} is " in message
     assert f"the last good one is {good}" in message
     with caplog.at_level(logging.WARNING):
-        assert latest(root, RUN) == good
+        assert newest(root) == good
     assert f"skipping checkpoint {torn}: torn: {name}" in caplog.text
     assert load(good, RUN).step == 2
 
@@ -228,10 +243,54 @@ def test_a_missing_checkpoint_is_refused(root: Path) -> None:
 def test_an_interrupted_write_is_never_seen_and_cleared_by_the_next(root: Path) -> None:
     shutil.copytree(root / "step_000004", root / ".step_000006")
     (root / ".step_000002.old").mkdir()
-    assert latest(root, RUN) == root / "step_000004"
+    assert newest(root) == root / "step_000004"
     path = write(root, 6)
-    assert latest(root, RUN) == path
+    assert newest(root) == path
     assert names(root) == ["step_000002", "step_000004", "step_000006"]
+
+
+def test_a_draft_is_out_of_sight_until_it_is_finished(root: Path) -> None:
+    folder = draft(root, 6)
+    begin(folder)
+    (folder / "pieces").mkdir()
+    (folder / "pieces" / ".hidden").write_bytes(b"1")
+    assert newest(root) == root / "step_000004"
+    path = finish(folder, extra={"a": 1}, fingerprint=RUN, keep=2)
+    assert path == newest(root) == root / "step_000006"
+    assert names(root) == ["step_000004", "step_000006"]
+    assert latest(root, RUN) == load(path, RUN) == load(path, None)
+    assert (load(path, RUN).step, load(path, RUN).extra, load(path, RUN).shards) == (
+        6,
+        {"a": 1},
+        None,
+    )
+    (path / "pieces" / ".hidden").write_bytes(b"2")  # every file counts, wherever it is
+    assert newest(root) == root / "step_000004"
+
+
+def test_a_draft_begins_empty(root: Path) -> None:
+    for step in (6, 7):
+        begin(draft(root, step))
+        (draft(root, step) / "torn").write_bytes(b"")
+    begin(draft(root, 7))
+    assert not list(draft(root, 7).iterdir()) and not draft(root, 6).exists()
+    begin(draft(root / "new" / "run", 1))
+
+
+def test_a_checkpoint_with_a_folder_of_shards_says_so(root: Path) -> None:
+    folder = draft(root, 6)
+    begin(folder)
+    (folder / SHARDS).mkdir()
+    (folder / SHARDS / "piece").write_bytes(b"1")
+    path = finish(folder, extra={}, fingerprint=RUN, keep=2)
+    assert load(path, RUN).shards == path / SHARDS
+
+
+def test_any_configuration_will_do_where_none_is_given(root: Path) -> None:
+    write(root, 6, fingerprint=OTHER)
+    assert newest(root) == root / "step_000004"
+    found = latest(root, None)
+    assert found is not None and found == load(root / "step_000006", None)
 
 
 class Interrupted(Exception):

@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from at2po_agents.cli import main
 from at2po_agents.export import read_rows
+from at2po_agents.models import load_model
 
 pytestmark = pytest.mark.filterwarnings("default")  # TensorBoard's own warnings are not ours
 
@@ -23,7 +25,9 @@ def fails(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return " ".join((said.err + said.out).split())
 
 
-def test_demo_trains_and_writes_a_report(tmp_path: Path) -> None:
+def test_demo_trains_and_writes_a_report_and_a_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "demo"
     words = ["--steps", "1", "--questions-per-step", "2", "--mini-batches", "1"]
     words += ["--eval-questions", "4"]
@@ -31,6 +35,14 @@ def test_demo_trains_and_writes_a_report(tmp_path: Path) -> None:
     summary = json.loads((out / "summary.json").read_text())
     assert (summary["steps"], summary["questions"]) == (1, 4)
     assert "<html" in (out / "report.html").read_text()
+    main(["export", str(out), str(tmp_path / "model")])
+    assert "step 1 of" in capsys.readouterr().out
+    weights, trained = (
+        load_model(str(path))[0].state_dict()
+        for path in (tmp_path / "model", out / "checkpoints" / "step_000001")
+    )
+    assert all(torch.equal(weights[name], trained[name]) for name in trained)
+    assert "expected a new folder" in fails(capsys, "export", str(out), str(tmp_path / "model"))
     main(["demo", *words, "--out", str(out)])
     assert (tmp_path / "demo.1" / "summary.json").exists()
 

@@ -78,7 +78,7 @@ def weights(out: Path) -> dict[str, Tensor]:
     if (folder / "shards").is_dir():
         from at2po_agents.sharding import read_shards
 
-        found: dict[str, Tensor] = read_shards(folder / "shards")["model"]
+        found: dict[str, Tensor] = read_shards(folder / "shards", "model")
         return found
     return load_model(str(folder), torch.float64)[0].state_dict()
 

@@ -140,7 +140,7 @@ def test_a_pause_keeps_what_was_learned_and_the_run_goes_on(tmp_path: Path) -> N
     assert "bring them back" in status["why"]
     found = latest(tmp_path / "run" / "checkpoints", trainer.identity)
     assert found is not None
-    assert found.name == "step_000001"
+    assert found.path.name == "step_000001"
     Trainer(TrainConfig(**settings, out=tmp_path / "run", resume=True)).run()
     status = json.loads((tmp_path / "run" / "status.json").read_text())
     assert (status["state"], status["step"]) == ("finished", 2)

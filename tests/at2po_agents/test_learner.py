@@ -18,7 +18,14 @@ from at2po_agents.logprobs import flat_logprobs
 from at2po_agents.losses import LossOutput
 from at2po_agents.packing import Rows
 from at2po_agents.tree import RolloutTree
-from tests.at2po_agents.samples import VOCABULARY, flat_rows, random_tree, tiny_model
+from tests.at2po_agents.samples import (
+    VOCABULARY,
+    damped,
+    flat_rows,
+    flat_tree,
+    tiny_model,
+    trees,
+)
 
 # Wide clip bounds: small models move far in one step, and clipped turns would hide differences.
 WIDE = ATPO(clip_low=0.9, clip_high=9.0)
@@ -28,31 +35,6 @@ def learner(model: PreTrainedModel | None = None, **settings: Any) -> Learner:
     """Build a learner that takes visible steps."""
     defaults: dict[str, Any] = {"algorithm": WIDE, "lr": 0.1, "grad_clip": 1e9}
     return damped(Learner(model or tiny_model(), **{**defaults, **settings}))
-
-
-def damped(ours: Learner) -> Learner:
-    """Make steps smooth in the gradient: Adam's usual epsilon turns rounding noise into steps."""
-    ours.optimizer.param_groups[0]["eps"] = 1.0
-    return ours
-
-
-def trees(count: int, seed: int = 0) -> list[RolloutTree]:
-    """Build trees whose leaves differ in reward."""
-    found: list[RolloutTree] = []
-    while len(found) < count:
-        tree = random_tree(seed, size=12)
-        seed += 1
-        if len({leaf.reward for leaf in tree.leaves()}) > 1:
-            found.append(tree)
-    return found
-
-
-def flat_tree(seed: int) -> RolloutTree:
-    """Build a tree whose leaves all have the same reward."""
-    tree = random_tree(seed)
-    for leaf in tree.leaves():
-        leaf.reward = 1.0
-    return tree
 
 
 def weights(model: PreTrainedModel) -> Tensor:

@@ -104,6 +104,28 @@ def test_trees_do_not_depend_on_the_order_in_which_turns_end(
     assert [t.to_dict() for t in first] == [t.to_dict() for t in again]
 
 
+@given(
+    chosen=st.lists(st.integers(0, 5), min_size=1, max_size=6, unique=True),
+    seed=st.integers(0, 2**16),
+)
+@settings(max_examples=15, deadline=None)
+def test_a_part_of_a_collection_gives_its_trees(
+    env: Any, tokenizer: Any, chosen: list[int], seed: int
+) -> None:
+    """Under their numbers in the whole, in any order, also where a question occurs twice."""
+    questions = [env.questions[number] for number in (0, 1, 0, 2, 1, 3)]
+    expansion = EntropyGuided(2, 1, 2)
+
+    def collect(numbers: list[int] | None) -> list[RolloutTree]:
+        engine = ScriptedEngine(tokenizer, seed)
+        collector = Collector(env, engine, tokenizer)
+        asked = questions if numbers is None else [questions[number] for number in numbers]
+        return collector.collect(asked, expansion, seed=seed, numbers=numbers)
+
+    whole, part = collect(None), collect(chosen)
+    assert [tree.to_dict() for tree in part] == [whole[number].to_dict() for number in chosen]
+
+
 def test_another_seed_gives_other_trees(env: Any, tokenizer: Any) -> None:
     trees = [grow(env, ScriptedEngine(tokenizer), Chains(4), seed=seed) for seed in (0, 1)]
     assert [t.to_dict() for t in trees[0]] != [t.to_dict() for t in trees[1]]

@@ -124,7 +124,7 @@ def test_a_checkpoint_of_an_adapter_evaluates_as_a_plain_model(tmp_path: Path) -
     # The run goes on beside the weights that it started with, not beside merged ones.
     with pytest.raises(WeightsError, match="put back the model that the run started from"):
         other = Trainer(replace(config, out=tmp_path / "other", model=str(last)))
-        other.saved.load(last)  # type: ignore[attr-defined]
+        other.workers.learning.policy.saved.load(last)  # type: ignore[attr-defined]
 
 
 ROOT = Path(__file__).parents[2]

@@ -129,6 +129,25 @@ def _tensors(path: Path) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+def test_a_process_that_is_alone_needs_nothing_of_many(tmp_path: Path) -> None:
+    """In a process of its own: what other tests import is there for good."""
+    (tmp_path / "run.toml").write_text(dump_config(small(tmp_path / "run", steps=1)))
+    program = f"""
+import sys
+from pathlib import Path
+import torch.distributed
+from at2po_agents.config import TrainConfig, load_config
+from at2po_agents.trainer import Trainer
+Trainer(load_config(TrainConfig, Path({str(tmp_path / "run.toml")!r}))).run()
+heavy = ("ray", "peft", "vllm", "torch.distributed.checkpoint")
+heavy += ("at2po_agents.sharding", "at2po_agents.cluster.workers")
+sys.exit(f"{{[name for name in heavy if name in sys.modules]}} "
+         f"{{torch.distributed.is_initialized()}}")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stderr.splitlines()[-1] == "[] False"
+
+
 def test_a_folder_with_a_run_is_not_written_over(finished: Path) -> None:
     with pytest.raises(CheckpointError, match="--resume"):
         Trainer(small(finished))
