@@ -18,6 +18,7 @@ from benchmarks.compare_stats import table
 from benchmarks.curves import save_curves
 from benchmarks.environment import environment
 from benchmarks.intervals import wilson
+from benchmarks.scale_tables import scale
 from benchmarks.speed_tables import rollout_speed, scaling, train_speed
 
 ROOT = Path(__file__).parents[1]
@@ -167,6 +168,9 @@ DOCUMENTS: dict[str, Blocks] = {
         "rollout_speed": ("rollout_speed.json", rollout_speed),
         "train_speed": ("train_speed.json", train_speed),
         "scaling": ("scaling.json", scaling),
+    },
+    "docs/scale.md": {
+        "scale": ("scale.json", scale),
     },
     "docs/results.md": {
         "question-sets": ("evaluations.json", results_table.question_sets),

@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -63,6 +63,11 @@ class Point:
         """Leaves of a tree."""
         return self.chains + 2 * self.beam
 
+    @property
+    def expansion(self) -> EntropyGuided:
+        """What trees grow by."""
+        return EntropyGuided(self.chains, 2, self.beam)
+
 
 BASE = Point()
 FACTORS: dict[str, tuple[Point, ...]] = {
@@ -102,9 +107,15 @@ class Stepper:
 
     Args:
         model: Name of the policy.
+        clock: Gives seconds.
+
+    Attributes:
+        trees: Those of the latest step, with credit.
     """
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.clock = clock
+        self.trees: list[RolloutTree] = []
         self.config = load_config(TrainConfig, "demo")
         self.model, self.tokenizer = load_policy(model, "float32", "model")
         self.collectors: dict[tuple[int, int], Collector] = {}
@@ -136,14 +147,14 @@ class Stepper:
         before, steps = asdict(self.engine.stats), self.engine.steps
         forget_peak()
         resident = memory("VmRSS")
-        start = time.perf_counter()
-        trees = collector.collect(
-            asked, EntropyGuided(point.chains, 2, point.beam), seed=seed_of("scaling", number)
+        start = self.clock()
+        trees = self.trees = collector.collect(
+            asked, point.expansion, seed=seed_of("scaling", number)
         )
-        collected = time.perf_counter()
+        collected = self.clock()
         _reward(trees)
         learned = self.learner.update(trees, number)
-        seconds = time.perf_counter() - collected
+        seconds = self.clock() - collected
         work = step_work(trees)
         counted = counts(trees)
         return {

@@ -1,0 +1,142 @@
+"""Tables of what steps cost on many GPUs: Markdown from `scale.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_PARTS = {
+    "sampling": ("decode", "prefill", "host"),
+    "learning": ("learn", "optimizer"),
+    "tools": ("tools",),
+    "stragglers": ("stragglers",),
+    "imbalance": ("imbalance",),
+    "exchange": ("exchange",),
+    "weights": ("weights", "switch"),
+    "the other side": ("other side",),
+}
+"""What time goes to in the table -> parts of timelines."""
+_LABELS = {
+    "turn": "tokens per turn",
+    "turn_spread": "spread of their logarithm",
+    "tool_seconds": "seconds per tool call",
+    "step_overhead": "seconds per engine step beside the GPU's work",
+    "decode_use": "share of the memory's speed in decoding",
+    "train_use": "share of the FLOPs in training",
+    "overlap": "share of computing that exchanges hide behind",
+    "handover": "bytes per second of weights to collectors",
+    "switch": "seconds to put an engine to sleep or wake it",
+}
+_SHOWN = ("released", "ours", "stale")
+
+
+def scale(result: Mapping[str, Any]) -> str:
+    """Return the tables of `scale.json`.
+
+    Args:
+        result: Its content.
+
+    Returns:
+        Markdown: seconds per step by system and number of GPUs, for both kinds of steps; where the
+        time goes; what depends on the assumptions; what was predicted of real steps.
+    """
+    lines = []
+    for kind, what in (
+        ("fixed", "The paper's step, **{} questions** however many GPUs"),
+        ("growing", "Steps that **grow with the GPUs**, {} questions on each"),
+    ):
+        sizes = result[kind]
+        gpus, first = next(iter(sizes.items()))
+        count = first["questions"] if kind == "fixed" else first["questions"] // int(gpus)
+        lines += [*_seconds(sizes, what.format(count)), ""]
+    lines += [*_shares(result["growing"]), ""]
+    if result["sensitivity"]:
+        lines += [*_sensitivity(result["sensitivity"]), ""]
+    if result["calibration"]:
+        lines += [*_calibration(result["calibration"]), "", _machine(result["environment"])]
+    return "\n".join(lines).rstrip()
+
+
+def _seconds(sizes: Mapping[str, Any], what: str) -> list[str]:
+    names = max((size["systems"] for size in sizes.values()), key=len)
+    heads = (f"{int(gpus):,} GPU{'s' if gpus != '1' else ''}" for gpus in sizes)
+    lines = [f"{what}; seconds per step:", "", f"| | {' | '.join(heads)} |"]
+    lines.append("|---|" + "---:|" * len(sizes))
+    for name, row in names.items():
+        cells = (_cell(size["systems"].get(name)) for size in sizes.values())
+        lines.append(f"| {row['label']} | {' | '.join(cells)} |")
+    return lines
+
+
+def _cell(row: Mapping[str, Any] | None) -> str:
+    """Seconds, and where devices are split how many collect."""
+    if row is None:
+        return ""
+    together = row["collectors"] == row["learners"] and not row["label"].startswith("…")
+    split = "" if together else f" ({row['collectors']:,} + {row['learners']:,})"
+    return f"{row['seconds']:,.1f}{split}"
+
+
+def _shares(sizes: Mapping[str, Any]) -> list[str]:
+    lines = [
+        "Where the GPUs' time goes, in per cent; how busy collectors and learners are (the same "
+        "GPUs where there is no split):",
+        "",
+        f"| GPUs | | {' | '.join(_PARTS)} | collectors busy | learners busy |",
+        "|---:|---|" + "---:|" * (len(_PARTS) + 2),
+    ]
+    for gpus, size in sizes.items():
+        for name in _SHOWN:
+            if row := size["systems"].get(name):
+                found = [
+                    sum(row["shares"].get(part, 0.0) for part in parts) for parts in _PARTS.values()
+                ]
+                found += [row["collectors_busy"], row["learners_busy"]]
+                cells = " | ".join(f"{100 * share:.0f}" for share in found)
+                lines.append(f"| {int(gpus):,} | {row['label']} | {cells} |")
+    return lines
+
+
+def _sensitivity(found: Mapping[str, Any]) -> list[str]:
+    ways = "event loop, packed | … apart and one update behind"
+    lines = [
+        f"How many times as long a step takes with barriers and rows, on {found['gpus']:,} GPUs "
+        f"with {found['questions']:,} questions:",
+        "",
+        f"| assumption | lower | {ways} | higher | {ways} |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+        f"| all as assumed | | {_ratios([found['assumed']])} | | | |",
+    ]
+    for name, both in found["varied"].items():
+        cells = " | ".join(f"{each['value']:g} | {_ratios([each])}" for each in both)
+        lines.append(f"| {_LABELS[name]} | {cells} |")
+    return lines
+
+
+def _ratios(rows: Sequence[Mapping[str, float]]) -> str:
+    return " | ".join(f"{row['ours']:.2f} | {row['stale']:.2f}" for row in rows)
+
+
+def _calibration(found: Mapping[str, Any]) -> list[str]:
+    lines = [
+        "Real steps of the embedded model that the costs were not fitted to, one worker, one "
+        "thread; seconds:",
+        "",
+        "| questions | leaves | turns | passages | rollout | simulated | error | update "
+        "| simulated | error |",
+        "|---:|" + "---:|" * 9,
+    ]
+    for row in found["one_worker"]:
+        cells = [
+            f"{row[stage]['measured']:.2f} | {row[stage]['predicted']:.2f} | "
+            f"{100 * row[stage]['error']:+.0f} %"
+            for stage in ("rollout", "update")
+        ]
+        leaves = row["chains"] + 2 * row["beam"]
+        sizes = f"{row['questions']} | {leaves} | {row['depth']} | {row['passages']}"
+        lines.append(f"| {sizes} | {' | '.join(cells)} |")
+    return lines
+
+
+def _machine(machine: Mapping[str, Any]) -> str:
+    return f"{machine['cores']} cores of an {machine['cpu']}, of which one was used."
