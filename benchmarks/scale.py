@@ -17,6 +17,7 @@ from typing import Any
 import tyro
 from numpy.random import default_rng
 
+from at2po_agents.model_sizes import SIZES
 from benchmarks.environment import environment
 from benchmarks.errors import EvaluationError
 from benchmarks.scale_calibration import calibrate
@@ -24,8 +25,9 @@ from benchmarks.scale_costs import Assumptions, Gpu, on_gpus
 from benchmarks.scale_simulation import Setup
 from benchmarks.scale_systems import SYSTEMS, Scene
 from benchmarks.scale_tables import scale
+from benchmarks.scale_workers import measure_workers
 from benchmarks.scale_workload import Workload
-from benchmarks.step_cost import QWEN3_4B, PaperStep
+from benchmarks.step_cost import PaperStep
 
 SENSITIVITY: dict[str, tuple[float, float]] = {
     "turn": (60, 240),
@@ -70,7 +72,8 @@ def measure(config: ScaleConfig) -> dict[str, Any]:
     Returns:
         JSON-able: the workload, costs and assumptions; by number of GPUs what each system takes,
         for the paper's step and for one that grows with the GPUs; how much the comparison depends
-        on the assumptions; what was predicted and measured on this machine; the machine.
+        on the assumptions; what was predicted and measured on this machine, with one process and
+        with several; the machine.
 
     Raises:
         EvaluationError: If a number is out of range.
@@ -81,12 +84,13 @@ def measure(config: ScaleConfig) -> dict[str, Any]:
             f"{config.steps}, {config.gpus} and {config.per_gpu}"
         )
     workload = Workload()
-    costs = on_gpus(QWEN3_4B, workload.step.mini_batches, first_read=True)
+    calibration = calibrate() if config.calibrate else None
+    costs = on_gpus(SIZES["Qwen3-4B"], workload.step.mini_batches, first_read=True)
     return {
         "workload": asdict(workload),
         "gpu": asdict(Gpu()),
         "assumed": asdict(Assumptions()),
-        "model": asdict(QWEN3_4B),
+        "model": asdict(SIZES["Qwen3-4B"]),
         "costs": asdict(costs),
         "setup": asdict(Setup()),
         "fixed": {
@@ -98,7 +102,8 @@ def measure(config: ScaleConfig) -> dict[str, Any]:
             for gpus in config.gpus
         },
         "sensitivity": sensitivity(config, workload),
-        "calibration": calibrate() if config.calibrate else None,
+        "calibration": calibration,
+        "workers": measure_workers(calibration["fits"]) if calibration else None,
         "environment": environment(),
     }
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.step_cost import Decoder, Work
+from at2po_agents.model_sizes import Decoder
+from benchmarks.step_cost import Work, flops
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,14 +200,14 @@ def on_gpus(
     operations = model.layers * (gathers + sums)
     return Costs(
         decode_step=assumed.step_overhead + 2 * whole / memory,
-        decode_token=model.flops(Work(1, 0, 1)) / compute,
+        decode_token=flops(model, Work(1, 0, 1)) / compute,
         decode_pair=kept / memory,
-        prefill_token=model.flops(Work(1, 0, 0)) / compute,
-        prefill_pair=model.flops(Work(0, 1, 0)) / compute,
+        prefill_token=flops(model, Work(1, 0, 0)) / compute,
+        prefill_pair=flops(model, Work(0, 1, 0)) / compute,
         turn=assumed.turn_overhead,
-        train_token=model.flops(Work(1, 0, 0)) * passes,
-        train_pair=model.flops(Work(0, 1, 0)) * passes,
-        train_logit=model.flops(Work(0, 0, 1)) * passes,
+        train_token=flops(model, Work(1, 0, 0)) * passes,
+        train_pair=flops(model, Work(0, 1, 0)) * passes,
+        train_logit=flops(model, Work(0, 0, 1)) * passes,
         optimizer=28 * whole / memory,  # reads weight, gradient, two moments; writes all but one
         exchanged=(2 * gathers + 4 * sums) * whole,
         link=gpu.link * assumed.link_use,

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from at2po_agents.model_sizes import SIZES
 from benchmarks.scale_costs import Assumptions, Costs, on_gpus
 from benchmarks.scale_simulation import Rollouts, Setup, rollouts, simulate, splits
 from benchmarks.scale_workload import Plan
-from benchmarks.step_cost import QWEN3_4B
 from benchmarks.timeline import Piece, shares, stage_seconds, step_seconds
 
 BUSY = ("decode", "prefill", "host", "learn", "optimizer")
@@ -82,7 +82,7 @@ class Scene:
             update, utilisation of either kind of device, and what the time of all of them went to.
         """
         costs = on_gpus(
-            QWEN3_4B, self.mini_batches, first_read=system.first_read, assumed=self.assumed
+            SIZES["Qwen3-4B"], self.mini_batches, first_read=system.first_read, assumed=self.assumed
         )
         base = Setup(**system.setup, mini_batches=self.mini_batches)
         if system.split:

@@ -53,7 +53,11 @@ def scale(result: Mapping[str, Any]) -> str:
     if result["sensitivity"]:
         lines += [*_sensitivity(result["sensitivity"]), ""]
     if result["calibration"]:
-        lines += [*_calibration(result["calibration"]), "", _machine(result["environment"])]
+        lines += [*_calibration(result["calibration"]), ""]
+    if result.get("workers"):
+        lines += [*_workers(result["workers"]), ""]
+    if result["calibration"]:
+        lines.append(_machine(result["environment"]))
     return "\n".join(lines).rstrip()
 
 
@@ -138,5 +142,30 @@ def _calibration(found: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def _workers(found: Mapping[str, Any]) -> list[str]:
+    lines = [
+        "Training runs of several processes (Ray, gloo), one thread each; means of the steps after "
+        "the first, in seconds. Costs are those of one process. What two cost each other on this "
+        "machine comes from a run of two and two that is not among these: "
+        f"{1000 * found['together']['exchange']:.0f} ms for every exchange between ranks, and "
+        f"{found['together']['crowding']:.2f} times the seconds of collecting. A step also "
+        "evaluates, and hands over trees and weights:",
+        "",
+        "| collectors | ranks | questions | leaves | collect | simulated | error | update "
+        "| simulated | error | step | simulated | error |",
+        "|---:|" + "---:|" * 12,
+    ]
+    for row in found["runs"]:
+        cells = [
+            f"{row[stage]['measured']:.2f} | {row[stage]['predicted']:.2f} | "
+            f"{100 * row[stage]['error']:+.0f} %"
+            for stage in ("collect", "update", "step")
+        ]
+        leaves = row["chains"] + 2 * row["beam"]
+        sizes = f"{row['collectors']} | {row['learners']} | {row['questions']} | {leaves}"
+        lines.append(f"| {sizes} | {' | '.join(cells)} |")
+    return lines
+
+
 def _machine(machine: Mapping[str, Any]) -> str:
-    return f"{machine['cores']} cores of an {machine['cpu']}, of which one was used."
+    return f"{machine['cores']} cores of an {machine['cpu']}, of which a process used one."

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from at2po_agents.model_sizes import SIZES, Decoder
 from benchmarks import scale
 from benchmarks.errors import EvaluationError
 from benchmarks.readme import RESULTS
@@ -19,7 +20,7 @@ from benchmarks.scale_simulation import Setup, simulate, splits
 from benchmarks.scale_systems import SYSTEMS, Scene
 from benchmarks.scale_workload import Workload
 from benchmarks.scaling import Point
-from benchmarks.step_cost import QWEN3_4B, Decoder, PaperStep, Work
+from benchmarks.step_cost import PaperStep, Work
 from benchmarks.timeline import stage_seconds, step_seconds
 from tests.benchmarks.scale_samples import SMALL, SOME, steps_of
 
@@ -100,7 +101,7 @@ def test_every_assumption_that_is_varied_exists() -> None:
 def test_the_fastest_split_is_taken() -> None:
     scene = Scene(4, steps_of(0), mini_batches=2)
     best = scene.run(SYSTEMS["stale"])
-    costs = on_gpus(QWEN3_4B, 2, first_read=True)
+    costs = on_gpus(SIZES["Qwen3-4B"], 2, first_read=True)
     every = [
         step_seconds(simulate(scene.steps, setup, costs))
         for setup in splits(4, Setup(staleness=1, mini_batches=2))
