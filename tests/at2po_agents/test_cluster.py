@@ -242,6 +242,20 @@ def test_too_many_losses_end_the_run_and_say_why(tmp_path: Path) -> None:
         time.sleep(0.1)
 
 
+def test_collectors_and_ranks_that_share_a_place_take_turns(
+    tmp_path: Path, alone: dict[str, Tensor]
+) -> None:
+    options = ClusterOptions(collectors=2, learners=2, colocate=True)
+    Trainer(settings(tmp_path, cluster=options)).run()
+    assert_same(tmp_path, alone)
+    spans = [json.loads(line) for line in (tmp_path / "timeline.jsonl").read_text().splitlines()]
+    collecting = [s for s in spans if s["stage"] in ("collect", "eval")]
+    updating = [s for s in spans if s["stage"] == "update"]
+    assert len(updating) == 2 * STEPS
+    for one in collecting:
+        assert all(one["end"] <= two["start"] or two["end"] <= one["start"] for two in updating)
+
+
 @pytest.mark.skipif(not importlib.util.find_spec("nixl"), reason="needs the package nixl")
 def test_weights_that_collectors_read_from_the_learner_are_the_same(
     tmp_path: Path, alone: dict[str, Tensor]
