@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from at2po_agents.timeline import FILE
 from benchmarks.errors import EvaluationError
-
-FILE = "timeline.jsonl"
 
 
 @dataclass(frozen=True, slots=True)

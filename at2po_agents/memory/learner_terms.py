@@ -24,8 +24,8 @@ from at2po_agents.memory.terms import (
 )
 from at2po_agents.model_sizes import Decoder
 
-ROW_BYTES = 33
-"""Bytes per token of the rows of a pack: three int64, two float32, one bool."""
+ROW_BYTES = 37
+"""Bytes per token of the rows of a pack: three int64, three float32, one bool."""
 
 
 def learner_terms(plan: Plan, sizes: Decoder) -> Iterator[Term]:
