@@ -32,8 +32,8 @@ class Watched(Trainer):
     def _evaluate(self, step: int) -> Any:
         result = super()._evaluate(step)
         engine, learning = self.workers.rollout.engine, self.workers.learning
-        requests = miniwiki_requests(learning.tokenizer, temperature=0.0)[:6]
-        expected = finish(TransformersEngine(learning.model, learning.tokenizer), requests)
+        requests = miniwiki_requests(learning.policy.tokenizer, temperature=0.0)[:6]
+        expected = finish(TransformersEngine(learning.model, learning.policy.tokenizer), requests)
         found = finish(engine, requests)
         for key, done in expected.items():
             assert found[key].ids == done.ids
