@@ -80,12 +80,13 @@ class CollectorPool:
             Exception: What a job itself raised.
         """
         for member in list(self._members):
+            task = member.task
             try:
                 self._take(member)
             except ActorLostError as error:
-                self._replace(member, str(error))
+                self._replace(member, task, str(error))
         for member in self._members:
-            if member.task is None and self._queue:
+            if member.call is None and self._queue:
                 self._give(member, self._queue.popleft())
 
     def call_all(self, method: str) -> None:
@@ -101,14 +102,13 @@ class CollectorPool:
                     time.sleep(0.002)
                 call.result()
             except ActorLostError as error:
-                self._replace(member, str(error))
+                self._replace(member, None, str(error))
 
     def forget(self) -> None:
-        """Give up all jobs: nobody waits for their trees any more."""
+        """Give up all jobs: neither their trees nor their errors concern anybody any more."""
         self._queue.clear()
         for member in self._members:
-            if member.task is not None:
-                member.task = Task(member.task.job, member.task.weights)
+            member.task = None
 
     def _give(self, member: _Member, task: Task) -> None:
         member.task = task
@@ -117,17 +117,18 @@ class CollectorPool:
         member.call = Call(member.actor, "collect", arguments, limit)
 
     def _take(self, member: _Member) -> None:
-        if member.call is None or member.task is None or not member.call.done():
-            return
         call, task = member.call, member.task
-        task.trees, spans = call.result()
-        member.started = True
-        self.spans += spans
+        if call is None or not call.done():
+            return
         member.call = member.task = None
+        if task is not None:  # else it was given up
+            task.trees, spans = call.result()
+            member.started = True
+            self.spans += spans
 
-    def _replace(self, member: _Member, why: str) -> None:
+    def _replace(self, member: _Member, task: Task | None, why: str) -> None:
         ray.kill(member.actor)
         self._lost(f"collector-{member.number}", why)
-        if member.task is not None:
-            self._queue.appendleft(member.task)
+        if task is not None:
+            self._queue.appendleft(task)
         self._members[member.number] = _Member(member.number, self._make(member.number))
