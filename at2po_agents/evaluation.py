@@ -89,7 +89,7 @@ def _scripted(config: EvalConfig, env: Any) -> Agent:
     if not hasattr(env, "expert"):
         raise AgentError(
             f"expected an environment with a scripted agent, found {config.env}; "
-            "MiniWiki, Calculator and Household have one"
+            "all of at2po's own have one but Replay"
         )
     agent: Agent = env.expert(error_rate=config.error_rate, seed=config.seed)
     return agent

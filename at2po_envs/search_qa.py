@@ -15,6 +15,7 @@ from at2po_envs.env import ForkableTextEnv
 from at2po_envs.errors import DataNotFoundError
 from at2po_envs.questions import load_questions, select_questions, with_question_mark
 from at2po_envs.rewards import PaperReward, Reward
+from at2po_envs.title_agent import TitleAgent
 from at2po_envs.tools import SearchTool
 from retrieval import BM25, Passage, Passages, Retriever
 from retrieval.remote_errors import TemporaryRemoteError
@@ -87,6 +88,15 @@ class SearchQAEnv(ForkableTextEnv):
             tool_timeout_s=tool_timeout_s,
             render_mode=render_mode,
         )
+
+    def expert(self, *, error_rate: float = 0.0, seed: int = 0) -> TitleAgent:
+        """Return the scripted agent of question sets, which no more than searches once.
+
+        Args:
+            error_rate: Chance that one of its turns goes wrong.
+            seed: Seed of the errors.
+        """
+        return TitleAgent(self.questions, self.core, error_rate=error_rate, seed=seed)
 
 
 def _searched(retriever: Retriever | str | None, corpus_path: str | None) -> Retriever:

@@ -27,7 +27,7 @@ from benchmarks.suite import evaluate_suite
 
 ROOT = Path(__file__).parents[1]
 WORLDS = ("MiniWiki", "Calculator", "Household")
-"""Generated environments; they have scripted agents."""
+"""Generated environments; their scripted agents know their rules."""
 
 _FIGURES = (
     "questions em em_interval f1 f1_interval cover_em cover_em_interval format_rate truncations"
@@ -65,6 +65,9 @@ AGENTS: dict[str, Entry] = {
     ),
     "mini": Entry("ReAct, embedded model", ("MiniWiki",), {"agent": "react", "model": "mini"}),
     "random-worlds": Entry("random actions", WORLDS, {"agent": "random"}),
+    "titles": Entry(
+        "scripted: searches once, answers with a title", tuple(SIZES), {"agent": "scripted"}
+    ),
     "random": Entry("random actions", tuple(SIZES), {"agent": "random"}),
     "direct": _model("direct", "direct answer"),
     "direct-plain": _model("direct", "direct answer, plain", plain_answers=True),
