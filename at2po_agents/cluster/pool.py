@@ -55,9 +55,9 @@ class CollectorPool:
         return len(self._members)
 
     @property
-    def queued(self) -> int:
-        """Number of jobs that wait for a collector."""
-        return len(self._queue)
+    def busy(self) -> bool:
+        """Whether jobs wait or are carried out, be they given up or not."""
+        return bool(self._queue) or any(member.call is not None for member in self._members)
 
     @property
     def actors(self) -> list[Any]:

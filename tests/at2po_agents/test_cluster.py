@@ -22,8 +22,11 @@ from torch import Tensor
 
 from at2po_agents import algorithms, timeline
 from at2po_agents.cluster import ClusterOptions
+from at2po_agents.cluster.tasks import Task, Weights
 from at2po_agents.config import TrainConfig, dump_config
 from at2po_agents.errors import WorkersLostError
+from at2po_agents.expansion import Chains
+from at2po_agents.jobs import Job
 from at2po_agents.metrics import read_metrics
 from at2po_agents.models import load_model
 from at2po_agents.trainer import Trainer
@@ -240,6 +243,41 @@ def test_too_many_losses_end_the_run_and_say_why(tmp_path: Path) -> None:
     while processes("CollectorActor"):
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+class Failing:
+    """A collector all of whose jobs fail."""
+
+    def collect(self, *arguments: Any) -> None:
+        raise ValueError("no such job")
+
+    def progress(self) -> None:
+        return None
+
+
+def test_the_error_of_a_job_is_raised_once_and_not_if_it_was_given_up() -> None:
+    from at2po_agents.cluster.pool import CollectorPool
+
+    made = ray.remote(concurrency_groups={"health": 1})(Failing)
+    pool = CollectorPool(lambda number: made.remote(), 1, 60.0, lambda actor, why: None)
+
+    def tick_until_idle() -> None:
+        pool.tick()
+        while pool.busy:
+            time.sleep(0.01)
+            pool.tick()
+
+    task = Task(Job((0,), Chains(1)), Weights(0, []))
+    for _ in range(2):
+        pool.submit(task)
+        with pytest.raises(ValueError, match="no such job"):
+            tick_until_idle()
+        tick_until_idle()
+    pool.submit(task)
+    pool.tick()
+    pool.forget()
+    tick_until_idle()
+    ray.kill(pool.actors[0])
 
 
 def test_collectors_and_ranks_that_share_a_place_take_turns(
