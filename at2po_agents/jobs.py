@@ -16,6 +16,7 @@ from at2po_agents.engines import Engine, make_engine
 from at2po_agents.environments import make_env, on_test_split
 from at2po_agents.errors import ToolsAwayError
 from at2po_agents.expansion import Expansion
+from at2po_agents.queues import QueueWatch
 from at2po_agents.rollout import Collector
 from at2po_agents.tree import RolloutTree
 
@@ -65,6 +66,7 @@ class RolloutWorker:
 
     Attributes:
         waiting: Whether it waits for tools that are away.
+        queues: Turns at the engine and at tools, during the latest job.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class RolloutWorker:
     ) -> None:
         self.config, self.tokenizer, self.envs = config, tokenizer, envs
         self.waiting = False
+        self.queues: Sequence[QueueWatch] = ()
         self.engine = make_engine(
             config.engine,
             model,
@@ -109,6 +112,7 @@ class RolloutWorker:
         self.engine.load_weights(weights)
         env = self.envs[job.test]
         collector = new_collector(self.config, env, self.engine, self.tokenizer)
+        self.queues = collector.queues
         chosen = [env.questions[number] for number in job.questions]
 
         def grow(places: Sequence[int]) -> list[RolloutTree]:

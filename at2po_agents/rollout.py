@@ -18,6 +18,7 @@ from at2po_agents.engines import Completion, Engine, Request
 from at2po_agents.errors import RequestError
 from at2po_agents.expansion import Expansion
 from at2po_agents.expansion.entropy import query_span
+from at2po_agents.queues import QueueWatch
 from at2po_agents.seeds import seed_of
 from at2po_agents.tokens import check_dialect, encode_inserted, encode_prompt
 from at2po_agents.tree import Node, RolloutTree
@@ -49,6 +50,9 @@ class Collector:
         max_prompt_tokens: Longest prompt, in tokens, >= 1.
         max_response_tokens: Most tokens after the prompt, inserted ones included, >= 1.
         context: Most tokens the model can attend to.
+
+    Attributes:
+        queues: Turns at the engine, and turns that wait for their tools.
     """
 
     def __init__(
@@ -66,6 +70,7 @@ class Collector:
         self.max_response_tokens = max_response_tokens
         self.context = context
         self.stop: tuple[str, ...] = env.core.dialect.stop
+        self.queues = (QueueWatch("engine"), QueueWatch("tools"))
         check_dialect(env.core.dialect, tokenizer)
 
     def collect(
@@ -121,11 +126,19 @@ class _Run:
             roots = [growth.tree.root] * self.expansion.initial()
             self._start(number, growth, roots)
         while self.sampling or self.waiting:
+            self._note_queues()
             if self.sampling:
                 self._call_tools(self.c.engine.step())
+                self._note_queues()
             for key, results in self.tools.collect(wait=not self.sampling):
                 self._go_on(key, results)
+        self._note_queues()
         return [growth.tree for growth in growths]
+
+    def _note_queues(self) -> None:
+        engine, tools = self.c.queues
+        engine.note(len(self.sampling))
+        tools.note(len(self.waiting))
 
     def _plant(self, question: Any) -> RolloutTree:
         state, prompt = self.c.env.core.begin(question)

@@ -9,15 +9,14 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 import torch
 
-from at2po_agents import checkpoint, timeline
+from at2po_agents import checkpoint, queues, timeline
 from at2po_agents.algorithms import name_of
+from at2po_agents.batches import Batches
 from at2po_agents.config import RESUMABLE, TrainConfig, dump_config, fingerprint
-from at2po_agents.dynamic_sampling import fill
 from at2po_agents.errors import (
     CheckpointError,
     ConfigError,
@@ -30,15 +29,11 @@ from at2po_agents.jobs import Job, make_envs
 from at2po_agents.metrics import MetricsLog, read_metrics
 from at2po_agents.progress import RunProgress
 from at2po_agents.ranks import join
-from at2po_agents.seeds import seed_of
 from at2po_agents.settings import to_table
 from at2po_agents.status import RunStatus
 from at2po_agents.trackers import open_tracker
 from at2po_agents.tree import Node, RolloutTree
 from at2po_agents.workers import LocalWorkers, Workers
-
-if TYPE_CHECKING:
-    from at2po_agents.cluster.stream import Stream
 
 _log = logging.getLogger(__name__)
 
@@ -101,7 +96,6 @@ class Trainer:
         self.status = RunStatus(self.out, resumed=config.resume)
         self.env, self.eval_env = make_envs(config)
         self.workers: Workers
-        self.stream: Stream | None = None
         if config.cluster.collectors:
             if self.ranks.size > 1:
                 raise ConfigError(
@@ -111,18 +105,18 @@ class Trainer:
             from at2po_agents.cluster import workers
 
             self.workers = workers.RayWorkers(config, self.status)
-            self.stream = workers.ahead(self.workers, self._job_ahead)
+            self.batches = Batches(config, len(self.env.questions), self.workers)
+            self.batches.stream = workers.ahead(self.workers, self.batches.job_ahead)
         else:
             self.workers = LocalWorkers(config, (self.env, self.eval_env), self.ranks)
+            self.batches = Batches(config, len(self.env.questions), self.workers)
         self._begin(resumed)
 
     def _begin(self, resumed: checkpoint.Checkpoint | None) -> None:
         """Begin with a checkpoint, or with the first step."""
         self.past = _Past() if resumed is None else _Past(**resumed.extra)
-        self._asked = self.past.questions
         self.workers.start(resumed)
-        if self.stream is not None:
-            self.stream.clear()
+        self.batches.restart(self.past.step, self.past.questions)
 
     def run(self) -> dict[str, Any]:
         """Train to the last step.
@@ -199,7 +193,7 @@ class Trainer:
         spans = self.workers.take_spans()
         if spans:
             timeline.append(self.out, self.past.step, spans, self._origin)
-        return timeline.summarise(spans)
+        return timeline.summarise(spans) | queues.summarise(self.workers.take_queues())
 
     def _metrics_log(self, fresh: bool) -> MetricsLog:
         """Open the run's metrics, and a tracker where one is asked for."""
@@ -213,10 +207,10 @@ class Trainer:
     def _step(self) -> tuple[dict[str, Any], dict[str, float]]:
         """One batch of questions: trees, update, and an evaluation where one is due."""
         step, clock = self.past.step, time.monotonic()
-        ages: list[int] = []
-        grown, trees = self._rollout(ages)
+        batch = self.batches.take(step)
+        self.past.questions += batch.asked
         collected = time.monotonic()
-        learned = self.workers.learn(trees, step)
+        learned = self.workers.learn(batch.trees, step)
         took = {"rollout": collected - clock, "update": time.monotonic() - collected}
         self.past.step += 1
         self.past.skipped = self.past.skipped + 1 if learned["skipped"] else 0
@@ -225,57 +219,16 @@ class Trainer:
             (tree.to_dict() for tree in self.workers.offending),
         )
         # What was sampled counts, whether it was learned from or not.
-        metrics = rollout_metrics(grown) | {"rollout/trees": len(grown)}
-        if self.stream is not None:
-            metrics |= {"rollout/staleness": _mean(ages), "rollout/dropped": self.stream.dropped}
+        metrics = rollout_metrics(batch.grown) | {"rollout/trees": len(batch.grown)}
+        if stream := self.batches.stream:
+            metrics |= {"rollout/staleness": _mean(batch.ages), "rollout/dropped": stream.dropped}
         self.past.sampled_tokens += metrics["tokens/sampled"]
         metrics |= {_learner_name(name): value for name, value in learned.items()}
         if self._due(self.config.eval_every):
-            self._write_trees(trees)
+            self._write_trees(batch.trees)
             evaluated, more = self._evaluate(self.past.step)
             metrics, took = metrics | evaluated, took | more
         return metrics, took
-
-    def _rollout(self, ages: list[int]) -> tuple[list[RolloutTree], list[RolloutTree]]:
-        """Roll out questions; return all trees, and those of the step's batch."""
-
-        def grow(count: int, generation: int) -> list[RolloutTree]:
-            if self.stream is not None:
-                trees, old = self.stream.take(self.past.step, count)
-                ages.extend(old)
-            else:
-                again = (generation,) if generation else ()
-                trees = self.workers.collect(self._job(count, self.past.step, *again))
-            self.past.questions += count
-            return trees
-
-        return fill(self.config.algorithm, self.config.questions_per_step, grow)
-
-    def _job(self, count: int, *place: Any) -> Job:
-        """The job of rolling out the next questions."""
-        return Job(
-            tuple(self._questions(count)),
-            self.config.algorithm.expansion(),
-            seed=seed_of(self.config.seed, "rollout", *place),
-            temperature=self.config.temperature,
-        )
-
-    def _job_ahead(self, count: int) -> Job:
-        return self._job(count, "ahead", self._asked)
-
-    def _questions(self, count: int) -> list[int]:
-        """The next questions: a new random order of all of them each time round."""
-        known, start = len(self.env.questions), self._asked
-        self._asked += count
-        orders: dict[int, Any] = {}
-        chosen = []
-        for place in range(start, start + count):
-            lap, index = divmod(place, known)
-            if lap not in orders:
-                rng = np.random.default_rng(seed_of(self.config.seed, "order", lap))
-                orders[lap] = rng.permutation(known)
-            chosen.append(int(orders[lap][index]))
-        return chosen
 
     def _evaluate(self, step: int) -> tuple[dict[str, Any], dict[str, float]]:
         """Answer the first questions of the evaluation set greedily, one chain each."""

@@ -13,6 +13,7 @@ from at2po_agents.config import TrainConfig
 from at2po_agents.errors import ToolsAwayError
 from at2po_agents.jobs import Job, RolloutWorker
 from at2po_agents.learning import LearnerWorker, load_start
+from at2po_agents.queues import QueueLength
 from at2po_agents.ranks import Ranks
 from at2po_agents.timeline import Span, sampled_tokens
 from at2po_agents.tree import RolloutTree
@@ -46,6 +47,10 @@ class Workers(Protocol):
         """Return what was done since this was last called; nothing where one process is alone."""
         ...
 
+    def take_queues(self) -> list[QueueLength]:
+        """Return how long queues were since this was last called; nothing where one is alone."""
+        ...
+
     def close(self) -> None:
         """Finish what was begun, and free everything."""
         ...
@@ -69,6 +74,7 @@ class LocalWorkers:
     def __init__(self, config: TrainConfig, envs: tuple[Any, Any], ranks: Ranks) -> None:
         self.config, self.ranks, self._envs = config, ranks, envs
         self._spans: list[Span] = []
+        self._queues: list[QueueLength] = []
 
     @property
     def offending(self) -> Sequence[RolloutTree]:
@@ -96,6 +102,8 @@ class LocalWorkers:
                 own = self.rollout.collect(shares[self.ranks.rank], weights)
             except ToolsAwayError as error:
                 away = error  # all ranks have to pause together
+            if self.ranks.size > 1:
+                self._queues += [queue.take() for queue in self.rollout.queues]
         done = time.time()
         gathered = self.ranks.gather((own, away))
         if errors := [error for _, error in gathered if error is not None]:
@@ -122,6 +130,11 @@ class LocalWorkers:
         """Return what all ranks did since this was last called."""
         spans, self._spans = self._spans, []
         return [span for found in self.ranks.gather(spans) for span in found]
+
+    def take_queues(self) -> list[QueueLength]:
+        """Return how long the queues of all ranks were since this was last called."""
+        queues, self._queues = self._queues, []
+        return [queue for found in self.ranks.gather(queues) for queue in found]
 
     def close(self) -> None:
         """Wait until the last checkpoint is written, and free the engine."""

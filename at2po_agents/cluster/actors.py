@@ -16,6 +16,7 @@ from at2po_agents.checkpoint import Checkpoint
 from at2po_agents.config import TrainConfig
 from at2po_agents.jobs import Job, RolloutWorker, make_envs
 from at2po_agents.learning import LearnerWorker, load_start
+from at2po_agents.queues import QueueLength
 from at2po_agents.ranks import join
 from at2po_agents.timeline import Span, sampled_tokens
 from at2po_agents.tree import RolloutTree
@@ -38,7 +39,9 @@ class CollectorActor:
         self._version = -1
         self._weights: Mapping[str, Tensor] = {}
 
-    def collect(self, job: Job, version: int, weights: Box) -> tuple[list[RolloutTree], list[Span]]:
+    def collect(
+        self, job: Job, version: int, weights: Box
+    ) -> tuple[list[RolloutTree], list[Span], list[QueueLength]]:
         """Roll out a job.
 
         Args:
@@ -47,7 +50,7 @@ class CollectorActor:
             weights: Where they are; fetched if they are not those of the last job.
 
         Returns:
-            Its trees, and what was done when.
+            Its trees, what was done when, and how long queues were meanwhile.
         """
         begun = time.time()
         if self._worker is None:  # here, so that errors are those of a call, not of a dead actor
@@ -60,10 +63,11 @@ class CollectorActor:
         loaded = time.time()
         trees = self._worker.collect(job, self._weights)
         stage = "eval" if job.test else "collect"
-        return trees, [
+        spans = [
             Span(self.name, "weights", begun, loaded),
             Span(self.name, stage, loaded, time.time(), sampled_tokens(trees)),
         ]
+        return trees, spans, [queue.take() for queue in self._worker.queues]
 
     def sleep(self) -> None:
         """Lend the engine's memory to the learner."""

@@ -12,6 +12,7 @@ import ray
 
 from at2po_agents.cluster.calls import START_S, ActorLostError, Call
 from at2po_agents.cluster.tasks import Task
+from at2po_agents.queues import QueueLength, QueueWatch
 from at2po_agents.timeline import Span
 
 
@@ -48,6 +49,8 @@ class CollectorPool:
         self._make, self._stall_s, self._lost = make, stall_s, lost
         self._members = [_Member(number, make(number)) for number in range(size)]
         self._queue: deque[Task] = deque()
+        self._jobs = QueueWatch("jobs")
+        self._queues: list[QueueLength] = []
         self.spans: list[Span] = []
 
     def __len__(self) -> int:
@@ -72,6 +75,7 @@ class CollectorPool:
             urgent: Whether it goes before all others that wait.
         """
         (self._queue.appendleft if urgent else self._queue.append)(task)
+        self._jobs.note(len(self._queue))
 
     def tick(self) -> None:
         """Take what is done, replace who is lost, and give jobs to whoever is idle.
@@ -88,6 +92,12 @@ class CollectorPool:
         for member in self._members:
             if member.call is None and self._queue:
                 self._give(member, self._queue.popleft())
+        self._jobs.note(len(self._queue))
+
+    def take_queues(self) -> list[QueueLength]:
+        """Return how long the collectors' queues were since this was last called, and their own."""
+        queues, self._queues = self._queues, []
+        return [self._jobs.take(), *queues]
 
     def call_all(self, method: str) -> None:
         """Have all collectors carry out a method; only legal while no job is on its way.
@@ -122,9 +132,10 @@ class CollectorPool:
             return
         member.call = member.task = None
         if task is not None:  # else it was given up
-            task.trees, spans = call.result()
+            task.trees, spans, queues = call.result()
             member.started = True
             self.spans += spans
+            self._queues += queues
 
     def _replace(self, member: _Member, task: Task | None, why: str) -> None:
         ray.kill(member.actor)

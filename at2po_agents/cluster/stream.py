@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from at2po_agents.cluster.tasks import Task
+from at2po_agents.cluster.tasks import Task, finished
 from at2po_agents.jobs import Job
 from at2po_agents.tree import RolloutTree
 
@@ -17,8 +17,8 @@ class Sender(Protocol):
         """Queue a job under the newest weights, in shares."""
         ...
 
-    def wait(self, enough: Callable[[], bool]) -> None:
-        """Let the work go on until a condition holds."""
+    def wait(self, ready: Callable[[], int], count: int) -> None:
+        """Let the work go on until there are as many trees."""
         ...
 
 
@@ -57,7 +57,7 @@ class Stream:
         self._drop(step - self._staleness)
         while self._pending() < (self._staleness + 1) * count:
             self._tasks += self._workers.submit(self._new_job(count))
-        self._workers.wait(lambda: len(self._ready) + self._finished() >= count)
+        self._workers.wait(lambda: len(self._ready) + finished(self._tasks), count)
         for task in [task for task in self._tasks if task.trees is not None]:
             self._ready += [(task.weights.version, tree) for tree in task.trees or ()]
             self._tasks.remove(task)
@@ -82,6 +82,3 @@ class Stream:
 
     def _pending(self) -> int:
         return len(self._ready) + sum(len(task.job.questions) for task in self._tasks)
-
-    def _finished(self) -> int:
-        return sum(len(task.trees) for task in self._tasks if task.trees is not None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -34,3 +35,8 @@ class Task:
     job: Job
     weights: Weights
     trees: list[RolloutTree] | None = None
+
+
+def finished(tasks: Iterable[Task]) -> int:
+    """Count the trees that are done."""
+    return sum(len(task.trees or ()) for task in tasks)

@@ -19,10 +19,11 @@ from at2po_agents.cluster.actors import CollectorActor, LearnerActor
 from at2po_agents.cluster.calls import START_S, ActorLostError, Call
 from at2po_agents.cluster.pool import CollectorPool
 from at2po_agents.cluster.stream import Stream
-from at2po_agents.cluster.tasks import Task, Weights
+from at2po_agents.cluster.tasks import Task, Weights, finished
 from at2po_agents.config import TrainConfig
 from at2po_agents.errors import LearnerLostError, WorkersLostError
 from at2po_agents.jobs import Job
+from at2po_agents.queues import QueueLength, QueueWatch
 from at2po_agents.status import RunStatus
 from at2po_agents.timeline import Span
 from at2po_agents.tree import RolloutTree
@@ -48,6 +49,8 @@ class RayWorkers:
         self.offending: Sequence[RolloutTree] = ()
         self.version = 0
         self._spans: list[Span] = []
+        self._trees = QueueWatch("trees")
+        self._ready: Callable[[], int] = lambda: 0
         self._learners: list[Any] = []
         self._weights: Weights | None = None
         self._connected = _connect(config)
@@ -70,8 +73,9 @@ class RayWorkers:
 
     def collect(self, job: Job) -> list[RolloutTree]:
         """Roll a job out under the newest weights, a share on each collector."""
-        tasks = self.submit(job, urgent=True)
-        self.wait(lambda: all(task.trees is not None for task in tasks))
+        tasks, before = self.submit(job, urgent=True), self._ready
+        self.wait(lambda: finished(tasks), len(job.questions), learned=not job.test)
+        self._ready = before
         return [tree for task in tasks for tree in task.trees or ()]
 
     def submit(self, job: Job, *, urgent: bool = False) -> list[Task]:
@@ -90,15 +94,19 @@ class RayWorkers:
             self.pool.submit(task, urgent=urgent)
         return tasks
 
-    def wait(self, enough: Callable[[], bool]) -> None:
-        """Keep all collectors busy until a condition holds.
+    def wait(self, ready: Callable[[], int], count: int, *, learned: bool = True) -> None:
+        """Keep all collectors busy until there are enough trees.
 
         Args:
-            enough: The condition.
+            ready: Says how many there are.
+            count: How many are wanted.
+            learned: Whether the learner waits for them.
         """
         begun = time.time()
+        if learned:
+            self._ready = ready
         self._tick()
-        while not enough():
+        while ready() < count:
             time.sleep(TICK_S)
             self._tick()
         self._spans.append(Span("driver", "wait", begun, time.time()))
@@ -132,6 +140,10 @@ class RayWorkers:
         spans = self._spans + self.pool.spans
         self._spans, self.pool.spans = [], []
         return spans
+
+    def take_queues(self) -> list[QueueLength]:
+        """Return how long queues were since this was last called."""
+        return [self._trees.take(), *self.pool.take_queues()]
 
     def close(self) -> None:
         """Wait until the last checkpoint is written, and end all actors."""
@@ -193,6 +205,7 @@ class RayWorkers:
             self.pool.tick()
         except ObjectLostError as error:
             raise self._learner_lost(0, "is gone, and the weights with it") from error
+        self._trees.note(self._ready())
 
     def _lost(self, actor: str, why: str) -> None:
         """Note a loss; too many end the run."""

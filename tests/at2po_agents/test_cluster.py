@@ -165,7 +165,11 @@ def test_a_run_of_four_processes_leaves_the_whole_record(
     rows = read_metrics(tmp_path / "metrics.jsonl")
     assert [row["step"] for row in rows] == list(range(STEPS + 1))
     assert summary["sampled_tokens"] == sum(row.get("tokens/sampled", 0) for row in rows)
-    assert {"busy_collector", "busy_learner", "tokens_per_s_collect"} <= rows[-1]["time"].keys()
+    measured = rows[-1]["time"]
+    assert {"busy_collector", "busy_learner", "tokens_per_s_collect"} <= measured.keys()
+    assert {f"queue_{name}" for name in ("engine", "jobs", "tools", "trees")} <= measured.keys()
+    assert measured["queue_trees_longest"] == 4
+    assert 0 < measured["queue_engine"] <= measured["queue_engine_longest"] <= 2 * 9
     spans = [json.loads(line) for line in (tmp_path / "timeline.jsonl").read_text().splitlines()]
     actors = {"driver", "collector-0", "collector-1", "learner-0", "learner-1"}
     assert {span["actor"] for span in spans} == actors

@@ -137,6 +137,17 @@ def test_the_same_question_twice_gets_two_different_trees(env: Any, tokenizer: A
     assert first.to_dict() != second.to_dict()
 
 
+def test_turns_are_counted_at_the_engine_and_at_tools(env: Any, tokenizer: Any) -> None:
+    engine = ScriptedEngine(tokenizer)
+    collector = Collector(env, engine, tokenizer)
+    trees = collector.collect(env.questions[:QUESTIONS], Chains(4))
+    at_engine, at_tools = (queue.take() for queue in collector.queues)
+    assert at_engine.longest == QUESTIONS * 4  # all first turns at once, and never more
+    assert 1 <= at_tools.longest <= QUESTIONS * 4
+    assert sum(len(tree.nodes()) - 1 for tree in trees) > at_engine.longest
+    assert [queue.take().longest for queue in collector.queues] == [0, 0]  # nothing is left
+
+
 def test_expansion_gives_m_plus_l_times_k_leaves(env: Any, tokenizer: Any) -> None:
     trees = grow(env, ScriptedEngine(tokenizer), EntropyGuided(5, 2, 3))
     assert [len(tree.leaves()) for tree in trees] == [11] * QUESTIONS

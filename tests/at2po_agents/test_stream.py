@@ -28,8 +28,8 @@ class Collectors:
         self.tasks += shares
         return shares
 
-    def wait(self, enough: Callable[[], bool]) -> None:
-        while not enough():
+    def wait(self, ready: Callable[[], int], count: int) -> None:
+        while ready() < count:
             waiting = [number for number, task in enumerate(self.tasks) if task.trees is None]
             number = next((n for n in waiting if n not in self.slow), waiting[0])
             task = self.tasks[number]

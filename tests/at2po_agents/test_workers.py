@@ -8,6 +8,7 @@ from at2po_agents.config import TrainConfig
 from at2po_agents.errors import ToolsAwayError
 from at2po_agents.expansion import Chains
 from at2po_agents.jobs import Job
+from at2po_agents.queues import QueueWatch
 from at2po_agents.ranks import Ranks
 from at2po_agents.tree import RolloutTree
 from at2po_agents.workers import LocalWorkers
@@ -19,6 +20,8 @@ class Rollout:
     """Grows a tree that is named after its question; the tools for question 13 are away."""
 
     def collect(self, job: Job, weights: Any) -> list[RolloutTree]:
+        self.queues = [QueueWatch("engine")]
+        self.queues[0].note(len(job.questions))
         if 13 in job.questions:
             raise ToolsAwayError("search is away")
         return [random_tree(question) for question in job.questions]
@@ -39,6 +42,7 @@ def collect_all(ranks: Ranks) -> list[Any]:
             found.append([tree.question for tree in trees])
         except ToolsAwayError as error:
             found.append(str(error))
+    found.append([queue.longest for queue in made.take_queues()])
     found.append([(span.actor, span.stage) for span in made.take_spans()])
     return found
 
@@ -46,7 +50,8 @@ def collect_all(ranks: Ranks) -> list[Any]:
 def test_all_ranks_have_all_trees_in_order_or_pause_together() -> None:
     first, second = together(2, collect_all)
     assert first == second
-    *found, spans = first
+    *found, queues, spans = first
     names = [[f"question {number}" for number in row] for row in ([3, 4, 5, 6, 7], [8], [9, 10])]
     assert found == [*names[:2], "search is away", "search is away", names[2]]
+    assert sorted(queues) == [1] * 7 + [2, 3]
     assert {actor for actor, _ in spans} == {"rank-0", "rank-1"}

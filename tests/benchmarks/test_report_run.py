@@ -127,10 +127,12 @@ def test_the_scripts_of_the_time_line_are_known_to_the_policy(run: Path) -> None
 
 def test_charts_are_drawn_of_the_figures_that_there_are(run: Path) -> None:
     time = {"busy_collector": 0.5, "busy_learner": 0.25, "rank_wait_s": 3.0, "rollout": 9.0}
+    time |= {"queue_jobs": 0.5, "queue_trees": 2.5}
     add_figures(run, time=time, **{"rollout/staleness": 0.5, "rollout/dropped": None})
     html, text = read(run)
     drawn = re.findall(r'aria-label="([^"]*), over steps"', html)
-    assert drawn == ["busy, share of the step", "waiting, seconds", "staleness, updates"]
+    queues = "waiting in queues, on average"
+    assert drawn == ["busy, share of the step", "waiting, seconds", queues, "staleness, updates"]
     for label in ("collectors", "learners", "ranks"):
         assert label in text
 
