@@ -104,7 +104,7 @@ def work_section(rows: Sequence[Record]) -> str:
         return ""
     return (
         '<section id="work"><h2>Work over steps</h2><p>How busy the processes of each kind were, '
-        'and how old the trees that the policy learned from.</p><div class="charts">'
+        'how much waited for them, and how old the trees that the policy learned from.</p><div class="charts">'
         f"{charts}</div></section>"
     )
 

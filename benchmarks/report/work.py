@@ -37,10 +37,10 @@ CHARTS = (
     Chart("tokens per second", {s: f"tokens_per_s_{s}" for s in ("collect", "update")}),
     Chart("waiting, seconds", {"driver": "driver_wait_s", "ranks": "rank_wait_s"}),
     Chart(
-        "waiting in queues, on average",
+        "queues, mean length",
         {"jobs": "queue_jobs", "trees": "queue_trees", "turns at tools": "queue_tools"},
     ),
-    Chart("turns in the engine, on average", {"turns": "queue_engine"}),
+    Chart("turns in an engine, mean", {"turns": "queue_engine"}),
     Chart("staleness, updates", {"mean of the trees": "rollout/staleness"}),
     Chart("trees dropped so far", {"trees": "rollout/dropped"}),
 )

@@ -131,7 +131,7 @@ def test_charts_are_drawn_of_the_figures_that_there_are(run: Path) -> None:
     add_figures(run, time=time, **{"rollout/staleness": 0.5, "rollout/dropped": None})
     html, text = read(run)
     drawn = re.findall(r'aria-label="([^"]*), over steps"', html)
-    queues = "waiting in queues, on average"
+    queues = "queues, mean length"
     assert drawn == ["busy, share of the step", "waiting, seconds", queues, "staleness, updates"]
     for label in ("collectors", "learners", "ranks"):
         assert label in text
