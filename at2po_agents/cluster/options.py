@@ -35,7 +35,8 @@ class ClusterOptions:
     staleness: int = 0
     """Most updates by which the weights that sampled a tree may be behind; 0 is on policy."""
     stall_s: float = 600.0
-    """Seconds without any progress after which a process counts as hung."""
+    """Seconds without any progress after which a process counts as hung; a broadcast of weights has
+    as many in all."""
     max_restarts: int = 10
     """Processes that died or hung and may be replaced, in all; one more ends the run."""
 
