@@ -120,7 +120,7 @@ class Broadcast:
             torch.cuda.synchronize()  # NCCL's wait is one of streams, not of this process
 
     def _join(self, seat: Seat) -> None:
-        from torch.distributed.distributed_c10d import ProcessGroupGloo, TCPStore
+        from torch.distributed import ProcessGroupGloo, TCPStore  # type: ignore[attr-defined]
 
         if self._group is not None:
             self._group.abort()  # waits for nobody: members of old groups may be gone
@@ -128,7 +128,7 @@ class Broadcast:
         first, timeout = seat.number == 0, self._timeout
         self._store = TCPStore(host, int(port), seat.size, first, timeout)
         if self.device.type == "cuda":
-            from torch.distributed.distributed_c10d import ProcessGroupNCCL
+            from torch.distributed import ProcessGroupNCCL
 
             options = ProcessGroupNCCL.Options()
             options._timeout = timeout

@@ -280,7 +280,7 @@ def test_the_error_of_a_job_is_raised_once_and_not_if_it_was_given_up() -> None:
             time.sleep(0.01)
             pool.tick()
 
-    task = Task(Job((0,), Chains(1)), Weights(0, []))
+    task = Task(Job((0,), Chains(1)), Weights(0, [[]]))
     for _ in range(2):
         pool.submit(task)
         with pytest.raises(ValueError, match="no such job"):
