@@ -13,9 +13,11 @@ import ray
 from torch import Tensor
 
 from at2po_agents.checkpoint import Checkpoint
+from at2po_agents.cluster.broadcast import Broadcast, Part, Seat, layout_of
 from at2po_agents.config import TrainConfig
 from at2po_agents.jobs import Job, RolloutWorker, make_envs
 from at2po_agents.learning import LearnerWorker, load_start
+from at2po_agents.models import find_device
 from at2po_agents.queues import QueueLength
 from at2po_agents.ranks import join
 from at2po_agents.timeline import Span, sampled_tokens
@@ -38,6 +40,28 @@ class CollectorActor:
         self._worker: RolloutWorker | None = None
         self._version = -1
         self._weights: Mapping[str, Tensor] = {}
+        self._broadcast = Broadcast(config.device, config.cluster.stall_s)
+
+    def ready(self) -> None:
+        """Start the engine and its environments, if they were not yet."""
+        self._started()
+
+    def receive(self, seat: Seat, version: int, layout: Sequence[Part]) -> Span:
+        """Take weights that are sent to all collectors.
+
+        Args:
+            seat: This collector's among them.
+            version: Number of the weights.
+            layout: What travels.
+
+        Returns:
+            How long it took.
+        """
+        begun = time.time()
+        self._version, self._weights = -1, {}  # the new ones need their memory
+        self._weights = self._broadcast.receive(seat, layout)
+        self._version = version
+        return Span(self.name, "weights", begun, time.time())
 
     def collect(
         self, job: Job, version: int, weights: Box
@@ -47,27 +71,25 @@ class CollectorActor:
         Args:
             job: The questions, and how.
             version: Number of the weights.
-            weights: Where they are; fetched if they are not those of the last job.
+            weights: Where they are; fetched if they are not those of the last job, and were not
+                sent.
 
         Returns:
             Its trees, what was done when, and how long queues were meanwhile.
         """
         begun = time.time()
-        if self._worker is None:  # here, so that errors are those of a call, not of a dead actor
-            policy = load_start(self.config, None)
-            envs = make_envs(self.config)
-            self._worker = RolloutWorker(self.config, policy.model, policy.tokenizer, envs)
+        worker = self._started()
         if version != self._version:
             self._weights = ray.get(weights[0])
             self._version = version
         loaded = time.time()
-        trees = self._worker.collect(job, self._weights)
+        trees = worker.collect(job, self._weights)
         stage = "eval" if job.test else "collect"
         spans = [
             Span(self.name, "weights", begun, loaded),
             Span(self.name, stage, loaded, time.time(), sampled_tokens(trees)),
         ]
-        return trees, spans, [queue.take() for queue in self._worker.queues]
+        return trees, spans, [queue.take() for queue in worker.queues]
 
     def sleep(self) -> None:
         """Lend the engine's memory to the learner."""
@@ -79,6 +101,13 @@ class CollectorActor:
         if self._worker is None:
             return None
         return time.time() if self._worker.waiting else astuple(self._worker.engine.stats)
+
+    def _started(self) -> RolloutWorker:
+        if self._worker is None:  # here, so that errors are those of a call, not of a dead actor
+            policy = load_start(self.config, None)
+            envs = make_envs(self.config)
+            self._worker = RolloutWorker(self.config, policy.model, policy.tokenizer, envs)
+        return self._worker
 
 
 class LearnerActor:
@@ -93,6 +122,8 @@ class LearnerActor:
 
     def __init__(self, config: TrainConfig, rank: int) -> None:
         self.config, self.rank = config, rank
+        self._broadcast = Broadcast(config.device, config.cluster.stall_s)
+        self._gathered: Mapping[str, Tensor] = {}
 
     def address(self) -> str:
         """Return a `host:port` of this process's machine at which the ranks can meet."""
@@ -132,15 +163,31 @@ class LearnerActor:
         return learned, offending, [span]
 
     def weights(self) -> Box:
-        """Return where the weights of the policy are; empty on other ranks than 0."""
+        """Return where the weights of the policy are; empty on ranks that do not hand them out."""
         state, transport = self._worker.weights(), self.config.cluster.transport
-        if self.rank > 0:
+        if self.rank > 0 and transport != "cuda_ipc":  # else each does to the one on its GPU
             return []
         if transport == "object-store":
             return [ray.put({name: tensor.cpu() for name, tensor in state.items()})]
         # Collectors read this memory when they come to it: it must not be what the learner changes.
-        copies = {name: tensor.detach().clone() for name, tensor in state.items()}
+        place = find_device(self.config.device)
+        copies = {name: tensor.detach().to(place, copy=True) for name, tensor in state.items()}
         return [ray.put(copies, _tensor_transport=transport)]
+
+    def gather(self) -> list[Part]:
+        """Put the weights of the policy in one piece, for rank 0 to send; return their layout."""
+        state = self._worker.weights()
+        self._gathered = state if self.rank == 0 else {}
+        return layout_of(self._gathered)
+
+    def send(self, seat: Seat) -> None:
+        """Send what was gathered to all collectors.
+
+        Args:
+            seat: This rank's among them.
+        """
+        self._broadcast.send(seat, self._gathered)
+        self._gathered = {}
 
     def save(self, root: Path, step: int, facts: Mapping[str, Any]) -> None:
         """Write a checkpoint, or begin to."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import ray
 
-from at2po_agents.cluster.calls import START_S, ActorLostError, Call
+from at2po_agents.cluster.calls import START_S, TICK_S, ActorLostError, Call
 from at2po_agents.cluster.tasks import Task
 from at2po_agents.queues import QueueLength, QueueWatch
 from at2po_agents.timeline import Span
@@ -18,19 +18,25 @@ from at2po_agents.timeline import Span
 
 @dataclass(eq=False)
 class _Member:
-    """A collector, and what it is at; it has started once it has done a job."""
+    """A collector, what it is at, and which weights it was sent.
+
+    It has started once it has done a job.
+    """
 
     number: int
     actor: Any
     started: bool = False
     task: Task | None = None
     call: Call | None = None
+    sent: int | None = None
 
 
 class CollectorPool:
     """Collectors that take jobs in turn; one that dies or hangs is replaced, its job begun again.
 
-    What a job gives follows from its seed and weights, so that nothing is changed by a loss.
+    What a job gives follows from its seed and weights, so that nothing is changed by a loss. Where
+    weights are sent, a collector takes only jobs whose weights it was sent: one that replaced
+    another has nothing to do until weights are sent again, and the others do its jobs.
 
     Args:
         make: Starts the collector of a number.
@@ -63,6 +69,11 @@ class CollectorPool:
         return bool(self._queue) or any(member.call is not None for member in self._members)
 
     @property
+    def stranded(self) -> bool:
+        """Whether jobs wait, after a tick, that no collector can do before weights are sent."""
+        return bool(self._queue) and all(member.call is None for member in self._members)
+
+    @property
     def actors(self) -> list[Any]:
         """The collectors' handles."""
         return [member.actor for member in self._members]
@@ -90,7 +101,7 @@ class CollectorPool:
             except ActorLostError as error:
                 self._replace(member, task, str(error))
         for member in self._members:
-            if member.call is None and self._queue:
+            if member.call is None and self._queue and _can_do(member, self._queue[0]):
                 self._give(member, self._queue.popleft())
         self._jobs.note(len(self._queue))
 
@@ -100,31 +111,58 @@ class CollectorPool:
         return [self._jobs.take(), *queues]
 
     def call_all(self, method: str) -> None:
-        """Have all collectors carry out a method; only legal while no job is on its way.
+        """Have all collectors, and whoever replaces them, carry out a method.
+
+        Only legal while no job is on its way.
 
         Args:
             method: Its name.
         """
-        calls = [(each, Call(each.actor, method, (), self._stall_s)) for each in self._members]
-        for member, call in calls:
-            try:
-                while not call.done():
-                    time.sleep(0.002)
-                call.result()
-            except ActorLostError as error:
-                self._replace(member, None, str(error))
+        waiting = {member: self._call(member, method) for member in self._members}
+        while waiting:
+            for member, call in list(waiting.items()):
+                try:
+                    if call.done():
+                        call.result()
+                        del waiting[member]
+                except ActorLostError as error:
+                    del waiting[member]
+                    fresh = self._replace(member, None, str(error))
+                    waiting[fresh] = self._call(fresh, method)
+            time.sleep(TICK_S)
+
+    def sent(self, version: int) -> None:
+        """Note that all collectors were sent weights.
+
+        Args:
+            version: Updates that made them.
+        """
+        for member in self._members:
+            member.sent = version
+
+    def renew(self) -> None:
+        """End all collectors and start others; only legal while no job is on its way."""
+        for member in list(self._members):
+            self._renew(member)
 
     def forget(self) -> None:
-        """Give up all jobs: neither their trees nor their errors concern anybody any more."""
+        """Give up all jobs, and weights that were sent.
+
+        Neither trees nor errors of those jobs concern anybody any more.
+        """
         self._queue.clear()
         for member in self._members:
-            member.task = None
+            member.task = member.sent = None
 
     def _give(self, member: _Member, task: Task) -> None:
         member.task = task
-        arguments = (task.job, task.weights.version, task.weights.box)
+        weights = task.weights
+        arguments = (task.job, weights.version, weights.box(member.number))
+        member.call = self._call(member, "collect", *arguments)
+
+    def _call(self, member: _Member, method: str, *arguments: Any) -> Call:
         limit = self._stall_s if member.started else max(self._stall_s, START_S)
-        member.call = Call(member.actor, "collect", arguments, limit)
+        return Call(member.actor, method, arguments, limit)
 
     def _take(self, member: _Member) -> None:
         call, task = member.call, member.task
@@ -137,9 +175,19 @@ class CollectorPool:
             self.spans += spans
             self._queues += queues
 
-    def _replace(self, member: _Member, task: Task | None, why: str) -> None:
-        ray.kill(member.actor)
+    def _replace(self, member: _Member, task: Task | None, why: str) -> _Member:
         self._lost(f"collector-{member.number}", why)
         if task is not None:
             self._queue.appendleft(task)
-        self._members[member.number] = _Member(member.number, self._make(member.number))
+        return self._renew(member)
+
+    def _renew(self, member: _Member) -> _Member:
+        ray.kill(member.actor)
+        fresh = _Member(member.number, self._make(member.number))
+        self._members[member.number] = fresh
+        return fresh
+
+
+def _can_do(member: _Member, task: Task) -> bool:
+    """Whether a collector can fetch the weights of a job, or was sent them."""
+    return bool(task.weights.boxes) or member.sent == task.weights.version

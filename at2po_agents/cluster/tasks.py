@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,15 +11,20 @@ from at2po_agents.tree import RolloutTree
 
 
 class Weights(NamedTuple):
-    """Weights that collectors can fetch.
+    """Weights that collectors fetch, or that are sent to them.
 
     Attributes:
         version: Updates that made them.
-        box: A list that holds their reference.
+        boxes: Lists that hold their reference: one for all collectors, or one for each, in order;
+            none if the weights are sent.
     """
 
     version: int
-    box: list[Any]
+    boxes: Sequence[Sequence[Any]]
+
+    def box(self, collector: int) -> Sequence[Any]:
+        """Return the list of a collector; an empty one if the weights are sent."""
+        return self.boxes[collector % len(self.boxes)] if self.boxes else []
 
 
 @dataclass(eq=False)

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray.exceptions import ObjectLostError
-from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.placement_group import remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from at2po_agents.checkpoint import Checkpoint
 from at2po_agents.cluster.actors import CollectorActor, LearnerActor
-from at2po_agents.cluster.calls import START_S, ActorLostError, Call
+from at2po_agents.cluster.broadcast import Seat
+from at2po_agents.cluster.calls import START_S, TICK_S, ActorLostError, Call, await_all
+from at2po_agents.cluster.placement import as_actor, connect, reserve
 from at2po_agents.cluster.pool import CollectorPool
 from at2po_agents.cluster.stream import Stream
 from at2po_agents.cluster.tasks import Task, Weights, finished
@@ -29,11 +30,6 @@ from at2po_agents.timeline import Span
 from at2po_agents.tree import RolloutTree
 
 _log = logging.getLogger(__name__)
-
-TICK_S = 0.002
-"""Seconds between two looks at what the actors do."""
-GRACE_S = 10.0
-"""Seconds in which Ray should notice that a process is dead whose peers have noticed."""
 
 
 class RayWorkers:
@@ -53,8 +49,10 @@ class RayWorkers:
         self._ready: Callable[[], int] = lambda: 0
         self._learners: list[Any] = []
         self._weights: Weights | None = None
-        self._connected = _connect(config)
-        self._places = _places(config)
+        self._members: list[Any] = []  # rank 0 and collectors that weights were last sent among
+        self._seat = Seat(0, "", 0, 0)
+        self._connected = connect(self.options)
+        self._places = reserve(self.options)
         self.pool = CollectorPool(
             self._new_collector, self.options.collectors, self.options.stall_s, self._lost
         )
@@ -107,14 +105,18 @@ class RayWorkers:
             self._ready = ready
         self._tick()
         while ready() < count:
+            if self.pool.stranded:
+                self._broadcast()
             time.sleep(TICK_S)
             self._tick()
         self._spans.append(Span("driver", "wait", begun, time.time()))
 
     def weights(self) -> Weights:
-        """Return the newest weights."""
+        """Return the newest weights; those that are to be sent are when a job waits for them."""
         if self._weights is None:
-            self._weights = Weights(self.version, self._learn("weights")[0])
+            sent = self.options.transport == "broadcast"
+            boxes = [] if sent else [box for box in self._learn("weights") if box]
+            self._weights = Weights(self.version, boxes)
         return self._weights
 
     def learn(self, trees: Sequence[RolloutTree], step: int) -> dict[str, float]:
@@ -173,43 +175,54 @@ class RayWorkers:
 
     def _all(self, calls: Sequence[Call]) -> list[Any]:
         """Wait for calls to ranks, and keep the collectors busy meanwhile."""
-        waiting = dict(enumerate(calls))
-        results: dict[int, Any] = {}
-        while waiting:
-            for rank, call in list(waiting.items()):
-                try:
-                    if call.done():
-                        results[rank] = call.result()
-                        del waiting[rank]
-                except ActorLostError as error:
-                    raise self._learner_lost(rank, str(error)) from error
-                except Exception as error:
-                    # A rank may find the others gone before we do: its error is not the cause.
-                    if (lost := _lost_among(waiting)) is None:
-                        raise
-                    raise self._learner_lost(*lost) from error
-            self._tick()
-            time.sleep(TICK_S)
-        return [results[rank] for rank in range(len(calls))]
+        try:
+            named = {f"learner-{rank}": call for rank, call in enumerate(calls)}
+            return await_all(named, self._tick)
+        except ActorLostError as error:
+            raise self._learner_lost(error.actor, str(error)) from error
 
-    def _learner_lost(self, rank: int, why: str) -> LearnerLostError:
+    def _broadcast(self) -> None:
+        """Send the newest weights to all collectors, none of which is at work.
+
+        Whoever is lost while all take part may leave any of the others waiting for ever: then all
+        collectors are replaced, and the learner begins again.
+        """
+        self.pool.call_all("ready")  # who died at rest is replaced now, not on the way
+        layout, stall_s = self._learn("gather")[0], self.options.stall_s
+        rank, collectors = self._learners[0], self.pool.actors
+        if self._members != (members := [rank, *collectors]):
+            (address,) = self._all([Call(rank, "address", (), stall_s)])
+            self._seat = Seat(self._seat.group + 1, address, 0, len(members))
+            self._members = members
+        calls = {"learner-0": Call(rank, "send", (self._seat,), stall_s)}
+        for number, collector in enumerate(collectors):
+            takes = (self._seat._replace(number=1 + number), self.version, layout)
+            calls[f"collector-{number}"] = Call(collector, "receive", takes, stall_s)
+        try:
+            _, *spans = await_all(calls, lambda: None)
+        except ActorLostError as error:
+            self.pool.renew()
+            raise self._learner_lost(error.actor, f"{error} while weights were sent") from error
+        self.pool.sent(self.version)
+        self._spans += spans
+
+    def _learner_lost(self, actor: str, why: str) -> LearnerLostError:
         """End all ranks; return the error to raise."""
         self._kill_learners()
-        self._lost(f"learner-{rank}", why)
+        self._lost(actor, why, "restarted from a checkpoint")
         return LearnerLostError(
-            f"expected {self.options.learners} ranks of the learner, found that rank {rank} {why}"
+            f"expected the learner and whoever it works with to last, found that {actor} {why}"
         )
 
     def _tick(self) -> None:
         try:
             self.pool.tick()
         except ObjectLostError as error:
-            raise self._learner_lost(0, "is gone, and the weights with it") from error
+            raise self._learner_lost("learner-0", "is gone, and the weights with it") from error
         self._trees.note(self._ready())
 
-    def _lost(self, actor: str, why: str) -> None:
+    def _lost(self, actor: str, why: str, done: str = "replaced") -> None:
         """Note a loss; too many end the run."""
-        done = "replaced" if actor.startswith("collector") else "restarted from a checkpoint"
         _log.warning("%s %s; it is %s", actor, why, done)
         self._status.fault(actor, why, done)
         losses = [fault for fault in self._status.faults if fault["actor"] != "driver"]
@@ -226,36 +239,20 @@ class RayWorkers:
 
     def _new_collector(self, number: int) -> Any:
         resources = self._resources(number, self.options.collector_gpus)
-        return _remote(CollectorActor, resources).remote(self.config, f"collector-{number}")
+        return as_actor(CollectorActor, resources).remote(self.config, f"collector-{number}")
 
     def _new_learner(self, rank: int) -> Any:
         resources = self._resources(rank, self.options.learner_gpus)
-        return _remote(LearnerActor, resources).remote(self.config, rank)
+        return as_actor(LearnerActor, resources).remote(self.config, rank)
 
     def _resources(self, number: int, gpus: float) -> dict[str, Any]:
         """Return what Ray is asked for; where GPUs are shared, also which of them."""
-        direct = self.options.transport != "object-store"
+        direct = self.options.transport in ("nixl", "cuda_ipc")
         asked = {"num_cpus": 1, "num_gpus": gpus, "enable_tensor_transport": direct}
         if self._places is not None:
             place = PlacementGroupSchedulingStrategy(self._places, number)
             asked["scheduling_strategy"] = place
         return asked
-
-
-def _lost_among(calls: Mapping[int, Call]) -> tuple[int, str] | None:
-    """Return a rank that died or hung and why, if one is found within a while."""
-    end = time.monotonic() + GRACE_S
-    while time.monotonic() < end:
-        for rank, call in calls.items():
-            try:
-                if call.done():
-                    call.result()
-            except ActorLostError as error:
-                return rank, str(error)
-            except Exception as error:
-                _log.debug("rank %d failed: %s", rank, error)
-        time.sleep(TICK_S)
-    return None
 
 
 def ahead(workers: RayWorkers, new_job: Callable[[int], Job]) -> Stream | None:
@@ -267,42 +264,3 @@ def ahead(workers: RayWorkers, new_job: Callable[[int], Job]) -> Stream | None:
     """
     staleness = workers.options.staleness
     return Stream(workers, staleness, new_job) if staleness else None
-
-
-def _remote(kind: type, resources: dict[str, Any]) -> Any:
-    """Return an actor class whose `progress` answers while another method runs."""
-    return ray.remote(concurrency_groups={"health": 1}, max_concurrency=1, **resources)(kind)
-
-
-def _connect(config: TrainConfig) -> bool:
-    """Connect to Ray; return whether this began the connection, and so has to end it."""
-    if ray.is_initialized():
-        return False
-    options = config.cluster
-    if options.address:
-        ray.init(address=options.address, logging_level=logging.WARNING)
-        return True
-    processes = options.collectors + options.learners
-    ray.init(
-        num_cpus=max(os.cpu_count() or 1, processes),
-        include_dashboard=False,
-        logging_level=logging.WARNING,
-    )
-    return True
-
-
-def _places(config: TrainConfig) -> Any:
-    """Reserve a GPU for every pair of collector and rank that share one."""
-    options = config.cluster
-    if not options.colocate:
-        return None
-    bundle = {"CPU": 2.0, "GPU": options.collector_gpus + options.learner_gpus}
-    bundles = [{name: n for name, n in bundle.items() if n} for _ in range(options.learners)]
-    places = placement_group(bundles, strategy="PACK")
-    if not places.wait(options.stall_s):
-        found: Any = ray.cluster_resources()
-        raise WorkersLostError(
-            f"expected room for {len(bundles)} x {bundles[0]} in the Ray cluster, found {found}; "
-            "lower cluster.learners, or add machines"
-        )
-    return places

@@ -104,8 +104,8 @@ def work_section(rows: Sequence[Record]) -> str:
         return ""
     return (
         '<section id="work"><h2>Work over steps</h2><p>How busy the processes of each kind were, '
-        'how much waited for them, and how old the trees that the policy learned from.</p><div class="charts">'
-        f"{charts}</div></section>"
+        "how much waited for them, and how old the trees that the policy learned from.</p>"
+        f'<div class="charts">{charts}</div></section>'
     )
 
 

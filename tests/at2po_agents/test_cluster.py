@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 
 STEPS = 5
 TWO = ClusterOptions(collectors=2, learners=2, stall_s=120)
+SENT = replace(TWO, transport="broadcast")
 ALGORITHMS: dict[str, Any] = {
     "atpo": algorithms.ATPO(chains=3, iterations=1, beam=2),
     "grpo": algorithms.GRPO(chains=4),
@@ -136,16 +138,26 @@ class Disturbance(threading.Thread):
 
 
 def processes(method: str) -> list[int]:
-    """Ray writes the method that an actor is at into the name of its process."""
+    """Ray writes the method that an actor is at into the name of its process.
+
+    Only processes that come from this one are meant: other runs may go on beside these tests.
+    """
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             title = (folder / "cmdline").read_bytes()
+            if title.startswith(f"ray::{method}".encode()) and comes_from_here(int(folder.name)):
+                found.append(int(folder.name))
         except OSError:
             continue
-        if title.startswith(f"ray::{method}".encode()):
-            found.append(int(folder.name))
     return sorted(found)
+
+
+def comes_from_here(process: int) -> bool:
+    while process > 1 and process != os.getpid():
+        facts = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        process = int(facts[1])  # its parent
+    return process == os.getpid()
 
 
 @pytest.mark.parametrize("name", ["grpo", "dapo"])
@@ -176,11 +188,12 @@ def test_a_run_of_four_processes_leaves_the_whole_record(
     assert all(0 <= span["start"] <= span["end"] for span in spans)
 
 
+@pytest.mark.parametrize("options", [TWO, SENT], ids=lambda options: options.transport)
 def test_a_collector_that_dies_is_replaced_and_nothing_else_changes(
-    tmp_path: Path, alone: dict[str, Tensor]
+    options: ClusterOptions, tmp_path: Path, alone: dict[str, Tensor]
 ) -> None:
     disturbance = Disturbance(tmp_path, "CollectorActor.collect", signal.SIGKILL)
-    Trainer(settings(tmp_path, cluster=TWO)).run()
+    Trainer(settings(tmp_path, cluster=options)).run()
     assert disturbance.hit
     assert_same(tmp_path, alone)
     (fault,) = status(tmp_path)["faults"]
@@ -271,7 +284,7 @@ def test_the_error_of_a_job_is_raised_once_and_not_if_it_was_given_up() -> None:
             time.sleep(0.01)
             pool.tick()
 
-    task = Task(Job((0,), Chains(1)), Weights(0, []))
+    task = Task(Job((0,), Chains(1)), Weights(0, [[]]))
     for _ in range(2):
         pool.submit(task)
         with pytest.raises(ValueError, match="no such job"):
@@ -305,6 +318,39 @@ def test_weights_that_collectors_read_from_the_learner_are_the_same(
     options = ClusterOptions(collectors=2, learners=1, transport="nixl")
     Trainer(settings(tmp_path, cluster=options)).run()
     assert_same(tmp_path, alone)
+
+
+def test_weights_that_are_sent_to_all_collectors_at_once_are_the_same(
+    tmp_path: Path, alone: dict[str, Tensor]
+) -> None:
+    Trainer(settings(tmp_path, cluster=SENT)).run()
+    assert_same(tmp_path, alone)
+    assert status(tmp_path)["faults"] == []
+
+
+@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_collector_that_is_lost_while_weights_are_sent_takes_the_run_back(
+    sign: signal.Signals, tmp_path: Path, alone: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from at2po_agents.cluster.workers import RayWorkers
+
+    ask, hit = RayWorkers._learn, list[int]()
+
+    def disturbed(workers: RayWorkers, method: str, *arguments: Any) -> list[Any]:
+        replies = ask(workers, method, *arguments)
+        if method == "gather" and workers.version == 3 and not hit:
+            hit.append(ray.get(workers.pool.actors[1].__ray_call__.remote(lambda _: os.getpid())))
+            os.kill(hit[0], sign)
+        return replies
+
+    monkeypatch.setattr(RayWorkers, "_learn", disturbed)
+    Trainer(settings(tmp_path, cluster=replace(SENT, stall_s=20))).run()
+    assert_same(tmp_path, alone)
+    (fault,) = status(tmp_path)["faults"]
+    assert fault["actor"] == "collector-1"
+    assert "while weights were sent" in fault["what"]
+    assert "checkpoint" in fault["done"]
+    assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == list(range(6))
 
 
 class Server:
