@@ -150,9 +150,10 @@ class Trainer:
                     except LearnerLostError as error:
                         _log.warning("%s: going on from the last checkpoint", error)
                         lost = True
+                # While the ranks are together: an engine of vLLM takes their group along.
+                summary = self.ranks.gather(self._summary() if self.ranks.first else {})[0]
             finally:
                 self.workers.close()  # writes what is not yet written of the last checkpoint
-        summary = self.ranks.gather(self._summary() if self.ranks.first else {})[0]
         self.ranks.leave()
         return summary
 
