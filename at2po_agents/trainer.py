@@ -146,6 +146,7 @@ class Trainer:
                         if lost:
                             self._begin(self._newest())
                         self._train()
+                        self.workers.settle()  # a rank that is lost now takes steps along
                         break
                     except LearnerLostError as error:
                         _log.warning("%s: going on from the last checkpoint", error)
@@ -153,7 +154,7 @@ class Trainer:
                 # While the ranks are together: an engine of vLLM takes their group along.
                 summary = self.ranks.gather(self._summary() if self.ranks.first else {})[0]
             finally:
-                self.workers.close()  # writes what is not yet written of the last checkpoint
+                self.workers.close()  # writes what a run that pauses has not yet written
         self.ranks.leave()
         return summary
 

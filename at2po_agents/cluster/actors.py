@@ -35,15 +35,14 @@ class CollectorActor:
     def __init__(self, config: TrainConfig, name: str) -> None:
         self.config, self.name = config, name
         self._worker: RolloutWorker | None = None
-        self._version = -1
         self._weights: Mapping[str, Tensor] = {}
+        self._held = ""  # their reference
 
-    def collect(self, job: Job, version: int, weights: Box) -> tuple[list[RolloutTree], list[Span]]:
+    def collect(self, job: Job, weights: Box) -> tuple[list[RolloutTree], list[Span]]:
         """Roll out a job.
 
         Args:
             job: The questions, and how.
-            version: Number of the weights.
             weights: Where they are; fetched if they are not those of the last job.
 
         Returns:
@@ -54,9 +53,9 @@ class CollectorActor:
             policy = load_start(self.config, None)
             envs = make_envs(self.config)
             self._worker = RolloutWorker(self.config, policy.model, policy.tokenizer, envs)
-        if version != self._version:
-            self._weights = ray.get(weights[0])
-            self._version = version
+        # Versions do not tell them apart: those of steps that were lost come again.
+        if weights[0].hex() != self._held:
+            self._weights, self._held = ray.get(weights[0]), weights[0].hex()
         loaded = time.time()
         trees = self._worker.collect(job, self._weights)
         stage = "eval" if job.test else "collect"

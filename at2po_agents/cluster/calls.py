@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError
+from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayTaskError
 
-from at2po_agents.errors import AgentError
+from at2po_agents.errors import AgentError, WorkersLostError
 
 PROBE_S = 1.0
 """Seconds between two questions after an actor's progress."""
 START_S = 600.0
-"""Least time that an actor has to start: to import, to load a model, to start vLLM."""
+"""Least time that an actor has to start: to find room, import, load a model, start vLLM."""
 
 
 class ActorLostError(AgentError):
@@ -29,11 +29,21 @@ class Call:
         method: Name of the method.
         arguments: Its arguments.
         stall_s: Seconds without any progress after which the actor counts as hung.
+        starting: Whether it may still have to start; it then has `START_S` at least.
     """
 
-    def __init__(self, actor: Any, method: str, arguments: Sequence[Any], stall_s: float) -> None:
+    def __init__(
+        self,
+        actor: Any,
+        method: str,
+        arguments: Sequence[Any],
+        stall_s: float,
+        *,
+        starting: bool = False,
+    ) -> None:
         self.reply = getattr(actor, method).remote(*arguments)
-        self._actor, self._stall_s = actor, stall_s
+        self._actor, self._unseen = actor, starting
+        self._limit = max(stall_s, START_S) if starting else stall_s
         self._seen: Any = None
         self._since = self._asked = time.monotonic()
         self._probe: Any = None
@@ -43,12 +53,15 @@ class Call:
 
         Raises:
             ActorLostError: If its process died or hung.
+            WorkersLostError: If it never came to life: another one would not either.
         """
         if ray.wait([self.reply], timeout=0)[0]:
             return True
         self._look()
         silent = time.monotonic() - self._since
-        if silent > self._stall_s:
+        if silent > self._limit:
+            if self._unseen:
+                raise WorkersLostError(_no_room(silent))
             raise ActorLostError(f"made no progress for {silent:.0f} s")
         return False
 
@@ -56,12 +69,16 @@ class Call:
         """Return what the method returned, once it is done; its own errors are raised.
 
         Raises:
-            ActorLostError: If its process died.
+            ActorLostError: If its process died, or its machine with what it returned.
         """
         try:
             return ray.get(self.reply)
+        except RayTaskError:  # also where the method itself met one of those below
+            raise
         except RayActorError as error:
             raise ActorLostError(f"died: {str(error).splitlines()[0]}") from error
+        except ObjectLostError as error:
+            raise ActorLostError("is gone, and what it returned with it") from error
 
     def _look(self) -> None:
         """Ask after the actor's progress, and take the answer if there is one."""
@@ -77,6 +94,16 @@ class Call:
             return
         except RayActorError as error:
             raise ActorLostError(f"died: {str(error).splitlines()[0]}") from error
-        self._probe = None
+        self._probe, self._unseen = None, False
         if seen != self._seen:
             self._seen, self._since = seen, now
+
+
+def _no_room(waited: float) -> str:
+    whole, free = ray.cluster_resources(), ray.available_resources()
+    found = (f"{free.get(name, 0):g} of {whole.get(name, 0):g} {name}s" for name in ("CPU", "GPU"))
+    return (
+        f"expected room for a process in the Ray cluster within {waited:.0f} s, found free "
+        f"{' and '.join(found)}; add machines, or lower cluster.collectors or cluster.learners, "
+        "and go on with --resume"
+    )

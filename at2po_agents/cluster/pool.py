@@ -10,7 +10,7 @@ from typing import Any
 
 import ray
 
-from at2po_agents.cluster.calls import START_S, ActorLostError, Call
+from at2po_agents.cluster.calls import ActorLostError, Call
 from at2po_agents.cluster.tasks import Task
 from at2po_agents.timeline import Span
 
@@ -95,7 +95,7 @@ class CollectorPool:
         Args:
             method: Its name.
         """
-        calls = [(each, Call(each.actor, method, (), self._stall_s)) for each in self._members]
+        calls = [(each, self._call(each, method)) for each in self._members]
         for member, call in calls:
             try:
                 while not call.done():
@@ -112,9 +112,11 @@ class CollectorPool:
 
     def _give(self, member: _Member, task: Task) -> None:
         member.task = task
-        arguments = (task.job, task.weights.version, task.weights.box)
-        limit = self._stall_s if member.started else max(self._stall_s, START_S)
-        member.call = Call(member.actor, "collect", arguments, limit)
+        member.call = self._call(member, "collect", task.job, task.weights.box)
+
+    def _call(self, member: _Member, method: str, *arguments: Any) -> Call:
+        starting = not member.started
+        return Call(member.actor, method, arguments, self._stall_s, starting=starting)
 
     def _take(self, member: _Member) -> None:
         call, task = member.call, member.task

@@ -5,18 +5,18 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import ObjectLostError
+from ray.exceptions import ObjectLostError, RayActorError
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from at2po_agents.checkpoint import Checkpoint
 from at2po_agents.cluster.actors import CollectorActor, LearnerActor
-from at2po_agents.cluster.calls import START_S, ActorLostError, Call
+from at2po_agents.cluster.calls import ActorLostError, Call
 from at2po_agents.cluster.pool import CollectorPool
 from at2po_agents.cluster.stream import Stream
 from at2po_agents.cluster.tasks import Task, Weights
@@ -31,8 +31,12 @@ _log = logging.getLogger(__name__)
 
 TICK_S = 0.002
 """Seconds between two looks at what the actors do."""
-GRACE_S = 10.0
-"""Seconds in which Ray should notice that a process is dead whose peers have noticed."""
+GRACE_S = 90.0
+"""Seconds in which Ray should notice that a process is dead whose peers have noticed.
+
+Source: Ray gives up a machine after 5 checks of up to 10 s, 3 s apart (`health_check_*` of its
+settings).
+"""
 
 
 class RayWorkers:
@@ -63,10 +67,13 @@ class RayWorkers:
         self._weights = None
         self.version = 0 if resumed is None else resumed.step
         self._learners = [self._new_learner(rank) for rank in range(self.options.learners)]
-        patience = max(self.options.stall_s, START_S)
-        (address,) = self._all([Call(self._learners[0], "address", (), patience)])
-        begin = (address, resumed)
-        self._all([Call(learner, "start", begin, patience) for learner in self._learners])
+        try:
+            # All are asked, so that none waits in vain for one that finds no room.
+            address, *_ = self._learn("address", starting=True)
+            self._learn("start", address, resumed, starting=True)
+        except WorkersLostError:
+            self._kill_learners()  # they have nothing to settle
+            raise
 
     def collect(self, job: Job) -> list[RolloutTree]:
         """Roll a job out under the newest weights, a share on each collector."""
@@ -133,6 +140,10 @@ class RayWorkers:
         self._spans, self.pool.spans = [], []
         return spans
 
+    def settle(self) -> None:
+        """Wait until the last checkpoint is written."""
+        self._learn("settle")
+
     def close(self) -> None:
         """Wait until the last checkpoint is written, and end all actors."""
         self.pool.forget()
@@ -153,11 +164,15 @@ class RayWorkers:
             if self._connected:
                 ray.shutdown()
 
-    def _learn(self, method: str, *arguments: Any) -> list[Any]:
+    def _learn(self, method: str, *arguments: Any, starting: bool = False) -> list[Any]:
         """Have all ranks carry out a method together; losing one of them loses all."""
         stall_s = self.options.stall_s
-        calls = [Call(learner, method, arguments, stall_s) for learner in self._learners]
-        return self._all(calls)
+        return self._all(
+            [
+                Call(learner, method, arguments, stall_s, starting=starting)
+                for learner in self._learners
+            ]
+        )
 
     def _all(self, calls: Sequence[Call]) -> list[Any]:
         """Wait for calls to ranks, and keep the collectors busy meanwhile."""
@@ -171,14 +186,31 @@ class RayWorkers:
                         del waiting[rank]
                 except ActorLostError as error:
                     raise self._learner_lost(rank, str(error)) from error
+                except WorkersLostError:
+                    raise
                 except Exception as error:
                     # A rank may find the others gone before we do: its error is not the cause.
-                    if (lost := _lost_among(waiting)) is None:
+                    if (lost := self._lost_rank()) is None:
                         raise
                     raise self._learner_lost(*lost) from error
             self._tick()
             time.sleep(TICK_S)
         return [results[rank] for rank in range(len(calls))]
+
+    def _lost_rank(self) -> tuple[int, str] | None:
+        """Return a rank that died and why, if one is found before all others have answered."""
+        stall_s, end = self.options.stall_s, time.monotonic() + GRACE_S
+        calls = dict(enumerate(Call(each, "progress", (), stall_s) for each in self._learners))
+        while calls and time.monotonic() < end:
+            for rank, call in list(calls.items()):
+                try:
+                    if call.done():
+                        call.result()
+                        del calls[rank]
+                except ActorLostError as error:
+                    return rank, str(error)
+            time.sleep(TICK_S)
+        return None
 
     def _learner_lost(self, rank: int, why: str) -> LearnerLostError:
         """End all ranks; return the error to raise."""
@@ -191,7 +223,7 @@ class RayWorkers:
     def _tick(self) -> None:
         try:
             self.pool.tick()
-        except ObjectLostError as error:
+        except (ObjectLostError, RayActorError) as error:
             raise self._learner_lost(0, "is gone, and the weights with it") from error
 
     def _lost(self, actor: str, why: str) -> None:
@@ -229,22 +261,6 @@ class RayWorkers:
         return asked
 
 
-def _lost_among(calls: Mapping[int, Call]) -> tuple[int, str] | None:
-    """Return a rank that died or hung and why, if one is found within a while."""
-    end = time.monotonic() + GRACE_S
-    while time.monotonic() < end:
-        for rank, call in calls.items():
-            try:
-                if call.done():
-                    call.result()
-            except ActorLostError as error:
-                return rank, str(error)
-            except Exception as error:
-                _log.debug("rank %d failed: %s", rank, error)
-        time.sleep(TICK_S)
-    return None
-
-
 def ahead(workers: RayWorkers, new_job: Callable[[int], Job]) -> Stream | None:
     """Return what rolls out ahead of the updates, where a run may do so.
 
@@ -271,6 +287,7 @@ def _connect(config: TrainConfig) -> bool:
         return True
     processes = options.collectors + options.learners
     ray.init(
+        address="local",  # whatever else runs here
         num_cpus=max(os.cpu_count() or 1, processes),
         include_dashboard=False,
         logging_level=logging.WARNING,

@@ -1,4 +1,4 @@
-"""vLLM in processes of Ray and of torchrun: the contract of engines, and runs that follow updates."""
+"""vLLM in processes of Ray and torchrun: the contract of engines, runs that follow updates."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Remote:
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
-    ray.init(num_cpus=8, include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=8, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
 
