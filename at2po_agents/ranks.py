@@ -51,11 +51,12 @@ class Ranks:
         self.gather(None)
 
     def leave(self) -> None:
-        """End the connection to the other ranks."""
+        """End the connection to the other ranks; one that has ended is none."""
         if self.size > 1:
             import torch.distributed as dist
 
-            dist.destroy_process_group()
+            if dist.is_initialized():
+                dist.destroy_process_group()
 
 
 def join(

@@ -140,13 +140,15 @@ class Trainer:
                         if lost:
                             self._begin(self._newest())
                         self._train()
+                        self.workers.settle()  # a rank that is lost now takes steps along
                         break
                     except LearnerLostError as error:
                         _log.warning("%s: going on from the last checkpoint", error)
                         lost = True
+                # While the ranks are together: an engine of vLLM takes their group along.
+                summary = self.ranks.gather(self._summary() if self.ranks.first else {})[0]
             finally:
-                self.workers.close()  # writes what is not yet written of the last checkpoint
-        summary = self.ranks.gather(self._summary() if self.ranks.first else {})[0]
+                self.workers.close()  # writes what a run that pauses has not yet written
         self.ranks.leave()
         return summary
 

@@ -43,6 +43,10 @@ class Workers(Protocol):
         """Write a checkpoint, or begin to; see `checkpoint.save`."""
         ...
 
+    def settle(self) -> None:
+        """Wait until the last checkpoint is written."""
+        ...
+
     def take_spans(self) -> list[Span]:
         """Return what was done since this was last called; nothing where one process is alone."""
         ...
@@ -126,6 +130,10 @@ class LocalWorkers:
         """Write a checkpoint; that of several ranks is written while they go on."""
         self.learning.save(root, step, extra=extra, fingerprint=fingerprint, keep=keep)
 
+    def settle(self) -> None:
+        """Wait until the last checkpoint is written."""
+        self.learning.settle()
+
     def take_spans(self) -> list[Span]:
         """Return what all ranks did since this was last called."""
         spans, self._spans = self._spans, []
@@ -138,7 +146,7 @@ class LocalWorkers:
 
     def close(self) -> None:
         """Wait until the last checkpoint is written, and free the engine."""
-        self.learning.settle()
+        self.settle()
         self.rollout.engine.close()
 
     def _note(self, stage: str, start: float, end: float, tokens: int = 0) -> None:

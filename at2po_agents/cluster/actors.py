@@ -38,50 +38,47 @@ class CollectorActor:
     def __init__(self, config: TrainConfig, name: str) -> None:
         self.config, self.name = config, name
         self._worker: RolloutWorker | None = None
-        self._version = -1
         self._weights: Mapping[str, Tensor] = {}
+        self._held = ""  # the reference of those that were fetched
         self._broadcast = Broadcast(config.device, config.cluster.stall_s)
 
     def ready(self) -> None:
         """Start the engine and its environments, if they were not yet."""
         self._started()
 
-    def receive(self, seat: Seat, version: int, layout: Sequence[Part]) -> Span:
+    def receive(self, seat: Seat, layout: Sequence[Part]) -> Span:
         """Take weights that are sent to all collectors.
 
         Args:
             seat: This collector's among them.
-            version: Number of the weights.
             layout: What travels.
 
         Returns:
             How long it took.
         """
         begun = time.time()
-        self._version, self._weights = -1, {}  # the new ones need their memory
+        self._weights = {}  # the new ones need their memory
         self._weights = self._broadcast.receive(seat, layout)
-        self._version = version
         return Span(self.name, "weights", begun, time.time())
 
     def collect(
-        self, job: Job, version: int, weights: Box
+        self, job: Job, weights: Box
     ) -> tuple[list[RolloutTree], list[Span], list[QueueLength]]:
         """Roll out a job.
 
         Args:
             job: The questions, and how.
-            version: Number of the weights.
-            weights: Where they are; fetched if they are not those of the last job, and were not
-                sent.
+            weights: Where they are; fetched if they are not those of the last job. An empty box
+                stands for those that were sent.
 
         Returns:
             Its trees, what was done when, and how long queues were meanwhile.
         """
         begun = time.time()
         worker = self._started()
-        if version != self._version:
-            self._weights = ray.get(weights[0])
-            self._version = version
+        # Versions do not tell them apart: those of steps that were lost come again.
+        if weights and weights[0].hex() != self._held:
+            self._weights, self._held = ray.get(weights[0]), weights[0].hex()
         loaded = time.time()
         trees = worker.collect(job, self._weights)
         stage = "eval" if job.test else "collect"

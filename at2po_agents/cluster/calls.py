@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError
+from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayTaskError
 
-from at2po_agents.errors import AgentError
+from at2po_agents.errors import AgentError, WorkersLostError
 
 _log = logging.getLogger(__name__)
 
@@ -19,9 +19,13 @@ TICK_S = 0.002
 PROBE_S = 1.0
 """Seconds between two questions after an actor's progress."""
 START_S = 600.0
-"""Least time that an actor has to start: to import, to load a model, to start vLLM."""
-GRACE_S = 10.0
-"""Seconds in which Ray should notice that a process is dead whose peers have noticed."""
+"""Least time that an actor has to start: to find room, import, load a model, start vLLM."""
+GRACE_S = 90.0
+"""Seconds in which Ray should notice that a process is dead whose peers have noticed.
+
+Source: Ray gives up a machine after 5 checks of up to 10 s, 3 s apart (`health_check_*` of its
+settings).
+"""
 
 
 class ActorLostError(AgentError):
@@ -42,26 +46,43 @@ class Call:
         method: Name of the method.
         arguments: Its arguments.
         stall_s: Seconds without any progress after which the actor counts as hung.
+        starting: Whether it may still have to start; it then has `START_S` at least.
     """
 
-    def __init__(self, actor: Any, method: str, arguments: Sequence[Any], stall_s: float) -> None:
+    def __init__(
+        self,
+        actor: Any,
+        method: str,
+        arguments: Sequence[Any],
+        stall_s: float,
+        *,
+        starting: bool = False,
+    ) -> None:
         self.reply = getattr(actor, method).remote(*arguments)
-        self._actor, self._stall_s = actor, stall_s
+        self._actor, self._unseen = actor, starting
+        self._limit = max(stall_s, START_S) if starting else stall_s
         self._seen: Any = None
         self._since = self._asked = time.monotonic()
         self._probe: Any = None
+
+    def after(self, method: str) -> Call:
+        """Return a call of another method, without arguments, by the same actor when it is free."""
+        return Call(self._actor, method, (), self._limit, starting=self._unseen)
 
     def done(self) -> bool:
         """Return whether the method has ended.
 
         Raises:
             ActorLostError: If its process died or hung.
+            WorkersLostError: If it never came to life: another one would not either.
         """
         if ray.wait([self.reply], timeout=0)[0]:
             return True
         self._look()
         silent = time.monotonic() - self._since
-        if silent > self._stall_s:
+        if silent > self._limit:
+            if self._unseen:
+                raise WorkersLostError(_no_room(silent))
             raise ActorLostError(f"made no progress for {silent:.0f} s")
         return False
 
@@ -69,12 +90,16 @@ class Call:
         """Return what the method returned, once it is done; its own errors are raised.
 
         Raises:
-            ActorLostError: If its process died.
+            ActorLostError: If its process died, or its machine with what it returned.
         """
         try:
             return ray.get(self.reply)
+        except RayTaskError:  # also where the method itself met one of those below
+            raise
         except RayActorError as error:
             raise ActorLostError(f"died: {str(error).splitlines()[0]}") from error
+        except ObjectLostError as error:
+            raise ActorLostError("is gone, and what it returned with it") from error
 
     def _look(self) -> None:
         """Ask after the actor's progress, and take the answer if there is one."""
@@ -90,7 +115,7 @@ class Call:
             return
         except RayActorError as error:
             raise ActorLostError(f"died: {str(error).splitlines()[0]}") from error
-        self._probe = None
+        self._probe, self._unseen = None, False
         if seen != self._seen:
             self._seen, self._since = seen, now
 
@@ -120,9 +145,11 @@ def await_all(calls: Mapping[str, Call], meanwhile: Callable[[], None]) -> list[
             except ActorLostError as error:
                 error.actor = name
                 raise
+            except WorkersLostError:
+                raise
             except Exception as error:
                 # One may find the others gone before we do: its error is not the cause.
-                if (lost := _lost_among(waiting)) is None:
+                if (lost := _lost_among(calls)) is None:
                     raise
                 raise lost from error
         meanwhile()
@@ -131,17 +158,28 @@ def await_all(calls: Mapping[str, Call], meanwhile: Callable[[], None]) -> list[
 
 
 def _lost_among(calls: Mapping[str, Call]) -> ActorLostError | None:
-    """Return the loss of a process that died or hung, if one is found within a while."""
+    """Return the loss of a process that died or hung, if one is found before all answer again."""
+    asked = {name: call.after("progress") for name, call in calls.items()}
     end = time.monotonic() + GRACE_S
-    while time.monotonic() < end:
-        for name, call in calls.items():
+    while asked and time.monotonic() < end:
+        for name, again in list(asked.items()):
             try:
-                if call.done():
-                    call.result()
+                calls[name].done()
+                if again.done():
+                    again.result()
+                    del asked[name]
             except ActorLostError as error:
                 error.actor = name
                 return error
-            except Exception as error:
-                _log.debug("%s failed: %s", name, error)
         time.sleep(TICK_S)
     return None
+
+
+def _no_room(waited: float) -> str:
+    whole, free = ray.cluster_resources(), ray.available_resources()
+    found = (f"{free.get(name, 0):g} of {whole.get(name, 0):g} {name}s" for name in ("CPU", "GPU"))
+    return (
+        f"expected room for a process in the Ray cluster within {waited:.0f} s, found free "
+        f"{' and '.join(found)}; add machines, or lower cluster.collectors or cluster.learners, "
+        "and go on with --resume"
+    )

@@ -22,6 +22,7 @@ def connect(options: ClusterOptions) -> bool:
         return True
     processes = options.collectors + options.learners
     ray.init(
+        address="local",  # whatever else runs here
         num_cpus=max(os.cpu_count() or 1, processes),
         include_dashboard=False,
         logging_level=logging.WARNING,

@@ -10,7 +10,7 @@ from typing import Any
 
 import ray
 
-from at2po_agents.cluster.calls import START_S, TICK_S, ActorLostError, Call
+from at2po_agents.cluster.calls import TICK_S, ActorLostError, Call
 from at2po_agents.cluster.tasks import Task
 from at2po_agents.queues import QueueLength, QueueWatch
 from at2po_agents.timeline import Span
@@ -156,13 +156,12 @@ class CollectorPool:
 
     def _give(self, member: _Member, task: Task) -> None:
         member.task = task
-        weights = task.weights
-        arguments = (task.job, weights.version, weights.box(member.number))
-        member.call = self._call(member, "collect", *arguments)
+        box = task.weights.box(member.number)
+        member.call = self._call(member, "collect", task.job, box)
 
     def _call(self, member: _Member, method: str, *arguments: Any) -> Call:
-        limit = self._stall_s if member.started else max(self._stall_s, START_S)
-        return Call(member.actor, method, arguments, limit)
+        starting = not member.started
+        return Call(member.actor, method, arguments, self._stall_s, starting=starting)
 
     def _take(self, member: _Member) -> None:
         call, task = member.call, member.task

@@ -35,7 +35,7 @@ class Stream:
         new_job: Returns a job of that many new questions.
 
     Attributes:
-        dropped: Trees that were too old when their time came, so far.
+        dropped: Trees that were too old when their time came, or lost with the learner, so far.
     """
 
     def __init__(self, workers: Sender, staleness: int, new_job: Callable[[int], Job]) -> None:
@@ -67,6 +67,7 @@ class Stream:
 
     def clear(self) -> None:
         """Forget all trees, as after a loss of the learner."""
+        self.dropped += self._pending()
         self._tasks.clear()
         self._ready.clear()
 

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import ObjectLostError
+from ray.exceptions import ObjectLostError, RayActorError
 from ray.util.placement_group import remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from at2po_agents.checkpoint import Checkpoint
 from at2po_agents.cluster.actors import CollectorActor, LearnerActor
 from at2po_agents.cluster.broadcast import Seat
-from at2po_agents.cluster.calls import START_S, TICK_S, ActorLostError, Call, await_all
+from at2po_agents.cluster.calls import TICK_S, ActorLostError, Call, await_all
 from at2po_agents.cluster.placement import as_actor, connect, reserve
 from at2po_agents.cluster.pool import CollectorPool
 from at2po_agents.cluster.stream import Stream
@@ -64,10 +64,13 @@ class RayWorkers:
         self._weights = None
         self.version = 0 if resumed is None else resumed.step
         self._learners = [self._new_learner(rank) for rank in range(self.options.learners)]
-        patience = max(self.options.stall_s, START_S)
-        (address,) = self._all([Call(self._learners[0], "address", (), patience)])
-        begin = (address, resumed)
-        self._all([Call(learner, "start", begin, patience) for learner in self._learners])
+        try:
+            # All are asked, so that none waits in vain for one that finds no room.
+            address, *_ = self._learn("address", starting=True)
+            self._learn("start", address, resumed, starting=True)
+        except WorkersLostError:
+            self._kill_learners()  # they have nothing to settle
+            raise
 
     def collect(self, job: Job) -> list[RolloutTree]:
         """Roll a job out under the newest weights, a share on each collector."""
@@ -147,6 +150,10 @@ class RayWorkers:
         """Return how long queues were since this was last called."""
         return [self._trees.take(), *self.pool.take_queues()]
 
+    def settle(self) -> None:
+        """Wait until the last checkpoint is written."""
+        self._learn("settle")
+
     def close(self) -> None:
         """Wait until the last checkpoint is written, and end all actors."""
         self.pool.forget()
@@ -167,11 +174,15 @@ class RayWorkers:
             if self._connected:
                 ray.shutdown()
 
-    def _learn(self, method: str, *arguments: Any) -> list[Any]:
+    def _learn(self, method: str, *arguments: Any, starting: bool = False) -> list[Any]:
         """Have all ranks carry out a method together; losing one of them loses all."""
         stall_s = self.options.stall_s
-        calls = [Call(learner, method, arguments, stall_s) for learner in self._learners]
-        return self._all(calls)
+        return self._all(
+            [
+                Call(learner, method, arguments, stall_s, starting=starting)
+                for learner in self._learners
+            ]
+        )
 
     def _all(self, calls: Sequence[Call]) -> list[Any]:
         """Wait for calls to ranks, and keep the collectors busy meanwhile."""
@@ -196,7 +207,7 @@ class RayWorkers:
             self._members = members
         calls = {"learner-0": Call(rank, "send", (self._seat,), stall_s)}
         for number, collector in enumerate(collectors):
-            takes = (self._seat._replace(number=1 + number), self.version, layout)
+            takes = (self._seat._replace(number=1 + number), layout)
             calls[f"collector-{number}"] = Call(collector, "receive", takes, stall_s)
         try:
             _, *spans = await_all(calls, lambda: None)
@@ -217,7 +228,7 @@ class RayWorkers:
     def _tick(self) -> None:
         try:
             self.pool.tick()
-        except ObjectLostError as error:
+        except (ObjectLostError, RayActorError) as error:
             raise self._learner_lost("learner-0", "is gone, and the weights with it") from error
         self._trees.note(self._ready())
 

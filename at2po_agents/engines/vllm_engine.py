@@ -10,6 +10,7 @@ from dataclasses import fields
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from vllm import EngineArgs, SamplingParams
@@ -24,7 +25,12 @@ from at2po_agents.engines.base import Completion, EngineStats, Request, check_id
 from at2po_agents.engines.turns import Turn, Vocabulary
 from at2po_agents.engines.vllm_lora import ServedAdapter, lora_settings
 from at2po_agents.engines.vllm_requests import check_sampled, sampling
-from at2po_agents.errors import EngineBusyError, EngineUnavailableError, RequestError
+from at2po_agents.errors import (
+    ConfigError,
+    EngineBusyError,
+    EngineUnavailableError,
+    RequestError,
+)
 from at2po_agents.models import StateLayout
 
 OPTIONS = frozenset(field.name for field in fields(EngineArgs)) - {"model", "max_num_seqs"}
@@ -231,6 +237,10 @@ def _start(model: PreTrainedModel, options: Mapping[str, Any]) -> LLMEngine:
         settings |= {"block_size": _CPU_BLOCK, "enforce_eager": True}
         # A request of its own seed whose prompt is taken in parts ends vLLM 0.32 on a CPU.
         settings["enable_chunked_prefill"] = False
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        # A rank of torchrun: vLLM joins its group, and takes the GPU that LOCAL_RANK says.
+        settings["distributed_executor_backend"] = "external_launcher"
+        _check_alone(options)
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     with tempfile.TemporaryDirectory() as folder:
         described = copy.deepcopy(model.config)
@@ -238,6 +248,16 @@ def _start(model: PreTrainedModel, options: Mapping[str, Any]) -> LLMEngine:
         described.save_pretrained(folder)
         config = EngineArgs(model=folder, **(settings | dict(options))).create_engine_config()
         return LLMEngine(config, Executor.get_class(config), log_stats=False)
+
+
+def _check_alone(options: Mapping[str, Any]) -> None:
+    """Refuse an engine that is spread over ranks: each of them has questions of its own."""
+    for name in ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size"):
+        if options.get(name, 1) != 1:
+            raise ConfigError(
+                f"engine_options: expected an engine of one GPU in each rank of torchrun, found "
+                f"{name}={options[name]}; set it to 1, or start a server and give its url"
+            )
 
 
 def _never_sample(model: nn.Module, ids: Sequence[int]) -> None:

@@ -37,6 +37,7 @@ ray = pytest.importorskip("ray", reason="needs the extra `ray`")
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 
+ME = os.getpid()
 STEPS = 5
 TWO = ClusterOptions(collectors=2, learners=2, stall_s=120)
 SENT = replace(TWO, transport="broadcast")
@@ -72,14 +73,14 @@ def settings(out: Path, name: str = "atpo", **changes: Any) -> TrainConfig:
 def cluster() -> Iterator[None]:
     """One Ray for all runs."""
     os.environ.setdefault("RAY_worker_niceness", "0")  # other tests must not starve the actors
-    ray.init(num_cpus=8, include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=8, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
 
 
-def weights(out: Path) -> dict[str, Tensor]:
-    """The weights that a run ended with, however they are kept."""
-    folder = out / "checkpoints" / f"step_{STEPS:06d}"
+def weights(out: Path, step: int = STEPS) -> dict[str, Tensor]:
+    """The weights that a run had after a step, however they are kept."""
+    folder = out / "checkpoints" / f"step_{step:06d}"
     if (folder / "shards").is_dir():
         from at2po_agents.sharding import read_shards
 
@@ -138,26 +139,21 @@ class Disturbance(threading.Thread):
 
 
 def processes(method: str) -> list[int]:
-    """Ray writes the method that an actor is at into the name of its process.
-
-    Only processes that come from this one are meant: other runs may go on beside these tests.
-    """
+    """Of this process's Ray; it writes the method that an actor is at into a process's name."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             title = (folder / "cmdline").read_bytes()
-            if title.startswith(f"ray::{method}".encode()) and comes_from_here(int(folder.name)):
+            if title.startswith(f"ray::{method}".encode()) and parent(parent(folder.name)) == ME:
                 found.append(int(folder.name))
         except OSError:
             continue
     return sorted(found)
 
 
-def comes_from_here(process: int) -> bool:
-    while process > 1 and process != os.getpid():
-        facts = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-        process = int(facts[1])  # its parent
-    return process == os.getpid()
+def parent(process: int | str) -> int:
+    """Of an actor, the machine's part of Ray; of that, who began it."""
+    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 @pytest.mark.parametrize("name", ["grpo", "dapo"])
@@ -224,6 +220,25 @@ def test_a_rank_that_dies_in_an_update_takes_the_run_back_to_the_last_checkpoint
     assert fault["actor"].startswith("learner-")
     assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == list(range(6))
     assert_one_thing_at_a_time(tmp_path)
+
+
+def test_a_rank_that_dies_while_the_last_checkpoint_is_written_does_so_too(
+    tmp_path: Path, alone: dict[str, Tensor]
+) -> None:
+    trainer = Trainer(settings(tmp_path, cluster=TWO))
+    settle, ranks = trainer.workers.settle, processes("LearnerActor")
+
+    def deadly() -> None:
+        if ranks:
+            os.kill(ranks.pop(), signal.SIGKILL)
+            ranks.clear()
+        settle()
+
+    trainer.workers.settle = deadly  # type: ignore[method-assign]
+    trainer.run()
+    assert_same(tmp_path, alone)
+    (fault,) = status(tmp_path)["faults"]
+    assert fault["actor"].startswith("learner-")
 
 
 def test_a_run_whose_driver_is_killed_goes_on(tmp_path: Path, alone: dict[str, Tensor]) -> None:
@@ -295,6 +310,51 @@ def test_the_error_of_a_job_is_raised_once_and_not_if_it_was_given_up() -> None:
     pool.forget()
     tick_until_idle()
     ray.kill(pool.actors[0])
+
+
+def test_a_process_that_finds_no_room_ends_the_run_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from at2po_agents.cluster import calls
+    from at2po_agents.cluster.pool import CollectorPool
+
+    monkeypatch.setattr(calls, "START_S", 2.0)
+    options = ClusterOptions(collectors=1, learner_gpus=1, stall_s=2)
+    with pytest.raises(WorkersLostError, match="of 8 CPUs and 0 of 0 GPUs; add machines"):
+        Trainer(settings(tmp_path, cluster=options))
+    made = ray.remote(num_gpus=1, concurrency_groups={"health": 1})(Failing)
+    pool = CollectorPool(lambda number: made.remote(), 1, 2.0, lambda actor, why: None)
+    pool.submit(Task(Job((0,), Chains(1)), Weights(0, [[]])))
+    with pytest.raises(WorkersLostError, match="expected room for a process"):
+        while pool.busy:
+            pool.tick()
+
+
+class Recorder:
+    """Takes the place of what rolls out, and notes the weights that it gets."""
+
+    def __init__(self) -> None:
+        self.got: list[Any] = []
+
+    def collect(self, job: Job, weights: Any) -> list[Any]:
+        self.got.append(weights)
+        return []
+
+
+def test_a_collector_fetches_weights_once_and_those_after_a_loss_anew(tmp_path: Path) -> None:
+    from at2po_agents.cluster.actors import CollectorActor
+
+    collector, recorder = CollectorActor(settings(tmp_path), "collector-0"), Recorder()
+    collector._worker = recorder  # type: ignore[assignment]
+    lost, anew = [ray.put({"of step 1": 0})], [ray.put({"of step 1 again": 0})]
+    for box in (lost, lost, anew):
+        collector.collect(Job((0,), Chains(1)), box)
+    assert [list(weights) for weights in recorder.got] == [
+        ["of step 1"],
+        ["of step 1"],
+        ["of step 1 again"],
+    ]
+    assert recorder.got[0] is recorder.got[1]
 
 
 def test_collectors_and_ranks_that_share_a_place_take_turns(
@@ -440,3 +500,30 @@ def test_collectors_one_update_ahead_are_corrected_for(tmp_path: Path) -> None:
     assert weighed[0] == pytest.approx(1, abs=1e-9)  # sampled by the weights that learn from it
     assert any(abs(weight - 1) > 1e-9 for weight in weighed[1:])
     assert all(row["rollout/dropped"] == 0 for row in rows)
+
+
+def test_a_loss_of_the_learner_drops_what_was_collected_ahead(tmp_path: Path) -> None:
+    ahead = ClusterOptions(collectors=2, learners=2, staleness=1, stall_s=120)
+    algorithm = algorithms.ATPO(chains=3, iterations=1, beam=2, importance_cap=2.0)
+    disturbance = Disturbance(tmp_path, "LearnerActor.update", signal.SIGKILL, step=3)
+    Trainer(settings(tmp_path, algorithm=algorithm, cluster=ahead)).run()
+    assert disturbance.hit
+    (fault,) = status(tmp_path)["faults"]
+    assert fault["actor"].startswith("learner-")
+    assert fault["done"] == "restarted from a checkpoint"
+    rows = read_metrics(tmp_path / "metrics.jsonl")[1:]
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5]
+    assert all(0 <= row["rollout/staleness"] <= 1 for row in rows)
+    assert rows[0]["rollout/dropped"] == 0
+    assert rows[-1]["rollout/dropped"] >= 4  # a batch was on its way
+
+
+def test_float32_ranks_make_the_update_of_one_process(tmp_path: Path) -> None:
+    short: dict[str, Any] = {"steps": 1, "mini_batches": 1, "dtype": "float32"}
+    Trainer(settings(tmp_path / "one", **short)).run()
+    Trainer(settings(tmp_path / "four", **short, cluster=TWO)).run()
+    start = load_model("mini", torch.float64)[0].state_dict()
+    one, four = (weights(tmp_path / name, step=1) for name in ("one", "four"))
+    moved = torch.cat([(one[name] - start[name]).flatten() for name in four])
+    apart = torch.cat([(one[name] - four[name]).flatten() for name in four])
+    assert apart.norm() < 1e-4 * moved.norm()

@@ -30,7 +30,7 @@ class Collector:
 class Call:
     """What a collector is at."""
 
-    def __init__(self, actor: Collector, method: str, arguments: Any, limit: float) -> None:
+    def __init__(self, actor: Collector, method: str, arguments: Any, *_: Any, **how: Any) -> None:
         self.actor, self.method = actor, method
         actor.asked.append((method, *arguments))
 
@@ -75,7 +75,7 @@ def test_a_collector_takes_the_box_of_its_rank_if_every_rank_has_one(
     for task in tasks(Weights(4, boxes)):
         group.submit(task)
     group.tick()
-    assert [each.asked[0][2:] for each in made] == [(4, [box]) for box in taken]
+    assert [each.asked[0][2:] for each in made] == [([box],) for box in taken]
 
 
 @pytest.mark.parametrize(

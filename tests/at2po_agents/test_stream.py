@@ -94,6 +94,7 @@ def test_a_stream_that_is_cleared_begins_anew() -> None:
     trees, collectors = stream(1)
     trees.take(0, COUNT)
     trees.clear()
+    assert trees.dropped == COUNT  # those of the next step, which were on their way
     collectors.version = 5
     taken, ages = trees.take(5, COUNT)
     assert ages == [0] * COUNT

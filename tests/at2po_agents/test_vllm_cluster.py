@@ -1,4 +1,4 @@
-"""vLLM in processes of Ray: the contract of engines, and collectors that follow every update."""
+"""vLLM in processes of Ray and torchrun: the contract of engines, runs that follow updates."""
 
 from __future__ import annotations
 
@@ -11,15 +11,19 @@ import pytest
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from at2po_agents import timeline
 from at2po_agents.algorithms import ATPO
 from at2po_agents.cluster import ClusterOptions
 from at2po_agents.config import TrainConfig
-from at2po_agents.engines import Engine
+from at2po_agents.engines import Engine, make_engine
+from at2po_agents.errors import ConfigError
 from at2po_agents.logprobs import flat_logprobs
+from at2po_agents.metrics import read_metrics
 from at2po_agents.models import load_model
 from at2po_agents.trainer import Trainer
 from at2po_agents.tree import RolloutTree
 from tests.at2po_agents.engine_contract import EngineContract, Make, make_model, make_tokenizer
+from tests.at2po_agents.test_torchrun import torchrun, weights
 from tests.at2po_agents.vllm_takes_over import TakesOver
 
 pytest.importorskip("vllm", reason="needs vLLM: run `make test-vllm`")
@@ -66,7 +70,7 @@ class Remote:
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
-    ray.init(num_cpus=8, include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=8, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
 
@@ -108,8 +112,8 @@ def off(model: PreTrainedModel, trees: list[RolloutTree]) -> float:
     return max((one - two).abs().max().item() for one, two in zip(scored, sampled, strict=True))
 
 
-def test_collectors_sample_with_the_weights_of_every_update(tmp_path: Path) -> None:
-    config = TrainConfig(
+def two_steps(out: Path, **changes: Any) -> TrainConfig:
+    return TrainConfig(
         env_options={"questions": 50, "seed": 1},
         eval_env_options={"split": "test", "questions": 4, "seed": 2},
         algorithm=ATPO(chains=3, iterations=1, beam=2),
@@ -123,16 +127,42 @@ def test_collectors_sample_with_the_weights_of_every_update(tmp_path: Path) -> N
         save_every=1,
         engine="vllm",
         engine_options={"cache_bytes": 1 << 26},
-        cluster=ClusterOptions(collectors=2, learners=1),
-        out=tmp_path,
+        out=out,
+        **changes,
     )
-    Trainer(config).run()
+
+
+def assert_sampled_with_the_weights_of_every_update(out: Path, updated: Any) -> None:
+    """Hold trees to the weights at the start, and after one update."""
     grown = []
     for step in (1, 2):
-        lines = (tmp_path / "trees" / f"step_{step:06d}.jsonl").read_text().splitlines()
+        lines = (out / "trees" / f"step_{step:06d}.jsonl").read_text().splitlines()
         grown.append([RolloutTree.from_dict(json.loads(line)) for line in lines])
-    before = load_model("mini")[0]
-    after = load_model(str(tmp_path / "checkpoints" / "step_000001"))[0]
+    before, after = load_model("mini")[0], load_model("mini")[0]
+    after.load_state_dict(updated, strict=False)  # tied weights are there once
     assert off(before, grown[0]) < 1e-3
     assert off(after, grown[1]) < 1e-3
     assert off(before, grown[1]) > 1e-2
+
+
+def test_collectors_sample_with_the_weights_of_every_update(tmp_path: Path) -> None:
+    Trainer(two_steps(tmp_path, cluster=ClusterOptions(collectors=2, learners=1))).run()
+    assert_sampled_with_the_weights_of_every_update(tmp_path, weights(tmp_path, step=1))
+
+
+def test_so_do_ranks_of_torchrun_each_with_an_engine(tmp_path: Path) -> None:
+    torchrun(2, two_steps(tmp_path))
+    assert_sampled_with_the_weights_of_every_update(tmp_path, weights(tmp_path, step=1))
+    assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [0, 1, 2]
+    collected = {span.actor for _, span in timeline.read(tmp_path) if span.stage == "collect"}
+    assert collected == {"rank-0", "rank-1"}
+
+
+def test_an_engine_of_several_gpus_is_refused_under_torchrun(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    options = {"tensor_parallel_size": 2}
+    with pytest.raises(ConfigError, match="found tensor_parallel_size=2"):
+        make_engine("vllm", model, tokenizer, max_batch=4, options=options)
