@@ -333,6 +333,8 @@ def test_a_process_that_finds_no_room_ends_the_run_and_says_so(
 class Recorder:
     """Takes the place of what rolls out, and notes the weights that it gets."""
 
+    queues = ()
+
     def __init__(self) -> None:
         self.got: list[Any] = []
 
@@ -396,8 +398,8 @@ def test_a_collector_that_is_lost_while_weights_are_sent_takes_the_run_back(
 
     ask, hit = RayWorkers._learn, list[int]()
 
-    def disturbed(workers: RayWorkers, method: str, *arguments: Any) -> list[Any]:
-        replies = ask(workers, method, *arguments)
+    def disturbed(workers: RayWorkers, method: str, *arguments: Any, **how: Any) -> list[Any]:
+        replies = ask(workers, method, *arguments, **how)
         if method == "gather" and workers.version == 3 and not hit:
             hit.append(ray.get(workers.pool.actors[1].__ray_call__.remote(lambda _: os.getpid())))
             os.kill(hit[0], sign)
