@@ -154,12 +154,15 @@ class Learner:
 
         Returns:
             Metrics. Means over the steps taken: loss, grad_norm. Over all row tokens: the
-            algorithm's own (those of part of the tokens weighted by pack). Counts: optimizer_steps,
-            skipped (steps not taken because loss or gradient was not finite; their trees are in
-            `offending`), trees, rows, zero_variance_trees, unique_tokens, row_tokens (what the rows
-            would cost unpacked), trained_tokens (that went forward and backward: unique tokens,
-            but what the parts of a tree that was cut share counts in each). And
-            lr. A metric that was not measured or is not finite is absent.
+            algorithm's own. Of these, means over all tokens and extremes do not depend on packs and
+            ranks; quantiles, and means over rows or some of the tokens (h_turn, those of one turn,
+            all where truncated rows are masked), are means over packs weighted by their tokens, so
+            they do a little. Counts: optimizer_steps, skipped (steps not taken because loss or
+            gradient was not finite; their trees are in `offending`), trees, rows,
+            zero_variance_trees, unique_tokens, row_tokens (what the rows would cost unpacked),
+            trained_tokens (that went forward and backward on all ranks: unique tokens, but what the
+            parts of a tree that was cut share counts in each). And lr. A metric that was not
+            measured or is not finite is absent.
 
         Raises:
             TreeError: If there is no tree or a tree is not complete.

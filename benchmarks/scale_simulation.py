@@ -29,8 +29,8 @@ class Setup:
         rounds: Collectors wait at barriers after every round of turns.
         reuse: Collectors keep keys and values for later turns and forks.
         packed: Learners compute every token of a tree once, and share out trees; otherwise they
-            compute every row alone, and share out rows, which balances all passes.
-        whole: Learners take whole trees, even where cut ones would balance better.
+            compute every row alone, share out rows, and wait for each other only in the end.
+        whole: Learners take whole trees, even where they would wait less for cut ones.
         mini_batches: Optimizer steps per update.
         token_budget: Most tokens of a pass.
         max_batch: Most turns that a collector samples at a time.
@@ -221,7 +221,7 @@ def _updates(trees: Sequence[Plan], setup: Setup, costs: Costs) -> list[dict[str
 
 
 def _shares(trees: Sequence[Plan], setup: Setup) -> Iterator[tuple[list[Work], int]]:
-    """Go through a mini-batch: each learner's work until they wait for each other, and passes."""
+    """Go through a mini-batch: what learners do until they wait for each other, and passes."""
     if setup.packed:
         way = by_tree if setup.whole else share
         packs = way([tree.lengths() for tree in trees], setup.learners, setup.token_budget)
