@@ -1,10 +1,11 @@
-"""Batching: trees shared out among mini-batches, and among the packs that fit into memory."""
+"""Batching: trees shared out among mini-batches, ranks, and packs that fit into memory."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
 
+from at2po_agents.balance import lengths, share
 from at2po_agents.tree import Node, RolloutTree
 
 T = TypeVar("T")
@@ -39,32 +40,35 @@ def whole(tree: RolloutTree) -> Slice:
 
 def shortest(trees: Sequence[RolloutTree]) -> Slice:
     """Return the path of fewest tokens, among those with sampled ones; at least one has some."""
-    leaves = [Slice(tree, [leaf]) for tree in trees for leaf in tree.leaves()]
-    sampled = [part for part in leaves if any(node.sampled for node in part.leaves[0].path())]
-    return min(sampled, key=lambda part: sum(map(_tokens, part.leaves[0].path())))
+    paths = [Slice(tree, [leaf]) for tree in trees for leaf in _learned(tree)]
+    return min(paths, key=lambda part: sum(map(_tokens, part.leaves[0].path())))
 
 
-def within(trees: Sequence[RolloutTree], budget: int) -> list[list[Slice]]:
-    """Fill packs with consecutive trees up to a number of unique tokens.
+def shares(trees: Sequence[RolloutTree], ranks: int, budget: int) -> list[list[list[Slice]]]:
+    """Share trees out among ranks, and fill packs up to a number of unique tokens.
 
     Args:
         trees: The trees.
+        ranks: Number of ranks, at least 1. They take whole trees, or parts of them where they would
+            have to wait longer for each other otherwise (see `balance.share`).
         budget: Most tokens of a pack, at least 1. A larger tree is cut between leaves, and what
-            its parts share stands in each of them, while rows of it without sampled tokens are left
-            out; a single path that is larger gets a pack alone.
+            its parts share stands in each of them; a single path that is larger gets a pack alone.
 
     Returns:
-        The packs.
+        The packs of each rank, the same on every rank; rows without sampled tokens, which are no
+        part of any loss, are left out.
     """
-    packs: list[list[Slice]] = []
-    used = budget
-    for tree in trees:
-        for part, size in _cut(tree, budget):
-            if not packs or used + size > budget:
-                packs.append([])
-                used = 0
-            packs[-1].append(part)
-            used += size
+    leaves = [_learned(tree) for tree in trees]
+    rows = [lengths([leaf.path() for leaf in own], _tokens) for own in leaves]
+    return [
+        [[Slice(trees[n], leaves[n][start:stop]) for n, start, stop, _ in pack] for pack in packs]
+        for packs in share(rows, ranks, budget)
+    ]
+
+
+def within(trees: Sequence[RolloutTree], budget: int) -> list[list[Slice]]:
+    """Return the packs of a rank that is alone, see `shares`."""
+    (packs,) = shares(trees, 1, budget)
     return packs
 
 
@@ -89,26 +93,9 @@ def alike(lengths: Sequence[int], budget: int) -> list[list[int]]:
     return batches
 
 
-def _cut(tree: RolloutTree, budget: int) -> list[tuple[Slice, int]]:
-    """Cut a tree into parts of as many leaves as fit, each with its number of unique tokens."""
-    if (size := tree.unique_tokens) <= budget:
-        return [(whole(tree), size)]
-    parts: list[tuple[Slice, int]] = []
-    stored: set[Node] = set()
-    for leaf in whole(tree).leaves:
-        path = leaf.path()
-        if not any(node.sampled for node in path):
-            continue  # no part of any loss, and nothing to pack where it stands alone
-        size = sum(map(_tokens, path))
-        more = sum(_tokens(node) for node in path if node not in stored)
-        if parts and parts[-1][1] + more <= budget:
-            part, before = parts[-1]
-            parts[-1] = (Slice(tree, [*part.leaves, leaf]), before + more)
-        else:
-            parts.append((Slice(tree, [leaf]), size))
-            stored = set()
-        stored.update(path)
-    return parts
+def _learned(tree: RolloutTree) -> list[Node]:
+    """Return the leaves, depth first, that have sampled tokens on their paths."""
+    return [leaf for leaf in whole(tree).leaves if any(node.sampled for node in leaf.path())]
 
 
 def _tokens(node: Node) -> int:

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from at2po_agents.adapters import find_adapter, without_adapter
 from at2po_agents.algorithms.base import Algorithm
 from at2po_agents.attention import check_model, tree_attention
-from at2po_agents.batching import Slice, row_tokens, shortest, split, within
+from at2po_agents.batching import Slice, row_tokens, shares, shortest, split
 from at2po_agents.diagnostics import combine
 from at2po_agents.errors import ConfigError, TreeError
 from at2po_agents.expansion.entropy import entropy_moments
@@ -27,7 +27,7 @@ from at2po_agents.logprobs import token_logprobs
 from at2po_agents.losses import LossOutput
 from at2po_agents.master_weights import MasterWeights
 from at2po_agents.packing import Pack, pack
-from at2po_agents.ranks import Ranks, share_out
+from at2po_agents.ranks import Ranks
 from at2po_agents.tree import RolloutTree
 
 logger = logging.getLogger(__name__)
@@ -50,9 +50,9 @@ class _Part:
 class Learner:
     """Turns rollout trees into AdamW steps on a model.
 
-    Several ranks share the work and the weights: each is given all trees, takes whole ones of
-    nearly as many unique tokens as the others take, and ends with its shard of the same update that
-    one process would make. All of them have to call `update` together.
+    Several ranks share the work and the weights: each is given all trees, takes of each mini-batch
+    nearly as many unique tokens as the others, be it by parts of trees, and ends with its shard of
+    the same update that one process would make. All of them have to call `update` together.
 
     Attributes:
         model: The model being trained, in place.
@@ -154,12 +154,15 @@ class Learner:
 
         Returns:
             Metrics. Means over the steps taken: loss, grad_norm. Over all row tokens: the
-            algorithm's own (those of part of the tokens weighted by pack). Counts: optimizer_steps,
-            skipped (steps not taken because loss or gradient was not finite; their trees are in
-            `offending`), trees, rows, zero_variance_trees, unique_tokens, row_tokens (what the rows
-            would cost unpacked), trained_tokens (that went forward and backward: unique tokens,
-            but what the parts of a tree that was cut share counts in each). And
-            lr. A metric that was not measured or is not finite is absent.
+            algorithm's own. Of these, means over all tokens and extremes do not depend on packs and
+            ranks; quantiles, and means over rows or some of the tokens (h_turn, those of one turn,
+            all where truncated rows are masked), are means over packs weighted by their tokens, so
+            they do a little. Counts: optimizer_steps, skipped (steps not taken because loss or
+            gradient was not finite; their trees are in `offending`), trees, rows,
+            zero_variance_trees, unique_tokens, row_tokens (what the rows would cost unpacked),
+            trained_tokens (that went forward and backward on all ranks: unique tokens, but what the
+            parts of a tree that was cut share counts in each). And lr. A metric that was not
+            measured or is not finite is absent.
 
         Raises:
             TreeError: If there is no tree or a tree is not complete.
@@ -181,7 +184,7 @@ class Learner:
                     part.old = self._forward(part.pack)
             steps = [self._step(batch) for batch in batches]
         own = [place for place, tree in enumerate(trees) if tree in self.offending]
-        self.offending = [trees[place] for place in sorted(chain(*self.ranks.gather(own)))]
+        self.offending = [trees[place] for place in sorted(set(chain(*self.ranks.gather(own))))]
         return {"lr": rate, **self._summary(steps), **self._counts(trees, batches)}
 
     def state_dict(self) -> dict[str, Any]:
@@ -219,8 +222,7 @@ class Learner:
 
     def _own(self, trees: Sequence[RolloutTree]) -> list[list[Slice]]:
         """Return this rank's packs of trees; all ranks have equally many, if need be idle ones."""
-        shares = share_out([tree.unique_tokens for tree in trees], self.ranks.size)
-        packs = [within([trees[i] for i in share], self.token_budget) for share in shares]
+        packs = shares(trees, self.ranks.size, self.token_budget)
         own = packs[self.ranks.rank]
         return own + [[]] * (max(map(len, packs)) - len(own))
 

@@ -27,6 +27,7 @@ from at2po_agents.adapters import adapter_names
 from at2po_agents.chat_template import TEMPLATES
 from at2po_agents.checkpoint import SHARDS
 from at2po_agents.errors import ConfigError, ModelNotFoundError, WeightsError
+from at2po_agents.norms import exact_norms
 
 _log = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ def load_policy(
 
     Args:
         name: As for `load_model`.
-        dtype: Name of a torch dtype.
+        dtype: Name of a torch dtype; the norms of a float64 model compute in float64.
         chat_template: A key of `TEMPLATES`, or "model" for the model's own.
         device: Where the model is put; see `find_device`.
 
@@ -55,6 +56,8 @@ def load_policy(
     """
     place = find_device(device)
     model, tokenizer = load_model(name, getattr(torch, dtype))
+    if model.dtype == torch.float64:  # which is for checks
+        exact_norms(model)
     move: Any = model.to
     move(place)
     tokenizer.chat_template = TEMPLATES.get(chat_template, tokenizer.chat_template)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from heapq import heapreplace
 from typing import Any, TypeVar
 
 import torch
@@ -150,9 +151,9 @@ def share_out(sizes: Sequence[int], parts: int) -> list[list[int]]:
     best possible.
     """
     shares: list[list[int]] = [[] for _ in range(parts)]
-    loads = [0] * parts
+    loads = [(0, part) for part in range(parts)]  # a heap
     for number in sorted(range(len(sizes)), key=lambda number: -sizes[number]):
-        part = loads.index(min(loads))
+        load, part = loads[0]
         shares[part].append(number)
-        loads[part] += sizes[number]
+        heapreplace(loads, (load + sizes[number], part))
     return [sorted(share) for share in shares]

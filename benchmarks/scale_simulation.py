@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from heapq import heapify, heapreplace
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 
+from at2po_agents.balance import by_tree, share
+from at2po_agents.ranks import share_out
 from benchmarks.errors import EvaluationError
 from benchmarks.scale_costs import Costs
 from benchmarks.scale_rollout import Collected, collect
 from benchmarks.scale_workload import Plan
-from benchmarks.step_cost import Work
+from benchmarks.step_cost import Work, add
 from benchmarks.timeline import Piece
 
 
@@ -27,9 +29,8 @@ class Setup:
         rounds: Collectors wait at barriers after every round of turns.
         reuse: Collectors keep keys and values for later turns and forks.
         packed: Learners compute every token of a tree once, and share out trees; otherwise they
-            compute every row alone, and share out rows.
-        cut: Trees are cut between rows, so that each learner gets about as many tokens; what the
-            parts share is computed in each.
+            compute every row alone, share out rows, and wait for each other only in the end.
+        whole: Learners take whole trees, even where they would wait less for cut ones.
         mini_batches: Optimizer steps per update.
         token_budget: Most tokens of a pass.
         max_batch: Most turns that a collector samples at a time.
@@ -42,7 +43,7 @@ class Setup:
     rounds: bool = False
     reuse: bool = True
     packed: bool = True
-    cut: bool = False
+    whole: bool = False
     mini_batches: int = 8
     token_budget: int = 16384
     max_batch: int = 256
@@ -154,13 +155,13 @@ class _Run:
         idle = [(self.now[name], number) for number, name in enumerate(self.collectors)]
         heapify(idle)
         busy = max(idle)[0]
-        for share, count in zip(shares, trees, strict=True):
+        for own, count in zip(shares, trees, strict=True):
             number = idle[0][1]
             name = self.collectors[number]
             self.until(name, step, min(asked, busy), "stragglers")
             self.until(name, step, asked)
             self._add(name, "weights", step, {"weights": self.costs.load, "switch": self.switch})
-            self.ended.append((self._add(name, "collect", step, share.parts), count))
+            self.ended.append((self._add(name, "collect", step, own.parts), count))
             heapreplace(idle, (self.now[name], number))
 
     def gathered(self, count: int) -> float:
@@ -205,51 +206,32 @@ def _updates(trees: Sequence[Plan], setup: Setup, costs: Costs) -> list[dict[str
         for _ in range(setup.learners)
     ]
     for batch in filter(len, _cut(trees, setup.mini_batches)):
-        shares = share_out(_items(batch, setup), setup.learners)
-        passes = max(-(-share.tokens // setup.token_budget) for share in shares)
-        seconds = [costs.training(share) for share in shares]
-        slowest = max(seconds)
-        exchange = passes * costs.exchange(setup.learners)
-        exposed = max(0.0, exchange - costs.overlap * slowest)
-        for own, its in zip(parts, seconds, strict=True):
-            own["learn"] += its
-            own["exchange"] += exposed
+        for shares, passes in _shares([tree for tree in batch if tree.learned], setup):
+            seconds = [costs.training(own) for own in shares]
+            slowest = max(seconds)
+            exchange = passes * costs.exchange(setup.learners)
+            exposed = max(0.0, exchange - costs.overlap * slowest)
+            for own, its in zip(parts, seconds, strict=True):
+                own["learn"] += its
+                own["exchange"] += exposed
+                own["imbalance"] += slowest - its
+        for own in parts:
             own["optimizer"] += costs.optimizer / setup.learners
-            own["imbalance"] += slowest - its
     return parts
 
 
-def _items(trees: Sequence[Plan], setup: Setup) -> list[Work]:
-    """Return what learners share out among them of a mini-batch."""
-    learned = [tree for tree in trees if tree.learned]
-    if not setup.packed:
-        return [row for tree in learned for row in tree.rows()]
-    whole = [tree.packed() for tree in learned]
-    if setup.cut:
-        limit = -(-sum(work.tokens for work in whole) // setup.learners)
-        return [part for tree in learned for part in tree.parts(limit)]
-    return whole
-
-
-def share_out(items: Sequence[Work], parts: int) -> list[Work]:
-    """Share work out among ranks, the largest items first, each to whom has the fewest tokens.
-
-    Args:
-        items: Work of trees or rows.
-        parts: Number of ranks.
-
-    Returns:
-        What each rank is given.
-    """
-    shares = [Work()] * parts
-    loads = [(0, part) for part in range(parts)]
-    heapify(loads)
-    for item in sorted(items, key=lambda item: -item.tokens):
-        tokens, part = loads[0]
-        own = shares[part]
-        shares[part] = Work(*(a + b for a, b in zip(own, item, strict=True)))
-        heapreplace(loads, (tokens + item.tokens, part))
-    return shares
+def _shares(trees: Sequence[Plan], setup: Setup) -> Iterator[tuple[list[Work], int]]:
+    """Go through a mini-batch: what learners do until they wait for each other, and passes."""
+    if setup.packed:
+        way = by_tree if setup.whole else share
+        packs = way([tree.lengths() for tree in trees], setup.learners, setup.token_budget)
+        for together in zip_longest(*packs, fillvalue=()):
+            yield [add(trees[n].part(a, b) for n, a, b, _ in pack) for pack in together], 1
+    else:
+        rows = [row for tree in trees for row in tree.rows()]
+        numbers = share_out([row.tokens for row in rows], setup.learners)
+        shares = [add(rows[number] for number in own) for own in numbers]
+        yield shares, max(-(-own.tokens // setup.token_budget) for own in shares)
 
 
 def splits(devices: int, setup: Setup) -> list[Setup]:

@@ -45,10 +45,7 @@ SYSTEMS = {
     "ours": System("event loop, packed"),
     "split": System("… collectors and learners apart", split=True),
     "stale": System("… and one update behind", split=True, setup={"staleness": 1}),
-    "cut": System("event loop, packed, trees cut among ranks", setup={"cut": True}),
-    "stale_cut": System(
-        "… apart and one update behind", split=True, setup={"staleness": 1, "cut": True}
-    ),
+    "whole": System("event loop, packed, whole trees", setup={"whole": True}),
 }
 """What is compared; dots stand for the line before."""
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.random import Generator, default_rng
 
+from at2po_agents.balance import Length, lengths
 from at2po_agents.expansion import Expansion
 from at2po_agents.tree import Node, RolloutTree
-from benchmarks.step_cost import PaperStep, Work
+from benchmarks.step_cost import PaperStep, Work, add
 
 
 @dataclass(eq=False, slots=True)
@@ -75,35 +76,28 @@ class Plan:
 
     @property
     def leaves(self) -> list[Turn]:
-        """The turns that end a chain."""
-        return [turn for turn in self.turns if turn.follows is None]
+        """The turns that end a chain, depth first."""
+        ends = (turn for turn in self.turns if turn.follows is None)
+        return sorted(ends, key=lambda leaf: leaf.path)
 
     def packed(self) -> Work:
         """Return the work of one forward pass over every unique token."""
-        return _sum([_stretch(0, self.prompt, 0), *map(_own, self.turns)])
+        return add([_stretch(0, self.prompt, 0), *map(_own, self.turns)])
 
-    def parts(self, limit: int) -> list[Work]:
-        """Cut the tree between rows; what parts share is work of each of them.
+    def lengths(self) -> list[Length]:
+        """Return the tokens of the rows."""
+        rows = [(None, *(self.turns[place] for place in leaf.path)) for leaf in self.leaves]
+        return lengths(rows, lambda turn: turn.sampled + turn.inserted if turn else self.prompt)
+
+    def part(self, start: int, stop: int) -> Work:
+        """Return the work of one forward pass over the unique tokens of consecutive rows.
 
         Args:
-            limit: Most unique tokens of a part; a longer row is a part alone.
-
-        Returns:
-            The work of one forward pass over each part.
+            start: Number of the first row.
+            stop: Number of the row after the last.
         """
-        parts: list[list[Work]] = []
-        held: set[Turn] = set()
-        for leaf in sorted(self.leaves, key=lambda leaf: leaf.path):
-            path = [self.turns[place] for place in leaf.path]
-            new = [_own(turn) for turn in path if turn not in held]
-            used = sum(part.tokens for part in parts[-1]) if parts else limit
-            if used + sum(work.tokens for work in new) > limit:
-                held.clear()
-                parts.append([_stretch(0, self.prompt, 0)])
-                new = [_own(turn) for turn in path]
-            held.update(path)
-            parts[-1] += new
-        return [_sum(part) for part in parts]
+        held = {place for leaf in self.leaves[start:stop] for place in leaf.path}
+        return add([_stretch(0, self.prompt, 0), *(_own(self.turns[place]) for place in held)])
 
     def rows(self) -> list[Work]:
         """Return the work of one forward pass over each row alone."""
@@ -271,7 +265,7 @@ _KEPT = ("sampled", "logprobs", "entropies", "info")
 
 def total(plans: Sequence[Plan]) -> Work:
     """Return the work of one forward pass over the unique tokens of trees."""
-    return _sum([plan.packed() for plan in plans])
+    return add([plan.packed() for plan in plans])
 
 
 def _own(turn: Turn) -> Work:
@@ -282,7 +276,3 @@ def _own(turn: Turn) -> Work:
 def _stretch(start: int, stop: int, logits: int) -> Work:
     """Tokens start + 1 to stop of a row, each of which attends to all up to itself."""
     return Work(stop - start, (stop * (stop + 1) - start * (start + 1)) // 2, logits)
-
-
-def _sum(parts: Sequence[Work]) -> Work:
-    return Work(*(sum(numbers) for numbers in zip(*parts, strict=True)))

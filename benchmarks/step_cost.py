@@ -27,6 +27,11 @@ class Work(NamedTuple):
     logits: int = 0
 
 
+def add(parts: Iterable[Work]) -> Work:
+    """Return the sum of work; of none no work."""
+    return Work(*map(sum, zip(Work(), *parts, strict=True)))
+
+
 def flops(decoder: Decoder, work: Work) -> int:
     """Return the floating-point operations of forward work.
 

@@ -3,8 +3,9 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from at2po_agents.batching import Slice, alike, shortest, split, whole, within
+from at2po_agents.batching import Slice, alike, shares, shortest, split, whole, within
 from at2po_agents.packing import pack
+from at2po_agents.tree import Node, RolloutTree
 from tests.at2po_agents.samples import random_tree
 
 seeds = st.integers(0, 2**32)
@@ -25,12 +26,33 @@ def test_packs_hold_every_row_once_and_keep_to_the_budget(
         assert fits or (len(members) == 1 and len(members[0].leaves) == 1)
     assert list(found) == [id(tree) for tree in trees]
     for tree in trees:
-        parts, leaves = found[id(tree)], whole(tree).leaves
-        if tree.unique_tokens <= budget:
-            assert parts == [Slice(tree, leaves)]
-        else:
-            learned = [leaf for leaf in leaves if any(node.sampled for node in leaf.path())]
-            assert [leaf for part in parts for leaf in part.leaves] == learned
+        parts = found[id(tree)]
+        assert len(parts) == 1 or tree.unique_tokens > budget
+        assert [leaf for part in parts for leaf in part.leaves] == learned(tree)
+
+
+def learned(tree: RolloutTree) -> list[Node]:
+    """Leaves, depth first, but for those of rows without sampled tokens."""
+    return [leaf for leaf in whole(tree).leaves if any(node.sampled for node in leaf.path())]
+
+
+@settings(deadline=None)
+@given(seeds, st.integers(1, 3), st.integers(1, 5), st.integers(1, 80))
+def test_ranks_share_every_row_with_sampled_tokens(
+    seed: int, count: int, ranks: int, budget: int
+) -> None:
+    trees = [random_tree(seed + number, size=12) for number in range(count)]
+    found = shares(trees, ranks, budget)
+    assert len(found) == ranks and found == shares(trees, ranks, budget)
+    for members in (members for packs in found for members in packs):
+        assert len({id(part.tree) for part in members}) == len(members)
+        fits = pack(members).ids.numel() <= budget
+        assert fits or (len(members) == 1 and len(members[0].leaves) == 1)
+    parts = [part for packs in found for members in packs for part in members]
+    for tree in trees:
+        leaves = [leaf for part in parts if part.tree is tree for leaf in part.leaves]
+        assert sorted(leaves, key=lambda leaf: leaf.key) == learned(tree)
+    assert shares(trees, 1, budget) == [within(trees, budget)]
 
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=20), st.integers(1, 200))

@@ -1,9 +1,9 @@
-"""Two ranks make the update that one process makes."""
+"""Several ranks make the update that one process makes, where they cut trees among them too."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from at2po_agents.algorithms import AEPO, ATPO, DAPO, GRPO, GSPO, Algorithm
-from at2po_agents.batching import within
+from at2po_agents.batching import shares, split
 from at2po_agents.learner import Learner
-from at2po_agents.ranks import Ranks, share_out
+from at2po_agents.ranks import Ranks
 from at2po_agents.tree import RolloutTree
 from tests.at2po_agents.adapted import add_lora
 from tests.at2po_agents.samples import damped, flat_tree, random_tree, tiny_model, trees
@@ -66,6 +66,9 @@ CASES = {
     "rows alone": Case(settings={"token_budget": 1, "mini_batches": 2}),
     "idle packs": Case(batches=(uneven,)),
     "fewer trees than ranks": Case(settings={"mini_batches": 5}),
+    "one tree in one pack": Case(
+        batches=(lambda: trees(1), lambda: trees(1, seed=50)), settings={"token_budget": 10**6}
+    ),
     "no advantages": Case(batches=(lambda: trees(3), lambda: [flat_tree(1), flat_tree(2)])),
     "broken tree": Case(batches=(broken, lambda: trees(5)), settings={"mini_batches": 2}),
     "broken weights": Case(batches=(lambda: trees(5),), poison=True),
@@ -75,8 +78,13 @@ CASES = {
     "bfloat16": Case(settings={"mini_batches": 2}, dtype=torch.bfloat16),
 }
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5, torch.bfloat16: 2e-2}
-# Of packs: weighted means of what is no mean over tokens, so it depends on who shares a pack.
-BY_PACK = ("ratio_p", "h_turn", "clip_frac_turn", "approx_kl_turn")
+# Of packs: weighted means of what is no mean over tokens, so it depends on who shares a pack; and
+# what the parts of a tree share counts in each of them.
+BY_PACK = ("ratio_p", "h_turn", "clip_frac_turn", "approx_kl_turn", "trained_tokens")
+BY_THREE = ("atpo", "fewer trees than ranks", "one tree in one pack", "broken tree")
+"""Cases that three ranks play, too; trees are cut among all of them."""
+CUT = (*BY_THREE, "grpo towards the reference", "dapo", "gspo", "aepo", "rows alone", "idle packs")
+"""Cases in which trees are cut among two."""
 
 
 @dataclass
@@ -110,23 +118,26 @@ def play(ranks: Ranks, case: Case) -> Result:
     return Result(metrics, offending, weights, {p.dtype for p in learner.masters.parameters})
 
 
-def play_all(ranks: Ranks) -> dict[str, Result]:
-    return {name: play(ranks, case) for name, case in CASES.items()}
+def play_all(ranks: Ranks, names: Sequence[str]) -> dict[str, Result]:
+    return {name: play(ranks, CASES[name]) for name in names}
+
+
+Shared = dict[int, list[dict[str, Result]]]
 
 
 @pytest.fixture(scope="module")
-def shared() -> list[dict[str, Result]]:
-    """The results of two ranks, which start once for all cases."""
-    return together(2, play_all)
+def shared() -> Shared:
+    """The results of two ranks and of three, which start once for all cases."""
+    return {2: together(2, play_all, tuple(CASES)), 3: together(3, play_all, BY_THREE)}
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_two_ranks_make_the_update_of_one_process(
-    name: str, shared: list[dict[str, Result]]
-) -> None:
+@pytest.mark.parametrize(
+    ("name", "size"), [*((name, 2) for name in CASES), *((name, 3) for name in BY_THREE)]
+)
+def test_ranks_make_the_update_of_one_process(name: str, size: int, shared: Shared) -> None:
     case, alone = CASES[name], play(Ranks(), CASES[name])
     close = TOLERANCE[case.dtype]
-    for rank in (each[name] for each in shared):
+    for rank in (each[name] for each in shared[size]):
         assert rank.offending == alone.offending
         assert rank.masters == alone.masters
         assert rank.weights.keys() == alone.weights.keys()
@@ -146,12 +157,22 @@ def test_two_ranks_make_the_update_of_one_process(
             )
 
 
-def test_the_cases_are_what_they_are_called(shared: list[dict[str, Result]]) -> None:
-    batch = uneven()
-    shares = share_out([tree.unique_tokens for tree in batch], 2)
-    packs = [len(within([batch[place] for place in share], BUDGET)) for share in shares]
+@pytest.mark.parametrize(
+    ("name", "size"), [*((name, 2) for name in CUT), *((name, 3) for name in BY_THREE)]
+)
+def test_a_tree_is_cut_among_all_ranks(name: str, size: int) -> None:
+    case, held = CASES[name], []
+    for batch in split(case.batches[0](), case.settings.get("mini_batches", 1)):
+        found = shares(batch, size, case.settings.get("token_budget", BUDGET))
+        ids = [{id(part.tree) for pack in packs for part in pack} for packs in found]
+        held.append(set.intersection(*ids))
+    assert any(held)
+
+
+def test_the_cases_are_what_they_are_called(shared: Shared) -> None:
+    packs = [len(own) for own in shares(uneven(), 2, BUDGET)]
     assert min(packs) > 0 and packs[0] != packs[1]
-    results = shared[1]
+    results = shared[2][1]
     assert results["broken tree"].offending == [[1], []]
     assert results["broken tree"].metrics[0]["skipped"] == 1
     assert results["broken tree"].metrics[0]["optimizer_steps"] == 1

@@ -9,11 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.errors import EvaluationError
-from benchmarks.scale_costs import IDLE
+from benchmarks.scale_costs import IDLE, Costs
 from benchmarks.scale_rollout import collect
-from benchmarks.scale_simulation import Setup, share_out, simulate, splits
-from benchmarks.scale_workload import total
-from benchmarks.step_cost import Work
+from benchmarks.scale_simulation import Setup, simulate, splits
+from benchmarks.scale_workload import Plan, total
 from benchmarks.timeline import shares, stage_seconds, step_seconds
 from tests.benchmarks.scale_samples import SMALL, SOME, chain, draw, steps_of
 
@@ -29,7 +28,7 @@ setups = st.builds(
     staleness=st.integers(0, 2),
     rounds=st.booleans(),
     packed=st.booleans(),
-    cut=st.booleans(),
+    whole=st.booleans(),
     mini_batches=st.integers(1, 4),
     token_budget=st.integers(100, 10**4),
 )
@@ -67,20 +66,49 @@ def test_one_device_takes_the_sum_of_its_parts() -> None:
 
 
 def test_updates_by_hand() -> None:
-    """Two mini-batches of two trees of 12 and 8 tokens, on two ranks in passes of 10 tokens."""
+    """Two mini-batches of trees of 12 and 8 tokens on two ranks; half of 20 bytes exchanged."""
     trees = [chain((n, 0, 0.0), prompt=2) for n in (10, 6, 10, 6)]
-    setup = Setup(collectors=2, learners=2, mini_batches=2, token_budget=10)
+    setup = Setup(collectors=2, learners=2, mini_batches=2)
     costs = replace(IDLE, train_token=1.0, optimizer=3.0, exchanged=20.0, node=2)
-    # The larger one takes two passes, in each of which a half of 20 bytes is exchanged.
-    for overlap, exposed in ((0.0, 20.0), (0.5, 14.0), (1.0, 8.0)):
-        parts = {
-            piece.actor: piece.parts
-            for piece in simulate([trees], setup, replace(costs, overlap=overlap))
-            if piece.stage == "update"
-        }
+    for overlap, exposed in ((0.0, 10.0), (0.5, 4.0), (1.0, 0.0)):
+        one, two = updated(trees, setup, replace(costs, overlap=overlap))
         common = {"exchange": 2 * exposed, "optimizer": 3.0}
-        assert parts["device-0"] == {"learn": 24.0, **common, "imbalance": 0.0}
-        assert parts["device-1"] == {"learn": 16.0, **common, "imbalance": 8.0}
+        assert one == {"learn": 24.0, **common, "imbalance": 0.0}
+        assert two == {"learn": 16.0, **common, "imbalance": 8.0}
+
+
+def test_cut_trees_by_hand() -> None:
+    """A tree of three rows of 12 tokens, which share a prompt of 2, on two ranks."""
+    tree = Plan(2)
+    for _ in range(3):
+        tree.add(None, 10)
+    tree.waves = [tree.turns]
+    setup = Setup(collectors=2, learners=2, mini_batches=1)
+    costs = replace(IDLE, train_token=1.0, exchanged=20.0, node=2, overlap=0.0)
+    none = {"optimizer": 0.0}
+    assert updated([tree], replace(setup, whole=True), costs) == [
+        {"learn": 32.0, "exchange": 10.0, "imbalance": 0.0, **none},
+        {"learn": 0.0, "exchange": 10.0, "imbalance": 32.0, **none},
+    ]
+    assert updated([tree], setup, costs) == [
+        {"learn": 22.0, "exchange": 10.0, "imbalance": 0.0, **none},
+        {"learn": 12.0, "exchange": 10.0, "imbalance": 10.0, **none},
+    ]
+    # Rows alone in two passes, in each of which ranks wait for each other.
+    assert updated([tree], replace(setup, token_budget=12), costs) == [
+        {"learn": 24.0, "exchange": 20.0, "imbalance": 0.0, **none},
+        {"learn": 12.0, "exchange": 20.0, "imbalance": 12.0, **none},
+    ]
+    assert updated([tree], replace(setup, token_budget=12, packed=False), costs) == [
+        {"learn": 24.0, "exchange": 20.0, "imbalance": 0.0, **none},
+        {"learn": 12.0, "exchange": 20.0, "imbalance": 12.0, **none},
+    ]
+
+
+def updated(trees: list[Plan], setup: Setup, costs: Costs) -> list[dict[str, float]]:
+    pieces = simulate([trees], setup, costs)
+    found = {piece.actor: dict(piece.parts) for piece in pieces if piece.stage == "update"}
+    return [found[actor] for actor in sorted(found)]
 
 
 def test_trees_without_credit_are_not_learned_from() -> None:
@@ -107,10 +135,10 @@ def test_a_stale_step_is_never_slower(seed: int, setup: Setup) -> None:
 @settings(deadline=None, max_examples=40)
 @given(seeds, setups, st.booleans())
 def test_more_devices_are_never_slower(seed: int, setup: Setup, learners: bool) -> None:
-    """With twice the collectors each has half the questions; ranks exchange nothing here."""
-    costs = replace(SOME, exchanged=0.0)
+    """With twice the collectors each has half the questions; ranks never wait within updates."""
+    costs = replace(SOME, exchanged=0.0, train_pair=0.0, train_logit=0.0)
     steps = [draw(seed, 8, replace(SMALL, tool_seconds=0.0))]
-    setup = replace(setup, colocate=False, cut=False)
+    setup = replace(setup, colocate=False, token_budget=10**6)
     more = (
         replace(setup, learners=setup.learners + 1)
         if learners
@@ -154,12 +182,18 @@ def test_learners_do_not_wait_for_stragglers_of_a_step_that_may_be_stale() -> No
     ]
 
 
-@given(st.lists(st.integers(1, 99), min_size=1, max_size=12), st.integers(1, 6))
-def test_work_is_shared_out_whole_and_evenly(tokens: list[int], parts: int) -> None:
-    found = share_out([Work(n, 2 * n, 1) for n in tokens], parts)
-    assert sum(share.tokens for share in found) == sum(tokens)
-    assert sum(share.logits for share in found) == len(tokens)
-    assert max(share.tokens for share in found) <= sum(tokens) / parts + max(tokens)
+@settings(deadline=None, max_examples=40)
+@given(seeds, setups)
+def test_cut_trees_are_never_learned_from_more_slowly(seed: int, setup: Setup) -> None:
+    """By tokens, which is what ranks share out by."""
+    trees, costs = draw(seed, 8), replace(IDLE, train_token=1.0)
+    cut, whole = (
+        simulate([trees], replace(setup, packed=True, whole=each), costs) for each in (False, True)
+    )
+    seconds = [stage_seconds(pieces, "update", skip=0) for pieces in (cut, whole)]
+    assert seconds[0] <= seconds[1]
+    if setup.learners == 1:
+        assert seconds[0] == seconds[1] >= total(trees).tokens
 
 
 def test_splits_leave_somebody_on_either_side() -> None:

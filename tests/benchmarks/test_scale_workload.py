@@ -41,12 +41,13 @@ def test_work_is_that_of_the_tree(seed: int) -> None:
     rows = [row for plan in plans for row in plan.rows()]
     assert Work(*map(sum, zip(*rows, strict=True))) == work["flat"]
     for plan in plans:
-        assert plan.parts(10**9) == [plan.packed()]
-        assert sorted(plan.parts(1)) == sorted(plan.rows())
-        limit = plan.packed().tokens // 2
-        parts, longest = plan.parts(limit), max(row.tokens for row in plan.rows())
-        assert sum(part.tokens for part in parts) >= plan.packed().tokens
-        assert max(part.tokens for part in parts) <= max(limit, longest)
+        count = len(plan.leaves)
+        assert plan.part(0, count) == plan.packed()
+        assert [plan.part(row, row + 1) for row in range(count)] == plan.rows()
+        assert [row.path for row in plan.lengths()] == [row.tokens for row in plan.rows()]
+        for stop in range(1, count + 1):
+            new = sum(row.new for row in plan.lengths()[:stop])
+            assert new == plan.part(0, stop).tokens
 
 
 @settings(deadline=None, max_examples=30)
