@@ -200,18 +200,18 @@ class _Seen:
         self.places: dict[tuple[int, int], int] = {}
         self.known: set[int] = set()
 
-    def walk(self, place: int, ids: Sequence[int], *, prefill: bool) -> tuple[int, int]:
+    def walk(self, place: int, ids: Sequence[int]) -> tuple[int, int]:
         """Go on behind a place; return where it ends, and how many tokens are new there."""
         new = 0
         for token in ids:
             place = self.places.setdefault((place, token), len(self.places) + 1)
             new += place not in self.known
             self.known.add(place)
-        return place, new if prefill else 0
+        return place, new
 
 
 def _planned(tree: RolloutTree, expansion: Expansion, seen: _Seen) -> Plan:
-    end, fresh = seen.walk(0, tree.root.inserted, prefill=True)
+    end, fresh = seen.walk(0, tree.root.inserted)
     credited = any(node.advantage or node.row_advantage for node in tree.nodes())
     plan = Plan(len(tree.root.inserted), learned=credited, fresh=fresh)
     ends = {tree.root: end}
@@ -222,9 +222,10 @@ def _planned(tree: RolloutTree, expansion: Expansion, seen: _Seen) -> Plan:
                 above = node.parent or tree.root
                 turn = made[node] = plan.add(made.get(above), len(node.sampled))
                 turn.inserted = len(node.inserted)
-                end, _ = seen.walk(ends[above], node.sampled[:-1], prefill=False)
-                new = node.sampled[-1:] + node.inserted
-                ends[node], turn.fresh = seen.walk(end, new, prefill=bool(node.children))
+                end, _ = seen.walk(ends[above], node.sampled[:-1])
+                # The last token goes through the model only where another turn follows.
+                behind = node.sampled[-1:] + node.inserted if node.children else []
+                ends[node], turn.fresh = seen.walk(end, behind)
                 if node is not first:
                     made[above].follows = turn
         plan.waves.append([made[first] for first in wave])

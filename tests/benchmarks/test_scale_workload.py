@@ -99,3 +99,8 @@ def test_what_contexts_share_is_prefilled_once() -> None:
     assert collect(planned([one, same], search), SOME).prefilled == 6
     trees = [one, same, other]
     assert collect(planned(trees, search), SOME).prefilled == first_time(trees) == 9
+    # Nothing follows the 4 that ends this tree, so it is not there for the first turn of another.
+    last, longer = RolloutTree("q", [1, 2, 3]), tree(4)
+    last.add(last.root, sampled=[4])
+    trees = [last, longer]
+    assert collect(planned(trees, search), SOME).prefilled == first_time(trees) == 3 + 3
