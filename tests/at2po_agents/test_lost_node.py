@@ -15,7 +15,10 @@ from torch import Tensor
 from at2po_agents.cluster import ClusterOptions
 from at2po_agents.metrics import read_metrics
 from at2po_agents.trainer import Trainer
-from tests.at2po_agents.test_cluster import (
+
+ray = pytest.importorskip("ray", reason="needs the extra `ray`")
+
+from tests.at2po_agents.test_cluster import (  # noqa: E402 - skips without Ray, too
     assert_same,
     parent,
     processes,
@@ -23,8 +26,6 @@ from tests.at2po_agents.test_cluster import (
     status,
     weights,
 )
-
-ray = pytest.importorskip("ray", reason="needs the extra `ray`")
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 

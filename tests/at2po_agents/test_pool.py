@@ -18,6 +18,8 @@ ray = pytest.importorskip("ray", reason="needs the extra `ray`")
 from at2po_agents.cluster import actors, pool  # noqa: E402
 from at2po_agents.cluster.calls import ActorLostError  # noqa: E402
 
+pytestmark = pytest.mark.slow  # which is where Ray is installed
+
 
 class Collector:
     """Notes what it is asked for, and does it when it is told to."""
