@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from heapq import heapify, heapreplace
-from itertools import pairwise, zip_longest
+from itertools import zip_longest
 
 from at2po_agents.balance import by_tree, share
+from at2po_agents.batching import split
 from at2po_agents.ranks import share_out
 from benchmarks.errors import EvaluationError
 from benchmarks.scale_costs import Costs
@@ -90,7 +91,7 @@ def rollouts(steps: Sequence[Sequence[Plan]], setup: Setup, costs: Costs) -> Rol
                 reuse=setup.reuse,
                 max_batch=setup.max_batch,
             )
-            for share in filter(len, _cut(trees, setup.collectors))
+            for share in split(trees, setup.collectors)
         ]
         for trees in steps
     ]
@@ -126,7 +127,7 @@ def simulate(
     for step, trees in enumerate(steps):
         first = step + ahead if step else 0
         for number, own in enumerate(shares[first : step + ahead + 1], start=first):
-            counts = [len(part) for part in _cut(steps[number], len(own))]
+            counts = [len(part) for part in split(steps[number], len(own))]
             run.collect(number, own, counts, published)
         gathered = run.gathered(sum(map(len, steps[: step + 1])))
         published = run.update(step, gathered, _updates(trees, setup, costs))
@@ -205,7 +206,7 @@ def _updates(trees: Sequence[Plan], setup: Setup, costs: Costs) -> list[dict[str
         {"learn": 0.0, "exchange": 0.0, "optimizer": 0.0, "imbalance": 0.0}
         for _ in range(setup.learners)
     ]
-    for batch in filter(len, _cut(trees, setup.mini_batches)):
+    for batch in split(trees, setup.mini_batches):
         for shares, passes in _shares([tree for tree in batch if tree.learned], setup):
             seconds = [costs.training(own) for own in shares]
             slowest = max(seconds)
@@ -246,9 +247,3 @@ def splits(devices: int, setup: Setup) -> list[Setup]:
         replace(setup, colocate=False, collectors=count, learners=devices - count)
         for count in sorted(counts)
     ]
-
-
-def _cut(items: Sequence[Plan], parts: int) -> list[Sequence[Plan]]:
-    """Cut a sequence into consecutive parts of nearly equal length."""
-    edges = [len(items) * part // parts for part in range(parts + 1)]
-    return [items[start:stop] for start, stop in pairwise(edges)]

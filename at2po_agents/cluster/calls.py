@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -11,8 +10,6 @@ import ray
 from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayTaskError
 
 from at2po_agents.errors import AgentError, WorkersLostError
-
-_log = logging.getLogger(__name__)
 
 TICK_S = 0.002
 """Seconds between two looks at what the actors do."""
