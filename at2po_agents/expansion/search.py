@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -21,7 +22,9 @@ class EntropyGuided:
 
     A tree ends with `chains + iterations * beam` leaves. Only turns that led on to another turn
     are sampled again, so never a final one. Ties keep breadth-first order, and where candidates
-    are fewer than `beam` the ranking is gone through again from the top.
+    are fewer than `beam` the ranking is gone through again from the top. Turns that sampled the
+    same tokens after the same ones tie, too: they have one entropy, and if the rounding of their
+    log-probabilities ranked them, a tree would depend on which turns were sampled together.
 
     Attributes:
         chains: Initial chains M, at least 1.
@@ -59,17 +62,23 @@ class EntropyGuided:
         candidates = _candidates(tree)
         if iteration >= self.iterations or not candidates:
             return []
+        twin = _first_twins(candidates)
         if self.rule == "paper":
             candidates = candidates[1:] or candidates
         # sorted() is stable, so ties keep breadth-first order: shallower and earlier turns first.
-        ranked = sorted(candidates, key=self.score, reverse=True)
+        ranked = sorted(candidates, key=lambda node: self.score(node, twin[node]), reverse=True)
         return [_origin(ranked[i % len(ranked)]) for i in range(self.beam)]
 
-    def score(self, node: Node) -> float:
-        """Return entropy minus the penalty for the turns that already explore the same state."""
+    def score(self, node: Node, twin: Node | None = None) -> float:
+        """Return entropy minus the penalty for the turns that already explore the same state.
+
+        Args:
+            node: A turn, or the root.
+            twin: The turn whose estimate of the entropy counts; by default the node itself.
+        """
         children = len(_origin(node).children)
         counted = children if self.rule == "paper" else max(0, children - 1)
-        return turn_entropy(node, self.entropy) - self.penalty * counted
+        return turn_entropy(twin or node, self.entropy) - self.penalty * counted
 
 
 @dataclass(frozen=True)
@@ -111,6 +120,17 @@ class RandomExpansion:
 def _candidates(tree: RolloutTree) -> list[Node]:
     """Return the root and all turns that led on to another one, breadth first."""
     return [node for node in tree.nodes() if not node.is_leaf]
+
+
+def _first_twins(nodes: Sequence[Node]) -> dict[Node, Node]:
+    """Map nodes to the first of those that sampled the same after the same; parents come first."""
+    twin: dict[Node, Node] = {}
+    first: dict[Hashable, Node] = {}
+    for node in nodes:
+        parent = node.parent
+        before = (twin[parent], *parent.inserted) if parent is not None else ()
+        twin[node] = first.setdefault((before, tuple(node.sampled)), node)
+    return twin
 
 
 def _origin(node: Node) -> Node:

@@ -22,8 +22,9 @@ VOCABULARY = 31
 
 
 def turn(tree: RolloutTree, parent: Node, surprisal: float, reward: float | None = None) -> Node:
-    """Add a turn of one sampled token with a given surprisal."""
-    return tree.add(parent, sampled=[1], logprobs=[-surprisal], inserted=[2], reward=reward)
+    """Add a turn of one sampled token, another one than its siblings', with a given surprisal."""
+    token = 1 + len(parent.children)
+    return tree.add(parent, sampled=[token], logprobs=[-surprisal], inserted=[2], reward=reward)
 
 
 def spec_tree() -> tuple[RolloutTree, dict[str, Node]]:
@@ -44,10 +45,12 @@ def random_tree(seed: int, size: int = 8, longest: int = 5) -> RolloutTree:
 
     tree = RolloutTree(f"question {seed}", ids(1))
     nodes = [tree.root]
+    known: dict[tuple[int, ...], list[float]] = {}  # a policy gives the same tokens the same
     for _ in range(rng.integers(1, size + 1)):
         sampled = ids(0 if len(nodes) > 1 else 1)
         logprobs = (-rng.exponential(size=len(sampled))).tolist()
         parent = nodes[rng.integers(len(nodes))]
+        logprobs = known.setdefault((*parent.ids(), -1, *sampled), logprobs)
         nodes.append(tree.add(parent, sampled=sampled, logprobs=logprobs, inserted=ids(0)))
     for leaf in tree.leaves():
         leaf.reward = float(rng.integers(-1, 2))

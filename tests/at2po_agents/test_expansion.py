@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -77,6 +78,26 @@ def test_ties_keep_breadth_first_order() -> None:
     second = chain(tree, 0.5, 0.5, 0.5)
     expansion = EntropyGuided(2, 1, 4, penalty=0.0)
     assert expansion.forks(tree, 0, RNG) == [tree.root, tree.root, first[0], second[0]]
+
+
+@given(st.integers(0, 2**32), st.sampled_from(["released", "paper"]))
+def test_rounding_does_not_rank_turns_of_the_same_tokens(
+    seed: int, rule: Literal["released", "paper"]
+) -> None:
+    """Log-probabilities differ in their last digits by what was in the batch beside them."""
+    rng = np.random.default_rng(seed)
+    tree, surprisals = RolloutTree("q", [0]), dict[tuple[int, ...], float]()
+    for _ in range(4):
+        parent = tree.root
+        for token in rng.integers(0, 2, size=3).tolist():
+            surprisal = surprisals.setdefault((*parent.ids(), token), rng.exponential())
+            fields = {"sampled": [token], "logprobs": [-surprisal], "inserted": [2]}
+            parent = tree.add(parent, **fields)
+    expansion = EntropyGuided(4, 1, 3, rule=rule)
+    chosen = expansion.forks(tree, 0, RNG)
+    for node in tree.nodes()[1:]:
+        node.logprobs = [logprob + rng.normal() * 1e-12 for logprob in node.logprobs]
+    assert expansion.forks(tree, 0, RNG) == chosen
 
 
 def test_short_candidate_lists_are_cycled_from_the_top() -> None:
