@@ -38,7 +38,8 @@ class ClusterOptions:
     """Seconds without any progress after which a process counts as hung; a broadcast of weights has
     as many in all."""
     max_restarts: int = 10
-    """Processes that died or hung and may be replaced, in all; one more ends the run."""
+    """Times that the same collector or rank may be lost before the run ends; `--resume` counts
+    anew."""
 
     def __post_init__(self) -> None:
         """Check ranges now rather than when the processes start."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ class RayWorkers:
         self.config, self.options, self._status = config, config.cluster, status
         self.offending: Sequence[RolloutTree] = ()
         self.version = 0
+        self._losses = Counter[str]()
         self._spans: list[Span] = []
         self._trees = QueueWatch("trees")
         self._ready: Callable[[], int] = lambda: 0
@@ -157,14 +159,10 @@ class RayWorkers:
     def close(self) -> None:
         """Wait until the last checkpoint is written, and end all actors."""
         self.pool.forget()
-        stall_s = self.options.stall_s
         try:
-            for call in [Call(learner, "settle", (), stall_s) for learner in self._learners]:
-                while not call.done():
-                    time.sleep(TICK_S)
-                call.result()
+            await_all(self._calls("settle"), lambda: None)
         except ActorLostError as error:
-            _log.warning("the last checkpoint may not be whole: a rank of the learner %s", error)
+            _log.warning("the last checkpoint may not be whole: %s %s", error.actor, error)
         finally:
             self._kill_learners()
             for actor in self.pool.actors:
@@ -176,19 +174,20 @@ class RayWorkers:
 
     def _learn(self, method: str, *arguments: Any, starting: bool = False) -> list[Any]:
         """Have all ranks carry out a method together; losing one of them loses all."""
-        stall_s = self.options.stall_s
-        return self._all(
-            [
-                Call(learner, method, arguments, stall_s, starting=starting)
-                for learner in self._learners
-            ]
-        )
+        return self._all(self._calls(method, *arguments, starting=starting))
 
-    def _all(self, calls: Sequence[Call]) -> list[Any]:
+    def _calls(self, method: str, *arguments: Any, starting: bool = False) -> dict[str, Call]:
+        """Ask all ranks to carry out a method."""
+        stall_s = self.options.stall_s
+        return {
+            f"learner-{rank}": Call(learner, method, arguments, stall_s, starting=starting)
+            for rank, learner in enumerate(self._learners)
+        }
+
+    def _all(self, calls: Mapping[str, Call]) -> list[Any]:
         """Wait for calls to ranks, and keep the collectors busy meanwhile."""
         try:
-            named = {f"learner-{rank}": call for rank, call in enumerate(calls)}
-            return await_all(named, self._tick)
+            return await_all(calls, self._tick)
         except ActorLostError as error:
             raise self._learner_lost(error.actor, str(error)) from error
 
@@ -202,7 +201,7 @@ class RayWorkers:
         layout, stall_s = self._learn("gather")[0], self.options.stall_s
         rank, collectors = self._learners[0], self.pool.actors
         if self._members != (members := [rank, *collectors]):
-            (address,) = self._all([Call(rank, "address", (), stall_s)])
+            (address,) = self._all({"learner-0": Call(rank, "address", (), stall_s)})
             self._seat = Seat(self._seat.group + 1, address, 0, len(members))
             self._members = members
         calls = {"learner-0": Call(rank, "send", (self._seat,), stall_s)}
@@ -233,14 +232,14 @@ class RayWorkers:
         self._trees.note(self._ready())
 
     def _lost(self, actor: str, why: str, done: str = "replaced") -> None:
-        """Note a loss; too many end the run."""
+        """Note a loss; too many of one process end the run."""
         _log.warning("%s %s; it is %s", actor, why, done)
         self._status.fault(actor, why, done)
-        losses = [fault for fault in self._status.faults if fault["actor"] != "driver"]
-        if len(losses) > self.options.max_restarts:
+        self._losses[actor] += 1
+        if self._losses[actor] > self.options.max_restarts:
             raise WorkersLostError(
-                f"expected at most {self.options.max_restarts} processes to be lost, found one "
-                f"more: {actor} {why}; look into its log, or raise cluster.max_restarts"
+                f"expected {actor} to be lost at most {self.options.max_restarts} times, found one "
+                f"more: it {why}; look into its log, or raise cluster.max_restarts"
             )
 
     def _kill_learners(self) -> None:
