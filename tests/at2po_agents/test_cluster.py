@@ -474,7 +474,7 @@ def test_a_retriever_that_dies_is_waited_for(
         while not read_metrics(tmp_path / "run" / "metrics.jsonl"):
             time.sleep(0.01)
         server.kill()
-        time.sleep(15)
+        time.sleep(6)
         server.start()
 
     away = threading.Thread(target=outage, daemon=True)
