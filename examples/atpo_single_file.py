@@ -114,7 +114,8 @@ def to_fork(root: Node) -> list[Node]:
 
     A turn is a candidate if another one followed it. Its score is H(n) - alpha * siblings; the root
     scores as a turn of entropy 0 (released code). Where there are fewer than K candidates the
-    ranking is gone through again.
+    ranking is gone through again. (Turns of the same tokens tie but for the rounding of their
+    log-probabilities, which decides here; the library takes the first of them.)
     """
 
     def state(node: Node) -> Node:  # before the turn; a fork of the root is a fresh chain
