@@ -1,38 +1,56 @@
-"""What the pages say to type is understood."""
+"""What the pages say to type is understood by the commands."""
 
 from __future__ import annotations
 
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
+import tyro
 
-from at2po_agents.config import TrainConfig, parse_config
+from at2po_agents.cli import main
 
 ROOT = Path(__file__).parents[1]
-_BLOCK = re.compile(r"```bash\n(.*?)```", re.DOTALL)
-_TRAIN = re.compile(r"(?:at2po|-m at2po_agents) train (.*)")
+_FENCE = re.compile(r"^```(\w*)$", re.MULTILINE)
+_COMMAND = re.compile(
+    r"^(?:\w*\$ +)?(?:(?:\w+=\S+ )*at2po|.* -m at2po_agents) ([a-z]\w+.*)", re.MULTILINE
+)
+_SPAN = re.compile(r"`at2po ([a-z]\w+ [^`]+)`")
+# Such as `--out …`, what ends with a help text, and algorithms that are written on the page itself.
+_NO_COMMAND = re.compile(r"…|\.\.\.|\||--help|NAME|undecided:|rloo:")
 
 
 def commands() -> list[str]:
-    """Arguments of all training runs, but for those with an algorithm that a page writes."""
-    pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-    blocks = [block for page in pages for block in _BLOCK.findall(page.read_text(encoding="utf-8"))]
-    lines = [block.replace("\\\n", " ") for block in blocks]
-    found = [arguments for line in lines for arguments in _TRAIN.findall(line)]
-    return [arguments for arguments in dict.fromkeys(found) if "--algorithm rloo:" not in arguments]
+    """All command lines on the pages, in blocks or within text, without the program's name."""
+    found: list[str] = []
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
+        text = page.read_text(encoding="utf-8")
+        texts, languages, blocks = (_FENCE.split(text)[place::4] for place in range(3))
+        for language, block in zip(languages, blocks, strict=True):
+            if language in ("", "bash", "console", "sh"):
+                found += _COMMAND.findall(block.replace("\\\n", " "))
+        found += [" ".join(span.split()) for part in texts for span in _SPAN.findall(part)]
+    return [line for line in dict.fromkeys(found) if not _NO_COMMAND.search(line)]
 
 
-def test_training_commands_are_found() -> None:
-    assert len(commands()) > 10
+class Understood(BaseException):
+    """Ends a command once its arguments are parsed."""
 
 
-@pytest.mark.parametrize("arguments", commands())
-def test_training_commands_are_understood(arguments: str) -> None:
-    words = shlex.split(arguments, comments=True)
-    config = parse_config(TrainConfig, words, prog="at2po train")
-    for name in ("collectors", "learners"):
-        option = f"--cluster.{name}"
-        if option in words:
-            assert str(getattr(config.cluster, name)) == words[words.index(option) + 1]
+@pytest.mark.parametrize("line", commands())
+def test_commands_of_the_pages_are_understood(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    parse = tyro.cli
+
+    def parse_only(*arguments: Any, **options: Any) -> None:
+        parse(*arguments, **options)
+        raise Understood
+
+    monkeypatch.setattr(tyro, "cli", parse_only)
+    with pytest.raises(Understood):
+        main(shlex.split(line, comments=True))
+
+
+def test_commands_are_found() -> None:
+    assert {line.split()[0] for line in commands()} >= {"train", "eval", "report", "index", "serve"}
