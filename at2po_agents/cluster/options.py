@@ -38,8 +38,8 @@ class ClusterOptions:
     """Seconds without any progress after which a process counts as hung; a broadcast of weights has
     as many in all."""
     max_restarts: int = 10
-    """Times that the same collector or rank may be lost before the run ends; `--resume` counts
-    anew."""
+    """Times that the same collector may be replaced, and that all ranks of the learner may begin
+    again; one more ends the run. `--resume` counts anew."""
 
     def __post_init__(self) -> None:
         """Check ranges now rather than when the processes start."""

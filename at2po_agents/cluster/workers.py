@@ -219,7 +219,7 @@ class RayWorkers:
     def _learner_lost(self, actor: str, why: str) -> LearnerLostError:
         """End all ranks; return the error to raise."""
         self._kill_learners()
-        self._lost(actor, why, "restarted from a checkpoint")
+        self._lost(actor, why, restart=True)
         return LearnerLostError(
             f"expected the learner and whoever it works with to last, found that {actor} {why}"
         )
@@ -231,15 +231,17 @@ class RayWorkers:
             raise self._learner_lost("learner-0", "is gone, and the weights with it") from error
         self._trees.note(self._ready())
 
-    def _lost(self, actor: str, why: str, done: str = "replaced") -> None:
-        """Note a loss; too many of one process end the run."""
+    def _lost(self, actor: str, why: str, *, restart: bool = False) -> None:
+        """Note a loss; too many of one collector, or restarts of the learner, end the run."""
+        done = "restarted from a checkpoint" if restart else "replaced"
         _log.warning("%s %s; it is %s", actor, why, done)
         self._status.fault(actor, why, done)
-        self._losses[actor] += 1
-        if self._losses[actor] > self.options.max_restarts:
+        counted = "the learner" if restart else actor
+        self._losses[counted] += 1
+        if self._losses[counted] > self.options.max_restarts:
             raise WorkersLostError(
-                f"expected {actor} to be lost at most {self.options.max_restarts} times, found one "
-                f"more: it {why}; look into its log, or raise cluster.max_restarts"
+                f"expected {counted} to be {done} at most {self.options.max_restarts} times, found "
+                f"that once more {actor} {why}; look into its log, or raise cluster.max_restarts"
             )
 
     def _kill_learners(self) -> None:
