@@ -1,0 +1,68 @@
+"""Files that are whole or not there, and folders with one writer at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from retrieval.text import to_unicode
+
+LOCK = ".lock"
+"""Name of the file that whoever writes to a folder holds locked."""
+
+
+@contextmanager
+def sole_writer(folder: str | Path, error: type[Exception], *, what: str) -> Iterator[None]:
+    """Hold a folder as its only writer; the operating system lets go of it when a process ends.
+
+    Args:
+        folder: The folder; made if missing.
+        error: Class of the error to raise.
+        what: What is done there, for the message: "a training run", "an index build".
+
+    Raises:
+        Exception: As ``error``, if another process, or this one, holds the folder already.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("a+", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise error(
+                f"{folder}: expected no other writer, found {lock.read(80).strip() or 'one'}; "
+                f"wait until it has ended, or choose another folder for {what}"
+            ) from None
+        lock.truncate(0)
+        lock.write(f"{what} by process {os.getpid()}\n")
+        lock.flush()
+        yield
+
+
+def write_whole(path: str | Path, content: str | bytes) -> None:
+    """Put a content into a file in one step: whatever happens meanwhile, the file is old or new.
+
+    Args:
+        path: The file; what was there is replaced.
+        content: Bytes, or text for UTF-8; lone surrogates become U+FFFD.
+
+    Raises:
+        OSError: If it cannot be written; no draft is left behind then.
+    """
+    path = Path(path)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
+    data = content if isinstance(content, bytes) else to_unicode(content).encode("utf-8")
+    try:
+        with draft.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    except BaseException:
+        with suppress(OSError):
+            draft.unlink()
+        raise
