@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from retrieval import RetrievalError
 from retrieval.analysis import _LATIN_TOKEN, _NOT_LATIN, _TOKEN, analyzer, english, words
 from retrieval.porter import stem
-from retrieval.postings import byte_lengths
+from retrieval.scoring import byte_lengths
 
 # From Porter's paper, and what Lucene 9 gives for the same words.
 STEMS = {

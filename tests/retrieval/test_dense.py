@@ -25,11 +25,11 @@ from retrieval.dense import Dense
 from retrieval.dense_build import (
     DenseParameters,
     bytes_per_passage,
-    encode_passages,
     write_dense,
 )
 from retrieval.encoder import Encoder, EncoderSettings
-from retrieval.manifest import building
+from retrieval.generations import building
+from retrieval.vectors import encode_passages
 
 faiss = pytest.importorskip("faiss", reason="needs FAISS: pip install at2po[faiss]")
 WIDTH = 32
@@ -181,7 +181,7 @@ def test_unknown_factories_and_too_few_passages_are_explained(tmp_path):
 
 
 def test_encoding_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
-    monkeypatch.setattr("retrieval.dense_build._CHUNK", 64)
+    monkeypatch.setattr("retrieval.vectors._CHUNK", 64)
     passages, path = corpus(300), tmp_path / "vectors.bin"
     whole = np.array(encode_passages(passages, HashEncoder(), path))
     path.write_bytes(path.read_bytes()[: 200 * WIDTH * 4 + 11])

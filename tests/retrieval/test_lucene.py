@@ -14,7 +14,7 @@ from retrieval import BM25, BackendUnavailableError, IndexBuild, Passages, build
 from retrieval import open_retriever as open_
 from retrieval.analysis import english
 from retrieval.java import find_java
-from retrieval.postings import byte_lengths
+from retrieval.scoring import byte_lengths
 
 pytestmark = pytest.mark.slow
 
