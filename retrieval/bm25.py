@@ -122,7 +122,10 @@ class BM25:
             ) from None
 
     def _passages(self, hits: NDArray[Any], scores: NDArray[Any]) -> list[Passage]:
-        found = zip((self.passages[i] for i in hits.tolist()), scores.tolist(), strict=True)
+        positions = hits.tolist()
+        if min(positions, default=0) < 0:
+            raise IndexError("a position below 0")
+        found = zip((self.passages[i] for i in positions), scores.tolist(), strict=True)
         return [Passage(item.id, item.title, item.text, score) for item, score in found]
 
     def _best(self, query: str, k: int) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -172,14 +175,10 @@ class BM25:
         """Positions of all passages with a term, and what it adds to their scores."""
         index = self._postings
         start, stop = index.starts[term : term + 2].tolist()
-        positions, weights = index.positions[start:stop], index.weights[start:stop]
-        # Sums are kept by position: a wrong one would take memory without bound. As uint32 negative
-        # ones are the largest.
-        if positions.view(np.uint32).max() >= len(self.passages):
-            raise ValueError("positions beyond the corpus")
+        weights = index.weights[start:stop]
         if count > 1:
             weights = np.multiply(weights, count, dtype=np.float64)
-        return positions, weights
+        return index.positions[start:stop], weights
 
     def _look_up(self, term: int, count: int, hits: NDArray[Any]) -> NDArray[np.float64]:
         """What a term adds to the scores of some passages."""
@@ -222,6 +221,8 @@ def _sums(
         return positions, weights.astype(np.float64)
     last = max(int(positions[-1]) for positions, _ in lists)
     if len(positions) * 16 > last:
+        if positions.max() > last:  # in a damaged list; it would take memory without bound
+            raise ValueError("positions in disorder")
         sums = np.bincount(positions, weights=weights)
         hits = np.flatnonzero(sums >= least if least > 0 else sums)
         return hits, sums[hits]

@@ -52,7 +52,7 @@ def require_k(k: int) -> None:
     Raises:
         SearchArgumentError: If it is no whole number >= 1.
     """
-    if isinstance(k, bool) or not isinstance(k, Integral) or k < 1:
+    if type(k) is not int and (k is True or not isinstance(k, Integral)) or k < 1:
         raise SearchArgumentError(f"expected k >= 1, found {k!r}")
 
 

@@ -58,6 +58,7 @@ class StoredPassages(Sequence[Passage]):
         # Read, not mapped: a file that is cut off meanwhile would end the process.
         self._starts = built.descriptor(inside + _STARTS)
         self._text = built.descriptor(inside + _TEXT)
+        self._size = built.manifest.files[inside + _TEXT]["bytes"]
 
     def __len__(self) -> int:
         """Return the number of passages."""
@@ -75,12 +76,13 @@ class StoredPassages(Sequence[Passage]):
         """Return the passage at a position, or a tuple of them for a slice."""
         if isinstance(index, slice):
             return tuple(self[position] for position in range(*index.indices(len(self))))
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"expected a position below {len(self)}, found {index}")
+        length = self._length
+        if not -length <= index < length:
+            raise IndexError(f"expected a position below {length}, found {index}")
         try:
-            place = self._starts_at + index % len(self) * 8
+            place = self._starts_at + index % length * 8
             start, stop = _PLACE.unpack(os.pread(self._starts, _PLACE.size, place))
-            return _decode(_read(self._text, start, stop))
+            return _decode(_read(self._text, start, stop, self._size))
         except (struct.error, ValueError, OSError) as problem:
             raise IndexFormatError(
                 f"{self.folder}: expected passage {index} as it was stored, found {problem}; "
@@ -200,10 +202,11 @@ def _write(passages: Iterable[Passage], data: Path, manifest: Manifest) -> None:
     hashes = np.frombuffer(id_hashes, np.uint64)
     positions = np.argsort(hashes, kind="stable")
     hashes = hashes[positions]
+    size = starts[-1]
     with (data / _TEXT).open("rb") as file:
         for i in np.flatnonzero(hashes[1:] == hashes[:-1]).tolist():
             pair = positions[i : i + 2].tolist()
-            records = (_read(file.fileno(), starts[p], starts[p + 1]) for p in pair)
+            records = (_read(file.fileno(), starts[p], starts[p + 1], size) for p in pair)
             first, second = (_decode(record).id for record in records)
             if first == second:
                 raise CorpusFormatError(
@@ -228,9 +231,11 @@ def _decode(record: bytes) -> Passage:
     text = title + title_bytes
     if text > len(record):
         raise ValueError(f"a record of {len(record)} bytes with its text at {text}")
-    parts = record[_SIZES.size : title], record[title:text], record[text:]
-    passage_id, title_text, body = (part.decode("utf-8", "surrogatepass") for part in parts)
-    return Passage(passage_id, title_text, body)
+    return Passage(
+        record[_SIZES.size : title].decode("utf-8", "surrogatepass"),
+        record[title:text].decode("utf-8", "surrogatepass"),
+        record[text:].decode("utf-8", "surrogatepass"),
+    )
 
 
 def _hash_of(passage_id: str) -> int:
@@ -238,11 +243,11 @@ def _hash_of(passage_id: str) -> int:
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
 
 
-def _read(descriptor: int, start: int, stop: int) -> bytes:
-    size = os.fstat(descriptor).st_size
-    if not 0 <= start < stop <= size:
-        raise ValueError(f"a place from byte {start} to {stop} of {size}")
-    return os.pread(descriptor, stop - start, start)
+def _read(descriptor: int, start: int, stop: int, size: int) -> bytes:
+    record = os.pread(descriptor, stop - start, start) if 0 <= start < stop <= size else b""
+    if len(record) != stop - start:
+        raise ValueError(f"a record from byte {start} to {stop} of {size}, cut off")
+    return record
 
 
 def _reopen(*reference: Any) -> StoredPassages:
