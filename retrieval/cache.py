@@ -50,8 +50,8 @@ class CachedRetriever:
         path: Folder of the cache; made if missing.
         identity: Hash of the index and parameters of the retriever: whatever decides its answers.
         max_bytes: Size that the database is kept under by dropping what was not used for longest,
-            >= 65536. Its write-ahead log takes a quarter of it, at most 4 MiB: a log that could not
-            be emptied is not written to.
+            >= 65536. Its write-ahead log is emptied when it takes a quarter of that, or 4 MiB, and
+            not written to before; a single write may double it.
         clock: Seconds since the epoch.
 
     Attributes:

@@ -14,8 +14,9 @@ _TABLE = (
     "CREATE TABLE entries (key BLOB NOT NULL UNIQUE, used REAL NOT NULL, "
     "checksum BLOB NOT NULL, value BLOB NOT NULL)"
 )
-_FULL, _KEPT = 0.9, 0.7  # shares of the bound that start an eviction and that one leaves
+_FULL, _KEPT = 0.9, 0.88  # shares of the bound that start an eviction and that one leaves
 _BUSY_S = 5.0  # wait for another process's write, then do without the cache
+_READERS_MS = 20  # wait for those who read the log that is to be emptied
 _LARGEST = 2**24  # bytes that a single entry is read into
 _LOG_SHARE, _LOG_BYTES = 4, 2**22  # the log is emptied above max_bytes / 4 or 4 MiB
 
@@ -84,5 +85,7 @@ def log_has_room(database: sqlite3.Connection, file: Path, max_bytes: int) -> bo
     log, bound = Path(f"{file}-wal"), min(max_bytes // _LOG_SHARE, _LOG_BYTES)
     if not log.exists() or log.stat().st_size <= bound:
         return True
+    database.execute(f"PRAGMA busy_timeout = {_READERS_MS}")
     busy, _, _ = database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    database.execute(f"PRAGMA busy_timeout = {round(1000 * _BUSY_S)}")
     return not busy

@@ -170,11 +170,12 @@ def answers(folder: Path):
     return reader.search(QUERIES, 4), list(reader.passages), reader.passages.find("old7")
 
 
-def test_damage_to_any_file_is_told_or_harmless(tmp_path):
+@pytest.mark.parametrize("times", [80, pytest.param(4000, marks=pytest.mark.slow)])
+def test_damage_to_any_file_is_told_or_harmless(tmp_path, times):
     build(corpus(tmp_path, "old"), tmp_path / "whole")
     expected, rng = answers(tmp_path / "whole"), random.Random(0)
     files = [path for path in sorted((tmp_path / "whole").rglob("*")) if path.is_file()]
-    for number in range(int(os.environ.get("AT2PO_DAMAGES", "240"))):
+    for number in range(times):
         shutil.copytree(tmp_path / "whole", tmp_path / "out")
         file = tmp_path / "out" / files[number % len(files)].relative_to(tmp_path / "whole")
         how = rng.choice(DAMAGES)
@@ -188,7 +189,8 @@ def test_damage_to_any_file_is_told_or_harmless(tmp_path):
         shutil.rmtree(tmp_path / "out")
 
 
-def test_damage_under_an_open_reader_is_told_or_harmless(tmp_path, monkeypatch):
+@pytest.mark.parametrize("times", [60, pytest.param(3000, marks=pytest.mark.slow)])
+def test_damage_under_an_open_reader_is_told_or_harmless(tmp_path, monkeypatch, times):
     """Beyond the sample, in the arrays of an index that is open already."""
     monkeypatch.setattr(opening, "_CHECK_S", 1e9)
     build(corpus(tmp_path, "old", 400), tmp_path / "out")
@@ -197,7 +199,7 @@ def test_damage_under_an_open_reader_is_told_or_harmless(tmp_path, monkeypatch):
         tmp_path.glob("out/data-*/**/text.bin")
     )
     told = 0
-    for number in range(300):
+    for number in range(times):
         file, content = files[number % len(files)], files[number % len(files)].read_bytes()
         reader = open_retriever(f"bm25:{tmp_path / 'out'}")
         for _ in range(rng.choice([1, 50])):
@@ -213,7 +215,7 @@ def test_damage_under_an_open_reader_is_told_or_harmless(tmp_path, monkeypatch):
             told += 1
         with file.open("r+b") as whole:
             whole.write(content)
-    assert told > 30
+    assert told > times / 10
 
 
 # A build that is killed at a random moment; its own corpus is big enough to be caught at work.
