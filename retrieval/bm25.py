@@ -123,8 +123,8 @@ class BM25:
 
     def _passages(self, hits: NDArray[Any], scores: NDArray[Any]) -> list[Passage]:
         positions = hits.tolist()
-        if min(positions, default=0) < 0:
-            raise IndexError("a position below 0")
+        if min(positions, default=0) < 0 or not np.isfinite(scores).all():
+            raise IndexError("positions or scores that no index has")
         found = zip((self.passages[i] for i in positions), scores.tolist(), strict=True)
         return [Passage(item.id, item.title, item.text, score) for item, score in found]
 

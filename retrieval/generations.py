@@ -128,7 +128,7 @@ def _made_here(path: Path) -> bool:
     if mark.is_symlink() or not mark.is_file() or mark.read_bytes() not in (b"", _name(path)):
         return False
     if not (path / MANIFEST).exists():
-        return True  # killed while it was written, or while it was removed
+        return True  # never in use, or half removed
     with suppress(IndexFormatError):
         return _holds_only(path, read_manifest(path))
     return False
@@ -163,12 +163,12 @@ def _name(data: Path) -> bytes:
 def _publish(folder: Path, data: Path, manifest: Manifest) -> None:
     for name in [*_files_in(data), *(str(path) for path in data.rglob("*") if path.is_dir()), "."]:
         _flush(data / name)
-    # The copy that stays tells a reader of this build what it is, whatever is built later.
-    write_whole(data / MANIFEST, manifest.text())
     write_whole(data / f"{MANIFEST}.new", manifest.text())
-    _flush(data)
     os.replace(data / f"{MANIFEST}.new", folder / MANIFEST)
     _flush(folder)
+    # Tells a reader of this build what it is, whatever is built later.
+    with suppress(OSError):
+        os.link(folder / MANIFEST, data / MANIFEST)
 
 
 def _remove(data: Path) -> None:

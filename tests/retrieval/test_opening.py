@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from retrieval import (
@@ -208,7 +209,8 @@ def test_damage_under_an_open_reader_is_told_or_harmless(tmp_path, monkeypatch, 
                 damaged.seek(place)
                 damaged.write(rng.randbytes(8))
         try:
-            reader.search(QUERIES, 4)
+            with np.errstate(all="ignore"):
+                reader.search(QUERIES, 4)
             list(reader.passages)
             reader.passages.find("old7")
         except (IndexFormatError, UnknownNameError):

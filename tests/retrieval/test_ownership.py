@@ -221,7 +221,9 @@ def test_what_somebody_adds_while_the_index_is_rebuilt_stays(tmp_path):
         build(corpus(tmp_path), tmp_path / "out")
 
 
-@pytest.mark.parametrize("left", ["nothing", "an empty mark", "a mark and files"])
+@pytest.mark.parametrize(
+    "left", ["nothing", "an empty mark", "a mark and files", "a manifest to be"]
+)
 def test_what_killed_builds_left_is_tidied_up(tmp_path, left):
     build(corpus(tmp_path), tmp_path / "out")
     killed = tmp_path / "out" / "data-0123abcd"
@@ -229,6 +231,9 @@ def test_what_killed_builds_left_is_tidied_up(tmp_path, left):
     if left != "nothing":
         text = "" if "empty" in left else "made by at2po index build as data-0123abcd\n"
         (killed / ".at2po").write_text(text)
+    if left == "a manifest to be":
+        (killed / "manifest.json.new").write_text("{")
+        (killed / ".manifest.json.new.17.draft").write_text("{")
     if left == "a mark and files":
         (killed / "passages").mkdir()
         (killed / "passages" / "text.bin").write_bytes(b"half")
