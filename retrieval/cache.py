@@ -50,8 +50,8 @@ class CachedRetriever:
         path: Folder of the cache; made if missing.
         identity: Hash of the index and parameters of the retriever: whatever decides its answers.
         max_bytes: Size that the database is kept under by dropping what was not used for longest,
-            >= 65536. Its write-ahead log is emptied when it takes a quarter of that, or 4 MiB, and
-            not written to before; a single write may double it.
+            >= 65536. Its write-ahead log comes on top: above 1 MiB it is emptied before anything
+            is written to it, so it exceeds that by a single write.
         clock: Seconds since the epoch.
 
     Attributes:
@@ -199,7 +199,7 @@ class CachedRetriever:
 
     def _write(self, database: sqlite3.Connection, entries: list[tuple[_Key, bytes]]) -> None:
         now = self._clock()
-        if not log_has_room(database, self._file(self._number), self.max_bytes):
+        if not log_has_room(database, self._file(self._number)):
             return
         with database:
             make_room(database, self.max_bytes, sum(len(value) for _, value in entries))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from retrieval.dense import ALTERNATIVES, INDEX_FILE, load_faiss, probe, set_search
 from retrieval.encoder import Encoder, EncoderSettings
-from retrieval.errors import SearchArgumentError
+from retrieval.errors import BackendUnavailableError, SearchArgumentError
 from retrieval.memory import require_memory
 from retrieval.passages import Corpus
 from retrieval.vectors import encode_passages
@@ -80,7 +80,7 @@ def write_dense(
     _train(faiss, index, encoded, parameters.seed)
     for start in range(0, len(encoded), _CHUNK):
         index.add(np.ascontiguousarray(encoded[start : start + _CHUNK]))
-    faiss.write_index(index, str(folder / INDEX_FILE))
+    _save(faiss, index, folder / INDEX_FILE)
     facts: dict[str, Any] = {"probe": probe(encoder), "width": encoder.width}
     if parameters.factory != "Flat" and len(passages):
         facts["recall"] = _recall(index, encoded, encoder, passages, parameters.seed)
@@ -118,6 +118,15 @@ def _empty(faiss: Any, width: int, parameters: DenseParameters) -> Any:
             "example Flat, SQ8, HNSW32 with efSearch=64, IVF4096,PQ64 with nprobe=32"
         ) from None
     return index
+
+
+def _save(faiss: Any, index: Any, path: Path) -> None:
+    try:
+        faiss.write_index(index, str(path))
+    except RuntimeError as problem:
+        raise BackendUnavailableError(
+            f"{path}: expected FAISS to write the index, found {problem}; make room on the disk"
+        ) from None
 
 
 def _train(faiss: Any, index: Any, vectors: NDArray[np.float32], seed: int) -> None:

@@ -193,8 +193,10 @@ def _opened(path: Path) -> int | None:
     """Open a regular file; None if there is none. A pipe does not make it wait."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as problem:
+        raise IndexFormatError(f"{path}: expected to read it, found {problem}") from None
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return descriptor
     os.close(descriptor)
