@@ -161,8 +161,8 @@ def _name(data: Path) -> bytes:
 
 
 def _publish(folder: Path, data: Path, manifest: Manifest) -> None:
-    for name in [*_files_in(data), *(str(path) for path in data.rglob("*") if path.is_dir()), "."]:
-        _flush(data / name)
+    for path in [*data.rglob("*"), data]:
+        _flush(path)
     write_whole(data / f"{MANIFEST}.new", manifest.text())
     os.replace(data / f"{MANIFEST}.new", folder / MANIFEST)
     _flush(folder)

@@ -39,6 +39,7 @@ class Built:
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         """Open and check the files."""
         self.folder, self.manifest, self.path = folder, manifest, folder / manifest.data
+        self._absolute = folder.absolute()  # another process may work in another folder
         descriptors: list[int] = []
         weakref.finalize(self, _close, descriptors)
         self._files: dict[str, tuple[int, tuple[int, int]]] = {}
@@ -102,7 +103,7 @@ class Built:
 
     def reference(self) -> tuple[Path, str, str]:
         """Return what `reopen` takes to find these files, or equal ones, in another process."""
-        return self.folder, self.manifest.data, self.manifest.hash
+        return self._absolute, self.manifest.data, self.manifest.hash
 
     def _checked(self, name: str, descriptor: int | None) -> tuple[int, tuple[int, int]]:
         entry = self.manifest.files[name]

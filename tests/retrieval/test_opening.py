@@ -66,6 +66,17 @@ def test_an_index_that_is_rebuilt_while_it_is_opened_is_opened_new(tmp_path, mon
     assert titles(open_retriever(f"bm25:{out}")) == {"new"}
 
 
+def test_folders_may_be_named_from_where_one_works(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    build(corpus(tmp_path, "old"), Path("out"))
+    build(Path("out"), Path("out"))
+    reader = open_retriever("bm25:out")
+    pickled = pickle.dumps(reader)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert titles(pickle.loads(pickled)) == titles(reader) == {"old"}
+
+
 def test_a_file_that_is_missing_is_told_once_not_waited_for(tmp_path):
     build(corpus(tmp_path, "old"), tmp_path / "out")
     (file,) = (tmp_path / "out").glob("data-*/floors.npy")
