@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -41,7 +42,9 @@ class Scoring:
 
     def __post_init__(self) -> None:
         """Refuse parameters out of range."""
-        numbers = all(type(each) in (int, float) for each in (self.k1, self.b))
+        numbers = all(
+            isinstance(each, Real) and not isinstance(each, bool) for each in (self.k1, self.b)
+        )
         if not (numbers and 0 <= self.k1 <= _MAX_K1 and 0 <= self.b <= 1):
             raise SearchArgumentError(
                 f"expected k1 >= 0 (and at most {_MAX_K1}) and 0 <= b <= 1, found k1={self.k1!r}, "

@@ -5,11 +5,12 @@ import pickle
 import re
 from collections import Counter
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retrieval import BM25, Passage, Passages, RetrievalError
+from retrieval import BM25, Passage, Passages, RetrievalError, SearchArgumentError
 
 WORDS = "river city film award author bridge museum planet".split()
 texts = st.lists(st.sampled_from(WORDS), max_size=8).map(" ".join)
@@ -111,3 +112,17 @@ def test_parameters_out_of_range_are_refused():
 def test_pickle_keeps_the_index():
     bm25 = BM25(corpus(["river city", "film"]))
     assert pickle.loads(pickle.dumps(bm25)).search(["film"], 3) == bm25.search(["film"], 3)
+
+
+@pytest.mark.parametrize("k", [0, -1, 2.0, "3", None, True, float("nan")])
+def test_a_number_of_passages_that_is_none_is_refused(k):
+    with pytest.raises(SearchArgumentError, match="expected k >= 1, found"):
+        BM25([Passage("0", "a", "b")]).search(["a"], k)
+
+
+def test_numbers_of_numpy_are_numbers():
+    bm25 = BM25([Passage("0", "river", "")], k1=np.float64(0.9), b=np.float32(0.4))
+    assert len(bm25.search(["river"], np.int64(3))[0]) == 1
+    for wrong in (float("nan"), float("inf"), "0.9", None, True, 1e6):
+        with pytest.raises(SearchArgumentError, match="expected k1 >= 0"):
+            BM25([Passage("0", "river", "")], k1=wrong)
