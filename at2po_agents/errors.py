@@ -27,6 +27,10 @@ class WeightsError(AgentError, ValueError):
     """A set of weights does not fit the model that should take it."""
 
 
+class TokenizerError(AgentError, ValueError):
+    """A tokenizer cannot carry what an environment's dialect writes and reads."""
+
+
 class RequestError(AgentError, ValueError):
     """A generation request cannot be served exactly as it was asked."""
 
