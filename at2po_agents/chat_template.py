@@ -132,25 +132,6 @@ def render(
     return str(text)
 
 
-def encode_prompt(
-    tokenizer: PreTrainedTokenizerBase,
-    messages: Sequence[Message],
-    tools: Sequence[Mapping[str, Any]] = (),
-) -> list[int]:
-    """Encode the messages that begin a conversation, and the marker that opens the first turn.
-
-    Args:
-        tokenizer: Of the policy.
-        messages: The messages; only the template writes control tokens between them.
-        tools: JSON schemas of the tools.
-
-    Raises:
-        ChatTemplateError: If there is no template, or it refuses the conversation.
-    """
-    contents = as_content(tokenizer, messages), as_content(tokenizer, tools)
-    return encode(tokenizer, render(tokenizer, *contents, open_turn=True))
-
-
 def encode_reply(
     tokenizer: PreTrainedTokenizerBase,
     messages: Sequence[Message],

@@ -92,6 +92,9 @@ class TrainConfig:
     """Most tokens after the prompt, tool results included."""
     max_prompt_tokens: int = 2000
     """Most tokens of a prompt."""
+    overlong_prompts: Literal["error", "drop"] = "error"
+    """What is done about questions with longer prompts: refuse them before the first step
+    (`error`), or leave them out (`drop`)."""
     temperature: float = 1.0
     """Sampling temperature of training rollouts; evaluation is greedy."""
     seed: int = 0
@@ -154,7 +157,7 @@ class TrainConfig:
 
 RESUMABLE = frozenset(
     "steps eval_every save_every keep_checkpoints out resume device token_budget offload "
-    "max_batch tracker patience_s cluster".split()
+    "max_batch tracker patience_s cluster overlong_prompts".split()
 )
 """Fields of `TrainConfig` that may differ between a run and its continuation."""
 

@@ -63,11 +63,17 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
         ChatTemplateError: If there are tools and no chat template, or the template refuses the
             messages.
     """
+    return encode(tokenizer, prompt_text(tokenizer, text))
+
+
+def prompt_text(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
+    """Return what `encode_prompt` encodes, for those who need its length only; see there."""
     messages = getattr(text, "messages", None) or [{"role": "system", "content": str(text)}]
     tools = getattr(text, "tools", ())
     if tokenizer.chat_template is None and not tools:
-        return encode(tokenizer, as_content(tokenizer, str(text)))
-    return chat_template.encode_prompt(tokenizer, messages, tools)
+        return str(as_content(tokenizer, str(text)))
+    messages, tools = as_content(tokenizer, messages), as_content(tokenizer, tools)
+    return chat_template.render(tokenizer, messages, tools, open_turn=True)
 
 
 def encode_inserted(
