@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from at2po_agents import checkpoint, metrics, status, timeline
 from at2po_agents.errors import CheckpointError, MetricsError
-from retrieval.files import free_name, set_aside, sole_writer, write_whole
+from retrieval.files import LOCK, free_name, set_aside, sole_writer, write_whole
 
 _log = logging.getLogger(__name__)
 
@@ -23,7 +23,8 @@ FILES = (CONFIG, metrics.FILE, status.FILE, timeline.FILE, SUMMARY, "wandb_id")
 FOLDERS = (checkpoint.FOLDER, EPISODES, TREES, OFFENDING, "tensorboard")
 
 
-def hold(folder: Path) -> AbstractContextManager[None]:
+@contextmanager
+def hold(folder: Path) -> Iterator[None]:
     """Hold a run's folder as its only writer.
 
     Args:
@@ -32,7 +33,14 @@ def hold(folder: Path) -> AbstractContextManager[None]:
     Raises:
         CheckpointError: If a run that lives writes to it.
     """
-    return sole_writer(folder, CheckpointError, what="a training run")
+    with sole_writer(folder, CheckpointError, what="a training run"):
+        lock = folder / LOCK
+        if not (lock.exists() and f" {os.getpid()}\n" in lock.read_text(encoding="utf-8")):
+            raise CheckpointError(
+                f"{folder}: expected no other writer, found that one has just renamed the folder; "
+                "start again"
+            )
+        yield
 
 
 def prepare(folder: Path, *, resume: bool) -> None:
@@ -53,9 +61,9 @@ def prepare(folder: Path, *, resume: bool) -> None:
         return
     if not (_is_a_run(folder) if resume else _only_an_attempt(folder)):
         raise CheckpointError(
-            f"{folder}: expected {'a run' if resume else 'a new folder'}, found "
-            f"{'none' if resume else 'a run in it'}, but files that are called like those of one "
-            f"({', '.join(found)}); {'' if resume else 'add --resume to go on with that run, or '}"
+            f"{folder}: expected {'a run to go on with' if resume else 'a new folder'}, found "
+            f"{'other' if resume else 'a run in it, or other'} files that are called like those of "
+            f"a run ({', '.join(found)}); {'' if resume else 'add --resume to go on with it, or '}"
             "choose another folder with --out"
         )
     (aside := free_name(folder / "attempt")).mkdir()

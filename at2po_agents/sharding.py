@@ -139,7 +139,7 @@ class ShardSaver:
             if self._ranks.first:
                 draft = ends.enter_context(Draft(root, step, fingerprint))
                 self._write_settings(draft.folder)
-            (folder, *_) = self._ranks.gather(draft and draft.folder)
+            folder = self._ranks.gather(Path() if draft is None else draft.folder)[0]
             saving: Any = async_save(
                 _state(self._model, self._optimizer),
                 checkpoint_id=folder / checkpoint.SHARDS,

@@ -128,10 +128,10 @@ def read_status(folder: Path) -> Status:
     except (OSError, ValueError, RecursionError):
         pass  # nothing depends on it
     record: dict[str, Any] = found if isinstance(found, dict) else {}
-    state, step, faults = (record.get(name) for name in ("state", "step", "faults"))
+    faults = record.get("faults")
     return Status(
-        state if isinstance(state, str) and state in get_args(State) else None,
-        step if _is_step(step) else 0,
+        next((state for state in get_args(State) if state == record.get("state")), None),
+        record["step"] if _is_step(record.get("step")) else 0,
         [fault for fault in faults if _is_fault(fault)] if isinstance(faults, list) else [],
     )
 
@@ -143,7 +143,7 @@ def _is_step(value: Any) -> bool:
 def _is_fault(value: Any) -> bool:
     if not (isinstance(value, dict) and _is_step(value.get("step"))):
         return False
-    when = value.get("time")
+    when: Any = value.get("time")
     texts = (value.get(name) for name in ("actor", "what", "done"))
     known = type(when) in (int, float) and 0 <= when < 2**32
     return known and all(isinstance(text, str) for text in texts)

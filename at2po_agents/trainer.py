@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import tempfile
 import time
 from contextlib import ExitStack
@@ -67,10 +66,8 @@ class _Past:
     def of(cls, found: checkpoint.Checkpoint) -> _Past:
         """Return what a checkpoint says, or raise `CheckpointError`."""
         extra, known = found.extra, asdict(cls())
-        counts = [extra.get(name) for name in known]
-        if extra.keys() != known.keys() or not all(
-            type(count) in (int, float) and math.isfinite(count) for count in counts
-        ):
+        kinds = (int, float)
+        if extra.keys() != known.keys() or any(type(n) not in kinds for n in extra.values()):
             raise CheckpointError(
                 f"{found.path}: expected the numbers {', '.join(known)}, found {extra}; go on with "
                 "the version of at2po that wrote it"

@@ -28,12 +28,10 @@ def sole_writer(folder: str | Path, error: type[Exception], *, what: str) -> Ite
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("a+", encoding="utf-8", errors="replace") as lock:
+    with (folder / LOCK).open("a+", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not os.path.samestat(os.fstat(lock.fileno()), os.stat(folder / LOCK)):
-                raise FileNotFoundError  # the folder was renamed, and another is in its place
-        except (BlockingIOError, FileNotFoundError):
+        except BlockingIOError:
             lock.seek(0)
             raise error(
                 f"{folder}: expected no other writer, found {lock.read(80).strip() or 'one'}; "
@@ -43,26 +41,6 @@ def sole_writer(folder: str | Path, error: type[Exception], *, what: str) -> Ite
         lock.write(f"{what} by process {os.getpid()}\n")
         lock.flush()
         yield
-
-
-def free_name(path: str | Path) -> Path:
-    """Return the path with the first number behind it under which nothing is."""
-    path, number = Path(path), 1
-    while os.path.lexists(free := path.with_name(f"{path.name}.{number}")):
-        number += 1
-    return free
-
-
-def set_aside(path: str | Path) -> Path:
-    """Give what has a name that is needed another one; nothing of it is lost.
-
-    Args:
-        path: A file, folder or link; links are renamed, not followed.
-
-    Returns:
-        The new name; see `free_name`.
-    """
-    return Path(path).rename(free_name(path))
 
 
 def write_whole(path: str | Path, content: str | bytes) -> None:
@@ -88,3 +66,23 @@ def write_whole(path: str | Path, content: str | bytes) -> None:
         with suppress(OSError):
             draft.unlink()
         raise
+
+
+def free_name(path: str | Path) -> Path:
+    """Return the path with the first number behind it under which nothing is."""
+    path, number = Path(path), 1
+    while os.path.lexists(free := path.with_name(f"{path.name}.{number}")):
+        number += 1
+    return free
+
+
+def set_aside(path: str | Path) -> Path:
+    """Give what has a name that is needed another one; nothing of it is lost.
+
+    Args:
+        path: A file, folder or link; links are renamed, not followed.
+
+    Returns:
+        The new name; see `free_name`.
+    """
+    return Path(path).rename(free_name(path))
