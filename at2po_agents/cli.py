@@ -134,8 +134,10 @@ def demo(arguments: Sequence[str]) -> None:
     """Train the embedded model on the embedded world and write a report."""
     chosen = ["--config", "demo", *arguments] if "--config" not in arguments else list(arguments)
     config = parse_config(TrainConfig, chosen, prog="at2po demo")
-    if not config.resume:
-        _move_aside(Path(config.out))
+    from at2po_agents.run_folder import move_aside
+
+    if not config.resume and (old := move_aside(Path(config.out))):
+        _out.print(f"the earlier run is now in {old}")
     _train(config)
 
 
@@ -379,17 +381,6 @@ def _drawing(tree: Any, question: Any) -> RichTree:
         text = f"[{figures}] {node.action.strip()}"
         branches[node] = branches[node.parent].add(text.replace("[", r"\["))
     return drawing
-
-
-def _move_aside(folder: Path) -> None:
-    """Keep an earlier run under another name, so that nothing is lost or mixed."""
-    if not (folder / "metrics.jsonl").exists():
-        return
-    number = 1
-    while (old := folder.with_name(f"{folder.name}.{number}")).exists():
-        number += 1
-    folder.rename(old)
-    _out.print(f"the earlier run is now in {old}")
 
 
 def _usage() -> str:

@@ -52,7 +52,7 @@ class NonFiniteLogitsError(AgentError, FloatingPointError):
 
 
 class CheckpointError(AgentError, RuntimeError):
-    """A checkpoint is torn, or was written by a run with another configuration."""
+    """A run's folder is in use, or a checkpoint in it is corrupt, another run's, or unwritable."""
 
 
 class MetricsError(AgentError, ValueError):
@@ -61,6 +61,10 @@ class MetricsError(AgentError, ValueError):
 
 class DivergedError(AgentError, RuntimeError):
     """Too many training steps in a row had a loss or gradient that is not finite."""
+
+
+class EvaluationFailedError(AgentError, RuntimeError):
+    """No episode of an evaluation could be played: there is nothing to say of the agent."""
 
 
 class EnvironmentNotFoundError(AgentError, ValueError):

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 ALLOWED = {
     "retrieval": {"retrieval"},
     "at2po_envs": {"retrieval", "at2po_envs"},
-    "at2po_agents": {"at2po_agents"},
+    "at2po_agents": {"retrieval", "at2po_envs", "at2po_agents"},
     "benchmarks": {"retrieval", "at2po_envs", "at2po_agents", "benchmarks"},
 }
 COMMAND_LINE = ROOT / "at2po_agents" / "cli.py"
