@@ -24,7 +24,7 @@ def askable_in_run(config: TrainConfig, env: Any, eval_env: Any) -> tuple[list[i
 
     Args:
         config: The settings of the run.
-        env: The environment that trains; of it all questions are checked.
+        env: The environment that trains; of it all questions are checked, if there are steps.
         eval_env: The environment that evaluates; of it those that are asked.
 
     Returns:
@@ -40,10 +40,10 @@ def askable_in_run(config: TrainConfig, env: Any, eval_env: Any) -> tuple[list[i
     context = config.engine_options.get("max_model_len", context_length(config.model))
     longest = min(config.max_prompt_tokens, context - 1)
     limits: Any = {"max_prompt_tokens": longest, "overlong": config.overlong_prompts}
-    return (
-        askable(env, tokenizer, **limits),
-        askable(eval_env, tokenizer, **limits, count=config.eval_questions),
-    )
+    training = list(range(len(env.questions)))
+    if config.steps:
+        training = askable(env, tokenizer, **limits)
+    return training, askable(eval_env, tokenizer, **limits, count=config.eval_questions)
 
 
 def askable(

@@ -29,6 +29,7 @@ from at2po_agents.expansion import Chains
 from at2po_agents.jobs import Job, make_envs
 from at2po_agents.metrics import FILE, MetricsLog, read_metrics
 from at2po_agents.progress import RunProgress
+from at2po_agents.prompts import askable_in_run
 from at2po_agents.ranks import join
 from at2po_agents.rollout_metrics import evaluation_metrics, rollout_metrics
 from at2po_agents.run_folder import write_lines
@@ -113,6 +114,7 @@ class Trainer:
             self.status = RunStatus(self.out, resumed=config.resume)
             resumed = self._checkpoint()
             self.env, self.eval_env = make_envs(config)
+            self.asked, self.eval_asked = askable_in_run(config, self.env, self.eval_env)
             self.workers, self.batches = self._divide()
             self._begin(resumed)
             self._held = held.pop_all()
@@ -122,7 +124,7 @@ class Trainer:
         config = self.config
         if not config.cluster.collectors:
             local = LocalWorkers(config, (self.env, self.eval_env), self.ranks)
-            return local, Batches(config, len(self.env.questions), local)
+            return local, Batches(config, len(self.env.questions), local, self.asked)
         if self.ranks.size > 1:
             raise ConfigError(
                 "cluster.collectors: expected 0 under torchrun, found "
@@ -131,7 +133,7 @@ class Trainer:
         from at2po_agents.cluster import workers
 
         remote = workers.RayWorkers(config, self.status)
-        batches = Batches(config, len(self.env.questions), remote)
+        batches = Batches(config, len(self.env.questions), remote, self.asked)
         batches.stream = workers.ahead(remote, batches.job_ahead)
         return remote, batches
 
@@ -242,6 +244,8 @@ class Trainer:
         write_lines(self._lines(run_folder.OFFENDING), offending)
         # What was sampled counts, whether it was learned from or not.
         metrics = rollout_metrics(batch.grown) | {"rollout/trees": len(batch.grown)}
+        if left_out := len(self.env.questions) - len(self.asked):
+            metrics["rollout/overlong_prompts"] = left_out
         if stream := self.batches.stream:
             age = sum(batch.ages) / len(batch.ages)
             metrics |= {"rollout/staleness": age, "rollout/dropped": stream.dropped}
@@ -256,8 +260,7 @@ class Trainer:
     def _evaluate(self) -> tuple[dict[str, Any], dict[str, float]]:
         """Answer the first questions of the evaluation set greedily, one chain each."""
         clock = time.monotonic()
-        asked = min(self.config.eval_questions, len(self.eval_env.questions))
-        job = Job(tuple(range(asked)), Chains(1), temperature=0.0, test=True)
+        job = Job(tuple(self.eval_asked), Chains(1), temperature=0.0, test=True)
         trees = self.workers.collect(job)
         leaves = [tree.leaves()[0] for tree in trees]
         records = [self.eval_env.record(leaf.state, leaf.info) for leaf in leaves]

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from at2po_agents.environments import make_env
+from at2po_agents.tokens import encode_inserted
 
 _log = logging.getLogger(__name__)
 
@@ -173,7 +174,7 @@ def encode(tokenizer: Any, segments: Sequence[Segment]) -> tuple[list[int], list
     ids: list[int] = []
     written: list[bool] = []
     for text, own in segments:
-        piece = tokenizer.encode(text, add_special_tokens=False)
+        piece = encode_inserted(tokenizer, text)
         ids += piece
         written += [own] * len(piece)
     return ids, written
