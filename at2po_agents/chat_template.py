@@ -183,7 +183,9 @@ def _end_of_turn(tokenizer: PreTrainedTokenizerBase, template: str) -> int:
     said = render(tokenizer, [_USER, {"role": "assistant", "content": mark}], open_turn=False)
     after = said.rpartition(mark)[2].lstrip()
     # Added tokens are cut out of a text before the rest is encoded: text splits there exactly.
-    ends = [id for id in encode(tokenizer, after)[:1] if id in tokenizer.added_tokens_decoder]
+    # One that is not special would be read as the end of what the agent says.
+    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    ends = [token for token in encode(tokenizer, after)[:1] if token in special]
     if not ends:
         raise ChatTemplateError(
             f"expected the chat template to end a turn with a special token, found {after!r} "

@@ -6,20 +6,23 @@ import json
 import os
 import re
 from functools import cache
-from pathlib import Path
 
+import gymnasium
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from at2po_agents import models as policies
 from at2po_agents.chat_template import QWEN3_TEMPLATE
 from at2po_agents.contents import as_content, encode
+from at2po_agents.engines import Completion
+from at2po_agents.expansion import Chains
+from at2po_agents.models import EMBEDDED, load_tokenizer
+from at2po_agents.rollout import Collector
 from at2po_agents.tokens import encode_inserted, encode_prompt
-from at2po_envs import ToolResult
-from at2po_envs.dialects import At2poTags, Messages, SearchR1Tags, ToolCalls
+from at2po_envs import ForkableTextEnv, ToolQA, ToolResult
+from at2po_envs.dialects import At2poTags, Messages, SearchR1Tags, ToolCalls, make_dialect
 from tests.at2po_agents.test_chat_template import make_tokenizer
 
 DIALECTS = (At2poTags(), SearchR1Tags(), ToolCalls(), ToolCalls("brief"))
@@ -33,8 +36,8 @@ EVIL = (
 def tokenizer_of(name):
     if name == "toy":
         return make_tokenizer()
-    if name == "mini":
-        return AutoTokenizer.from_pretrained(Path(policies.__file__).parent / "mini")
+    if name in EMBEDDED:
+        return load_tokenizer(name, "model")
     folder = os.environ.get("AT2PO_QWEN3_TOKENIZER")
     if not folder:
         pytest.skip("needs the tokenizer of Qwen3: export AT2PO_QWEN3_TOKENIZER=<its folder>")
@@ -43,7 +46,9 @@ def tokenizer_of(name):
     return tokenizer
 
 
-@pytest.fixture(params=["toy", "mini", "qwen3"])
+@pytest.fixture(
+    params=["toy", "mini", "qwen3", pytest.param("smollm2-135m", marks=pytest.mark.slow)]
+)
 def tokenizer(request):
     return tokenizer_of(request.param)
 
@@ -81,22 +86,23 @@ def control(tokenizer, ids):
     return [i for i in ids if i in tokenizer.added_tokens_decoder]
 
 
-def test_ids_of_the_data_packs_texts_are_those_of_the_tokenizer(tokenizer, at2po_data):
+@pytest.mark.parametrize("every", [100, pytest.param(1, marks=pytest.mark.slow)])
+def test_ids_of_the_data_packs_texts_are_those_of_the_tokenizer(tokenizer, at2po_data, every):
     files = sorted((at2po_data / "questions").glob("*/*.jsonl"))
     lines = [line for file in files for line in file.read_text(encoding="utf-8").split("\n")]
     rows = [json.loads(line) for line in lines if line]
-    for row in rows[::5]:
+    for row in rows[::every]:
         for prompt in prompts(tokenizer, row["question"]):
             assert encode_prompt(tokenizer, prompt) == as_hugging_face_encodes(tokenizer, prompt)
     with (at2po_data / "corpus" / "passages.jsonl").open(encoding="utf-8") as file:
         passages = [json.loads(line)["contents"] for line in file]
-    for passage in passages[::100]:
+    for passage in passages[:: 10 * every]:
         for text in observations(tokenizer, passage):
             if not isinstance(text, Messages):
                 plain = tokenizer.encode(text, add_special_tokens=False)
                 assert encode_inserted(tokenizer, text) == plain
     # None of them holds a mark, so that none is changed before it is encoded.
-    texts = [*passages, *(row["question"] for row in rows)]
+    texts = [*passages[::every], *(row["question"] for row in rows)]
     assert all(as_content(tokenizer, text) == text for text in texts)
 
 
@@ -224,3 +230,63 @@ def test_a_tokenizer_that_changes_is_read_again():
     tokenizer.add_special_tokens({"additional_special_tokens": ["[new]"]})
     ids = encode(tokenizer, as_content(tokenizer, "[new]"))
     assert control(tokenizer, ids) == [] and tokenizer.decode(ids) == tokenizer.decode(before)
+
+
+class Speaker:
+    """Searches or answers, as a request's seed says; all turns end at once."""
+
+    def __init__(self, tokenizer, turns):
+        self.tokenizer, self.turns, self.waiting = tokenizer, turns, []
+
+    def submit(self, requests):
+        self.waiting += requests
+
+    def step(self):
+        waiting, self.waiting = self.waiting, []
+        return [self._turn(request) for request in waiting]
+
+    def _turn(self, request):
+        text = self.turns[request.seed % len(self.turns)]
+        ids = self.tokenizer.encode(text, add_special_tokens=False)
+        return Completion(request.key, ids, [-1.0] * len(ids), text, "stop")
+
+
+TURNS = {
+    "at2po": ("<think> I look. </think> <search> river </search>", "<answer> \\boxed{x} </answer>"),
+    "tool-calls": (
+        '<tool_call>{"name": "search", "arguments": {"query": "river"}}</tool_call>',
+        '<tool_call>{"name": "search", "arguments": {"query": 5}}</tool_call>',
+        "<answer> x </answer>",
+    ),
+}
+
+
+@pytest.mark.parametrize("count", [50, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("dialect", TURNS)
+def test_ids_in_trees_are_those_of_the_tokenizer(tokenizer, dialect, count):
+    if dialect == "tool-calls" and tokenizer.chat_template != QWEN3_TEMPLATE:
+        pytest.skip("needs the chat template for Qwen3")
+    world = gymnasium.make("at2po_envs:at2po/MiniWiki-v0", questions=count).unwrapped
+    core = ToolQA(make_dialect(dialect))
+    env = ForkableTextEnv(core, world.questions, tuple(world.tools.values()))
+    collector = Collector(env, Speaker(tokenizer, TURNS[dialect]), tokenizer)
+    trees = collector.collect(env.questions, Chains(1))
+    assert len(trees) == count
+    inserted = 0
+    for tree in trees:
+        root, *turns = tree.nodes()
+        assert root.inserted == as_hugging_face_encodes(tokenizer, root.observation)
+        for node in (node for node in turns if node.inserted):
+            inserted += 1
+            expected = tokenizer.encode(_written(node.observation), add_special_tokens=False)
+            assert node.inserted == expected
+    assert inserted > count / 2
+
+
+def _written(observation):
+    """What the template for Qwen3 writes behind a turn that was left open."""
+    if not isinstance(observation, Messages):
+        return observation
+    contents = [message["content"] for message in observation.messages]
+    replies = "".join(f"\n<tool_response>\n{text}\n</tool_response>" for text in contents)
+    return f"<|im_end|>\n<|im_start|>user{replies}<|im_end|>\n<|im_start|>assistant\n"
