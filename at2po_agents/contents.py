@@ -90,7 +90,8 @@ class _Marks:
         texts = {text for text in found | set(tokenizer.all_special_tokens) if len(text) > 1}
         longest_first = sorted(texts, key=lambda text: (-len(text), text))
         self._pattern = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
-        self._ids = {*tokenizer.convert_tokens_to_ids(longest_first)} - {tokenizer.unk_token_id}
+        ids: Any = tokenizer.convert_tokens_to_ids(longest_first)
+        self._ids = set(ids) - {tokenizer.unk_token_id}
         # Such a token is found in the normalised text, so other texts may stand for it.
         self._aliases = any(token.normalized for token in added.values() if token.content in texts)
         self._cuts: dict[str, int] = {}

@@ -9,9 +9,10 @@ from typing import Any, Literal
 from transformers import PreTrainedTokenizerBase
 
 from at2po_agents.config import TrainConfig
+from at2po_agents.contents import encode
 from at2po_agents.errors import ConfigError
 from at2po_agents.models import context_length, load_tokenizer
-from at2po_agents.tokens import check_dialect, encode, prompt_text
+from at2po_agents.tokens import check_dialect, prompt_text
 
 # No character but U+FDFA is normalised (NFKC) to more bytes, and a token holds at least one byte.
 _MOST_BYTES = 33
@@ -37,7 +38,9 @@ def askable_in_run(config: TrainConfig, env: Any, eval_env: Any) -> tuple[list[i
     """
     tokenizer = load_tokenizer(config.model, config.chat_template)
     # The model has to attend to one token of the turn, too.
-    context = config.engine_options.get("max_model_len", context_length(config.model))
+    context = context_length(config.model)
+    if isinstance(set_lower := config.engine_options.get("max_model_len"), int):
+        context = min(context, set_lower)
     longest = min(config.max_prompt_tokens, context - 1)
     limits: Any = {"max_prompt_tokens": longest, "overlong": config.overlong_prompts}
     training = list(range(len(env.questions)))
