@@ -10,13 +10,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any
-
-from jinja2 import TemplateError
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any
 
 from at2po_agents.contents import as_content, encode
 from at2po_agents.errors import TokenizerError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Message = Mapping[str, Any]
 
@@ -115,6 +115,8 @@ def render(
             "expected a tokenizer with a chat template for chat messages with tools, found none; "
             "choose an instruct model, or the dialect at2po or search-r1"
         )
+    from jinja2 import TemplateError  # here: most commands never render
+
     try:
         text = tokenizer.apply_chat_template(
             [dict(message) for message in messages],

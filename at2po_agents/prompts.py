@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any, Literal
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any, Literal
 
 from at2po_agents.config import TrainConfig
 from at2po_agents.contents import encode
 from at2po_agents.errors import ConfigError
 from at2po_agents.models import context_length, load_tokenizer
 from at2po_agents.tokens import check_dialect, prompt_text
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 # No character but U+FDFA is normalised (NFKC) to more bytes, and a token holds at least one byte.
 _MOST_BYTES = 33

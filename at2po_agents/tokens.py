@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any
 
 from at2po_agents import chat_template
 from at2po_agents.contents import as_content, encode
 from at2po_agents.errors import TokenizerError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _TAG = re.compile(r"</?[^<>\s|]+>")
 

@@ -11,9 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from at2po_agents import checkpoint, checkpoint_writing, queues, run_folder, timeline
+from at2po_agents import checkpoint, checkpoint_writing, queues, run_folder, threads, timeline
 from at2po_agents.algorithms import name_of
 from at2po_agents.batches import Batches
 from at2po_agents.config import RESUMABLE, TrainConfig, dump_config, fingerprint
@@ -55,6 +53,7 @@ class _Past:
         sampled_tokens: Tokens sampled in training.
         seconds: Time spent, evaluations included.
         skipped: Steps skipped in a row, up to now.
+        threads: Threads that this process computes with: results repeat for a number of them.
     """
 
     step: int = 0
@@ -62,13 +61,15 @@ class _Past:
     sampled_tokens: int = 0
     seconds: float = 0.0
     skipped: int = 0
+    threads: int = 0
 
     @classmethod
     def of(cls, found: checkpoint.Checkpoint) -> _Past:
         """Return what a checkpoint says, or raise `CheckpointError`."""
         extra, known = found.extra, asdict(cls())
         kinds = (int, float)
-        if extra.keys() != known.keys() or any(type(n) not in kinds for n in extra.values()):
+        older = extra.keys() | {"threads"}  # a checkpoint of version 0.1 does not say it
+        if older != known.keys() or any(type(n) not in kinds for n in extra.values()):
             raise CheckpointError(
                 f"{found.path}: expected the numbers {', '.join(known)}, found {extra}; go on with "
                 "the version of at2po that wrote it"
@@ -93,9 +94,6 @@ class Trainer:
     """
 
     def __init__(self, config: TrainConfig) -> None:
-        # Naming the number of threads keeps MKL from choosing it call by call: otherwise two
-        # processes, only one of which has ever named it, round differently.
-        torch.set_num_threads(torch.get_num_threads())
         algorithm = config.algorithm
         if config.steps and not getattr(algorithm, "learns", True):
             raise ConfigError(
@@ -140,6 +138,7 @@ class Trainer:
     def _begin(self, resumed: checkpoint.Checkpoint | None) -> None:
         """Begin with a checkpoint, or with the first step."""
         self.past = _Past() if resumed is None else _Past.of(resumed)
+        self.past.threads = threads.keep(self.past.threads)
         self.workers.start(resumed)
         self.batches.restart(self.past.step, self.past.questions)
 
@@ -317,6 +316,7 @@ class Trainer:
             "steps": self.past.step,
             "sampled_tokens": self.past.sampled_tokens,
             "seconds": round(self.past.seconds, 1),
+            "threads": self.past.threads,
             "seed": self.config.seed,
             "algorithm": name_of(self.config.algorithm),
             "env": self.config.env,
