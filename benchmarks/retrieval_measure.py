@@ -27,7 +27,7 @@ from retrieval import (
     store_passages,
 )
 from retrieval.manifest import read_manifest
-from retrieval.postings import Style
+from retrieval.scoring import Style
 
 BATCH = 64
 K = 3

@@ -10,6 +10,10 @@ import regex
 
 from retrieval.errors import UnknownNameError, nearest
 from retrieval.porter import stem
+from retrieval.text import to_nfc
+
+VERSION = 2
+"""Of the analyzers: 1 took a text as it came, 2 brings it into Unicode's normal form C first."""
 
 STOP_WORDS = frozenset(
     "a an and are as at be but by for if in into is it no not of on or such that the their then "
@@ -45,27 +49,52 @@ _PICTOGRAPH = (
     r"\U0001f546-\U0001f64f\U0001f680-\U0001f6ff\U0001f774-\U0001f77f\U0001f7d5-\U0001f7ff"
     r"\U0001f8b0-\U0001f8d8\U0001f90c-\U0001f93a\U0001f93c-\U0001f945\U0001f947-\U0001faff]"
 )
+# Connectors that join nothing are skipped as one: tried from each of them anew, long runs would
+# take time that grows with the square of their length.
 _TOKEN = regex.compile(
-    rf"{_MIXED}|\p{{Script=Han}}{_JOINER}|\p{{Script=Hiragana}}{_JOINER}"
+    rf"{_MIXED}|(?:{_CONNECTOR})++(*SKIP)(*FAIL)|\p{{Script=Han}}{_JOINER}|\p{{Script=Hiragana}}{_JOINER}"
     rf"|{_PICTOGRAPH}(?:\p{{WB=Extend}}|\u200d{_PICTOGRAPH})*+"
     r"|\p{Regional_Indicator}{2}|[#*]\ufe0f?\u20e3"
 )
 # The same rules for texts of Latin letters and common punctuation, several times as fast.
 _NOT_LATIN = re.compile("[^\x00-\xa8\xaa-\xac\xaf-\u024f\u2010-\u2023\u2025-\u2027]")
 _LATIN = "[A-Za-zªµºÀ-ÖØ-öø-ɏ]+"
-_LATIN_TOKEN = re.compile(rf"(?:_*(?:{_LATIN}(?:[:·.'‘’]{_LATIN})*|[0-9]+(?:[,;.'‘’][0-9]+)*)+)+_*")
+_LATIN_TOKEN = re.compile(
+    rf"(?<!_)(?:_*(?:{_LATIN}(?:[:·.'‘’]{_LATIN})*|[0-9]+(?:[,;.'‘’][0-9]+)*)+)+_*"
+)
 _POSSESSIVES = ("'s", "'S", "’s", "’S", "＇s", "＇S")
 
 
-def words(text: str) -> list[str]:
-    """Cut a text as ``bm25s`` does by default: words of two or more characters, no stop words."""
-    return [word for word in _WORD.findall(text.lower()) if word not in STOP_WORDS]
+def words(text: str, version: int = VERSION) -> list[str]:
+    """Cut a text as ``bm25s`` does by default: words of two or more characters, no stop words.
+
+    Args:
+        text: The text; composed first, which ``bm25s`` leaves to its users.
+        version: 1 does not compose it.
+
+    Returns:
+        Its words in lower case.
+    """
+    lowered = _composed(text, version).lower()
+    return [word for word in _WORD.findall(lowered) if word not in STOP_WORDS]
 
 
-def english(text: str) -> list[str]:
-    """Cut a text as Lucene's English analyzer does: Unicode words, no possessives, stemmed."""
-    tokens = tokens_of(text)
+def english(text: str, version: int = VERSION) -> list[str]:
+    """Cut a text as Lucene's English analyzer does: Unicode words, no possessives, stemmed.
+
+    Args:
+        text: The text; composed first, which Lucene leaves to its users.
+        version: 1 does not compose it.
+
+    Returns:
+        Its terms.
+    """
+    tokens = tokens_of(_composed(text, version))
     return [term for token in tokens if (term := _english_term(token)) is not None]
+
+
+def _composed(text: str, version: int) -> str:
+    return to_nfc(text) if version >= 2 else text
 
 
 def tokens_of(text: str) -> list[str]:
@@ -89,18 +118,19 @@ def _english_term(token: str) -> str | None:
     return None if term in STOP_WORDS else stem(term)
 
 
-ANALYZERS: dict[str, Callable[[str], list[str]]] = {"words": words, "english": english}
+ANALYZERS: dict[str, Callable[..., list[str]]] = {"words": words, "english": english}
 """Analyzers by name: ``words`` is that of ``bm25s``, ``english`` that of Lucene."""
 
 
-def analyzer(name: str) -> Callable[[str], list[str]]:
+def analyzer(name: str) -> Callable[..., list[str]]:
     """Return an analyzer by its name.
 
     Args:
         name: A key of ``ANALYZERS``.
 
     Returns:
-        The function from a text to its terms, repeated as often as they occur.
+        The function from a text, and a version if it is not the latest, to its terms, repeated as
+        often as they occur.
 
     Raises:
         UnknownNameError: If there is none of that name.

@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.errors import SearchArgumentError
-from retrieval.manifest import read_manifest
-from retrieval.passages import Corpus, Passage, corpus_hash
-from retrieval.postings import TOP, Postings, Scoring, Style, invert
+from retrieval.errors import CorpusMismatchError, IndexFormatError
+from retrieval.manifest import REBUILD
+from retrieval.opening import Built, open_built, reopen
+from retrieval.passages import Corpus, Passage, corpus_hash, require_k
+from retrieval.postings import TOP, Postings, invert
+from retrieval.scoring import Scoring, Style
 
 # Bounds are sums of rounded numbers; what misses one by less than this may still be a tie.
 _SLACK = 1e-6
@@ -30,7 +32,7 @@ class BM25:
 
     Args:
         passages: The corpus; titles and texts are both indexed.
-        k1: Term-frequency saturation, >= 0.
+        k1: Term-frequency saturation, in [0, 1000].
         b: Length normalisation, in [0, 1].
         style: ``"bm25s"`` (its default analyzer) or ``"lucene"`` (Anserini's English analyzer, and
             Lucene's rounding of lengths and scores).
@@ -56,15 +58,15 @@ class BM25:
         """Index the passages."""
         self.passages: Sequence[Passage] | Corpus = passages
         self.scoring = Scoring(k1, b, style)
-        self._folder: Path | None = None
+        self._built: Built | None = None
         self._postings = invert(passages, self.scoring)
 
     @classmethod
-    def open(cls, folder: str | Path, passages: Sequence[Passage] | Corpus) -> BM25:
-        """Map an index that `build_bm25` built.
+    def open(cls, folder: str | Path | Built, passages: Sequence[Passage] | Corpus) -> BM25:
+        """Map an index that `build_index` built.
 
         Args:
-            folder: Its folder.
+            folder: Its folder, or its files if they are open already.
             passages: The corpus that it was built from.
 
         Returns:
@@ -72,13 +74,18 @@ class BM25:
 
         Raises:
             IndexFormatError: If the folder is something else, or its files are torn or altered.
+            CorpusMismatchError: If it has another number of passages.
         """
-        manifest = read_manifest(folder, "bm25")
+        built = open_built(folder, "bm25")
+        if len(passages) != built.manifest.documents:
+            raise CorpusMismatchError(
+                f"{built.folder}: expected the {built.manifest.documents} passages that it was "
+                f"built from, found {len(passages)}; give its own corpus"
+            )
         bm25 = cls.__new__(cls)
-        bm25.passages, bm25.scoring = passages, Scoring(**manifest.parameters)
-        bm25._folder = Path(folder)
-        bm25._postings = Postings.load(bm25._folder / manifest.data)
-        bm25.__dict__["index_hash"] = manifest.hash
+        bm25.passages, bm25.scoring, bm25._built = passages, Scoring.of(built), built
+        bm25._postings = Postings.load(built)
+        bm25.__dict__["index_hash"] = built.manifest.hash
         return bm25
 
     @cached_property
@@ -98,13 +105,27 @@ class BM25:
 
         Raises:
             SearchArgumentError: If ``k`` is below 1.
+            IndexFormatError: If the files were altered since they were opened.
         """
-        if k < 1:
-            raise SearchArgumentError(f"expected k >= 1, found {k}")
-        return [self._passages(*self._best(query, k)) for query in queries]
+        require_k(k)
+        if self._built is None:
+            return [self._passages(*self._best(query, k)) for query in queries]
+        self._built.check()
+        try:
+            return [self._passages(*self._best(query, k)) for query in queries]
+        except (IndexError, ValueError) as problem:
+            if isinstance(problem, IndexFormatError):
+                raise
+            raise IndexFormatError(
+                f"{self._built.folder}: expected the lists that were built, found {problem}; "
+                f"{REBUILD}"
+            ) from None
 
     def _passages(self, hits: NDArray[Any], scores: NDArray[Any]) -> list[Passage]:
-        found = zip((self.passages[i] for i in hits.tolist()), scores.tolist(), strict=True)
+        positions = hits.tolist()
+        if min(positions, default=0) < 0 or not np.isfinite(scores).all():
+            raise IndexError("positions or scores that no index has")
+        found = zip((self.passages[i] for i in positions), scores.tolist(), strict=True)
         return [Passage(item.id, item.title, item.text, score) for item, score in found]
 
     def _best(self, query: str, k: int) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -119,7 +140,8 @@ class BM25:
         # The commonest first: the less its weight, the longer its list.
         ordered = sorted(terms.items(), key=lambda term: float(index.ceilings[term[0]]) * term[1])
         rest, bound, least = self._spared(ordered, k)
-        hits, scores = _sums([self._list(*term) for term in ordered[rest:]], least - bound)
+        lists = [self._list(*term) for term in ordered[rest:]]
+        hits, scores = _sums(lists, least - bound)
         for term in reversed(ordered[:rest]):
             hits, scores = _contenders(hits, scores, k, bound)
             scores = scores + self._look_up(*term, hits)
@@ -169,10 +191,14 @@ class BM25:
         return np.where(positions[places] == hits, weights, 0.0)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        """Pickle an index on disk as its folder: another process maps it anew."""
-        if self._folder is not None:
-            return type(self).open, (self._folder, self.passages)
+        """Pickle an index on disk as its folder: another process maps the same build of it."""
+        if self._built is not None:
+            return _reopen, (*self._built.reference(), self.passages)
         return super().__reduce_ex__(protocol)
+
+
+def _reopen(folder: Path, data: str, index_hash: str, passages: Corpus) -> BM25:
+    return BM25.open(reopen(folder, data, index_hash), passages)
 
 
 def _sums(
@@ -195,6 +221,8 @@ def _sums(
         return positions, weights.astype(np.float64)
     last = max(int(positions[-1]) for positions, _ in lists)
     if len(positions) * 16 > last:
+        if positions.max() > last:  # in a damaged list; it would take memory without bound
+            raise ValueError("positions in disorder")
         sums = np.bincount(positions, weights=weights)
         hits = np.flatnonzero(sums >= least if least > 0 else sums)
         return hits, sums[hits]

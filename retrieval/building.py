@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
 from retrieval.encoder import Dtype, Encoder, EncoderSettings
+from retrieval.errors import SearchArgumentError
 from retrieval.factory import open_retriever
-from retrieval.manifest import MANIFEST, Manifest, building, read_manifest, verify
-from retrieval.passages import Corpus, Passage
-from retrieval.postings import Scoring, Style, invert
+from retrieval.generations import building
+from retrieval.manifest import MANIFEST, PASSAGES, Manifest
+from retrieval.opening import open_built, verify
+from retrieval.passages import Corpus, Passage, no_passages, require_k
+from retrieval.postings import invert
+from retrieval.scoring import Scoring, Style
 from retrieval.sources import read_source, stored
-from retrieval.store import store_passages
+from retrieval.store import StoredPassages, put_passages, store_passages
 
 _log = logging.getLogger(__name__)
 
@@ -104,13 +108,12 @@ def build_index(settings: IndexBuild) -> dict[str, Any]:
             is missing, or the folder holds something else.
     """
     start = time.perf_counter()
-    if settings.kind == "passages":
-        store_passages(read_source(settings.corpus), settings.out)
+    if settings.kind == PASSAGES:
+        store_passages(_read(settings.corpus), settings.out)
         return index_info(IndexInfo(index=settings.out))
+    write = _WRITERS[settings.kind](settings)  # checks the parameters before anything is read
     with building(settings.out, settings.kind) as (data, manifest):
-        passages = _corpus(settings, data, manifest)
-        _WRITERS[settings.kind](settings, passages, data, manifest)
-        manifest.corpus, manifest.documents = passages.hash, len(passages)
+        write(_corpus(settings.corpus, data, manifest), data, manifest)
         manifest.facts["build_seconds"] = round(time.perf_counter() - start, 3)
         manifest.facts["versions"] = _versions()
     _log.info("%s of %d passages is in %s", settings.kind, manifest.documents, settings.out)
@@ -129,7 +132,8 @@ def index_info(settings: IndexInfo) -> dict[str, Any]:
     Raises:
         IndexFormatError: If it is something else, or a file is missing, torn or altered.
     """
-    manifest = verify(settings.index) if settings.verify else read_manifest(settings.index)
+    index = settings.index
+    manifest = verify(index) if settings.verify else open_built(index).manifest
     return {
         "kind": manifest.kind,
         "index_hash": manifest.hash,
@@ -153,45 +157,80 @@ def search_index(settings: IndexSearch) -> list[list[Passage]]:
     Raises:
         RetrievalError: If the retriever cannot be opened or ``k`` is out of range.
     """
+    require_k(settings.k)
     return open_retriever(settings.retriever).search(settings.queries, settings.k)
 
 
-def _corpus(settings: IndexBuild, data: Path, manifest: Manifest) -> Corpus:
-    """The passages: those of a folder stay where they are, others go into the index."""
-    if (Path(settings.corpus) / MANIFEST).exists():
-        passages = stored(settings.corpus)
-        manifest.facts["corpus_folder"] = os.path.relpath(passages.folder, settings.out)
-        return passages
-    return store_passages(read_source(settings.corpus), data / "passages")
+def _corpus(source: str, data: Path, manifest: Manifest) -> StoredPassages:
+    """The passages of the index, which holds its own: others may come and go."""
+    if not (Path(source) / MANIFEST).exists():
+        return put_passages(_read(source), data, manifest)
+    passages = stored(source)
+    if not len(passages):
+        raise no_passages(source)
+    return put_passages(passages, data, manifest)
 
 
-def _write_bm25(settings: IndexBuild, passages: Corpus, data: Path, manifest: Manifest) -> None:
+def _read(source: str) -> Iterator[Passage]:
+    """Read a corpus that must have a passage."""
+    empty = True
+    for passage in read_source(source):
+        empty = False
+        yield passage
+    if empty:
+        raise no_passages(source)
+
+
+def _bm25(settings: IndexBuild) -> _Write:
     scoring = Scoring(settings.k1, settings.b, settings.style)
-    invert(passages, scoring, data)
-    manifest.parameters = asdict(scoring)
+
+    def write(passages: Corpus, data: Path, manifest: Manifest) -> None:
+        invert(passages, scoring, data)
+        manifest.parameters = asdict(scoring)
+
+    return write
 
 
-def _write_lucene(settings: IndexBuild, passages: Corpus, data: Path, manifest: Manifest) -> None:
-    from retrieval.lucene import write_lucene
-
+def _lucene(settings: IndexBuild) -> _Write:
     scoring = Scoring(settings.k1, settings.b, "lucene")
-    write_lucene(passages, data)
-    manifest.parameters = asdict(scoring)
+
+    def write(passages: Corpus, data: Path, manifest: Manifest) -> None:
+        from retrieval.lucene import write_lucene
+
+        write_lucene(passages, data)
+        manifest.parameters = asdict(scoring)
+
+    return write
 
 
-def _write_dense(settings: IndexBuild, passages: Corpus, data: Path, manifest: Manifest) -> None:
+def _dense(settings: IndexBuild) -> _Write:
     from retrieval.dense_build import DenseParameters, write_dense
 
     names = settings.model, settings.query_prefix, settings.passage_prefix, settings.max_tokens
-    encoder = Encoder(EncoderSettings(*names), dtype=settings.dtype)
-    parameters = DenseParameters(encoder.settings, settings.factory, settings.search, settings.seed)
-    manifest.parameters = asdict(parameters)
-    manifest.facts |= write_dense(
-        passages, data, parameters, vectors=settings.vectors, encoder=encoder
+    parameters = DenseParameters(
+        EncoderSettings(*names), settings.factory, settings.search, settings.seed
     )
+    vectors = settings.vectors
+    if vectors is not None and vectors.resolve().is_relative_to(settings.out.resolve()):
+        raise SearchArgumentError(
+            f"expected --vectors outside the index, found {vectors}; choose a file that a later "
+            "build does not replace"
+        )
+
+    def write(passages: Corpus, data: Path, manifest: Manifest) -> None:
+        encoder = Encoder(parameters.encoder, dtype=settings.dtype)
+        manifest.parameters = asdict(parameters)
+        manifest.facts |= write_dense(passages, data, parameters, vectors=vectors, encoder=encoder)
+
+    return write
 
 
-_WRITERS = {"bm25": _write_bm25, "dense": _write_dense, "lucene": _write_lucene}
+_Write = Callable[[Corpus, Path, Manifest], None]
+_WRITERS: dict[str, Callable[[IndexBuild], _Write]] = {
+    "bm25": _bm25,
+    "dense": _dense,
+    "lucene": _lucene,
+}
 
 
 def _versions() -> dict[str, str]:

@@ -11,24 +11,25 @@ import re
 import sqlite3
 import threading
 import time
-import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from retrieval.cache_database import FORMAT, log_has_room, make_room, open_database
 from retrieval.errors import SearchArgumentError
 from retrieval.passages import Passage, Retriever
+from retrieval.text import to_query
 
 _log = logging.getLogger(__name__)
 
-_APPLICATION = 0x41543250  # "AT2P": marks our files in SQLite's header
-_FORMAT = 1  # of the table and of the values in it; another one is another cache
 _FILE = re.compile(r"cache-(\d+)\.sqlite")
 _TOUCH_S = 60.0  # how exactly the last use is known; finer would turn every read into a write
-_FULL, _KEPT = 0.9, 0.7  # shares of the bound that start an eviction and that one leaves
-_BUSY_S = 5.0  # wait for another process's write, then do without the cache
 _SMALLEST = 2**16
 
+# Errors that say nothing against the file; `DatabaseError` itself does, its subclasses do not.
+_PASSING = (sqlite3.Error, OSError, MemoryError)
+
+_Result = TypeVar("_Result")
 _Key = bytes
 _Answers = dict[str, list[Passage]]
 
@@ -41,15 +42,16 @@ class CachedRetriever:
     collapsed), so that an answer never depends on what is in the cache.
 
     The database (write-ahead log) may be used by many processes at a time. If it turns out to be
-    torn, or not ours, it is left where it is and a file with the next number takes its place; a
-    full disk or a locked file costs speed, never an answer.
+    torn, or not ours, it is left where it is and a file with the next number takes its place;
+    whatever is in its file, a full disk or a locked file costs speed, never an answer.
 
     Args:
         retriever: Asked for what is not in the cache.
         path: Folder of the cache; made if missing.
         identity: Hash of the index and parameters of the retriever: whatever decides its answers.
         max_bytes: Size that the database is kept under by dropping what was not used for longest,
-            >= 65536; its write-ahead log may add some MiB.
+            >= 65536. Its write-ahead log comes on top: above 1 MiB it is emptied before anything
+            is written to it, so it exceeds that by a single write.
         clock: Seconds since the epoch.
 
     Attributes:
@@ -99,7 +101,7 @@ class CachedRetriever:
 
     def search(self, queries: Sequence[str], k: int) -> list[list[Passage]]:
         """Rank passages for each query; see `Retriever.search`."""
-        normal = [_normalise(query) for query in queries]
+        normal = [to_query(query) for query in queries]
         keys = {query: self._key(query, k) for query in normal}
         with self._lock:
             known = self._guarded(lambda database: self._read(database, keys)) or {}
@@ -124,21 +126,20 @@ class CachedRetriever:
                 self._database = None
 
     def _key(self, query: str, k: int) -> _Key:
-        text = json.dumps([_FORMAT, self.identity, k, query])
+        text = json.dumps([FORMAT, self.identity, k, query])
         return hashlib.sha256(text.encode()).digest()
 
-    def _guarded(self, act: Callable[[sqlite3.Connection], Any]) -> Any:
+    def _guarded(self, act: Callable[[sqlite3.Connection], _Result]) -> _Result | None:
         """Do something with the database; None where it cannot be used."""
         try:
             try:
                 return act(self._connection())
-            except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
-                # SQLite quotes what is torn in its messages, which need not be text.
-                if type(error) not in (sqlite3.DatabaseError, UnicodeDecodeError):
-                    raise  # locked, full and the like; only torn files and no databases go on
+            except Exception as error:
+                if isinstance(error, _PASSING) and type(error) is not sqlite3.DatabaseError:
+                    raise  # locked, full and the like
                 self._set_aside(error)
                 return act(self._connection())
-        except (sqlite3.Error, UnicodeDecodeError, OSError) as error:
+        except Exception as error:  # a file may hold anything, but nothing that is worth an answer
             if str(error) != self._complaint:
                 _log.warning("going on without the cache in %s: %s", self.path, error)
             self._complaint = str(error)
@@ -151,7 +152,7 @@ class CachedRetriever:
             self._database = None
         if self._database is None:
             self._number = max([self._number, *self._numbers()])
-            self._database = _open(self._file(self._number), self.max_bytes)
+            self._database = open_database(self._file(self._number), self.max_bytes)
             self._owner = os.getpid()
         return self._database
 
@@ -174,7 +175,9 @@ class CachedRetriever:
     def _read(self, database: sqlite3.Connection, keys: dict[str, _Key]) -> _Answers:
         """Read what is known and intact; note its use and drop what is not intact."""
         now = self._clock()
-        known, stale, corrupt = {}, [], []
+        known: _Answers = {}
+        stale: list[tuple[float, _Key]] = []
+        corrupt: list[tuple[_Key]] = []
         for query, key in keys.items():
             row = database.execute(
                 "SELECT used, checksum, value FROM entries WHERE key = ?", (key,)
@@ -182,11 +185,12 @@ class CachedRetriever:
             if row is None:
                 continue
             used, checksum, value = row
-            if checksum == _checksum(key, value):
-                known[query] = _decode(value)
-                stale += [(now, key)] if abs(now - used) > _TOUCH_S else []
-            else:
+            found = _decode(value) if checksum == _checksum(key, value) else None
+            if found is None or not isinstance(used, (int, float)):
                 corrupt.append((key,))
+                continue
+            known[query] = found
+            stale += [] if abs(now - used) <= _TOUCH_S else [(now, key)]
         if stale or corrupt:
             with database:
                 database.executemany("UPDATE entries SET used = ? WHERE key = ?", stale)
@@ -195,74 +199,18 @@ class CachedRetriever:
 
     def _write(self, database: sqlite3.Connection, entries: list[tuple[_Key, bytes]]) -> None:
         now = self._clock()
+        if not log_has_room(database, self._file(self._number)):
+            return
         with database:
-            _make_room(database, self.max_bytes, sum(len(value) for _, value in entries))
+            make_room(database, self.max_bytes, sum(len(value) for _, value in entries))
             database.executemany(
                 "INSERT OR REPLACE INTO entries (key, used, checksum, value) VALUES (?, ?, ?, ?)",
                 [(key, now, _checksum(key, value), value) for key, value in entries],
             )
 
 
-def _open(file: Path, max_bytes: int) -> sqlite3.Connection:
-    """Open a database of ours, making it if the file is new.
-
-    Raises:
-        sqlite3.DatabaseError: If the file is torn or something else than our cache.
-    """
-    database = sqlite3.connect(
-        file, timeout=_BUSY_S, isolation_level="IMMEDIATE", check_same_thread=False
-    )
-    try:
-        database.execute("PRAGMA journal_mode = WAL")
-        database.execute("PRAGMA synchronous = NORMAL")  # a power cut may cost the last entries
-        database.execute("BEGIN IMMEDIATE")
-        with database:
-            marks = [
-                database.execute(f"PRAGMA {name}").fetchone()[0]
-                for name in ("application_id", "user_version", "schema_version")
-            ]
-            if marks == [0, 0, 0]:  # a new file
-                database.execute(f"PRAGMA application_id = {_APPLICATION}")
-                database.execute(f"PRAGMA user_version = {_FORMAT}")
-                database.execute(
-                    "CREATE TABLE entries (key BLOB NOT NULL UNIQUE, used REAL NOT NULL, "
-                    "checksum BLOB NOT NULL, value BLOB NOT NULL)"
-                )
-            elif marks[:2] != [_APPLICATION, _FORMAT]:
-                raise sqlite3.DatabaseError("expected a cache of this version, found another file")
-        page = database.execute("PRAGMA page_size").fetchone()[0]
-        database.execute(f"PRAGMA max_page_count = {max_bytes // page}")
-        return database
-    except BaseException:
-        database.close()
-        raise
-
-
-def _make_room(database: sqlite3.Connection, max_bytes: int, coming: int) -> None:
-    """Drop what was not used for longest until new values of so many bytes fit."""
-    while True:
-        pages, free, page = (
-            database.execute(f"PRAGMA {name}").fetchone()[0]
-            for name in ("page_count", "freelist_count", "page_size")
-        )
-        held, room = (pages - free) * page, _KEPT * max_bytes - coming
-        count = database.execute("SELECT count(*) FROM entries").fetchone()[0]
-        if held + coming <= max_bytes * _FULL or not count:
-            return
-        surplus = math.ceil(count * min(1.0, 1 - room / held))
-        database.execute(
-            "DELETE FROM entries WHERE rowid IN "
-            "(SELECT rowid FROM entries ORDER BY used, rowid LIMIT ?)",
-            (surplus,),
-        )
-
-
-def _normalise(query: str) -> str:
-    return " ".join(unicodedata.normalize("NFC", query).split())
-
-
-def _checksum(key: _Key, value: bytes) -> bytes:
-    return hashlib.blake2b(key + value, digest_size=16).digest()
+def _checksum(key: _Key, value: Any) -> bytes:
+    return hashlib.blake2b(key + value, digest_size=16).digest() if type(value) is bytes else b""
 
 
 def _encode(passages: Sequence[Passage]) -> bytes:
@@ -270,5 +218,18 @@ def _encode(passages: Sequence[Passage]) -> bytes:
     return json.dumps(fields).encode()
 
 
-def _decode(value: bytes) -> list[Passage]:
-    return [Passage(*fields) for fields in json.loads(value)]
+def _decode(value: bytes) -> list[Passage] | None:
+    """Read an entry; None if it is none of ours."""
+    try:
+        rows = json.loads(value)
+        return [_passage(*row) for row in rows]
+    except (ValueError, TypeError, RecursionError):
+        return None
+
+
+def _passage(passage_id: Any, title: Any, text: Any, score: Any) -> Passage:
+    if not all(isinstance(each, str) for each in (passage_id, title, text)):
+        raise TypeError("expected texts")
+    if not isinstance(score, float) or not math.isfinite(score):
+        raise TypeError("expected a number")
+    return Passage(passage_id, title, text, score)

@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.encoder import Encoder, EncoderSettings
-from retrieval.errors import BackendUnavailableError, IndexFormatError, SearchArgumentError
-from retrieval.manifest import Manifest, read_manifest
+from retrieval.errors import BackendUnavailableError, IndexFormatError
+from retrieval.manifest import REBUILD, Manifest, parameters_of
 from retrieval.memory import require_memory
-from retrieval.passages import Corpus, Passage
+from retrieval.opening import Built, open_built, reopen
+from retrieval.passages import Corpus, Passage, require_k
 
 _log = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ class Dense:
     """FAISS by inner product of unit vectors, ranked by score and then by position.
 
     Args:
-        folder: Folder of an index of kind ``dense``.
+        folder: Folder of an index of kind ``dense``, or its files if they are open already.
         passages: The corpus that it was built from.
         mapped: Leave the index on the disk and let the system cache what is read of it.
         encoder: The encoder that built it; None loads the one that the index names.
@@ -48,7 +49,7 @@ class Dense:
 
     def __init__(
         self,
-        folder: str | Path,
+        folder: str | Path | Built,
         passages: Corpus,
         *,
         mapped: bool = False,
@@ -56,17 +57,24 @@ class Dense:
     ) -> None:
         """Load the index and the encoder."""
         faiss = load_faiss()
-        manifest = read_manifest(folder, "dense")
+        self._built, self._mapped = open_built(folder, "dense"), mapped
+        manifest, place = self._built.manifest, self._built.folder
         self.passages, self.index_hash = passages, manifest.hash
-        self._arguments = Path(folder), passages, mapped
-        path = Path(folder) / manifest.data / INDEX_FILE
+        settings, search = parameters_of(manifest, place, _parameters)
+        path = self._built.path / INDEX_FILE
+        if INDEX_FILE not in manifest.files:
+            raise IndexFormatError(f"{path}: expected an index, found none; {REBUILD}")
         if not mapped:
-            require_memory(path.stat().st_size, f"the index {folder}", ALTERNATIVES)
+            require_memory(manifest.files[INDEX_FILE]["bytes"], f"the index {place}", ALTERNATIVES)
         flags = faiss.IO_FLAG_MMAP | faiss.IO_FLAG_MMAP_IFC if mapped else 0
-        parameters = manifest.parameters
-        self._encoder = encoder or Encoder(EncoderSettings(**parameters["encoder"]))
-        self._index = faiss.read_index(str(path), flags)
-        set_search(self._index, parameters["search"])
+        self._encoder = encoder or Encoder(settings)
+        try:
+            self._index = faiss.read_index(str(path), flags)
+            set_search(self._index, search)
+        except (RuntimeError, MemoryError) as problem:
+            raise IndexFormatError(
+                f"{path}: expected an index that FAISS reads, found {problem}; {REBUILD}"
+            ) from None
         self._index = _on_gpus(self._index)
         _check(self._encoder, manifest)
 
@@ -82,13 +90,18 @@ class Dense:
 
         Raises:
             SearchArgumentError: If ``k`` is below 1.
+            IndexFormatError: If the files were altered since they were opened.
         """
-        if k < 1:
-            raise SearchArgumentError(f"expected k >= 1, found {k}")
+        require_k(k)
+        self._built.check()
         if not queries or not len(self.passages):
             return [[] for _ in queries]
         vectors = self._encoder.encode(queries, "query")
         scores, positions = self._index.search(vectors, min(k, len(self.passages)))
+        if positions.max() >= len(self.passages):
+            raise IndexFormatError(
+                f"{self._built.folder}: expected positions in the corpus, found others; {REBUILD}"
+            )
         return [self._ranked(*row) for row in zip(scores, positions, strict=True)]
 
     def _ranked(self, scores: NDArray[Any], positions: NDArray[Any]) -> list[Passage]:
@@ -103,9 +116,8 @@ class Dense:
         return [Passage(item.id, item.title, item.text, score) for item, score in found]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle as the folder: another process loads it anew."""
-        folder, passages, mapped = self._arguments
-        return _reopen, (folder, passages, mapped)
+        """Pickle as the folder: another process loads the same build of it."""
+        return _reopen, (*self._built.reference(), self.passages, self._mapped)
 
 
 def load_faiss() -> Any:
@@ -149,14 +161,26 @@ def probe(encoder: Encoder) -> list[float]:
     return [round(float(number), 4) for number in encoder.encode([_PROBE], "query")[0, :8]]
 
 
+def _parameters(kept: dict[str, Any]) -> tuple[EncoderSettings, str]:
+    search = kept["search"]
+    if not isinstance(search, str):
+        raise TypeError(f"search = {search!r}")
+    return EncoderSettings(**kept["encoder"]), search
+
+
 def _check(encoder: Encoder, manifest: Manifest) -> None:
-    expected, width = manifest.facts["probe"], manifest.facts["width"]
-    if encoder.width != width or not np.allclose(probe(encoder), expected, atol=0.01):
+    expected, width = manifest.facts.get("probe"), manifest.facts.get("width")
+    found = probe(encoder)
+    try:
+        alike = encoder.width == width and np.allclose(found, np.array(expected, float), atol=0.01)
+    except (TypeError, ValueError):  # an unsealed manifest may hold anything
+        alike = False
+    if not alike:
         raise IndexFormatError(
             f"expected the encoder that built the index ({manifest.parameters['encoder']}), found "
             "one that gives other vectors; restore its files, or build the index again"
         )
 
 
-def _reopen(folder: Path, passages: Corpus, mapped: bool) -> Dense:
-    return Dense(folder, passages, mapped=mapped)
+def _reopen(folder: Path, data: str, index_hash: str, passages: Corpus, mapped: bool) -> Dense:
+    return Dense(reopen(folder, data, index_hash), passages, mapped=mapped)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,10 @@ from numpy.typing import NDArray
 
 from retrieval.dense import ALTERNATIVES, INDEX_FILE, load_faiss, probe, set_search
 from retrieval.encoder import Encoder, EncoderSettings
-from retrieval.errors import IndexFormatError, SearchArgumentError
+from retrieval.errors import BackendUnavailableError, SearchArgumentError
 from retrieval.memory import require_memory
 from retrieval.passages import Corpus
+from retrieval.vectors import encode_passages
 
 _log = logging.getLogger(__name__)
 
@@ -30,13 +30,18 @@ class DenseParameters:
         encoder: The encoder.
         factory: FAISS's description of the index: ``Flat``, ``SQ8``, ``HNSW32``, ``IVF4096,PQ64``.
         search: FAISS's search parameters: ``nprobe=32`` or ``efSearch=64``; empty for its defaults.
-        seed: Of the training sample and of the sampled queries.
+        seed: Of the training sample and of the sampled queries, >= 0.
     """
 
     encoder: EncoderSettings = EncoderSettings()
     factory: str = "Flat"
     search: str = ""
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what NumPy takes for no seed."""
+        if not 0 <= self.seed < 2**63:
+            raise SearchArgumentError(f"expected a seed in [0, 2^63), found {self.seed}")
 
 
 def write_dense(
@@ -75,7 +80,7 @@ def write_dense(
     _train(faiss, index, encoded, parameters.seed)
     for start in range(0, len(encoded), _CHUNK):
         index.add(np.ascontiguousarray(encoded[start : start + _CHUNK]))
-    faiss.write_index(index, str(folder / INDEX_FILE))
+    _save(faiss, index, folder / INDEX_FILE)
     facts: dict[str, Any] = {"probe": probe(encoder), "width": encoder.width}
     if parameters.factory != "Flat" and len(passages):
         facts["recall"] = _recall(index, encoded, encoder, passages, parameters.seed)
@@ -88,46 +93,7 @@ def write_dense(
         )
     if vectors is None:
         path.unlink()
-        path.with_name(path.name + ".json").unlink()
     return facts
-
-
-def encode_passages(passages: Corpus, encoder: Encoder, path: Path) -> NDArray[np.float32]:
-    """Encode a corpus into a file, going on where an earlier call was stopped.
-
-    Args:
-        passages: The passages.
-        encoder: The encoder.
-        path: The file; what it belongs to is kept beside it, with ``.json`` at the end of its name.
-
-    Returns:
-        The vectors, mapped, float32, shape (passages, width).
-
-    Raises:
-        IndexFormatError: If the file has the vectors of another corpus or encoder.
-    """
-    owner = {"corpus": passages.hash, "encoder": asdict(encoder.settings)}
-    note, row = path.with_name(path.name + ".json"), encoder.width * 4
-    if note.exists() and json.loads(note.read_text(encoding="utf-8")) != owner:
-        raise IndexFormatError(
-            f"{path}: expected vectors of this corpus and encoder, found others; choose another "
-            "file, or remove it"
-        )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    note.write_text(json.dumps(owner), encoding="utf-8")
-    with path.open("ab") as file:
-        # Whole chunks only: batches, and so the last bits of vectors, are those of an unbroken run.
-        done = file.tell() // row
-        done = done if done == len(passages) else done // _CHUNK * _CHUNK
-        file.truncate(done * row)
-        for start in range(done, len(passages), _CHUNK):
-            texts = [passage.contents for passage in passages[start : start + _CHUNK]]
-            file.write(encoder.encode(texts, "passage").tobytes())
-            file.flush()
-            _log.info("encoded %d of %d passages", start + len(texts), len(passages))
-    if not len(passages):
-        return np.empty((0, encoder.width), np.float32)
-    return np.memmap(path, np.float32, "r", shape=(len(passages), encoder.width))
 
 
 def bytes_per_passage(faiss: Any, index: Any) -> int:
@@ -152,6 +118,15 @@ def _empty(faiss: Any, width: int, parameters: DenseParameters) -> Any:
             "example Flat, SQ8, HNSW32 with efSearch=64, IVF4096,PQ64 with nprobe=32"
         ) from None
     return index
+
+
+def _save(faiss: Any, index: Any, path: Path) -> None:
+    try:
+        faiss.write_index(index, str(path))
+    except RuntimeError as problem:
+        raise BackendUnavailableError(
+            f"{path}: expected FAISS to write the index, found {problem}; make room on the disk"
+        ) from None
 
 
 def _train(faiss: Any, index: Any, vectors: NDArray[np.float32], seed: int) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.errors import BackendUnavailableError, SearchArgumentError
+from retrieval.text import to_nfc, to_query, to_unicode
 
 # Tokens of a batch, padding included: what keeps a core, or a GPU, busy.
 _BATCH_TOKENS = {"cpu": 4096, "cuda": 65_536}
@@ -29,7 +30,7 @@ class EncoderSettings:
         model: Folder of a model, or its name on the Hugging Face hub.
         query_prefix: What is put before a query; None takes ``"query: "`` for E5's models, else "".
         passage_prefix: What is put before a passage; None takes ``"passage: "`` for E5's models.
-        max_tokens: Where longer texts are cut.
+        max_tokens: Where longer texts are cut, >= 8.
 
     Source of the defaults: Wang et al. 2022 (E5), and Search-R1's retrieval server.
     """
@@ -38,6 +39,14 @@ class EncoderSettings:
     query_prefix: str | None = None
     passage_prefix: str | None = None
     max_tokens: int = 256
+
+    def __post_init__(self) -> None:
+        """Refuse what is no text, and lengths that leave none between the special tokens."""
+        names = self.model, self.query_prefix or "", self.passage_prefix or ""
+        if not all(isinstance(name, str) for name in names) or not self.model:
+            raise SearchArgumentError(f"expected a model and prefixes as texts, found {names}")
+        if type(self.max_tokens) is not int or self.max_tokens < 8:
+            raise SearchArgumentError(f"expected max_tokens >= 8, found {self.max_tokens!r}")
 
     def prefix(self, kind: Literal["query", "passage"]) -> str:
         """Return what is put before a text."""
@@ -68,8 +77,6 @@ class Encoder:
         self, settings: EncoderSettings, *, device: str | None = None, dtype: Dtype | None = None
     ) -> None:
         """Load the model."""
-        if settings.max_tokens < 1:
-            raise SearchArgumentError(f"expected max_tokens >= 1, found {settings.max_tokens}")
         try:
             import torch
             from transformers import AutoModel, AutoTokenizer
@@ -92,6 +99,16 @@ class Encoder:
             ) from None
         self._model = self._model.to(self._device).eval()
         self.width = int(self._model.config.hidden_size)
+        limits = (
+            getattr(self._model.config, "max_position_embeddings", None),
+            self._tokenizer.model_max_length,
+        )
+        longest = min(limit for limit in limits if limit is not None)
+        if settings.max_tokens > longest:
+            raise SearchArgumentError(
+                f"expected max_tokens <= {longest}, which {settings.model} can read, found "
+                f"{settings.max_tokens}"
+            )
 
     def encode(
         self, texts: Sequence[str], kind: Literal["query", "passage"]
@@ -111,8 +128,10 @@ class Encoder:
         if not texts:
             return vectors
         prefix = self.settings.prefix(kind)
-        # Lone surrogates, which JSON can hold, are no text to a tokenizer.
-        whole = [(prefix + text).encode("utf-8", "replace").decode("utf-8") for text in texts]
+        if kind == "query":
+            texts = [to_query(text) for text in texts]
+        # What the tokenizer gets is composed, and without the lone surrogates that JSON can hold.
+        whole = [to_unicode(to_nfc(prefix + text)) for text in texts]
         ids = self._tokenizer(whole, truncation=True, max_length=self.settings.max_tokens)
         lengths = [len(tokens) for tokens in ids["input_ids"]]
         for rows in _batches(lengths, _BATCH_TOKENS[self._device]):

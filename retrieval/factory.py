@@ -9,9 +9,10 @@ from pathlib import Path
 from retrieval.bm25 import BM25
 from retrieval.errors import CorpusMismatchError, UnknownNameError, nearest
 from retrieval.hybrid import Hybrid
-from retrieval.manifest import read_manifest
+from retrieval.opening import Built, open_built
 from retrieval.passages import Corpus, Passages, Retriever
-from retrieval.sources import open_passages, stored
+from retrieval.sources import open_passages
+from retrieval.store import StoredPassages
 
 _EXAMPLES = (
     "bm25:FOLDER, dense:FOLDER, lucene:FOLDER, hybrid:bm25:FOLDER+dense:FOLDER, http://HOST:PORT"
@@ -52,12 +53,12 @@ def open_retriever(name: str, *, corpus: str | Path | None = None) -> Retriever:
     return _OPENERS[kind](rest, corpus)
 
 
-def passages_of(folder: str | Path, corpus: str | Path | None = None) -> Corpus:
+def passages_of(folder: str | Path | Built, corpus: str | Path | None = None) -> Corpus:
     """Open the corpus of an index.
 
     Args:
         folder: The index.
-        corpus: Its passages in a folder or file; None takes those that the index names.
+        corpus: Its passages in a folder or file; None takes those of the index.
 
     Returns:
         The passages.
@@ -65,13 +66,14 @@ def passages_of(folder: str | Path, corpus: str | Path | None = None) -> Corpus:
     Raises:
         CorpusMismatchError: If the index was built from others.
     """
-    manifest = read_manifest(folder)
-    passages = stored(folder) if corpus is None else open_passages(corpus)
+    built = open_built(folder)
+    passages = StoredPassages(built) if corpus is None else open_passages(corpus)
+    manifest = built.manifest
     if passages.hash != manifest.corpus:
         raise CorpusMismatchError(
-            f"{folder}: expected the corpus that it was built from, {manifest.corpus[:12]} with "
-            f"{manifest.documents} passages, found {passages.hash[:12]} with {len(passages)}; "
-            "build the index again, or give its own corpus"
+            f"{built.folder}: expected the corpus that it was built from, {manifest.corpus[:12]} "
+            f"with {manifest.documents} passages, found {passages.hash[:12]} with "
+            f"{len(passages)}; build the index again, or give its own corpus"
         )
     return passages
 
@@ -79,25 +81,26 @@ def passages_of(folder: str | Path, corpus: str | Path | None = None) -> Corpus:
 def _bm25(place: str, corpus: str | Path | None) -> Retriever:
     if Path(place).is_file():
         return BM25(Passages.from_jsonl(place))
-    return BM25.open(place, passages_of(place, corpus))
+    built = open_built(place, "bm25")
+    return BM25.open(built, passages_of(built, corpus))
 
 
-def _dense(place: str, corpus: str | Path | None) -> Retriever:
+def _dense(place: str, corpus: str | Path | None, mapped: bool = False) -> Retriever:
     from retrieval.dense import Dense
 
-    return Dense(place, passages_of(place, corpus))
+    built = open_built(place, "dense")
+    return Dense(built, passages_of(built, corpus), mapped=mapped)
 
 
 def _dense_mapped(place: str, corpus: str | Path | None) -> Retriever:
-    from retrieval.dense import Dense
-
-    return Dense(place, passages_of(place, corpus), mapped=True)
+    return _dense(place, corpus, mapped=True)
 
 
 def _lucene(place: str, corpus: str | Path | None) -> Retriever:
     from retrieval.lucene import Lucene
 
-    return Lucene(place, passages_of(place, corpus))
+    built = open_built(place, "lucene")
+    return Lucene(built, passages_of(built, corpus))
 
 
 def _ray(rest: str, corpus: str | Path | None) -> Retriever:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from retrieval.text import to_unicode
 
 LOCK = ".lock"
 """Name of the file that whoever writes to a folder holds locked."""
+
+_HOLDER = re.compile(r"(?:[^\n]* by process \d+\n)?")
 
 
 @contextmanager
@@ -24,23 +29,42 @@ def sole_writer(folder: str | Path, error: type[Exception], *, what: str) -> Ite
         what: What is done there, for the message: "a training run", "an index build".
 
     Raises:
-        Exception: As ``error``, if another process, or this one, holds the folder already.
+        Exception: As ``error``, if another process, or this one, holds the folder already, or its
+            lock is something that we did not write.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("a+", encoding="utf-8") as lock:
+    with _lock_file(folder / LOCK, error) as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            lock.seek(0)
             raise error(
                 f"{folder}: expected no other writer, found {lock.read(80).strip() or 'one'}; "
                 f"wait until it has ended, or choose another folder for {what}"
             ) from None
+        if not _HOLDER.fullmatch(lock.read(200)):
+            raise error(
+                f"{folder / LOCK}: expected the name of who writes there, found a file of others; "
+                f"choose another folder for {what}"
+            )
+        lock.seek(0)
         lock.truncate(0)
         lock.write(f"{what} by process {os.getpid()}\n")
         lock.flush()
         yield
+
+
+def _lock_file(path: Path, error: type[Exception]) -> IO[str]:
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        descriptor = os.open(path, flags, 0o666)
+    except OSError as problem:
+        if problem.errno not in (errno.ELOOP, errno.EISDIR):
+            raise
+        raise error(
+            f"{path}: expected a file of ours, found a link or a folder; choose another folder"
+        ) from None
+    return open(descriptor, "r+", encoding="utf-8", errors="replace")
 
 
 def write_whole(path: str | Path, content: str | bytes) -> None:

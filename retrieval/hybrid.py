@@ -8,7 +8,7 @@ from hashlib import sha256
 from typing import Any
 
 from retrieval.errors import CorpusMismatchError, SearchArgumentError
-from retrieval.passages import Passage, Retriever
+from retrieval.passages import Passage, Retriever, require_k
 
 RANK_CONSTANT = 60
 """Source: Cormack, Clarke & Büttcher 2009, "Reciprocal rank fusion", k = 60."""
@@ -69,8 +69,7 @@ class Hybrid:
         Raises:
             SearchArgumentError: If ``k`` is below 1.
         """
-        if k < 1:
-            raise SearchArgumentError(f"expected k >= 1, found {k}")
+        require_k(k)
         depth = max(k, self._depth)
         rankings = [retriever.search(queries, depth) for retriever in self.retrievers]
         return [_fuse(found)[:k] for found in zip(*rankings, strict=True)]

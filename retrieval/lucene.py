@@ -12,17 +12,20 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from retrieval.errors import BackendUnavailableError, SearchArgumentError
+from retrieval.errors import BackendUnavailableError, IndexFormatError
 from retrieval.java import find_java
-from retrieval.manifest import read_manifest
-from retrieval.passages import Corpus, Passage
+from retrieval.manifest import REBUILD
+from retrieval.opening import Built, open_built, reopen
+from retrieval.passages import Corpus, Passage, require_k
+from retrieval.scoring import Scoring
+from retrieval.text import to_nfc
 
 
 class Lucene:
     """Lucene's BM25 over an index on disk, ranked by score and then by id.
 
     Args:
-        folder: Folder of an index of kind ``lucene``.
+        folder: Folder of an index of kind ``lucene``, or its files if they are open already.
         passages: The corpus that it was built from.
 
     Attributes:
@@ -34,19 +37,24 @@ class Lucene:
         IndexFormatError: If the folder is something else, or its files are torn or altered.
     """
 
-    def __init__(self, folder: str | Path, passages: Corpus) -> None:
+    def __init__(self, folder: str | Path | Built, passages: Corpus) -> None:
         """Start Java, if no other index has, and open the index."""
-        manifest = read_manifest(folder, "lucene")
-        self.passages, self.index_hash = passages, manifest.hash
-        self._folder = Path(folder)
+        self._built = open_built(folder, "lucene")
+        self.passages, self.index_hash = passages, self._built.manifest.hash
+        self._scoring = Scoring.of(self._built)
         searcher = _java_class("io.anserini.search.SimpleSearcher")
         self._list, self._string = (
             _java_class("java.util.ArrayList"),
             _java_class("java.lang.String"),
         )
-        self._searcher = searcher(str(self._folder / manifest.data / "lucene"))
-        parameters = manifest.parameters
-        self._searcher.set_bm25(float(parameters["k1"]), float(parameters["b"]))
+        path = self._built.path / "lucene"
+        try:
+            self._searcher = searcher(str(path))
+        except Exception as problem:  # jnius raises whatever Java threw
+            raise IndexFormatError(
+                f"{path}: expected an index that Lucene reads, found {problem}; {REBUILD}"
+            ) from None
+        self._searcher.set_bm25(float(self._scoring.k1), float(self._scoring.b))
 
     def search(self, queries: Sequence[str], k: int) -> list[list[Passage]]:
         """Rank the corpus for each query.
@@ -60,13 +68,16 @@ class Lucene:
 
         Raises:
             SearchArgumentError: If ``k`` is below 1.
+            IndexFormatError: If the files were altered since they were opened.
         """
-        if k < 1:
-            raise SearchArgumentError(f"expected k >= 1, found {k}")
+        require_k(k)
+        self._built.check()
+        k = min(k, max(1, len(self.passages)))
         texts, numbers = self._list(), self._list()
         for number, query in enumerate(queries):
             if query.strip():
-                texts.add(self._string(query.encode("utf-8", "replace")))
+                composed = to_nfc(query) if self._scoring.analyzer_version > 1 else query
+                texts.add(self._string(composed.encode("utf-8", "replace")))
                 numbers.add(str(number))
         threads = len(os.sched_getaffinity(0))
         found = self._searcher.batch_search(texts, numbers, k, threads)
@@ -78,8 +89,12 @@ class Lucene:
         return Passage(found.id, found.title, found.text, float(hit.score))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle as the folder: another process opens it anew."""
-        return type(self), (self._folder, self.passages)
+        """Pickle as the folder: another process opens the same build of it."""
+        return _reopen, (*self._built.reference(), self.passages)
+
+
+def _reopen(folder: Path, data: str, index_hash: str, passages: Corpus) -> Lucene:
+    return Lucene(reopen(folder, data, index_hash), passages)
 
 
 def write_lucene(passages: Iterable[Passage], folder: Path) -> None:
@@ -97,7 +112,7 @@ def write_lucene(passages: Iterable[Passage], folder: Path) -> None:
     corpus.mkdir()
     with (corpus / "passages.jsonl").open("w", encoding="utf-8") as file:
         for passage in passages:
-            record = {"id": passage.id, "contents": passage.contents}
+            record = {"id": passage.id, "contents": to_nfc(passage.contents)}
             file.write(json.dumps(record) + "\n")
     # One thread: with more, the order of passages, and so of ties, differs from build to build.
     command = [sys.executable, "-m", "pyserini.index.lucene", "--collection", "JsonCollection"]

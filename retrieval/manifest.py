@@ -1,27 +1,30 @@
-"""Folders of built files: replaced in one step, described by a manifest, refused when altered."""
+"""What a built folder holds, as a sealed file of its own; what is altered in it is refused."""
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
-import secrets
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
+import re
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
 
 from retrieval.errors import IndexFormatError
 
 MANIFEST = "manifest.json"
-_FORMAT = 1
-_LOCK = ".lock"
+PASSAGES = "passages"
+"""Sub-folder of an index with its passages; also the kind of a folder that holds nothing else."""
+REBUILD = "build it again, or fetch it again"
+
+_Object = TypeVar("_Object")
+
+_SEALED, _UNSEALED = 2, 1
 _BLOCK = 4096
 _BLOCKS = 64
-_REBUILD = "build it again, or fetch it again"
+_HASH = re.compile("[0-9a-f]{64}")
+_DATA = re.compile("data-[0-9a-f]{8}")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -36,6 +39,8 @@ class Manifest:
         facts: What was measured while it was built; JSON-able.
         data: Name of the sub-folder with the files.
         files: Size in bytes, hash, and hash of a sample of blocks, by path in the sub-folder.
+        format: 2; or 1 for what earlier versions built, which has no seal, and whose passages may
+            lie in another folder or be read by another index.
     """
 
     kind: str
@@ -45,74 +50,31 @@ class Manifest:
     facts: dict[str, Any] = field(default_factory=dict)
     data: str = ""
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
+    format: int = _SEALED
 
     @property
     def hash(self) -> str:
         """Hash of kind, parameters, corpus and files: equal for folders that answer alike."""
-        files = {name: entry["sha256"] for name, entry in self.files.items()}
-        content = [self.kind, self.parameters, self.corpus, self.documents, files]
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        files = {
+            name: entry["sha256"]
+            for name, entry in self.files.items()
+            if self.format == _UNSEALED or not name.startswith(f"{PASSAGES}/")
+        }
+        return _digest([self.kind, self.parameters, self.corpus, self.documents, files])
 
     @property
     def bytes(self) -> int:
         """Size of all files."""
         return sum(int(entry["bytes"]) for entry in self.files.values())
 
-
-@contextmanager
-def building(folder: str | Path, kind: str) -> Iterator[tuple[Path, Manifest]]:
-    """Build the content of a folder; it takes the place of the old content only when complete.
-
-    Files are written to a new sub-folder and flushed to the disk before the manifest, which names
-    the sub-folder, is replaced. So a full disk, an error or a kill leaves the old content in use.
-
-    Args:
-        folder: Where it is built; made if missing.
-        kind: What is built.
-
-    Yields:
-        The sub-folder to write to, and the manifest to fill in.
-
-    Raises:
-        IndexFormatError: If the folder holds something else, or is being built by another process.
-    """
-    folder = Path(folder)
-    if folder.exists() and not _ours(folder):
-        raise IndexFormatError(
-            f"{folder}: expected an empty folder or one that was built before, found other files; "
-            "choose another folder"
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / _LOCK).open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise IndexFormatError(
-                f"{folder}: expected to be the only one to build it, found another process that "
-                "does; wait for it"
-            ) from None
-        _drop_others(folder, _present(folder))
-        manifest = Manifest(kind=kind, data=f"data-{secrets.token_hex(4)}")
-        data = folder / manifest.data
-        data.mkdir()
-        try:
-            yield data, manifest
-            written = sorted(path for path in data.rglob("*") if path.is_file())
-            manifest.files = {
-                str(path.relative_to(data)): _entry(path) for path in written if path.name != _LOCK
-            }
-            _commit(folder, manifest)
-        except BaseException:
-            shutil.rmtree(data, ignore_errors=True)
-            raise
-        _drop_others(folder, manifest.data)
+    def text(self) -> str:
+        """Return the content of its file, sealed by a hash over all fields."""
+        content = asdict(self)
+        return json.dumps({**content, "seal": _digest(content)}, indent=2) + "\n"
 
 
 def read_manifest(folder: str | Path, kind: str | None = None) -> Manifest:
-    """Read what a folder holds and check that its files are whole.
-
-    Sizes and a sample of blocks of every file are compared, which takes milliseconds at any size;
-    `verify` compares all bytes.
+    """Read the manifest of a built folder; the files that it names are not looked at.
 
     Args:
         folder: A folder that was built.
@@ -122,67 +84,21 @@ def read_manifest(folder: str | Path, kind: str | None = None) -> Manifest:
         Its manifest.
 
     Raises:
-        IndexFormatError: If it is something else, or a file is missing, torn or altered.
+        IndexFormatError: If there is none, it is torn, altered or foreign, or of another kind.
     """
-    manifest = _read(Path(folder), kind)
-    for name, entry in manifest.files.items():
-        path = Path(folder) / manifest.data / name
-        size = path.stat().st_size if path.is_file() else None
-        if size != entry["bytes"]:
-            found = "none" if size is None else f"{size}"
-            raise IndexFormatError(
-                f"{path}: expected {entry['bytes']} bytes, found {found}; {_REBUILD}"
-            )
-        if _sample(path) != entry["sample"]:
-            raise IndexFormatError(
-                f"{path}: expected the bytes that were built, found others; {_REBUILD}"
-            )
-    return manifest
-
-
-def verify(folder: str | Path) -> Manifest:
-    """Check every byte of a built folder against its manifest.
-
-    Args:
-        folder: A folder that was built.
-
-    Returns:
-        Its manifest.
-
-    Raises:
-        IndexFormatError: If a file is missing, torn or altered.
-    """
-    manifest = read_manifest(folder)
-    for name, entry in manifest.files.items():
-        path = Path(folder) / manifest.data / name
-        if _sha256(path) != entry["sha256"]:
-            raise IndexFormatError(
-                f"{path}: expected the bytes that were built, found others; {_REBUILD}"
-            )
-    return manifest
-
-
-def _read(folder: Path, kind: str | None) -> Manifest:
-    path = folder / MANIFEST
+    path = Path(folder) / MANIFEST
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        found_format = content.pop("format")
-        if found_format != _FORMAT:
-            raise IndexFormatError(
-                f"{path}: expected format {_FORMAT}, found {found_format}; {_REBUILD}"
-            )
-        manifest = Manifest(**content)
-    except FileNotFoundError:
+        manifest = _manifest(content)
+    except (FileNotFoundError, NotADirectoryError):
         raise IndexFormatError(
             f"{folder}: expected a folder with a {MANIFEST}, found none; "
             "build it with `at2po index build`, or check the path"
         ) from None
-    except (ValueError, TypeError, KeyError, AttributeError) as problem:
-        if isinstance(problem, IndexFormatError):
-            raise
+    except (OSError, ValueError, RecursionError) as problem:
         raise IndexFormatError(
-            f"{path}: expected a manifest, found a file that is torn or foreign ({problem}); "
-            f"{_REBUILD}"
+            f"{path}: expected a manifest of ours, found a file that is torn or foreign "
+            f"({problem}); {REBUILD}"
         ) from None
     if kind is not None and manifest.kind != kind:
         raise IndexFormatError(
@@ -191,62 +107,100 @@ def _read(folder: Path, kind: str | None) -> Manifest:
     return manifest
 
 
-def _ours(folder: Path) -> bool:
-    return all(
-        path.name in (MANIFEST, f"{MANIFEST}.new", _LOCK) or path.name.startswith("data-")
-        for path in folder.iterdir()
-    )
+def parameters_of(
+    manifest: Manifest, folder: str | Path, build: Callable[[dict[str, Any]], _Object]
+) -> _Object:
+    """Build an object from the parameters, which nothing guards in an unsealed manifest.
 
+    Args:
+        manifest: The manifest.
+        folder: Its folder, for the error message.
+        build: Makes the object, and checks what it is made from.
 
-def _present(folder: Path) -> str:
-    with suppress(IndexFormatError):
-        return _read(folder, None).data
-    return ""
+    Returns:
+        The object.
 
-
-def _drop_others(folder: Path, keep: str) -> None:
-    """Remove what killed or superseded builds have left."""
-    for path in folder.glob("data-*"):
-        if path.name != keep:
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _commit(folder: Path, manifest: Manifest) -> None:
-    for path in [*(folder / manifest.data).rglob("*"), folder / manifest.data]:
-        _flush(path)
-    new = folder / f"{MANIFEST}.new"
-    new.write_text(
-        json.dumps({"format": _FORMAT, **asdict(manifest)}, indent=2) + "\n", encoding="utf-8"
-    )
-    _flush(new)
-    new.replace(folder / MANIFEST)
-    _flush(folder)
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+    Raises:
+        IndexFormatError: If the parameters do not make one.
+    """
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        return build(manifest.parameters)
+    except (TypeError, ValueError, LookupError, AttributeError) as problem:
+        raise IndexFormatError(
+            f"{folder}: expected the parameters of an index of kind {manifest.kind}, found "
+            f"{str(manifest.parameters)[:300]} ({problem}); {REBUILD}"
+        ) from None
 
 
-def _entry(path: Path) -> dict[str, Any]:
-    return {"bytes": path.stat().st_size, "sha256": _sha256(path), "sample": _sample(path)}
-
-
-def _sha256(path: Path) -> str:
+def entry_of(path: Path) -> dict[str, Any]:
+    """Describe a file for ``Manifest.files``."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        size = os.fstat(file.fileno()).st_size
+        return {"bytes": size, "sha256": digest, "sample": sample_of(file.fileno())}
 
 
-def _sample(path: Path) -> str:
-    """Hash of blocks spread evenly over a file, its first and last bytes among them."""
-    size, digest = path.stat().st_size, hashlib.sha256()
-    with path.open("rb") as file:
-        for block in range(_BLOCKS):
-            file.seek(max(0, size - _BLOCK) * block // (_BLOCKS - 1))
-            digest.update(file.read(_BLOCK))
-            if size <= _BLOCK:
-                break
+def sample_of(descriptor: int) -> str:
+    """Hash blocks spread evenly over an open file, its first and last bytes among them."""
+    size, digest = os.fstat(descriptor).st_size, hashlib.sha256()
+    for block in range(_BLOCKS):
+        start = max(0, size - _BLOCK) * block // (_BLOCKS - 1)
+        digest.update(os.pread(descriptor, _BLOCK, start))
+        if size <= _BLOCK:
+            break
     return digest.hexdigest()
+
+
+def _manifest(content: Any) -> Manifest:
+    """Check every field.
+
+    Raises:
+        ValueError: If one is missing, of another type, or not what was sealed.
+    """
+    if not isinstance(content, dict):
+        raise ValueError(f"a JSON {type(content).__name__}")
+    found = content.get("format")
+    if found not in (_SEALED, _UNSEALED) or isinstance(found, (bool, float)):
+        raise ValueError(f"expected format {_SEALED}, found {found!r}"[:200])
+    seal = content.pop("seal", None)
+    if (seal is None) != (found == _UNSEALED):
+        raise ValueError("a seal that does not belong to its format")
+    wrong = set(content) ^ {each.name for each in fields(Manifest)}
+    if wrong:
+        raise ValueError(f"fields missing or unknown: {sorted(wrong)}"[:200])
+    manifest = Manifest(**content)
+    _check_types(manifest)
+    if seal is not None and seal != _digest(content):
+        raise ValueError("fields that were altered since they were sealed")
+    return manifest
+
+
+def _check_types(manifest: Manifest) -> None:
+    for name in ("kind", "corpus", "data"):
+        _require(isinstance(getattr(manifest, name), str), name)
+    for name in ("parameters", "facts", "files"):
+        _require(isinstance(getattr(manifest, name), dict), name)
+    _require(_is_count(manifest.documents), "documents")
+    _require(_HASH.fullmatch(manifest.corpus) is not None, "corpus")
+    _require(_DATA.fullmatch(manifest.data) is not None, "data")
+    for name, entry in manifest.files.items():
+        path = PurePosixPath(name)
+        _require(bool(path.parts) and not path.is_absolute() and ".." not in path.parts, "files")
+        _require(isinstance(entry, dict) and set(entry) == {"bytes", "sha256", "sample"}, name)
+        _require(_is_count(entry["bytes"]), f"{name}: bytes")
+        for field_name in ("sha256", "sample"):
+            value = entry[field_name]
+            _require(isinstance(value, str) and _HASH.fullmatch(value) is not None, name)
+
+
+def _require(holds: bool, what: str) -> None:
+    if not holds:
+        raise ValueError(f"a wrong value of {what!r}"[:200])
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -6,10 +6,16 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Protocol, overload
 
-from retrieval.errors import CorpusFormatError, CorpusNotFoundError, UnknownNameError
+from retrieval.errors import (
+    CorpusFormatError,
+    CorpusNotFoundError,
+    SearchArgumentError,
+    UnknownNameError,
+)
 from retrieval.jsonl import name_of, read_objects, text_of
 
 _EXPECTED = (
@@ -37,6 +43,19 @@ class Passage:
     def contents(self) -> str:
         r"""Title and text in the wiki-18 form ``"Title"\ntext``."""
         return f'"{self.title}"\n{self.text}'
+
+
+def require_k(k: int) -> None:
+    """Refuse a number of passages that cannot be searched for.
+
+    Args:
+        k: Most passages to return for a query.
+
+    Raises:
+        SearchArgumentError: If it is no whole number >= 1.
+    """
+    if type(k) is not int and (k is True or not isinstance(k, Integral)) or k < 1:
+        raise SearchArgumentError(f"expected k >= 1, found {k!r}")
 
 
 class Retriever(Protocol):
@@ -129,7 +148,7 @@ class Passages(Sequence[Passage]):
 
         Raises:
             CorpusNotFoundError: If there is no such file.
-            CorpusFormatError: If a line is malformed or repeats an id.
+            CorpusFormatError: If a line is malformed or repeats an id, or there is none.
         """
         first_line: dict[str, int] = {}
         items = []
@@ -140,6 +159,8 @@ class Passages(Sequence[Passage]):
                     f"{path}:{number}: expected a new id, found {passage.id!r} of line {earlier}"
                 )
             items.append(passage)
+        if not items:
+            raise no_passages(path)
         return cls(items)
 
     def __len__(self) -> int:
@@ -173,6 +194,14 @@ class Passages(Sequence[Passage]):
         if position is None:
             raise UnknownNameError(f"expected the id of a passage, found {passage_id!r}")
         return self._items[position]
+
+
+def no_passages(source: str | Path) -> CorpusFormatError:
+    """Say that a corpus is empty, which a download that failed leaves more often than a wish."""
+    return CorpusFormatError(
+        f"{source}: expected at least one passage, found none; fetch the corpus again, or check "
+        "the path"
+    )
 
 
 def read_passages(path: str | Path) -> Iterator[tuple[int, Passage]]:

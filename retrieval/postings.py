@@ -7,6 +7,7 @@ the tokens of the whole corpus in memory, and knows no rounded lengths.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -17,17 +18,16 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, Literal, get_args
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.analysis import analyzer
-from retrieval.errors import SearchArgumentError
+from retrieval.errors import IndexFormatError
+from retrieval.manifest import REBUILD
+from retrieval.opening import Built
 from retrieval.passages import Passage
-
-Style = Literal["bm25s", "lucene"]
-"""``bm25s``: its analyzer and exact lengths. ``lucene``: what Anserini's Lucene computes."""
+from retrieval.scoring import Scoring
 
 TOP = 10
 """Rank of the weights in ``Postings.floors``."""
@@ -42,76 +42,6 @@ _FILES = {
     "floors": "floors.npy",
 }
 _VOCABULARY, _PARAMETERS = "vocab.index.json", "params.index.json"
-
-
-@dataclass(frozen=True, slots=True)
-class Scoring:
-    """How terms are cut and weighed.
-
-    Attributes:
-        k1: Term-frequency saturation, >= 0.
-        b: Length normalisation, in [0, 1].
-        style: Whose analyzer and arithmetic.
-    """
-
-    k1: float = 0.9
-    b: float = 0.4
-    style: Style = "bm25s"
-
-    def __post_init__(self) -> None:
-        """Refuse parameters out of range."""
-        if not (self.k1 >= 0 and 0 <= self.b <= 1):
-            raise SearchArgumentError(
-                f"expected k1 >= 0 and 0 <= b <= 1, found k1={self.k1}, b={self.b}"
-            )
-        if self.style not in get_args(Style):
-            raise SearchArgumentError(f"expected a style of {get_args(Style)}, found {self.style}")
-
-    def terms(self, text: str) -> list[str]:
-        """Return the terms of a text, repeated as often as they occur."""
-        return analyzer("english" if self.style == "lucene" else "words")(text)
-
-    def weights(
-        self, counts: NDArray[Any], lengths: NDArray[Any], mean: float, idf: NDArray[Any]
-    ) -> NDArray[np.float32]:
-        """Weigh terms in passages.
-
-        Args:
-            counts: How often the term is in the passage.
-            lengths: Terms of the passage.
-            mean: Mean length of the corpus.
-            idf: Inverse document frequency of the term.
-
-        Returns:
-            The weights, in the shape of the arguments.
-
-        Source: Kamphuis et al. 2020 ("Lucene, accurate"), with the order of operations of ``bm25s``
-        0.3, and that of Lucene 9 `BM25Similarity` in single precision for style ``lucene``.
-        """
-        if self.style == "bm25s":
-            saturation = self.k1 * ((1 - self.b) + self.b * lengths / mean)
-            return np.asarray(idf * (counts / (saturation + counts)), np.float32)
-        one, k1, b = np.float32(1), np.float32(self.k1), np.float32(self.b)
-        rounded = byte_lengths(lengths).astype(np.float32)
-        with np.errstate(divide="ignore"):  # with k1 = 0 a term counts in full wherever it is
-            inverse = one / (k1 * ((one - b) + b * rounded / np.float32(mean)))
-        return np.asarray(idf - idf / (one + counts.astype(np.float32) * inverse), np.float32)
-
-
-def byte_lengths(lengths: NDArray[Any]) -> NDArray[np.int64]:
-    """Round lengths as Lucene does, which keeps them in one byte.
-
-    Args:
-        lengths: Numbers of terms, >= 0.
-
-    Returns:
-        Up to 40 the number itself; above, 24 more than a number of four significant bits.
-
-    Source: Lucene 9 `SmallFloat.intToByte4` and `byte4ToInt`.
-    """
-    above = np.maximum(np.asarray(lengths, np.int64) - 24, 0)
-    shift = np.maximum(np.frexp(above)[1] - 4, 0)
-    return np.where(lengths < 24, lengths, 24 + (above >> shift << shift))
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,14 +65,34 @@ class Postings:
     floors: NDArray[np.float32]
 
     @classmethod
-    def load(cls, folder: Path) -> Postings:
-        """Map the arrays that `invert` wrote to a folder; only the vocabulary is read."""
-        vocabulary = json.loads((folder / _VOCABULARY).read_text(encoding="utf-8"))
-        arrays = {
-            field: np.asarray(np.load(folder / name, mmap_mode="r"))
-            for field, name in _FILES.items()
-        }
-        return cls(vocabulary, **arrays)
+    def load(cls, built: Built) -> Postings:
+        """Map the arrays that `invert` wrote; only the vocabulary is read.
+
+        Raises:
+            IndexFormatError: If they are not what was built.
+        """
+        files = built.manifest.files
+        try:
+            content = (built.path / _VOCABULARY).read_bytes()
+            if hashlib.sha256(content).hexdigest() != files[_VOCABULARY]["sha256"]:
+                raise ValueError(f"{_VOCABULARY} altered")
+            arrays = {
+                field: np.asarray(np.load(built.path / name, mmap_mode="r"))
+                for field, name in _FILES.items()
+            }
+            postings = cls(json.loads(content), **arrays)
+            postings._require_one_size()
+        except (OSError, ValueError, LookupError, EOFError, RecursionError) as problem:
+            raise IndexFormatError(
+                f"{built.folder}: expected the arrays that were built, found {problem}; {REBUILD}"
+            ) from None
+        return postings
+
+    def _require_one_size(self) -> None:
+        terms, weights = len(self.vocabulary), len(self.weights)
+        sizes = [len(each) for each in (self.starts[1:], self.ceilings, self.floors)]
+        if sizes != [terms] * 3 or len(self.positions) != weights or self.starts[-1] != weights:
+            raise ValueError("arrays of different sizes")
 
 
 def invert(passages: Iterable[Passage], scoring: Scoring, folder: Path | None = None) -> Postings:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from retrieval.errors import BackendUnavailableError, CorpusNotFoundError
-from retrieval.manifest import MANIFEST, read_manifest
+from retrieval.manifest import MANIFEST
 from retrieval.passages import Passage, Passages, passage_of, read_passages
 from retrieval.store import StoredPassages
 
@@ -52,13 +52,7 @@ def stored(folder: str | Path) -> StoredPassages:
     Raises:
         IndexFormatError: If there are none, or they are torn or altered.
     """
-    manifest = read_manifest(folder)
-    if manifest.kind == "passages":
-        return StoredPassages(folder)
-    inside = Path(folder) / manifest.data / "passages"
-    return StoredPassages(
-        inside if inside.exists() else Path(folder) / manifest.facts["corpus_folder"]
-    )
+    return StoredPassages(folder)
 
 
 def open_passages(source: str | Path) -> Passages | StoredPassages:

@@ -1,9 +1,10 @@
-"""Passages on disk: built once, mapped into memory, read one at a time."""
+"""Passages on disk: built once, left there, read one at a time."""
 
 from __future__ import annotations
 
 import hashlib
-import mmap
+import os
+import shutil
 import struct
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,22 +12,24 @@ from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
-from numpy.typing import NDArray
 
 from retrieval.errors import CorpusFormatError, IndexFormatError, UnknownNameError
-from retrieval.manifest import Manifest, building, read_manifest
+from retrieval.generations import building
+from retrieval.manifest import PASSAGES, REBUILD, Manifest, entry_of
+from retrieval.opening import Built, open_built, reopen
 from retrieval.passages import CorpusHash, Passage
 
 # A record is the number of bytes of id and title, then id, title and text.
-_SIZES = struct.Struct("<II")
+_SIZES, _PLACE = struct.Struct("<II"), struct.Struct("<qq")
 _TEXT, _STARTS, _ID_HASHES, _ID_POSITIONS = "text.bin", "starts.npy", "ids.npy", "positions.npy"
+_FILES = (_TEXT, _STARTS, _ID_HASHES, _ID_POSITIONS)
 
 
 class StoredPassages(Sequence[Passage]):
     """Passages in a folder, read when they are asked for; the corpus is never in memory.
 
     Args:
-        folder: A folder that `store_passages` built.
+        folder: A folder that `store_passages` or `build_index` built, or one that is open already.
 
     Attributes:
         folder: The folder.
@@ -36,20 +39,30 @@ class StoredPassages(Sequence[Passage]):
         IndexFormatError: If the folder is something else, or its files are torn or altered.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        """Map the files."""
-        self.folder = Path(folder)
-        manifest = read_manifest(folder, "passages")
-        data = self.folder / manifest.data
-        self.hash = manifest.corpus
-        self._starts = _mapped(data / _STARTS)
-        self._id_hashes = _mapped(data / _ID_HASHES)
-        self._id_positions = _mapped(data / _ID_POSITIONS)
-        self._text = _mapped_bytes(data / _TEXT)
+    def __init__(self, folder: str | Path | Built) -> None:
+        """Open the files."""
+        built = _with_passages(open_built(folder))
+        self.folder, self.hash, self._built = built.folder, built.manifest.corpus, built
+        self._inside = inside = "" if built.manifest.kind == PASSAGES else f"{PASSAGES}/"
+        if not {inside + name for name in _FILES} <= built.manifest.files.keys():
+            raise IndexFormatError(
+                f"{self.folder}: expected passages, found an index without; build it again"
+            )
+        try:
+            starts, self._id_hashes, self._id_positions = (
+                np.load(built.path / inside / name, mmap_mode="r") for name in _FILES[1:]
+            )
+        except (OSError, ValueError, EOFError) as problem:
+            raise IndexFormatError(f"{built.path / inside}: {problem}; {REBUILD}") from None
+        self._length, self._starts_at = len(starts) - 1, int(starts.offset)
+        # Read, not mapped: a file that is cut off meanwhile would end the process.
+        self._starts = built.descriptor(inside + _STARTS)
+        self._text = built.descriptor(inside + _TEXT)
+        self._size = built.manifest.files[inside + _TEXT]["bytes"]
 
     def __len__(self) -> int:
         """Return the number of passages."""
-        return len(self._starts) - 1
+        return self._length
 
     def __iter__(self) -> Iterator[Passage]:
         """Iterate in corpus order."""
@@ -63,12 +76,14 @@ class StoredPassages(Sequence[Passage]):
         """Return the passage at a position, or a tuple of them for a slice."""
         if isinstance(index, slice):
             return tuple(self[position] for position in range(*index.indices(len(self))))
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"expected a position below {len(self)}, found {index}")
-        start, stop = self._starts[index % len(self) : index % len(self) + 2].tolist()
+        length = self._length
+        if not -length <= index < length:
+            raise IndexError(f"expected a position below {length}, found {index}")
         try:
-            return _decode(self._text[start:stop])
-        except (struct.error, ValueError) as problem:
+            place = self._starts_at + index % length * 8
+            start, stop = _PLACE.unpack(os.pread(self._starts, _PLACE.size, place))
+            return _decode(_read(self._text, start, stop, self._size))
+        except (struct.error, ValueError, OSError) as problem:
             raise IndexFormatError(
                 f"{self.folder}: expected passage {index} as it was stored, found {problem}; "
                 "build the store again"
@@ -86,18 +101,36 @@ class StoredPassages(Sequence[Passage]):
         Raises:
             UnknownNameError: If there is none.
         """
+        self._built.check()
         key = _hash_of(passage_id)
-        for i in range(int(np.searchsorted(self._id_hashes, key)), len(self)):
+        for i in range(int(np.searchsorted(self._id_hashes, np.uint64(key))), len(self)):
             if self._id_hashes[i] != key:
                 break
-            passage = self[int(self._id_positions[i])]
-            if passage.id == passage_id:
-                return passage
+            position = int(self._id_positions[i])
+            if 0 <= position < len(self) and self[position].id == passage_id:
+                return self[position]
         raise UnknownNameError(f"expected the id of a passage, found {passage_id!r}")
 
+    def files(self) -> list[Path]:
+        """Return the files that the passages are in."""
+        return [self._built.path / self._inside / name for name in _FILES]
+
+    def require(self, copies: dict[str, dict[str, Any]]) -> None:
+        """Check that copies of the files have the bytes that were built.
+
+        Raises:
+            IndexFormatError: If one has others.
+        """
+        for name in _FILES:
+            if copies[f"{PASSAGES}/{name}"] != self._built.manifest.files[self._inside + name]:
+                raise IndexFormatError(
+                    f"{self._built.path / self._inside / name}: expected the bytes that were "
+                    f"built, found others; {REBUILD}"
+                )
+
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle as the folder's name: another process maps it anew."""
-        return type(self), (self.folder,)
+        """Pickle as the folder's name: another process opens the same build of it."""
+        return _reopen, self._built.reference()
 
 
 def store_passages(passages: Iterable[Passage], folder: str | Path) -> StoredPassages:
@@ -114,9 +147,48 @@ def store_passages(passages: Iterable[Passage], folder: str | Path) -> StoredPas
         CorpusFormatError: If two passages share an id.
         IndexFormatError: If the folder holds something else.
     """
-    with building(folder, "passages") as (data, manifest):
+    with building(folder, PASSAGES) as (data, manifest):
         _write(passages, data, manifest)
     return StoredPassages(folder)
+
+
+def put_passages(
+    passages: Iterable[Passage] | StoredPassages, data: Path, manifest: Manifest
+) -> StoredPassages:
+    """Put the passages of an index beside its files, so that it depends on no other folder.
+
+    Args:
+        passages: The passages, in corpus order. Stored ones are linked, which takes no room, or
+            copied where links cannot be made.
+        data: Where the index is being built.
+        manifest: Its manifest; gets their hash, number and files.
+
+    Returns:
+        The passages in their new place.
+
+    Raises:
+        CorpusFormatError: If two passages share an id.
+        IndexFormatError: If stored ones are altered.
+    """
+    inside = data / PASSAGES
+    inside.mkdir()
+    if isinstance(passages, StoredPassages):
+        for file in passages.files():
+            _link(file, inside / file.name)
+        manifest.corpus, manifest.documents = passages.hash, len(passages)
+    else:
+        _write(passages, inside, manifest)
+    manifest.files = {f"{PASSAGES}/{name}": entry_of(inside / name) for name in _FILES}
+    if isinstance(passages, StoredPassages):
+        passages.require(manifest.files)
+    return StoredPassages(Built(data.parent, manifest))
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(source, target)
 
 
 def _write(passages: Iterable[Passage], data: Path, manifest: Manifest) -> None:
@@ -130,14 +202,16 @@ def _write(passages: Iterable[Passage], data: Path, manifest: Manifest) -> None:
     hashes = np.frombuffer(id_hashes, np.uint64)
     positions = np.argsort(hashes, kind="stable")
     hashes = hashes[positions]
-    text = _mapped_bytes(data / _TEXT)
-    for i in np.flatnonzero(hashes[1:] == hashes[:-1]).tolist():
-        pair = positions[i : i + 2].tolist()
-        first, second = (_decode(text[starts[p] : starts[p + 1]]).id for p in pair)
-        if first == second:
-            raise CorpusFormatError(
-                f"passage {pair[1]}: expected a new id, found {first!r} of passage {pair[0]}"
-            )
+    size = starts[-1]
+    with (data / _TEXT).open("rb") as file:
+        for i in np.flatnonzero(hashes[1:] == hashes[:-1]).tolist():
+            pair = positions[i : i + 2].tolist()
+            records = (_read(file.fileno(), starts[p], starts[p + 1], size) for p in pair)
+            first, second = (_decode(record).id for record in records)
+            if first == second:
+                raise CorpusFormatError(
+                    f"passage {pair[1]}: expected a new id, found {first!r} of passage {pair[0]}"
+                )
     np.save(data / _STARTS, np.frombuffer(starts, np.int64))
     np.save(data / _ID_HASHES, hashes)
     np.save(data / _ID_POSITIONS, positions)
@@ -157,9 +231,11 @@ def _decode(record: bytes) -> Passage:
     text = title + title_bytes
     if text > len(record):
         raise ValueError(f"a record of {len(record)} bytes with its text at {text}")
-    parts = record[_SIZES.size : title], record[title:text], record[text:]
-    passage_id, title_text, body = (part.decode("utf-8", "surrogatepass") for part in parts)
-    return Passage(passage_id, title_text, body)
+    return Passage(
+        record[_SIZES.size : title].decode("utf-8", "surrogatepass"),
+        record[title:text].decode("utf-8", "surrogatepass"),
+        record[text:].decode("utf-8", "surrogatepass"),
+    )
 
 
 def _hash_of(passage_id: str) -> int:
@@ -167,12 +243,25 @@ def _hash_of(passage_id: str) -> int:
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
 
 
-def _mapped(path: Path) -> NDArray[Any]:
-    # A plain array over the map: single numbers are read from it much faster than from a memmap.
-    return np.asarray(np.load(path, mmap_mode="r"))
+def _read(descriptor: int, start: int, stop: int, size: int) -> bytes:
+    record = os.pread(descriptor, stop - start, start) if 0 <= start < stop <= size else b""
+    if len(record) != stop - start:
+        raise ValueError(f"a record from byte {start} to {stop} of {size}, cut off")
+    return record
 
 
-def _mapped_bytes(path: Path) -> mmap.mmap | bytes:
-    with path.open("rb") as file:
-        empty = path.stat().st_size == 0  # which cannot be mapped
-        return b"" if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+def _reopen(*reference: Any) -> StoredPassages:
+    return StoredPassages(reopen(*reference))
+
+
+def _with_passages(built: Built) -> Built:
+    """What has the passages of an index: its own files, unless an earlier version built it."""
+    if built.manifest.format > 1 or built.manifest.kind == PASSAGES:
+        return built
+    inside = built.path / PASSAGES
+    if inside.exists():
+        return open_built(inside, PASSAGES)
+    place = built.manifest.facts.get("corpus_folder")
+    if not isinstance(place, str):
+        raise IndexFormatError(f"{built.folder}: expected passages, found none; {REBUILD}")
+    return open_built(built.folder / place, PASSAGES)

@@ -49,6 +49,18 @@ def to_nfc(text: str) -> str:
     return "".join(pieces)
 
 
+def to_query(text: str) -> str:
+    """Return the one form of all queries that differ in white space and composition only.
+
+    Args:
+        text: Any text.
+
+    Returns:
+        The text in normal form C, with single spaces between words and none around them.
+    """
+    return " ".join(to_nfc(text).split())
+
+
 def to_terminal(text: str, encoding: str | None = "utf-8") -> str:
     r"""Return a text that a terminal shows and does not obey.
 

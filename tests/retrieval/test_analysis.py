@@ -2,16 +2,27 @@ from __future__ import annotations
 
 import json
 import random
+import unicodedata
 
 import numpy as np
 import pytest
+import regex
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrieval import RetrievalError
-from retrieval.analysis import _LATIN_TOKEN, _NOT_LATIN, _TOKEN, analyzer, english, words
+from retrieval import BM25, Passage, RetrievalError
+from retrieval.analysis import (
+    _LATIN_TOKEN,
+    _NOT_LATIN,
+    _TOKEN,
+    analyzer,
+    english,
+    tokens_of,
+    words,
+)
+from retrieval.cache import CachedRetriever
 from retrieval.porter import stem
-from retrieval.postings import byte_lengths
+from retrieval.scoring import byte_lengths
 
 # From Porter's paper, and what Lucene 9 gives for the same words.
 STEMS = {
@@ -100,3 +111,61 @@ def test_lengths_are_rounded_as_lucene_rounds_them():
 def test_an_unknown_analyzer_is_named():
     with pytest.raises(RetrievalError, match="did you mean 'english'"):
         analyzer("englich")
+
+
+@pytest.mark.parametrize("cut", [words, english])
+def test_composed_and_decomposed_texts_have_the_same_terms(cut):
+    for text in ("Café Ångström, naïve coöperation", "Phở bò Việt Nam", "한국어 각"):
+        spread = unicodedata.normalize("NFD", text)
+        assert spread != text and cut(spread) == cut(text)
+        assert cut(text, 1) == cut(text)  # what is composed already is as it was
+    assert cut("re\u0301sume\u0301", 1) != cut("re\u0301sume\u0301")
+
+
+@pytest.mark.parametrize("style", ["bm25s", "lucene"])
+@pytest.mark.parametrize(("text", "query"), [("NFD", "NFC"), ("NFC", "NFD")])
+def test_an_accent_is_found_in_either_form_with_or_without_a_cache(tmp_path, style, text, query):
+    titles = ["Café Müller", "Phở bò", "Coffee shop"]
+    passages = [
+        Passage(str(i), unicodedata.normalize(text, title), "") for i, title in enumerate(titles)
+    ]
+    bm25 = BM25(passages, style=style)
+    asked = [unicodedata.normalize(query, title) for title in titles]
+    found = bm25.search(asked, 1)
+    assert [row[0].id for row in found] == ["0", "1", "2"]
+    cached = CachedRetriever(bm25, tmp_path, "i")
+    assert cached.search(asked, 1) == cached.search(asked, 1) == found
+    cached.close()
+
+
+@pytest.mark.parametrize("cut", [words, english])
+@pytest.mark.parametrize(
+    "part",
+    [
+        "_",
+        "\u203f",
+        "\u203f\u0301",
+        "_\u0301",
+        "a:",
+        "1,",
+        "\u0301",
+        "a'",
+        "#",
+        "\U0001f1e9",
+        "'s",
+        "\u200d",
+    ],
+)
+@pytest.mark.parametrize("end", ["", "!", "й", "\u0301\u0323"])
+def test_long_texts_of_anything_take_linear_time(cut, part, end):
+    cut(part * 100_000 + end)  # what grows with the square takes minutes
+
+
+def test_connectors_join_and_are_skipped_as_before():
+    for text in ("a__b", "__a", "a__", "__ a", "_a_ _b_", "a_1 _", "__!a", "_\u0301_ж", "‿ж‿ ‿!ж"):
+        old = OLD_TOKEN.findall(text)
+        assert tokens_of(text) == old
+
+
+# The pattern without what keeps it from trying every connector of a run.
+OLD_TOKEN = regex.compile(_TOKEN.pattern.replace("++(*SKIP)(*FAIL)", "{0}(*FAIL)"))

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retrieval import Passage
-from retrieval.cache import CachedRetriever
+from retrieval.cache import CachedRetriever, _checksum
 from retrieval.errors import SearchArgumentError
 
 
@@ -144,6 +144,38 @@ def test_somebody_elses_database_is_left_alone(tmp_path):
     assert file(tmp_path, 1).exists()
 
 
+@pytest.mark.parametrize("mode", ["DELETE", "WAL"])
+def test_not_a_byte_of_somebody_elses_database_changes(tmp_path, mode):
+    with sqlite3.connect(file(tmp_path)) as database:
+        database.execute(f"PRAGMA journal_mode = {mode}")
+        database.execute("CREATE TABLE thesis (text)")
+    database.close()
+    content = file(tmp_path).read_bytes()
+    assert cached(tmp_path).search(["a"], 2) == Echo().search(["a"], 2)
+    assert file(tmp_path).read_bytes() == content
+
+
+@pytest.mark.parametrize("end", ["-wal", "-shm", "-journal"])
+def test_files_that_sqlite_would_take_for_its_own_stay(tmp_path, end):
+    beside = Path(f"{file(tmp_path)}{end}")
+    beside.write_text("years of work")
+    warm = cached(tmp_path)
+    assert warm.search(["a"], 2) == warm.search(["a"], 2) == Echo().search(["a"], 2)
+    warm.close()
+    assert beside.read_text() == "years of work" and warm.hits == 1
+
+
+def test_a_folder_or_a_link_in_place_of_the_database_is_left_alone(tmp_path):
+    file(tmp_path).mkdir()
+    thesis = tmp_path / "thesis"
+    thesis.write_text("")
+    file(tmp_path, 1).symlink_to(thesis)
+    warm = cached(tmp_path)
+    assert [warm.search(["a"], 2) for _ in range(2)] == [Echo().search(["a"], 2)] * 2
+    warm.close()
+    assert thesis.read_text() == ""
+
+
 @pytest.mark.parametrize("share", [0.1, 0.4, 0.7, 0.95])
 def test_a_cut_off_file_costs_entries_and_no_answer(tmp_path, share):
     queries = [f"query {i}" for i in range(200)]
@@ -176,6 +208,125 @@ def test_flipped_bytes_never_give_a_wrong_answer(tmp_path_factory, data):
     assert torn.search(queries, 2) == Echo().search(queries, 2)
     assert torn.search(queries, 2) == Echo().search(queries, 2)
     torn.close()
+
+
+WRONG = {
+    "text": "value",
+    "no JSON": b"\xff\x00",
+    "another JSON": b'{"a": 1}',
+    "nested": b"[" * 100_000,
+    "too few fields": b'[["id", "title"]]',
+    "another type": b'[["id", "title", 5, 1.0]]',
+    "a text as score": b'[["id", "title", "text", "1.0"]]',
+    "no number": b'[["id", "title", "text", NaN]]',
+    "a list as row": b"[[[1], [2], [3], [4]]]",
+    "null": b"null",
+    "number": 5,
+}
+
+
+@pytest.mark.parametrize("value", WRONG.values(), ids=WRONG)
+def test_a_value_of_another_shape_is_a_miss_even_with_the_right_checksum(tmp_path, value):
+    warm = cached(tmp_path)
+    warm.search(["a"], 1)
+    warm.close()
+    with sqlite3.connect(file(tmp_path)) as database:
+        (key,) = database.execute("SELECT key FROM entries").fetchone()
+        checksum = _checksum(key, value) if isinstance(value, bytes) else b"x" * 16
+        database.execute("UPDATE entries SET value = ?, checksum = ?", (value, checksum))
+    database.close()
+    later = cached(tmp_path)
+    assert later.search(["a"], 1) == later.search(["a"], 1) == Echo().search(["a"], 1)
+    assert (later.hits, later.misses) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "column", ["used = 'text'", "used = x'ff'", "checksum = 'text'", "value = CAST(x'ff' AS TEXT)"]
+)
+def test_a_column_of_another_type_is_a_miss(tmp_path, column):
+    warm = cached(tmp_path)
+    warm.search(["a", "b"], 1)
+    warm.close()
+    with sqlite3.connect(file(tmp_path)) as database:
+        database.execute(f"UPDATE entries SET {column}")
+    database.close()
+    later = cached(tmp_path)
+    assert later.search(["a", "b"], 1) == later.search(["b", "a"], 1)[::-1]
+    assert (later.hits, later.misses) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE TRIGGER t AFTER INSERT ON entries BEGIN DELETE FROM entries; END",
+        "CREATE VIEW v AS SELECT 1",
+        "ALTER TABLE entries ADD COLUMN more",
+        "ALTER TABLE entries RENAME TO others",
+        # A table that never ends.
+        "DROP TABLE entries; CREATE VIEW entries AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL "
+        "SELECT i + 1 FROM n) SELECT i AS key, 0.0 AS used, 'a' AS checksum, 'b' AS value FROM n",
+        "CREATE VIRTUAL TABLE v USING fts5(text)",
+    ],
+)
+def test_a_cache_with_a_schema_of_others_is_set_aside(tmp_path, statement):
+    warm = cached(tmp_path)
+    warm.search(["a"], 1)
+    warm.close()
+    with sqlite3.connect(file(tmp_path)) as database:
+        database.executescript(statement)
+    database.close()
+    later = cached(tmp_path)
+    assert later.search(["a"], 1) == Echo().search(["a"], 1)
+    assert file(tmp_path, 1).exists()
+    assert later.search(["a"], 1) and later.hits == 1
+
+
+def test_whatever_the_database_raises_costs_no_answer(tmp_path, monkeypatch, caplog):
+    for error in (TypeError, OverflowError, RecursionError, MemoryError, KeyError, AttributeError):
+        warm = cached(tmp_path / error.__name__)
+
+        def broken(*_, error=error):
+            raise error("broken")
+
+        monkeypatch.setattr(warm, "_read", broken)
+        assert warm.search(["a"], 1) == Echo().search(["a"], 1)
+    assert "going on without the cache" in caplog.text
+
+
+def test_a_query_of_many_marks_is_normalised_in_linear_time(tmp_path):
+    query = "a" + "\u0301" * 1_000_000 + "\u0323" * 1_000_000  # composed at once it takes days
+    warm = cached(tmp_path)
+    assert warm.search([query], 1) == warm.search([query], 1)
+    assert warm.hits == 1
+
+
+class Pinned:
+    """A reader that never ends, which keeps the log of a database from being emptied."""
+
+    def __init__(self, path: Path) -> None:
+        self.database = sqlite3.connect(path)
+        self.rows = self.database.execute("SELECT key FROM entries")
+        self.rows.fetchone()
+
+    def close(self) -> None:
+        self.rows.close()
+        self.database.close()
+
+
+def test_the_log_has_a_bound_even_if_somebody_keeps_it_from_being_emptied(tmp_path, monkeypatch):
+    monkeypatch.setattr("retrieval.cache_database._READERS_MS", 0)
+    warm = cached(tmp_path, Echo(words=200), max_bytes=2**20)
+    warm.search(["a", "b"], 1)
+    pinned = Pinned(file(tmp_path))
+    log = Path(f"{file(tmp_path)}-wal")
+    sizes = []
+    for i in range(150):
+        assert warm.search([f"query {i}"], 3) == Echo(words=200).search([f"query {i}"], 3)
+        sizes.append(log.stat().st_size)
+    assert sizes[-1] == sizes[-2] <= 2**20 + 2**18
+    pinned.close()
+    warm.search(["c"], 1)
+    assert log.stat().st_size < 2**18
 
 
 def test_a_schema_that_is_not_even_text_is_set_aside(tmp_path):

@@ -25,11 +25,12 @@ from retrieval.dense import Dense
 from retrieval.dense_build import (
     DenseParameters,
     bytes_per_passage,
-    encode_passages,
     write_dense,
 )
 from retrieval.encoder import Encoder, EncoderSettings
-from retrieval.manifest import building
+from retrieval.generations import building
+from retrieval.text import to_unicode
+from retrieval.vectors import encode_passages
 
 faiss = pytest.importorskip("faiss", reason="needs FAISS: pip install at2po[faiss]")
 WIDTH = 32
@@ -180,18 +181,139 @@ def test_unknown_factories_and_too_few_passages_are_explained(tmp_path):
         build(tmp_path / "a", passages, factory="IVF64,Flat")
 
 
+HEAD = 8192  # head and hashes, before the vectors
+
+
 def test_encoding_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
-    monkeypatch.setattr("retrieval.dense_build._CHUNK", 64)
+    monkeypatch.setattr("retrieval.vectors._CHUNK", 64)
     passages, path = corpus(300), tmp_path / "vectors.bin"
     whole = np.array(encode_passages(passages, HashEncoder(), path))
-    path.write_bytes(path.read_bytes()[: 200 * WIDTH * 4 + 11])
+    path.write_bytes(path.read_bytes()[: HEAD + 200 * WIDTH * 4 + 11])
     encoder = HashEncoder()
     assert np.array_equal(encode_passages(passages, encoder, path), whole)
     assert encoder.encoded == 300 - 192
     assert np.array_equal(encode_passages(passages, encoder, path), whole)
     assert encoder.encoded == 300 - 192
+    for others in (corpus(299), Passages([*corpus(299), Passage("x", "y", "z")])):
+        with pytest.raises(IndexFormatError, match="vectors of this corpus and encoder"):
+            encode_passages(others, encoder, path)
     with pytest.raises(IndexFormatError, match="vectors of this corpus and encoder"):
-        encode_passages(corpus(299), encoder, path)
+        encode_passages(passages, HashEncoder(query_prefix="q: "), path)
+
+
+@pytest.mark.parametrize(
+    "place", [HEAD, HEAD + 100 * WIDTH * 4 + 2, HEAD + 300 * WIDTH * 4 - 1, 4096]
+)
+def test_a_damaged_chunk_is_encoded_anew_and_no_other(tmp_path, monkeypatch, place):
+    monkeypatch.setattr("retrieval.vectors._CHUNK", 64)
+    passages, path = corpus(300), tmp_path / "vectors.bin"
+    whole = np.array(encode_passages(passages, HashEncoder(), path))
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+    encoder = HashEncoder()
+    assert np.array_equal(encode_passages(passages, encoder, path), whole)
+    assert encoder.encoded in (64, 300 - 256)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"years of work" * 700,
+        np.full((300, WIDTH), 0.5, np.float32).tobytes(),  # of exactly the right size
+        b"x",
+        b"{" + b" " * 4095,
+        b'{"at2po": "vectors of passages"}'.ljust(9000),
+    ],
+    ids=["text", "numbers", "a byte", "a brace", "a head of others"],
+)
+def test_a_file_of_others_is_neither_overwritten_nor_believed(tmp_path, content):
+    path = tmp_path / "vectors.bin"
+    path.write_bytes(content)
+    encoder = HashEncoder()
+    with pytest.raises(IndexFormatError, match=r"vectors\.bin: expected .*choose another file"):
+        encode_passages(corpus(300), encoder, path)
+    assert path.read_bytes() == content and encoder.encoded == 0
+    assert [each.name for each in tmp_path.iterdir()] == ["vectors.bin"]
+
+
+def test_vectors_that_another_process_writes_and_folders_are_refused(tmp_path):
+    path, passages = tmp_path / "vectors.bin", corpus(10)
+
+    class Meeting(HashEncoder):
+        def encode(self, texts, kind):
+            with pytest.raises(IndexFormatError, match="found another process"):
+                encode_passages(passages, HashEncoder(), path)
+            return super().encode(texts, kind)
+
+    encode_passages(passages, Meeting(), path)
+    with pytest.raises(IndexFormatError, match="found a folder"):
+        encode_passages(passages, HashEncoder(), tmp_path)
+
+
+def test_an_empty_file_is_as_good_as_none(tmp_path):
+    (tmp_path / "vectors.bin").touch()
+    assert encode_passages(corpus(5), HashEncoder(), tmp_path / "vectors.bin").shape == (5, WIDTH)
+
+
+@pytest.mark.parametrize("name", ["probe", "width", "search", "encoder", "index.faiss"])
+def test_fields_of_an_unsealed_manifest_are_typed(tmp_path, name):
+    passages = corpus(20)
+    build(tmp_path, passages)
+    path = tmp_path / "manifest.json"
+    whole = json.loads(path.read_text())
+    del whole["seal"]
+    whole["format"] = 1
+    for wrong in (None, "x", [1], {"a": 1}, 5):
+        changed = json.loads(json.dumps(whole))
+        group = "facts" if name in ("probe", "width") else "parameters"
+        changed["files" if name == "index.faiss" else group][name] = wrong
+        path.write_text(json.dumps(changed))
+        if (name, wrong) != ("search", "x"):
+            with pytest.raises(IndexFormatError, match="expected"):
+                Dense(tmp_path, passages, encoder=HashEncoder())
+
+
+def test_an_index_that_faiss_cannot_read_is_told(tmp_path):
+    passages = corpus(20)
+    with building(tmp_path, "dense") as (data, manifest):
+        (data / "index.faiss").write_bytes(b"no index")
+        manifest.parameters = {"encoder": {"model": "hash"}, "search": ""}
+        manifest.corpus, manifest.documents = passages.hash, len(passages)
+    with pytest.raises(IndexFormatError, match="expected an index that FAISS reads"):
+        Dense(tmp_path, passages, encoder=HashEncoder())
+
+
+def test_an_encoder_reads_composed_text_and_queries_in_one_form(monkeypatch):
+    read = []
+
+    class Model:
+        def __call__(self, **batch):
+            import torch
+
+            hidden = torch.ones(*batch["input_ids"].shape, 2)
+            return type("Out", (), {"last_hidden_state": hidden})
+
+    class Tokenizer:
+        def __call__(self, texts, **_):
+            read.extend(texts)
+            return {"input_ids": [[1, 2]] * len(texts)}
+
+        def pad(self, ids, **_):
+            import torch
+
+            rows = torch.tensor(ids["input_ids"])
+            return type("Batch", (dict,), {"to": lambda self, _: self})(
+                input_ids=rows, attention_mask=torch.ones_like(rows)
+            )
+
+    pytest.importorskip("torch")
+    encoder = Encoder.__new__(Encoder)
+    encoder.settings, encoder.width, encoder._device = EncoderSettings("hash"), 2, "cpu"
+    encoder._model, encoder._tokenizer = Model(), Tokenizer()
+    encoder.encode([" cafe\u0301  au\nlait \ud83d"], "query")
+    encoder.encode(["cafe\u0301  au\nlait"], "passage")
+    assert read == ["caf\xe9 au lait \ufffd", "caf\xe9  au\nlait"]
 
 
 def test_prefixes_are_those_of_e5_unless_told_otherwise():
@@ -217,7 +339,7 @@ def test_a_real_encoder_averages_and_normalises(tmp_path):
     texts = ["a cat", "", "the dog ran over the hill and far away " * 5, "\ud800"]
     found = encoder.encode(texts, "passage")
     for text, vector in zip(texts, found, strict=True):
-        text = text.encode("utf-8", "replace").decode()
+        text = to_unicode(text)
         ids = encoder._tokenizer(text, truncation=True, max_length=16, return_tensors="pt")
         with torch.inference_mode():
             mean = encoder._model(**ids).last_hidden_state[0].mean(dim=0)
