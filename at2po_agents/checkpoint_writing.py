@@ -110,7 +110,7 @@ class Draft:
         (final / LOCK).unlink()
         _sync(self.root)
         if before is not None:
-            _delete(before)
+            _remove(before)
         _prune(final, self.fingerprint, keep)
         return final
 
@@ -178,11 +178,11 @@ def tidy(root: Path, fingerprint: str) -> None:
     """
     for path in sorted(root.glob(".step_*")):
         if _is_abandoned(path):
-            shutil.rmtree(path)
+            shutil.rmtree(path, ignore_errors=True)
         elif not (path / LOCK).exists() and _is_ours(path, fingerprint):
             final = root / name_of(read_state(path)["step"])
             if os.path.lexists(final):
-                _delete(path)
+                _remove(path)
             else:
                 path.rename(final)
 
@@ -225,7 +225,15 @@ def _prune(newest: Path, fingerprint: str, keep: int) -> None:
     older = [path for path in ours if step_of(path) < step_of(newest)]
     for path in ours:
         if path not in older[: keep - 1]:
-            _delete(_hide(path))
+            _remove(path)
+
+
+def _remove(path: Path) -> None:
+    """Remove a checkpoint; one that cannot be removed is in nobody's way."""
+    try:
+        _delete(path if path.name.startswith(".") else _hide(path))
+    except OSError as error:
+        _log.warning("%s: cannot be removed: %s", path, error)
 
 
 def _hide(path: Path) -> Path:
@@ -235,13 +243,13 @@ def _hide(path: Path) -> Path:
 
 def _delete(hidden: Path) -> None:
     """Delete the files that a checkpoint names; its state last, as that says which are ours."""
-    state = read_state(hidden)
+    ours = {*read_state(hidden)["files"], LOCK}
     for path in sorted(hidden.rglob("*"), reverse=True):  # what is in a folder, then the folder
-        if str(path.relative_to(hidden)) in state["files"]:
-            path.unlink()
-        elif path.is_dir() and not path.is_symlink():
+        if path.is_dir() and not path.is_symlink():
             with suppress(OSError):
                 path.rmdir()
+        elif str(path.relative_to(hidden)) in ours:
+            path.unlink()
     if left := [path.name for path in hidden.iterdir() if path.name != STATE]:
         kept = hidden.rename(hidden.with_name(hidden.name.removeprefix(".")))
         _log.warning("%s: kept, as no checkpoint wrote %s", kept, ", ".join(sorted(left)))

@@ -94,7 +94,8 @@ class RunStatus:
         state: State = "finished"
         if kind is not None:
             state = next(end for base, end in _ENDS.items() if issubclass(kind, base))
-        text = self._text(state, str(error or ""))
+        code = f"ended with code {error.code}" if isinstance(error, SystemExit) else ""
+        text = self._text(state, code or str(error or ""))
         try:
             write_whole(self._path, text)
         except OSError as problem:

@@ -68,8 +68,9 @@ class _Past:
         """Return what a checkpoint says, or raise `CheckpointError`."""
         extra, known = found.extra, asdict(cls())
         kinds = (int, float)
-        older = extra.keys() | {"threads"}  # a checkpoint of version 0.1 does not say it
-        if older != known.keys() or any(type(n) not in kinds for n in extra.values()):
+        if not {"step"} <= extra.keys() <= known.keys() or any(
+            type(n) not in kinds for n in extra.values()
+        ):
             raise CheckpointError(
                 f"{found.path}: expected the numbers {', '.join(known)}, found {extra}; go on with "
                 "the version of at2po that wrote it"

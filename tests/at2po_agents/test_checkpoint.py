@@ -430,6 +430,27 @@ def test_files_that_somebody_put_into_a_checkpoint_stay(
     assert names(root) == [kept.name, "step_000006"]
 
 
+def test_a_mark_that_a_kill_left_in_a_checkpoint_goes_with_it(root: Path) -> None:
+    (root / "step_000002" / ".lock").write_text("a checkpoint by process 1\n")
+    assert load(root / "step_000002", RUN).step == 2
+    write(root, 6, keep=1)
+    assert names(root) == ["step_000006"]
+
+
+def test_what_cannot_be_removed_does_not_end_a_run(
+    root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refused(self: Path, missing_ok: bool = False) -> None:
+        if "step_000002" in str(self):
+            raise PermissionError(1, "Operation not permitted", str(self))
+        os.unlink(self)
+
+    monkeypatch.setattr(Path, "unlink", refused)
+    path = write(root, 6, keep=1)
+    assert newest(root) == path
+    assert "step_000002: cannot be removed: [Errno 1]" in caplog.text
+
+
 def test_a_state_that_names_files_elsewhere_removes_none(root: Path, tmp_path: Path) -> None:
     thesis = tmp_path / "thesis"
     thesis.write_text("mine")

@@ -49,7 +49,8 @@ def test_a_run_is_running_until_it_has_finished(tmp_path: Path) -> None:
 def test_how_a_run_ended(error: BaseException, state: str, tmp_path: Path) -> None:
     with pytest.raises(type(error)), RunStatus(tmp_path, resumed=False):
         raise error
-    assert (read(tmp_path)["state"], read(tmp_path)["why"]) == (state, str(error))
+    why = "ended with code 143" if isinstance(error, SystemExit) else str(error)
+    assert (read(tmp_path)["state"], read(tmp_path)["why"]) == (state, why)
 
 
 def test_faults_are_kept_by_the_run_that_goes_on(tmp_path: Path) -> None:
