@@ -128,17 +128,19 @@ class PolicyAgent:
 
         Returns:
             One reply an episode. Where the last observation leaves no room for a single token it
-            is empty and truncated: the observation could not even be read.
-
-        Raises:
-            RequestError: If a prompt is longer than allowed.
+            is empty and truncated: the observation could not even be read. Where the prompt is
+            longer than allowed it has an error, which concerns that episode alone.
         """
         replies = [Reply("", truncated=True)] * len(transcripts)
         # What an earlier call that failed may have left in the engine has other keys.
         self._calls += 1
         requests: dict[Hashable, tuple[int, Request]] = {}
         for number, transcript in enumerate(transcripts):
-            request = self._request((self._calls, number), transcript)
+            try:
+                request = self._request((self._calls, number), transcript)
+            except RequestError as error:
+                replies[number] = Reply("", error=f"RequestError: {error}")
+                continue
             if request is not None:
                 requests[request.key] = number, request
         self.engine.submit([request for _, request in requests.values()])
