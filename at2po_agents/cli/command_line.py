@@ -67,7 +67,7 @@ COMMANDS = {
         "Look at local question sets: `list` them, or `verify` them against what is published.",
     ),
     "export": Command(
-        "training:export",
+        "exporting:export",
         "Write a checkpoint's model as a plain folder, for evaluations, servers, other trainers.",
     ),
     "index": Command(

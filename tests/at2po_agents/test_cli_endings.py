@@ -198,15 +198,16 @@ def test_sigterm_unwinds_a_command_and_is_then_what_it_was() -> None:
 
 def started(tmp_path: Path, *words: str, ready: Callable[[], bool]) -> subprocess.Popen[str]:
     """Start a command with the usual signals, and wait until it is ready."""
-    process = subprocess.Popen(
-        [*AT2PO, *words],
-        stdout=subprocess.PIPE,
-        stderr=(tmp_path / "errors").open("w"),
-        text=True,
-        env=ENVIRONMENT,
-        cwd=tmp_path,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
+    with (tmp_path / "errors").open("w") as errors:
+        process = subprocess.Popen(
+            [*AT2PO, *words],
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            text=True,
+            env=ENVIRONMENT,
+            cwd=tmp_path,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
     deadline = time.monotonic() + 120
     while not ready():
         assert process.poll() is None and time.monotonic() < deadline

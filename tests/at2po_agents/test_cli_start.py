@@ -47,6 +47,7 @@ def imports(*words: str) -> set[str]:
         "index search --help",
         "serve --help",
         "doctor --help",
+        "export --help",
     ],
 )
 def test_these_import_nothing_heavy(line: str) -> None:

@@ -67,14 +67,12 @@ def test_free_cpus_are_counted_among_those_of_the_process(
     stat = tmp_path / "stat"
     monkeypatch.setattr(threads, "_STAT", stat)
     assert threads._free_cpus() == 2  # there is no such file
-    early = "cpu 0 0 0 0 0 0 0 0\ncpu0 0 0 0 0 0 0 0 0 9 9\ncpu1 0 0 0 0 0 0 0 0\ncpu2 0 0 0 0 0 0 0 0\n"
-    stat.write_text(early)
+    stat.write_text("".join(f"cpu{n} 0 0 0 0 0 0 0 0 9 9\n" for n in ("", 0, 1, 2)))
     assert threads._free_cpus() == 2  # nothing has passed
 
     def later(seconds: float) -> None:
-        stat.write_text(
-            "cpu0 10 0 0 0 0 0 0 0\ncpu1 10 0 0 0 0 0 0 0\ncpu2 0 0 5 4 1 0 0 0\nctxt 1\n"
-        )
+        busy = "10 0 0 0 0 0 0 0 0 0"
+        stat.write_text(f"cpu0 {busy}\ncpu1 {busy}\ncpu2 0 0 5 4 1 0 0 0 9 9\nctxt 1\n")
 
     monkeypatch.setattr(threads.time, "sleep", later)
     assert threads._free_cpus() == 0.5
