@@ -283,7 +283,7 @@ def question_of(row: Any, where: str) -> Question:
 
 
 def _answers(cell: Any) -> tuple[str, ...]:
-    """The texts in a cell that holds several: a list, a tuple or an array; none if it holds else."""
+    """The texts in a list, a tuple or an array; none if the cell holds something else."""
     if hasattr(cell, "tolist"):
         cell = cell.tolist()
     if not isinstance(cell, list | tuple):
