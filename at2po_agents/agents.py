@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any, Protocol
 
 from at2po_agents.engines import Engine, Request
 from at2po_agents.errors import RequestError
 from at2po_agents.seeds import seed_of
 from at2po_agents.tokens import encode_inserted, encode_prompt
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Transcript = Sequence[str]
 """An episode so far: observation, action, observation, …, observation."""
@@ -127,17 +128,19 @@ class PolicyAgent:
 
         Returns:
             One reply an episode. Where the last observation leaves no room for a single token it
-            is empty and truncated: the observation could not even be read.
-
-        Raises:
-            RequestError: If a prompt is longer than allowed.
+            is empty and truncated: the observation could not even be read. Where the prompt is
+            longer than allowed it has an error, which concerns that episode alone.
         """
         replies = [Reply("", truncated=True)] * len(transcripts)
         # What an earlier call that failed may have left in the engine has other keys.
         self._calls += 1
         requests: dict[Hashable, tuple[int, Request]] = {}
         for number, transcript in enumerate(transcripts):
-            request = self._request((self._calls, number), transcript)
+            try:
+                request = self._request((self._calls, number), transcript)
+            except RequestError as error:
+                replies[number] = Reply("", error=f"RequestError: {error}")
+                continue
             if request is not None:
                 requests[request.key] = number, request
         self.engine.submit([request for _, request in requests.values()])

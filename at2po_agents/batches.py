@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -48,13 +49,22 @@ class Batches:
         config: The settings of the run.
         known: Number of questions that there are, at least 1.
         workers: Roll out.
+        asked: Numbers of those that are asked, at least one; all by default. Leaving some out does
+            not change the order of the others.
 
     Attributes:
         stream: Grows trees ahead of the updates, where a run may do so.
     """
 
-    def __init__(self, config: TrainConfig, known: int, workers: Workers) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        known: int,
+        workers: Workers,
+        asked: Sequence[int] | None = None,
+    ) -> None:
         self.config, self._known, self._workers = config, known, workers
+        self._chosen = np.isin(np.arange(known), range(known) if asked is None else asked)
         self.stream: Stream | None = None
         self._asked = 0
         self._kept: dict[int, Batch] = {}
@@ -118,11 +128,13 @@ class Batches:
         )
 
     def _questions(self, count: int) -> list[int]:
-        """The next questions: a new random order of all of them each time round."""
-        places = [divmod(self._asked + place, self._known) for place in range(count)]
+        """The next questions: a new random order of those that are asked each time round."""
+        lap_length = int(self._chosen.sum())
+        places = [divmod(self._asked + place, lap_length) for place in range(count)]
         self._asked += count
         orders = {lap: self._order(lap) for lap in {lap for lap, _ in places}}
         return [int(orders[lap][index]) for lap, index in places]
 
     def _order(self, lap: int) -> NDArray[np.int64]:
-        return default_rng(seed_of(self.config.seed, "order", lap)).permutation(self._known)
+        order = default_rng(seed_of(self.config.seed, "order", lap)).permutation(self._known)
+        return order[self._chosen[order]]

@@ -10,11 +10,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from transformers import PreTrainedTokenizerBase
+from at2po_agents.contents import as_content, encode
+from at2po_agents.errors import TokenizerError
 
-from at2po_agents.errors import AgentError
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Message = Mapping[str, Any]
 
@@ -27,15 +29,13 @@ _CALLING: Message = {
     ],
 }
 _TOOL: Message = {"role": "tool", "content": "result"}
-_TAGS = "<think></think><tool_call></tool_call>"
-
 _FIX = (
     "for a Qwen model say --chat-template qwen3 (at2po_agents.chat_template.QWEN3_TEMPLATE); for "
     "another one give a template that renders every turn the same whatever follows it"
 )
 
 
-class ChatTemplateError(AgentError, ValueError):
+class ChatTemplateError(TokenizerError):
     """A tokenizer's chat template cannot carry a conversation of many turns exactly."""
 
 
@@ -108,27 +108,30 @@ def render(
         open_turn: Whether to end with the marker that opens the assistant's next turn.
 
     Raises:
-        ChatTemplateError: If there is no template.
+        ChatTemplateError: If there is no template, or it refuses the conversation.
     """
     if tokenizer.chat_template is None:
         raise ChatTemplateError(
             "expected a tokenizer with a chat template for chat messages with tools, found none; "
             "choose an instruct model, or the dialect at2po or search-r1"
         )
-    return str(
-        tokenizer.apply_chat_template(
+    from jinja2 import TemplateError  # here: most commands never render
+
+    try:
+        text = tokenizer.apply_chat_template(
             [dict(message) for message in messages],
             tools=[dict(tool) for tool in tools] or None,
             add_generation_prompt=open_turn,
             tokenize=False,
         )
-    )
-
-
-def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Encode text alone and without adding special tokens; those in the text are recognised."""
-    ids: list[int] = tokenizer.encode(text, add_special_tokens=False)
-    return ids
+    except TemplateError as problem:
+        roles = [message["role"] for message in messages]
+        raise ChatTemplateError(
+            f"expected a chat template for a conversation of {roles}, found that it refuses: "
+            f"{problem}; give another template, or choose a dialect whose prompt is a message of "
+            "the user, such as search-r1"
+        ) from problem
+    return str(text)
 
 
 def encode_reply(
@@ -140,7 +143,8 @@ def encode_reply(
 
     Args:
         tokenizer: Of the policy.
-        messages: What answers the turn, such as tool messages.
+        messages: What answers the turn, such as tool messages; only the template writes control
+            tokens between them.
         turn: The turn's sampled ids; None for a turn that ended by its end-of-turn token.
 
     Returns:
@@ -150,12 +154,47 @@ def encode_reply(
     Raises:
         ChatTemplateError: If the template renders earlier turns differently because of a reply.
     """
-    before, end = _dummy(tokenizer, str(tokenizer.chat_template))
-    whole = render(tokenizer, [_USER, _CALLING, *messages], open_turn=True)
+    before, end = _calling(tokenizer, str(tokenizer.chat_template))
+    answered = [_USER, _CALLING, *as_content(tokenizer, messages)]
+    whole = render(tokenizer, answered, open_turn=True)
     if not whole.startswith(before):
         raise ChatTemplateError(_changed(before, whole))
     ids = encode(tokenizer, whole[before.rindex(_text(tokenizer, end)) :])
     return ids[1:] if turn is None or list(turn[-1:]) == [end] else ids
+
+
+def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Return the token with which the chat template ends the assistant's turns.
+
+    It ends generation, too, whatever the model calls the end of a text: base models stop at
+    `<|endoftext|>` only, and would write the user's next message themselves.
+
+    Args:
+        tokenizer: Of the policy, with a chat template.
+
+    Raises:
+        ChatTemplateError: If there is none.
+    """
+    return _end_of_turn(tokenizer, str(tokenizer.chat_template))
+
+
+@lru_cache(maxsize=8)
+def _end_of_turn(tokenizer: PreTrainedTokenizerBase, template: str) -> int:
+    # The template is there for the cache's key alone, because it can be replaced.
+    mark = "the answer"
+    said = render(tokenizer, [_USER, {"role": "assistant", "content": mark}], open_turn=False)
+    after = said.rpartition(mark)[2].lstrip()
+    # Added tokens are cut out of a text before the rest is encoded: text splits there exactly.
+    # One that is not special would be read as the end of what the agent says.
+    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    ends = [token for token in encode(tokenizer, after)[:1] if token in special]
+    if not ends:
+        raise ChatTemplateError(
+            f"expected the chat template to end a turn with a special token, found {after!r} "
+            "behind it; add what ends a turn to the tokenizer as a special token, or give another "
+            "template"
+        )
+    return ends[0]
 
 
 def check_chat_template(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -166,21 +205,9 @@ def check_chat_template(tokenizer: PreTrainedTokenizerBase) -> None:
 
     Raises:
         ChatTemplateError: If there is no template; if a turn's text changes with what follows it;
-            if a turn does not end with one special token that also ends generation; or if decoding
-            without special tokens loses the tags that a turn is parsed by.
+            or if a turn does not end with one special token.
     """
-    _, end = _dummy(tokenizer, str(tokenizer.chat_template))
-    if end != tokenizer.eos_token_id:
-        raise ChatTemplateError(
-            f"expected generation to end at the template's end of turn {_text(tokenizer, end)!r}, "
-            f"found the end-of-sequence token {tokenizer.eos_token!r}; set tokenizer.eos_token"
-        )
-    kept = tokenizer.decode(encode(tokenizer, _TAGS), skip_special_tokens=True)
-    if kept != _TAGS:
-        raise ChatTemplateError(
-            f"expected {_TAGS} to survive decoding without special tokens, found {kept!r}; "
-            "add these tags to the tokenizer as tokens that are not special"
-        )
+    _calling(tokenizer, str(tokenizer.chat_template))
     thinking = {**_CALLING, "content": "<think>\nreasons\n</think>\n\n"}
     talk = [_USER, thinking, _TOOL, _CALLING, _TOOL, {"role": "assistant", "content": "answer"}]
     for length in range(1, len(talk)):
@@ -192,21 +219,16 @@ def check_chat_template(tokenizer: PreTrainedTokenizerBase) -> None:
 
 
 @lru_cache(maxsize=8)
-def _dummy(tokenizer: PreTrainedTokenizerBase, template: str) -> tuple[str, int]:
+def _calling(tokenizer: PreTrainedTokenizerBase, template: str) -> tuple[str, int]:
     """The text of a question and a turn that calls a tool, and the token that ends such a turn."""
-    # The template is there for the cache's key alone, because it can be replaced.
-    mark = "the answer"
-    said = render(tokenizer, [_USER, {"role": "assistant", "content": mark}], open_turn=False)
-    after = encode(tokenizer, said.rpartition(mark)[2])
+    end = _end_of_turn(tokenizer, template)
     before = render(tokenizer, [_USER, _CALLING], open_turn=False)
-    # Added tokens are cut out of a text before the rest is encoded: text splits there exactly.
-    added = tokenizer.get_added_vocab().values()
-    if not after or after[0] not in added or _text(tokenizer, after[0]) not in before:
+    if not before.rstrip().endswith(_text(tokenizer, end)):
         raise ChatTemplateError(
-            f"expected a turn to end with a special token, found {said.rpartition(mark)[2]!r} "
-            f"behind it; {_FIX}"
+            f"expected a turn with tool calls to end with {_text(tokenizer, end)!r}, found "
+            f"{before[-60:]!r}; {_FIX}"
         )
-    return before, after[0]
+    return before, end
 
 
 def _text(tokenizer: PreTrainedTokenizerBase, token: int) -> str:

@@ -3,7 +3,7 @@
 `checkpoints/step_000004/` is a model folder as `save_pretrained` writes it, with the optimizer's
 state (`optimizer.pt`) and `state.json`: step, progress, the configuration's fingerprint, and the
 SHA-256 of every file. Where several ranks learn, weights and optimizer are in `shards/` instead
-(see `sharding.ShardSaver`).
+(see `sharding.ShardSaver`). Here they are found and checked; `checkpoint_writing` writes them.
 """
 
 from __future__ import annotations
@@ -11,34 +11,26 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import re
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from errno import ENOENT
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
 from at2po_agents.errors import CheckpointError
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 FOLDER = "checkpoints"
 STATE = "state.json"
 OPTIMIZER = "optimizer.pt"
 SHARDS = "shards"
-_NAME = re.compile(r"step_(\d{6,})")
-
-
-class Pretrained(Protocol):
-    """A model or tokenizer of transformers, or anything that saves itself into a folder."""
-
-    def save_pretrained(self, save_directory: str, /) -> object:
-        """Write all files needed to load this again into a folder."""
-        ...
+_LOADED = frozenset(".json .jinja .safetensors .bin .model .pt .py .distcp".split())
+"""Endings of files that transformers or torch may read where they find them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,92 +61,6 @@ class Checkpoint:
         return state
 
 
-def save(
-    root: Path,
-    step: int,
-    *,
-    model: Pretrained,
-    tokenizer: Pretrained,
-    optimizer_state: Mapping[str, Any],
-    extra: Mapping[str, Any],
-    fingerprint: str,
-    keep: int,
-) -> Path:
-    """Write a checkpoint and remove those it makes superfluous.
-
-    A process killed at any moment leaves either the complete folder or none of that name.
-
-    Args:
-        root: Folder of the run's checkpoints; made if missing.
-        step: Training steps done, at least 0.
-        model: Model being trained.
-        tokenizer: Its tokenizer.
-        optimizer_state: `Optimizer.state_dict()`.
-        extra: JSON values that the trainer needs to go on.
-        fingerprint: Identity of the run's configuration.
-        keep: Newest checkpoints to keep, at least 1. Checkpoints of later steps go in any case:
-            they belong to a continuation that was given up.
-
-    Returns:
-        The checkpoint's folder.
-    """
-    folder = draft(root, step)
-    begin(folder)
-    model.save_pretrained(str(folder))
-    tokenizer.save_pretrained(str(folder))
-    torch.save(dict(optimizer_state), folder / OPTIMIZER)
-    return finish(folder, extra=extra, fingerprint=fingerprint, keep=keep)
-
-
-def draft(root: Path, step: int) -> Path:
-    """Return the folder in which a checkpoint is put together, out of sight."""
-    return root / f".step_{step:06d}"
-
-
-def begin(folder: Path) -> None:
-    """Make the folder of a draft, and remove what killed processes left.
-
-    Args:
-        folder: What `draft` returned.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    for abandoned in folder.parent.glob(".step_*"):
-        shutil.rmtree(abandoned)
-    folder.mkdir()
-
-
-def finish(folder: Path, *, extra: Mapping[str, Any], fingerprint: str, keep: int) -> Path:
-    """Turn a draft that is complete into a checkpoint; see `save`.
-
-    Args:
-        folder: The draft.
-        extra: As for `save`.
-        fingerprint: As for `save`.
-        keep: As for `save`.
-
-    Returns:
-        The checkpoint's folder.
-    """
-    root, final = folder.parent, folder.with_name(folder.name.removeprefix("."))
-    step = _step(final)
-    names = [str(path.relative_to(folder)) for path in _files(folder)]
-    hashes = dict(zip(names, _hashes(folder, names), strict=True))
-    state = {"step": step, "fingerprint": fingerprint, "extra": dict(extra), "files": hashes}
-    (folder / STATE).write_bytes(_seal(state))
-    for path in (*_files(folder), folder):
-        _sync(path)
-    if final.exists():
-        _remove(final)
-    folder.rename(final)
-    _sync(root)
-    others = [path for path in _newest_first(root) if path != final]
-    older = [path for path in others if _step(path) < step]
-    for path in others:
-        if path not in older[: keep - 1]:
-            _remove(path)
-    return final
-
-
 def latest(root: Path, fingerprint: str | None) -> Checkpoint | None:
     """Return the newest whole checkpoint of a configuration, or None where there is none at all.
 
@@ -166,11 +72,11 @@ def latest(root: Path, fingerprint: str | None) -> Checkpoint | None:
         CheckpointError: There are checkpoints, but not one that can be used.
     """
     problems = []
-    for path in _newest_first(root):
+    for path in newest_first(root):
         problem = _problem(path, fingerprint)
         if not problem:
             return _read(path)
-        logger.warning("skipping checkpoint %s: %s", path, problem)
+        _log.warning("skipping checkpoint %s: %s", path, problem)
         problems.append(f"{path.name}: {problem}")
     if problems:
         raise CheckpointError(
@@ -193,7 +99,7 @@ def load(path: Path, fingerprint: str | None) -> Checkpoint:
     """
     problem = _problem(path, fingerprint)
     if problem:
-        usable = (p for p in _newest_first(path.parent) if not _problem(p, fingerprint))
+        usable = (p for p in newest_first(path.parent) if not _problem(p, fingerprint))
         good = next(usable, None)
         raise CheckpointError(
             f"{path}: expected a whole checkpoint of this run, found: {problem}; "
@@ -202,81 +108,123 @@ def load(path: Path, fingerprint: str | None) -> Checkpoint:
     return _read(path)
 
 
-def _newest_first(root: Path) -> list[Path]:
-    found = [path for path in root.glob("step_*") if _NAME.fullmatch(path.name)]
-    return sorted(found, key=_step, reverse=True)
+def newest_first(root: Path) -> list[Path]:
+    """Return what is called like a checkpoint, those of later steps first.
+
+    Args:
+        root: Folder of the run's checkpoints; need not exist.
+    """
+    found = [path for path in root.glob("step_*") if _is_name(path.name)]
+    return sorted(found, key=step_of, reverse=True)
 
 
-def _step(path: Path) -> int:
+def name_of(step: int) -> str:
+    """Return the name of a step's checkpoint."""
+    return f"step_{step:06d}"
+
+
+def step_of(path: Path) -> int:
+    """Return the step that the name of a checkpoint says."""
     return int(path.name.removeprefix("step_"))
 
 
-def _problem(path: Path, fingerprint: str | None) -> str:
-    """Return why a checkpoint cannot be used, or nothing."""
+def _is_name(name: str) -> bool:
+    match = re.fullmatch(r"step_([0-9]{6,})", name)
+    return match is not None and name == name_of(int(match[1]))
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """Return the content of a checkpoint's `state.json`; the files that it names are not checked.
+
+    Args:
+        path: The checkpoint's folder.
+
+    Returns:
+        `step`, the `fingerprint`, `extra`, and `files`: hash by name.
+
+    Raises:
+        CheckpointError: It cannot be read, or a byte of it changed.
+    """
+    torn = CheckpointError(f"torn: {STATE} is not what was written")
+    if not (path / STATE).is_file():
+        raise CheckpointError(f"torn: {STATE} is missing")
     try:
-        state = _read_state(path)
-        names, written = list(state["files"]), state["files"].values()
-        for name, found, expected in zip(names, _hashes(path, names), written, strict=True):
-            if found != expected:
-                return f"torn: {name} is not what was written"
-    except FileNotFoundError as error:
-        return f"torn: {Path(error.filename).name} is missing"
-    except CheckpointError as error:
-        return str(error)
-    if fingerprint not in (None, state["fingerprint"]):
-        return "written by a run with another configuration"
-    return ""
-
-
-def _read(path: Path) -> Checkpoint:
-    state = _read_state(path)
-    return Checkpoint(path, state["step"], state["extra"])
-
-
-def _read_state(path: Path) -> dict[str, Any]:
-    """Return the content of `state.json`, or raise `CheckpointError` if a byte of it changed."""
-    text = (path / STATE).read_bytes()
-    try:
+        text = (path / STATE).read_bytes()
         state: dict[str, Any] = json.loads(text)
         state.pop("sha256")
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise CheckpointError(f"torn: {STATE} is not what was written") from error
-    if text != _seal(state):
-        raise CheckpointError(f"torn: {STATE} is not what was written")
+        if text != seal(state):
+            raise torn
+    except OSError as error:
+        raise CheckpointError(f"torn: {STATE} cannot be read: {error}") from error
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+        raise torn from error
+    kinds = {"step": int, "fingerprint": str, "extra": dict, "files": dict}
+    if any(type(state.get(name)) is not kind for name, kind in kinds.items()):
+        raise torn
     return state
 
 
-def _seal(state: Mapping[str, Any]) -> bytes:
-    """Return a state as JSON that holds its own hash; equal states give equal bytes."""
+def seal(state: Mapping[str, Any]) -> bytes:
+    """Return a state as JSON that holds its own hash; equal states give equal bytes.
+
+    Args:
+        state: What `read_state` will return.
+    """
     plain = json.loads(json.dumps(state))  # as it will be read: keys are text, tuples are lists
     digest = hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
     return (json.dumps({**plain, "sha256": digest}, sort_keys=True, indent=2) + "\n").encode()
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file())
+def hashes(folder: Path, names: Sequence[str]) -> list[str]:
+    """Return the SHA-256 of files, several at a time: those of large models take minutes.
 
+    Args:
+        folder: Their folder.
+        names: Their names in it.
 
-def _remove(path: Path) -> None:
-    """Delete a checkpoint; it is out of sight at once, even if the deletion is cut short."""
-    shutil.rmtree(path.rename(path.with_name(f".{path.name}.old")))
-
-
-def _hashes(folder: Path, names: Sequence[str]) -> list[str]:
-    """Return the SHA-256 of files, several at a time: those of large models take minutes."""
+    Raises:
+        OSError: If one of them cannot be read; its `filename` says which.
+    """
     with ThreadPoolExecutor() as threads:
         return list(threads.map(lambda name: _sha256(folder / name), names))
 
 
 def _sha256(path: Path) -> str:
+    if not path.is_file():  # a pipe would be waited for
+        raise FileNotFoundError(ENOENT, "No such file", str(path))
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _sync(path: Path) -> None:
-    """Wait until a file or folder has reached the disk."""
-    handle = os.open(path, os.O_RDONLY)
+def _problem(path: Path, fingerprint: str | None) -> str:
+    """Return why a checkpoint cannot be used, or nothing."""
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        state = read_state(path)
+        if fingerprint not in (None, state["fingerprint"]):
+            return "written by a run with another configuration"
+        if _is_name(path.name) and step_of(path) != state["step"]:
+            return f"written as that of step {state['step']}"
+        names, written = list(state["files"]), state["files"].values()
+        for name, found, expected in zip(names, hashes(path, names), written, strict=True):
+            if found != expected:
+                return f"torn: {name} is not what was written"
+        if foreign := _foreign(path, {STATE, *names}):
+            return f"{foreign} was not written with it; move that file elsewhere"
+    except FileNotFoundError as error:
+        return f"torn: {Path(error.filename).name} is missing"
+    except (OSError, ValueError) as error:
+        return f"torn: a file cannot be read: {error}"
+    except CheckpointError as error:
+        return str(error)
+    return ""
+
+
+def _foreign(path: Path, names: Collection[str]) -> str:
+    """Return a file that could change what is loaded and is not of the checkpoint, or nothing."""
+    found = (str(f.relative_to(path)) for f in path.rglob("*") if f.suffix in _LOADED)
+    return next((name for name in sorted(found) if name not in names), "")
+
+
+def _read(path: Path) -> Checkpoint:
+    state = read_state(path)
+    return Checkpoint(path, state["step"], state["extra"])

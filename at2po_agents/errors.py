@@ -27,6 +27,10 @@ class WeightsError(AgentError, ValueError):
     """A set of weights does not fit the model that should take it."""
 
 
+class TokenizerError(AgentError, ValueError):
+    """A tokenizer cannot carry what an environment's dialect writes and reads."""
+
+
 class RequestError(AgentError, ValueError):
     """A generation request cannot be served exactly as it was asked."""
 
@@ -48,7 +52,7 @@ class NonFiniteLogitsError(AgentError, FloatingPointError):
 
 
 class CheckpointError(AgentError, RuntimeError):
-    """A checkpoint is torn, or was written by a run with another configuration."""
+    """A run's folder is in use, or a checkpoint in it is corrupt, another run's, or unwritable."""
 
 
 class MetricsError(AgentError, ValueError):
@@ -57,6 +61,10 @@ class MetricsError(AgentError, ValueError):
 
 class DivergedError(AgentError, RuntimeError):
     """Too many training steps in a row had a loss or gradient that is not finite."""
+
+
+class EvaluationFailedError(AgentError, RuntimeError):
+    """No episode of an evaluation could be played: there is nothing to say of the agent."""
 
 
 class EnvironmentNotFoundError(AgentError, ValueError):

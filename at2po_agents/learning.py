@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from at2po_agents import checkpoint
+from at2po_agents import checkpoint, checkpoint_writing
 from at2po_agents.adapters import adapter_names
 from at2po_agents.config import TrainConfig
 from at2po_agents.learner import Learner
@@ -32,7 +32,7 @@ class Policy(NamedTuple):
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-    saved: checkpoint.Pretrained
+    saved: checkpoint_writing.Pretrained
 
 
 class LearnerWorker:
@@ -102,12 +102,12 @@ class LearnerWorker:
         Args:
             root: Folder of the run's checkpoints.
             step: Training steps done.
-            **facts: `extra`, `fingerprint` and `keep` of `checkpoint.save`.
+            **facts: `extra`, `fingerprint` and `keep` of `checkpoint_writing.save`.
         """
         if self._saver is not None:
             self._saver.save(root, step, **facts)
             return
-        checkpoint.save(
+        checkpoint_writing.save(
             root,
             step,
             model=self.policy.saved,

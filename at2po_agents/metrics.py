@@ -7,18 +7,22 @@ apart under `time`: two runs with the same seed agree in everything else.
 from __future__ import annotations
 
 import json
+import logging
 import math
-import os
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from at2po_agents.errors import MetricsError
 from at2po_agents.trackers import Tracker
+from retrieval.files import write_whole
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
+
+_log = logging.getLogger(__name__)
 
 FILE = "metrics.jsonl"
 Value = bool | int | float | str
@@ -89,12 +93,13 @@ class MetricsLog:
             self._tracker.log(shown, step=step)
 
     def close(self) -> None:
-        """Write out what is pending and close the files."""
-        self._file.close()
-        if self._events is not None:
-            self._events.close()
-        if self._tracker is not None:
-            self._tracker.finish()
+        """Write out what is pending and close the files, each of them whatever befalls another."""
+        with ExitStack() as ends:
+            if self._tracker is not None:
+                ends.callback(self._tracker.finish)
+            if self._events is not None:
+                ends.callback(self._events.close)
+            ends.callback(self._file.close)
 
     def __enter__(self) -> Self:
         return self
@@ -126,23 +131,49 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         path: A `metrics.jsonl`; a missing file has no rows.
 
     Raises:
-        MetricsError: Another line is no row; the message names file and line.
+        MetricsError: Another line is no row, or its step does not come after the one before; the
+            message names file and line.
     """
-    if not path.exists():
+    return [row for row, _ in _read(path)]
+
+
+def _read(path: Path) -> list[tuple[dict[str, Any], str]]:
+    """Return the rows of a metrics file, each with its line."""
+    try:
+        *lines, _ = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    except FileNotFoundError:
         return []
-    *lines, rest = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    rows = []
+    except OSError as error:
+        raise MetricsError(
+            f"{path}: expected a metrics file, found: {error}; move it away"
+        ) from error
+    rows: list[tuple[dict[str, Any], str]] = []
+    last = -1
     for number, line in enumerate(lines, start=1):
-        try:
-            row = json.loads(line)
-            row["step"] + 0
-        except (ValueError, KeyError, TypeError) as error:
+        row = _parsed(line)
+        if row is None or row["step"] <= last:
             raise MetricsError(
-                f'{path}:{number}: expected a JSON object with an integer "step", found '
-                f"{line[:80]!r}; restore the file, or move it away to start a new one"
-            ) from error
-        rows.append(row)
+                f'{path}:{number}: expected a JSON object with an integer "step" of more than '
+                f"{last}, found {line[:80]!r}; restore the file, or remove the line"
+            )
+        last = row["step"]
+        rows.append((row, line))
     return rows
+
+
+def _parsed(line: str) -> dict[str, Any] | None:
+    """Return the row that a line is, or None."""
+    try:
+        row = json.loads(line, parse_constant=_refused)
+    except (ValueError, RecursionError):
+        return None
+    if not (isinstance(row, dict) and type(row.get("step")) is int):
+        return None
+    return row
+
+
+def _refused(constant: str) -> None:
+    raise ValueError(f"expected numbers as JSON has them, found {constant}")
 
 
 def _row(step: int, values: Mapping[str, Value], time: Mapping[str, float]) -> dict[str, Any]:
@@ -160,8 +191,8 @@ def _finite(value: Value) -> Value | None:
 
 def _truncate(path: Path, keep_through: int) -> None:
     """Drop the rows after a step, all at once: killed in between, the file is as it was."""
-    rows = read_metrics(path) if keep_through >= 0 else []
-    kept = [json.dumps(row) + "\n" for row in rows if row["step"] <= keep_through]
-    draft = path.with_suffix(".tmp")
-    draft.write_text("".join(kept), encoding="utf-8")
-    os.replace(draft, path)
+    rows = _read(path) if keep_through >= 0 else []
+    kept = [(row["step"], line + "\n") for row, line in rows if row["step"] <= keep_through]
+    if keep_through >= 0 and keep_through != (last := kept[-1][0] if kept else -1):
+        _log.warning("%s: expected rows up to step %d, found %d", path, keep_through, last)
+    write_whole(path, "".join(line for _, line in kept))

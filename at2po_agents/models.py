@@ -64,6 +64,25 @@ def load_policy(
     return model, tokenizer
 
 
+def load_tokenizer(name: str, chat_template: str) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a model without its weights.
+
+    Args:
+        name: As for `load_model`.
+        chat_template: As for `load_policy`.
+
+    Raises:
+        ModelNotFoundError: nothing by that name has a tokenizer.
+    """
+    source, settings = _files_of(name)
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, **settings)
+    except (OSError, ValueError) as error:
+        raise ModelNotFoundError(_missing("tokenizer", name)) from error
+    tokenizer.chat_template = TEMPLATES.get(chat_template, tokenizer.chat_template)
+    return tokenizer
+
+
 def find_device(name: str) -> torch.device:
     """Return the device that a name stands for.
 
@@ -76,8 +95,11 @@ def find_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+        # A device such as meta can hold a tensor, but cannot say what is in it.
+        probe = torch.ones(1, device=name)
+        probe.item()
+        return probe.device
+    except (RuntimeError, AssertionError, ImportError) as error:  # torch without CUDA asserts
         raise ConfigError(
             f"device: expected auto, cpu, or a device that torch can use, such as cuda:0, found "
             f"{name!r}: {str(error).splitlines()[0]}"
@@ -142,23 +164,43 @@ def model_config(name: str) -> PretrainedConfig:
     Raises:
         ModelNotFoundError: nothing by that name has a configuration.
     """
-    path = _smollm2() if name == "smollm2-135m" else _MINI if name == "mini" else Path(name)
-    path, source = path.expanduser(), name
-    settings: dict[str, Any] = {"local_files_only": True}
-    if path.is_file() and path.suffix == ".gguf":
-        source, settings["gguf_file"] = str(path.parent), path.name
-    elif (path / "config.json").is_file():
-        source = str(path)
-    else:
-        settings["local_files_only"] = _hub_problem(name) is not None
+    source, settings = _files_of(name)
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(source, **settings)
     except OSError as error:
-        raise ModelNotFoundError(
-            f"expected the configuration of {name!r}, found none in a folder of that name, among "
-            f"the embedded models ({', '.join(EMBEDDED)}) or on the hub"
-        ) from error
+        raise ModelNotFoundError(_missing("configuration", name)) from error
     return config
+
+
+def context_length(name: str) -> int:
+    """Return the most positions that a model has.
+
+    Args:
+        name: As for `load_model`.
+
+    Raises:
+        ModelNotFoundError: nothing by that name has a configuration.
+    """
+    return int(model_config(name).max_position_embeddings)
+
+
+def _files_of(name: str) -> tuple[str, dict[str, Any]]:
+    """Where transformers finds what belongs to a model, and how it is to look there."""
+    path = _smollm2() if name == "smollm2-135m" else _MINI if name == "mini" else Path(name)
+    path = path.expanduser()
+    if path.is_file() and path.suffix == ".gguf":
+        return str(path.parent), {"gguf_file": path.name, "local_files_only": True}
+    if (path / "config.json").is_file():
+        return str(path), {"local_files_only": True}
+    return name, {"local_files_only": _hub_problem(name) is not None}
+
+
+def _missing(what: str, name: str) -> str:
+    return (
+        f"expected the {what} of {name!r}, found none in a folder of that name, among the embedded "
+        f"models ({', '.join(EMBEDDED)}) or on the hub; give a folder written by save_pretrained, "
+        "a .gguf file, an embedded name, or a hub id with network access"
+    )
 
 
 def weights_hash(model: PreTrainedModel) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +13,7 @@ from typing import Any, Literal
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
@@ -31,7 +33,7 @@ from transformers import PreTrainedModel
 
 from at2po_agents import checkpoint
 from at2po_agents.adapters import find_adapter
-from at2po_agents.checkpoint import Pretrained
+from at2po_agents.checkpoint_writing import Draft, Pretrained, unwritten
 from at2po_agents.logprobs import token_logprobs
 from at2po_agents.lora import ADAPTER_FOLDER
 from at2po_agents.packing import Pack
@@ -126,34 +128,44 @@ class ShardSaver:
         self._pending: Future[None] | None = None
 
     def save(self, root: Path, step: int, *, extra: Any, fingerprint: str, keep: int) -> None:
-        """Copy shards and facts, and begin to write them; see `checkpoint.save`.
+        """Copy shards and facts, and begin to write them; see `checkpoint_writing.save`.
 
         Waits for the checkpoint before, whose errors are raised here.
         """
         self.wait()
         extra = deepcopy(extra)
-        draft = checkpoint.draft(root, step)
-        if self._ranks.first:
-            checkpoint.begin(draft)
-            self._model.config.save_pretrained(draft)
-            if self._model.generation_config is not None:
-                self._model.generation_config.save_pretrained(draft)
-            if adapter := find_adapter(self._model):
-                adapter.settings.save_pretrained(str(draft / ADAPTER_FOLDER))
-            self._tokenizer.save_pretrained(str(draft))
-        self._ranks.wait()
-        saving: Any = async_save(
-            _state(self._model, self._optimizer),
-            checkpoint_id=draft / checkpoint.SHARDS,
-            process_group=self._group,
-        )
+        with ExitStack() as ends:
+            draft = None
+            if self._ranks.first:
+                draft = ends.enter_context(Draft(root, step, fingerprint))
+                self._write_settings(draft.folder)
+            folder = self._ranks.gather(Path() if draft is None else draft.folder)[0]
+            saving: Any = async_save(
+                _state(self._model, self._optimizer),
+                checkpoint_id=folder / checkpoint.SHARDS,
+                process_group=self._group,
+            )
+            held = ends.pop_all()
 
         def finish() -> None:
-            saving.result()
-            if self._ranks.first:  # it has heard from all ranks by now
-                checkpoint.finish(draft, extra=extra, fingerprint=fingerprint, keep=keep)
+            with held:
+                try:
+                    saving.result()
+                except CheckpointException as error:  # is no Exception
+                    raise unwritten(root, step, error) from error
+                if draft is not None:  # rank 0 has heard from all ranks by now
+                    draft.finish(extra=extra, keep=keep)
 
         self._pending = self._thread.submit(finish)
+
+    def _write_settings(self, folder: Path) -> None:
+        """Write what is no tensor."""
+        self._model.config.save_pretrained(folder)
+        if self._model.generation_config is not None:
+            self._model.generation_config.save_pretrained(folder)
+        if adapter := find_adapter(self._model):
+            adapter.settings.save_pretrained(str(folder / ADAPTER_FOLDER))
+        self._tokenizer.save_pretrained(str(folder))
 
     def wait(self) -> None:
         """Wait until this rank has nothing to do with the last checkpoint any more."""

@@ -3,17 +3,42 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self, get_args
 
 from at2po_agents.errors import DivergedError, ToolsAwayError
+from retrieval.files import write_whole
+
+_log = logging.getLogger(__name__)
 
 FILE = "status.json"
 State = Literal["running", "finished", "paused", "stopped", "diverged", "failed"]
+_ENDS: Mapping[type[BaseException], State] = {
+    ToolsAwayError: "paused",
+    DivergedError: "diverged",
+    KeyboardInterrupt: "stopped",
+    SystemExit: "stopped",  # what a signal to end has become by now
+    BaseException: "failed",
+}
+
+
+class Status(NamedTuple):
+    """What a `status.json` says; it is a mere record, so what makes no sense is left out.
+
+    Attributes:
+        state: How the run stands, None if that is not known.
+        step: Training steps done.
+        faults: What went wrong so far.
+    """
+
+    state: State | None
+    step: int
+    faults: list[dict[str, Any]]
 
 
 class RunStatus:
@@ -30,10 +55,9 @@ class RunStatus:
 
     def __init__(self, folder: Path, *, resumed: bool) -> None:
         self._path = folder / FILE
-        before = _read(self._path) if resumed else {}
-        self.faults: list[dict[str, Any]] = list(before.get("faults", []))
-        self._step = int(before.get("step", 0))
-        if before.get("state") == "running":
+        before = read_status(folder) if resumed else Status(None, 0, [])
+        self.faults, self._step = before.faults, before.step
+        if before.state == "running":
             self.fault("driver", "ended without a word", "resumed")
 
     def fault(self, actor: str, what: str, done: str) -> None:
@@ -54,11 +78,11 @@ class RunStatus:
             step: Training steps done.
         """
         self._step = step
-        self._write("running", "")
+        write_whole(self._path, self._text("running", ""))
 
     def __enter__(self) -> Self:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._write("running", "")
+        write_whole(self._path, self._text("running", ""))
         return self
 
     def __exit__(
@@ -67,25 +91,60 @@ class RunStatus:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        states: Mapping[type[BaseException], State] = {
-            ToolsAwayError: "paused",
-            DivergedError: "diverged",
-            KeyboardInterrupt: "stopped",
-        }
-        state = "finished" if kind is None else states.get(kind, "failed")
-        self._write(state, str(error or ""))
+        state: State = "finished"
+        if kind is not None:
+            state = next(end for base, end in _ENDS.items() if issubclass(kind, base))
+        code = f"ended with code {error.code}" if isinstance(error, SystemExit) else ""
+        text = self._text(state, code or str(error or ""))
+        try:
+            write_whole(self._path, text)
+        except OSError as problem:
+            _log.warning("%s: cannot be replaced (%s)", self._path, problem)
+            self._overwrite(text)
 
-    def _write(self, state: State, why: str) -> None:
+    def _overwrite(self, text: str) -> None:
+        """Write into the file that is there: where the disk is full, it has the room it had."""
+        try:
+            with self._path.open("r+b") as file:
+                file.write(text.encode("utf-8", "replace"))
+                file.truncate()
+        except OSError as problem:
+            _log.warning("%s: does not say how the run ended (%s)", self._path, problem)
+
+    def _text(self, state: State, why: str) -> str:
         facts = {"state": state, "step": self._step, "why": why, "updated": round(time.time(), 1)}
-        text = json.dumps({**facts, "pid": os.getpid(), "faults": self.faults}, indent=2)
-        draft = self._path.with_suffix(".tmp")
-        draft.write_text(text + "\n", encoding="utf-8")
-        os.replace(draft, self._path)
+        return json.dumps({**facts, "pid": os.getpid(), "faults": self.faults}, indent=2) + "\n"
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_status(folder: Path) -> Status:
+    """Return what the `status.json` of a run says; one that is damaged or missing says nothing.
+
+    Args:
+        folder: Folder of the run.
+    """
+    path, found = folder / FILE, None
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}  # only a record of what happened: nothing depends on it
-    return found
+        if path.is_file():  # a pipe would be waited for
+            found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        pass  # nothing depends on it
+    record: dict[str, Any] = found if isinstance(found, dict) else {}
+    faults = record.get("faults")
+    return Status(
+        next((state for state in get_args(State) if state == record.get("state")), None),
+        record["step"] if _is_step(record.get("step")) else 0,
+        [fault for fault in faults if _is_fault(fault)] if isinstance(faults, list) else [],
+    )
+
+
+def _is_step(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_fault(value: Any) -> bool:
+    if not (isinstance(value, dict) and _is_step(value.get("step"))):
+        return False
+    when: Any = value.get("time")
+    texts = (value.get(name) for name in ("actor", "what", "done"))
+    known = type(when) in (int, float) and 0 <= when < 2**32
+    return known and all(isinstance(text, str) for text in texts)

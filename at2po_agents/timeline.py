@@ -6,13 +6,15 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from at2po_agents.tree import RolloutTree
 
 FILE = "timeline.jsonl"
 WORK = ("collect", "eval", "weights", "update", "save")
 """Stages in which an actor works; in all others it waits."""
+
+_AGES = 1e10  # seconds: more than any run takes
 
 
 class Span(NamedTuple):
@@ -53,7 +55,7 @@ def append(folder: Path, step: int, spans: Iterable[Span], origin: float) -> Non
 def read(folder: Path) -> list[tuple[int, Span]]:
     """Return the spans of a run's time line, as they were appended.
 
-    A line that was cut short, as by a machine that lost its power, is left out.
+    A line that is none of its, such as one that was cut short, is left out.
 
     Args:
         folder: Folder of the run; one without a time line has no spans.
@@ -62,19 +64,26 @@ def read(folder: Path) -> list[tuple[int, Span]]:
         Numbers of the steps, and spans in seconds since the run began.
     """
     path = folder / FILE
-    if not path.exists():
+    if not path.is_file():
         return []
     with path.open(encoding="utf-8", errors="replace") as file:
-        rows = [row for line in file if (row := _parsed(line)) is not None]
-    return [(row.pop("step"), Span(**row)) for row in rows]
+        return [found for line in file if (found := _parsed(line)) is not None]
 
 
-def _parsed(line: str) -> dict[str, Any] | None:
+def _parsed(line: str) -> tuple[int, Span] | None:
+    """Return the step and span that a line is, or None."""
     try:
-        row: dict[str, Any] = json.loads(line)
-    except ValueError:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
         return None
-    return row
+    if not isinstance(row, dict) or row.keys() - {"tokens"} != {"step", *Span._fields[:4]}:
+        return None
+    span = Span(row["actor"], row["stage"], row["start"], row["end"], row.get("tokens", 0))
+    texts, times = (span.actor, span.stage), (span.start, span.end)
+    whole = all(type(number) is int for number in (row["step"], span.tokens))
+    known = whole and all(isinstance(text, str) for text in texts)
+    known = known and all(type(t) in (int, float) and abs(t) < _AGES for t in times)
+    return (row["step"], span) if known else None
 
 
 def summarise(spans: Sequence[Span]) -> dict[str, float]:

@@ -2,26 +2,47 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from transformers import PreTrainedTokenizerBase
+from at2po_agents import chat_template
+from at2po_agents.contents import as_content, encode
+from at2po_agents.errors import TokenizerError
 
-from at2po_agents.chat_template import check_chat_template, encode, encode_reply, render
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_TAG = re.compile(r"</?[^<>\s|]+>")
 
 
 def check_dialect(dialect: Any, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Refuse a tokenizer that cannot carry what an environment's dialect inserts.
+    """Refuse a tokenizer that cannot carry what an environment's dialect writes and reads.
 
     Args:
         dialect: The environment's; one whose replies are chat messages needs a chat template.
         tokenizer: Of the policy.
 
     Raises:
-        ChatTemplateError: If there is no template, or it renders earlier turns differently.
+        ChatTemplateError: If there is no template where one is needed; if the template refuses the
+            dialect's prompt, or ends turns without a special token; or if it renders earlier turns
+            differently, where replies are chat messages.
+        TokenizerError: If decoding without special tokens loses a tag of the dialect: turns are
+            read like that, so it would never be seen.
     """
+    spoken = ("<think></think>", *dialect.stop, *dialect.templates, str(dialect.prompt("question")))
+    tags = dict.fromkeys(_TAG.findall("".join(spoken)))
+    if lost := [tag for tag in tags if _decoded(tokenizer, tag) != tag]:
+        raise TokenizerError(
+            f"expected the dialect's tags to survive decoding without special tokens, found that "
+            f"the tokenizer loses {', '.join(lost)}; add them to it as tokens that are not special "
+            "(tokenizer.add_tokens, not add_special_tokens), or as no tokens at all"
+        )
     if hasattr(dialect.limit_notice, "messages"):
-        check_chat_template(tokenizer)
+        chat_template.check_chat_template(tokenizer)
+    if tokenizer.chat_template is not None:
+        chat_template.end_of_turn(tokenizer)
+        encode_prompt(tokenizer, dialect.prompt("question"))
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
@@ -35,17 +56,25 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     Returns:
         The ids of the conversation under the chat template, with the marker that opens the
         assistant's turn. A plain text is one message of role "system". Without a chat template
-        the ids of the plain text, as long as no tools are offered.
+        the ids of the plain text, as long as no tools are offered. Whatever the text holds, control
+        tokens are those of the template alone; see `contents.as_content`.
         Source: data rows of the released AT2PO code (one system message, generation prompt added).
 
     Raises:
-        ChatTemplateError: If there are tools and no chat template.
+        ChatTemplateError: If there are tools and no chat template, or the template refuses the
+            messages.
     """
+    return encode(tokenizer, prompt_text(tokenizer, text))
+
+
+def prompt_text(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
+    """Return what `encode_prompt` encodes, for those who need its length only; see there."""
     messages = getattr(text, "messages", None) or [{"role": "system", "content": str(text)}]
     tools = getattr(text, "tools", ())
     if tokenizer.chat_template is None and not tools:
-        return encode(tokenizer, str(text))
-    return encode(tokenizer, render(tokenizer, messages, tools, open_turn=True))
+        return str(as_content(tokenizer, str(text)))
+    messages, tools = as_content(tokenizer, messages), as_content(tokenizer, tools)
+    return chat_template.render(tokenizer, messages, tools, open_turn=True)
 
 
 def encode_inserted(
@@ -61,9 +90,14 @@ def encode_inserted(
             end-of-turn token. Only chat messages ask: they close a turn that was left open.
 
     Returns:
-        The ids to append to the turn.
+        The ids to append to the turn; control tokens are those of the template alone.
     """
     messages = getattr(text, "messages", None)
     if messages is None:
-        return encode(tokenizer, text)
-    return encode_reply(tokenizer, messages, turn)
+        return encode(tokenizer, as_content(tokenizer, text))
+    return chat_template.encode_reply(tokenizer, messages, turn)
+
+
+def _decoded(tokenizer: PreTrainedTokenizerBase, tag: str) -> str:
+    text = tokenizer.decode(encode(tokenizer, tag), skip_special_tokens=True)
+    return "".join(str(text).split())  # some tokenizers put spaces between tokens

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import re
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from at2po_agents.errors import MetricsError
+from retrieval.files import write_whole
 
 TrackerName = Literal["none", "wandb", "trackio"]
 PROJECT = "at2po"
@@ -53,9 +55,11 @@ def open_tracker(
     more: dict[str, Any] = {}
     if name == "wandb":
         file = run_dir / "wandb_id"
-        if not (resumed and file.exists()):
-            file.write_text(secrets.token_hex(4), encoding="ascii")
-        more = {"dir": str(run_dir), "id": file.read_text(encoding="ascii")}
+        own = file.read_bytes() if resumed and file.is_file() else b""
+        if not re.fullmatch(rb"[0-9a-f]{8}", own):
+            own = secrets.token_hex(4).encode("ascii")
+            write_whole(file, own)
+        more = {"dir": str(run_dir), "id": own.decode("ascii")}
     module.init(project=PROJECT, name=run_dir.name, config=dict(settings), resume="allow", **more)
     tracker: Tracker = module
     return tracker

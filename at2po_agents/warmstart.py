@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,12 +15,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from at2po_agents.environments import make_env
+from at2po_agents.errors import CheckpointError, ConfigError
+from at2po_agents.settings import COUNT, SEED, Range, check_ranges
+from at2po_agents.tokens import encode_inserted
+from retrieval.files import sole_writer
 
 _log = logging.getLogger(__name__)
 
@@ -31,6 +37,16 @@ FIRST_WORLD = 1000
 _PIECES = (
     r" ?</?[a-z]+>| ?\\boxed\{| ?\p{L}+| ?\p{N}{1,2}| ?[^\s\p{L}\p{N}<\\]+| ?[<\\]|\s+(?!\S)|\s+"
 )
+
+
+_RANGES = {
+    "seed": SEED,
+    "worlds episodes layers width batch_episodes steps": COUNT,
+    "vocabulary": Range(300, 2**24),
+    "error_rate haste": Range(0, 1),
+    "context_weight": Range(0, 1e3),
+    "learning_rate": Range(0, 1, above=True),
+}
 
 
 @dataclass(frozen=True)
@@ -69,6 +85,12 @@ class WarmStart:
     context_weight: float = 0.5
     steps: int = 7000
     out: Path = Path("runs/mini")
+
+    def __post_init__(self) -> None:
+        """Check ranges now rather than after the demonstrations."""
+        check_ranges(self, _RANGES)
+        if self.width % 32:
+            raise ConfigError(f"width: expected a multiple of 32, found {self.width}")
 
 
 Segment = tuple[str, bool]
@@ -173,7 +195,7 @@ def encode(tokenizer: Any, segments: Sequence[Segment]) -> tuple[list[int], list
     ids: list[int] = []
     written: list[bool] = []
     for text, own in segments:
-        piece = tokenizer.encode(text, add_special_tokens=False)
+        piece = encode_inserted(tokenizer, text)
         ids += piece
         written += [own] * len(piece)
     return ids, written
@@ -269,10 +291,20 @@ def warm_start(settings: WarmStart) -> dict[str, Any]:
         Number of demonstrations, parameters, and the final loss in nats per token.
 
     Raises:
-        FileExistsError: If `out` holds a model already.
+        FileExistsError: If something is in `out` already.
+        CheckpointError: If another process makes a model there, or the model cannot be written.
     """
-    if (settings.out / "config.json").exists():
-        raise FileExistsError(f"{settings.out}: expected no model there; choose another --out")
+    with sole_writer(settings.out, CheckpointError, what="a warm start"):
+        names = sorted(path.name for path in settings.out.iterdir())
+        if found := [name for name in names if not name.startswith(".")]:
+            raise FileExistsError(
+                f"{settings.out}: expected an empty folder, found {found[0]}; choose another --out"
+            )
+        return _warm_start(settings)
+
+
+def _warm_start(settings: WarmStart) -> dict[str, Any]:
+    """Make the mini model in a folder that is empty and held."""
     first = FIRST_WORLD + 1000 * settings.seed
     played = [
         episode
@@ -285,9 +317,16 @@ def warm_start(settings: WarmStart) -> dict[str, Any]:
     tokenizer = train_tokenizer(texts, settings.vocabulary)
     model = new_model(settings, len(tokenizer), int(tokenizer.vocab[END]))
     loss = fit(model, [encode(tokenizer, episode) for episode in played], settings)
-    settings.out.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(str(settings.out))
-    tokenizer.save_pretrained(str(settings.out))
+    with tempfile.TemporaryDirectory(prefix=".draft.", dir=settings.out) as draft:
+        try:
+            model.save_pretrained(draft)
+            tokenizer.save_pretrained(draft)
+        except SafetensorError as error:  # what a full disk is to safetensors
+            raise CheckpointError(
+                f"{settings.out}: expected to write the model, found: {error}"
+            ) from error
+        for path in sorted(Path(draft).iterdir(), key=lambda path: path.name == "config.json"):
+            path.rename(settings.out / path.name)  # last the file that says there is a model
     return {
         "demonstrations": len(played),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),

@@ -40,7 +40,7 @@ class Workers(Protocol):
         ...
 
     def save(self, root: Path, step: int, *, extra: Any, fingerprint: str, keep: int) -> None:
-        """Write a checkpoint, or begin to; see `checkpoint.save`."""
+        """Write a checkpoint, or begin to; see `checkpoint_writing.save`."""
         ...
 
     def settle(self) -> None:
@@ -146,8 +146,10 @@ class LocalWorkers:
 
     def close(self) -> None:
         """Wait until the last checkpoint is written, and free the engine."""
-        self.settle()
-        self.rollout.engine.close()
+        try:
+            self.settle()
+        finally:
+            self.rollout.engine.close()
 
     def _note(self, stage: str, start: float, end: float, tokens: int = 0) -> None:
         if self.ranks.size > 1:

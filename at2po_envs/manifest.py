@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from at2po_envs.errors import DataFormatError
 from at2po_envs.questions import PUBLISHED, question_of, questions_folder
+from retrieval.jsonl import object_of, read_lines
 
 _SHOWN = 5
 """Bad rows of a split that are described one by one."""
@@ -105,16 +105,14 @@ def _check(file: Path) -> tuple[int, tuple[str, ...]]:
 def _faults(file: Path) -> Iterator[str]:
     """Yield what is wrong with each row, an empty string where nothing is."""
     lines: dict[str, int] = {}
-    with file.open("rb") as rows:
-        for number, row in enumerate(rows, start=1):
-            where = f"{file.name}:{number}"
-            try:
-                question = question_of(json.loads(row.decode("utf-8")), where)
-            except DataFormatError as error:
-                yield str(error)
-            except (ValueError, RecursionError) as error:
-                yield f"{where}: expected a JSON object, found {error}"
-            else:
-                earlier = lines.setdefault(question.id, number)
-                again = f"{where}: expected a new id, found {question.id!r} of line {earlier}"
-                yield again if earlier != number else ""
+    for number, line in read_lines(file, DataFormatError):
+        where = f"{file.name}:{number}"
+        try:
+            row = object_of(line, where, "a JSON object", DataFormatError)
+            question = question_of(row, where)
+        except DataFormatError as error:
+            yield str(error)
+            continue
+        earlier = lines.setdefault(question.id, number)
+        again = f"{where}: expected a new id, found {question.id!r} of line {earlier}"
+        yield again if earlier != number else ""

@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Any
 
 from at2po_envs.errors import DataFormatError, DataNotFoundError, UnknownNameError, nearest
-from retrieval.jsonl import read_objects
+from retrieval.jsonl import name_of, read_objects, text_of
 
 HUB_REPOSITORY = "RUC-NLPIR/FlashRAG_datasets"
 
@@ -256,29 +256,37 @@ def question_of(row: Any, where: str) -> Question:
     """Read a row in the FlashRAG format.
 
     Args:
-        row: The row.
+        row: The row. Its id and its answers may be numbers, its answers an array.
         where: File and line, or the like, for the error message.
 
     Returns:
         The question.
 
     Raises:
-        DataFormatError: If the row is malformed.
+        DataFormatError: If the row is malformed, or none of its answers can be given.
     """
     if not isinstance(row, Mapping):
         raise DataFormatError(f"{where}: expected {_EXPECTED}, found a JSON {type(row).__name__}")
-    answers, metadata = row.get("golden_answers"), row.get("metadata")
+    question_id, question = name_of(row.get("id")), text_of(row.get("question"))
+    answers, metadata = _answers(row.get("golden_answers")), row.get("metadata")
     checks = {
-        "id": isinstance(row.get("id"), str) and row["id"],
-        "question": isinstance(row.get("question"), str) and row["question"].strip(),
-        "golden_answers": isinstance(answers, list | tuple)
-        and answers
-        and all(isinstance(answer, str) for answer in answers),
+        "id": question_id,
+        "question": question and question.strip(),
+        "golden_answers": any(answer.strip() for answer in answers),
         "metadata": metadata is None or isinstance(metadata, dict),
     }
     for name, fine in checks.items():
         if not fine:
-            raise DataFormatError(
-                f"{where}: expected {_EXPECTED}, found {name} = {row.get(name)!r}"[:500]
-            )
-    return Question(row["id"], row["question"], tuple(answers or ()), dict(metadata or {}))
+            found = f"{where}: expected {_EXPECTED}, found {name} = {row.get(name)!r}"
+            raise DataFormatError(f"{found[:500]}; mend the row, or leave it out")
+    return Question(str(question_id), str(question), answers, dict(metadata or {}))
+
+
+def _answers(cell: Any) -> tuple[str, ...]:
+    """The texts in a list, a tuple or an array; none if the cell holds something else."""
+    if hasattr(cell, "tolist"):
+        cell = cell.tolist()
+    if not isinstance(cell, list | tuple):
+        return ()
+    answers = [name_of(answer) for answer in cell]
+    return () if None in answers else tuple(answer for answer in answers if answer is not None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from at2po_agents.config import TrainConfig, fingerprint, load_config
 from at2po_agents.trainer import SKIPS_ALLOWED, Trainer
 from benchmarks.errors import EvaluationError
+from retrieval.files import write_whole
 
 Result = dict[str, Any]
 
@@ -85,7 +85,7 @@ class BudgetRun(Trainer):
                         f"{self.out}: expected finite updates, found {self.past.skipped} in a row "
                         "that are not; lower --learning-rate"
                     )
-            metrics, _ = self._evaluate(self.past.step)
+            metrics, _ = self._evaluate()
             done: Result = {
                 "mark": mark,
                 "tokens": self.past.sampled_tokens,
@@ -141,15 +141,14 @@ def carry_out(run: Run, marks: Sequence[int]) -> None:
     """
     torch.set_num_threads(THREADS)
     trainer = BudgetRun(run.config)
-    learns = getattr(run.config.algorithm, "learns", True)
-    points = trainer.to_marks(marks if learns else [0])
-    episodes = trainer.out / "episodes" / f"step_{points[-1]['steps']:06d}.jsonl"
-    records = [json.loads(line) for line in episodes.read_text(encoding="utf-8").splitlines()]
-    result = {
-        "seed": run.config.seed,
-        "evaluations": points,
-        "correct": "".join(str(int(record["em"])) for record in records),
-    }
-    draft = run.file.with_suffix(".tmp")
-    draft.write_text(json.dumps(result) + "\n", encoding="utf-8")
-    os.replace(draft, run.file)
+    with trainer.status:  # what is cut short here may begin anew
+        learns = getattr(run.config.algorithm, "learns", True)
+        points = trainer.to_marks(marks if learns else [0])
+        episodes = trainer.out / "episodes" / f"step_{points[-1]['steps']:06d}.jsonl"
+        records = [json.loads(line) for line in episodes.read_text(encoding="utf-8").splitlines()]
+        result = {
+            "seed": run.config.seed,
+            "evaluations": points,
+            "correct": "".join(str(int(record["em"])) for record in records),
+        }
+        write_whole(run.file, json.dumps(result) + "\n")

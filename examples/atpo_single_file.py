@@ -167,8 +167,9 @@ class Policy:
         self.closing = [">" in piece for piece in pieces]  # only these can complete a stop string
 
     def encode(self, text: str) -> list[int]:
-        """Turn text into tokens; what was sampled never comes here."""
-        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
+        """Turn text into tokens, none of them control; what was sampled never comes here."""
+        plain = {"add_special_tokens": False, "split_special_tokens": True}
+        ids: list[int] = self.tokenizer.encode(text, **plain)
         return ids
 
     def decode(self, ids: list[int]) -> str:

@@ -90,3 +90,23 @@ def write_whole(path: str | Path, content: str | bytes) -> None:
         with suppress(OSError):
             draft.unlink()
         raise
+
+
+def free_name(path: str | Path) -> Path:
+    """Return the path with the first number behind it under which nothing is."""
+    path, number = Path(path), 1
+    while os.path.lexists(free := path.with_name(f"{path.name}.{number}")):
+        number += 1
+    return free
+
+
+def set_aside(path: str | Path) -> Path:
+    """Give what has a name that is needed another one; nothing of it is lost.
+
+    Args:
+        path: A file, folder or link; links are renamed, not followed.
+
+    Returns:
+        The new name; see `free_name`.
+    """
+    return Path(path).rename(free_name(path))

@@ -1,19 +1,23 @@
-"""Reading JSON-lines files, plain or compressed, so that a bad line is reported by its number."""
+"""Rows of text as data sets hold them, read in one way whatever file or library they come from."""
 
 from __future__ import annotations
 
 import gzip
 import json
 import zlib
+from codecs import BOM_UTF8
 from collections.abc import Iterator
+from numbers import Integral
 from pathlib import Path
 from typing import Any
+
+from retrieval.text import to_unicode
 
 
 def read_objects(
     path: Path, expected: str, error: type[ValueError]
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (line number, object) for every line of a UTF-8 JSON-lines file.
+    """Yield (line number, object) for every line of a UTF-8 JSON-lines file that is not blank.
 
     Args:
         path: The file; one whose name ends in ``.gz`` is decompressed.
@@ -27,25 +31,94 @@ def read_objects(
         ValueError: As ``error``, if a line is not UTF-8 text holding one JSON object, or the
             compressed file is torn.
     """
-    for number, line in _lines(path, error):
-        try:
-            record = json.loads(line.decode("utf-8"))
-        except (ValueError, RecursionError) as problem:
-            raise error(f"{path}:{number}: expected {expected}, found {problem}") from None
-        if not isinstance(record, dict):
-            found = type(record).__name__
-            raise error(f"{path}:{number}: expected {expected}, found a JSON {found}")
-        yield number, record
+    for number, line in read_lines(path, error):
+        yield number, object_of(line, f"{path}:{number}", expected, error)
 
 
-def _lines(path: Path, error: type[ValueError]) -> Iterator[tuple[int, bytes]]:
+def read_lines(path: Path, error: type[ValueError]) -> Iterator[tuple[int, bytes]]:
+    """Yield (line number, line) for every line of a file that is not blank.
+
+    Args:
+        path: The file; one whose name ends in ``.gz`` is decompressed. A byte order mark at its
+            beginning, which editors on Windows write, is left out.
+        error: Class of the error to raise.
+
+    Raises:
+        ValueError: As ``error``, if the compressed file is torn.
+    """
     number = 0
     with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
         try:
             for number, line in enumerate(lines, start=1):
-                yield number, line
+                text = line.removeprefix(BOM_UTF8) if number == 1 else line
+                if text.strip():
+                    yield number, text
         except (EOFError, gzip.BadGzipFile, zlib.error) as problem:
             raise error(
                 f"{path}: expected a whole gzip file, found after line {number}: {problem}; "
                 "fetch it again"
             ) from None
+
+
+def object_of(line: bytes, where: str, expected: str, error: type[ValueError]) -> dict[str, Any]:
+    r"""Read one line of a JSON-lines file.
+
+    Args:
+        line: The line.
+        where: File and line, for the error message.
+        expected: What a line should look like, for the error message.
+        error: Class of the error to raise.
+
+    Returns:
+        Its JSON object. Escapes can write lone surrogates (``\ud83d``), which no file and no
+        tokenizer can hold; they become U+FFFD.
+
+    Raises:
+        ValueError: As ``error``, if the line is not UTF-8 text holding one JSON object.
+    """
+    try:
+        record = json.loads(line.decode("utf-8"))
+        if b"\\ud" in line or b"\\uD" in line:
+            record = _sound(record)
+    except (ValueError, RecursionError) as problem:
+        raise error(f"{where}: expected {expected}, found {problem}; mend the line") from None
+    if not isinstance(record, dict):
+        found = type(record).__name__
+        raise error(f"{where}: expected {expected}, found a JSON {found}; one object a line")
+    return record
+
+
+def name_of(value: Any) -> str | None:
+    """Return the text that a cell names something by.
+
+    Args:
+        value: A cell of a row. Data sets often number their rows, and a number names a row as well
+            as a text does.
+
+    Returns:
+        The text, None if the cell holds none.
+    """
+    if isinstance(value, Integral) and not isinstance(value, bool):
+        return str(int(value))
+    return text_of(value)
+
+
+def text_of(value: Any) -> str | None:
+    """Return the text that a cell holds, as str or as UTF-8; None if it holds none."""
+    if isinstance(value, bytes):
+        try:
+            return value.decode("utf-8")
+        except UnicodeDecodeError:
+            return None
+    return to_unicode(value) if isinstance(value, str) else None
+
+
+def _sound(value: Any) -> Any:
+    """The same JSON value without lone surrogates."""
+    if isinstance(value, str):
+        return to_unicode(value)
+    if isinstance(value, list):
+        return [_sound(each) for each in value]
+    if isinstance(value, dict):
+        return {to_unicode(name): _sound(each) for name, each in value.items()}
+    return value

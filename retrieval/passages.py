@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Integral
@@ -16,9 +16,11 @@ from retrieval.errors import (
     SearchArgumentError,
     UnknownNameError,
 )
-from retrieval.jsonl import read_objects
+from retrieval.jsonl import name_of, read_objects, text_of
 
-_EXPECTED = r'{"id": "...", "contents": "\"Title\"\ntext"}'
+_EXPECTED = (
+    r'{"id": "...", "contents": "\"Title\"\ntext"} or {"id": "...", "title": "...", "text": "..."}'
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,11 +138,10 @@ class Passages(Sequence[Passage]):
 
     @classmethod
     def from_jsonl(cls, path: str | Path) -> Passages:
-        r"""Read a corpus in the wiki-18 format, all of it or nothing.
+        """Read a corpus file, all of it or nothing.
 
         Args:
-            path: File with one ``{"id": ..., "contents": "\"Title\"\ntext"}`` per line; it may be
-                compressed (``.gz``).
+            path: File with one row of `passage_of` per line; it may be compressed (``.gz``).
 
         Returns:
             The passages in file order.
@@ -204,11 +205,10 @@ def no_passages(source: str | Path) -> CorpusFormatError:
 
 
 def read_passages(path: str | Path) -> Iterator[tuple[int, Passage]]:
-    r"""Read a corpus file passage by passage.
+    """Read a corpus file passage by passage.
 
     Args:
-        path: File with one ``{"id": ..., "contents": "\"Title\"\ntext"}`` per line, plain or
-            compressed (``.gz``).
+        path: File with one row of `passage_of` per line, plain or compressed (``.gz``).
 
     Yields:
         The line's number, counted from 1, and its passage.
@@ -224,32 +224,50 @@ def read_passages(path: str | Path) -> Iterator[tuple[int, Passage]]:
         yield number, passage_of(record, f"{path}:{number}")
 
 
-def passage_of(record: dict[str, Any], where: str) -> Passage:
-    """Read a passage from a wiki-18 record.
+def passage_of(record: Mapping[str, Any], where: str) -> Passage:
+    r"""Read a passage from a row.
 
     Args:
-        record: ``id`` and ``contents``.
-        where: Name of the record for the error message.
+        record: ``id`` and ``contents`` (``"Title"\ntext``, as in wiki-18), or ``id``, ``title`` and
+            ``text``. A number names a passage as well as a text does.
+        where: Name of the row for the error message.
 
     Returns:
-        The passage, without the quotation marks around its title.
+        The passage, without the quotation marks around the title in ``contents``.
 
     Raises:
         CorpusFormatError: If a field is missing or malformed.
     """
-    passage_id, contents = record.get("id"), record.get("contents")
-    for field, value in (("id", passage_id), ("contents", contents)):
-        if not isinstance(value, str) or not value:
-            raise CorpusFormatError(
-                f"{where}: expected {_EXPECTED}, found {field} = {value!r}"[:500]
-            )
-    title, newline, text = str(contents).partition("\n")
+    passage_id = name_of(record.get("id"))
+    if not passage_id:
+        raise _malformed(where, "id", record)
+    if record.get("contents") is not None or "title" not in record:
+        return Passage(passage_id, *_parts(record, where))
+    title, text = (_text(record, field, where) for field in ("title", "text"))
+    if "\n" in title:
+        raise _malformed(where, "title", record, "write it in one line")
+    return Passage(passage_id, title, text)
+
+
+def _parts(record: Mapping[str, Any], where: str) -> tuple[str, str]:
+    """Title and text of a row in the wiki-18 format."""
+    title, newline, text = _text(record, "contents", where).partition("\n")
     if not newline:
-        raise CorpusFormatError(
-            f"{where}: expected a title line and then the text in contents, found {contents!r}"[
-                :500
-            ]
-        )
+        raise _malformed(where, "contents", record, "write a title line and then the text in it")
     if len(title) >= 2 and title[0] == title[-1] == '"':
         title = title[1:-1]
-    return Passage(str(passage_id), title, text)
+    return title, text
+
+
+def _text(record: Mapping[str, Any], field: str, where: str) -> str:
+    text = text_of(record.get(field))
+    if text is None:
+        raise _malformed(where, field, record)
+    return text
+
+
+def _malformed(
+    where: str, field: str, record: Mapping[str, Any], fix: str = "mend the row, or leave it out"
+) -> CorpusFormatError:
+    found = f"{where}: expected {_EXPECTED}, found {field} = {record.get(field)!r}"
+    return CorpusFormatError(f"{found[:500]}; {fix}")

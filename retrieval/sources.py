@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from retrieval.errors import BackendUnavailableError, CorpusFormatError, CorpusNotFoundError
+from retrieval.errors import BackendUnavailableError, CorpusNotFoundError
 from retrieval.manifest import MANIFEST
 from retrieval.passages import Passage, Passages, passage_of, read_passages
 from retrieval.store import StoredPassages
@@ -19,11 +18,11 @@ def read_source(source: str | Path) -> Iterator[Passage]:
     r"""Read a corpus passage by passage.
 
     Args:
-        source: A file in the wiki-18 format (``.jsonl``, ``.jsonl.gz``), a folder of stored
-            passages or an index that holds some, or ``datasets:NAME``: a data set of the Hugging
-            Face hub, or a folder that ``datasets`` saved, with the columns ``id`` and ``contents``
-            (``"Title"\ntext``), or ``id``, ``title`` and ``text``. ``datasets:NAME@SPLIT`` takes a
-            split other than ``train``.
+        source: A JSON-lines file (``.jsonl``, ``.jsonl.gz``), a folder of stored passages or an
+            index that holds some, or ``datasets:NAME``: a data set of the Hugging Face hub, or a
+            folder that ``datasets`` saved. Rows are those of ``passage_of`` wherever they come
+            from: ``id`` and ``contents`` (``"Title"\ntext``), or ``id``, ``title`` and ``text``.
+            ``datasets:NAME@SPLIT`` takes a split other than ``train``.
 
     Yields:
         The passages in corpus order.
@@ -95,21 +94,4 @@ def _from_datasets(name: str) -> Iterator[Passage]:
     else:
         rows = datasets.load_dataset(name, split=split, streaming=True)
     for number, row in enumerate(rows):
-        yield _row(row, f"{DATASETS}{name}@{split}, row {number}")
-
-
-def _row(row: dict[str, Any], where: str) -> Passage:
-    if "contents" in row:
-        return passage_of({**row, "id": _text(row.get("id"))}, where)
-    found = {field: _text(row.get(field)) for field in ("id", "title", "text")}
-    if not all(isinstance(value, str) for value in found.values()):
-        raise CorpusFormatError(
-            f"{where}: expected the columns id and contents, or id, title and text, "
-            f"found {sorted(row)}"
-        )
-    return Passage(found["id"], found["title"], found["text"])
-
-
-def _text(value: Any) -> Any:
-    """Data sets often number their rows; a number names a passage as well as a text does."""
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+        yield passage_of(row, f"{DATASETS}{name}@{split}, row {number}")

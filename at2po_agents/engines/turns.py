@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from typing import Literal
 
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from at2po_agents.chat_template import ChatTemplateError, end_of_turn
 from at2po_agents.engines.base import Completion, Request
 from at2po_agents.engines.stopping import StopStrings
 from at2po_agents.errors import NonFiniteLogitsError
@@ -24,7 +26,8 @@ class Vocabulary:
         rows: ids that the model has a row for.
         size: sampled ids are below it.
         holes: sorted int64 ids below `size` that the tokenizer does not know.
-        ends: sorted ids below `size` that the model or the tokenizer calls the end of a sequence.
+        ends: sorted ids below `size` that the model or the tokenizer calls the end of a sequence,
+            and the one with which the chat template ends a turn.
         stop: finds stop strings.
     """
 
@@ -94,9 +97,12 @@ class Turn:
 
 
 def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Return every id that either the model or its tokenizer calls the end of a sequence."""
+    """Return every id that the model, its tokenizer or its chat template ends a turn with."""
     declared: set[int | None] = set()
     for source in (model.generation_config, model.config, tokenizer):
         value = getattr(source, "eos_token_id", None)
         declared.update(value if isinstance(value, list) else [value])
+    if tokenizer.chat_template is not None:
+        with suppress(ChatTemplateError):  # a dialect that needs the template will refuse it
+            declared.add(end_of_turn(tokenizer))
     return sorted(token for token in declared if token is not None)

@@ -327,6 +327,22 @@ class EngineContract:
         assert done.ids == free.ids[: free.ids.index(end) + 1]
         assert done.finish == "eos"
 
+    def test_the_templates_end_of_turn_ends_the_turn(self, make: Make) -> None:
+        """Though neither the model nor its tokenizer calls it the end of a text."""
+        tokenizer = make_tokenizer()
+        model = make_model("qwen3", tokenizer, self.best)
+        prompt = contexts(tokenizer, 1)[0]
+        free = finish(make(model, tokenizer), [Request(0, prompt, 2, 20)])[0]
+        end = free.ids[6]
+        mark = tokenizer.convert_ids_to_tokens(end)
+        tokenizer.add_special_tokens({"additional_special_tokens": [mark]})
+        tokenizer.chat_template = (
+            "{% for message in messages %}{{ message.content + '" + mark + "' }}{% endfor %}"
+        )
+        done = finish(make(model, tokenizer), [Request(0, prompt, 2, 20)])[0]
+        assert done.ids == free.ids[: free.ids.index(end) + 1]
+        assert done.finish == "eos"
+
     def test_padded_vocabulary_is_never_sampled(
         self, tokenizer: PreTrainedTokenizerBase, make: Make
     ) -> None:

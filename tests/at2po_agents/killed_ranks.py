@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from at2po_agents import checkpoint, cli
+from at2po_agents.checkpoint_writing import Draft
 from at2po_agents.learner import Learner
 
 LIFE, RANK = int(os.environ["TORCHELASTIC_RESTART_COUNT"]), int(os.environ["RANK"])
 KILLED_AT = 6  # the second mini-batch of the third step
-UNFINISHED = ".step_000004"
 
 
 def die_in_a_step() -> None:
@@ -35,14 +35,14 @@ def die_in_a_step() -> None:
 
 def die_while_saving() -> None:
     """Die when all of a checkpoint is written but its seal and its name."""
-    finish = checkpoint.finish
+    finish = Draft.finish
 
-    def deadly(folder: Path, **facts: Any) -> Path:
-        if folder.name == UNFINISHED:
+    def deadly(self: Draft, **facts: Any) -> Path:
+        if self.step == 4:
             os.kill(os.getpid(), signal.SIGKILL)
-        return finish(folder, **facts)
+        return finish(self, **facts)
 
-    checkpoint.finish = deadly
+    Draft.finish = deadly  # type: ignore[method-assign]
 
 
 def main() -> None:

@@ -15,7 +15,6 @@ import at2po_envs  # noqa: F401 - registers the ids
 from at2po_agents import agents
 from at2po_agents.agents import PolicyAgent, Reply
 from at2po_agents.engines import Completion, EngineStats, Request
-from at2po_agents.errors import RequestError
 from at2po_agents.expansion import Chains
 from at2po_agents.rollout import Collector
 from at2po_agents.tokens import encode_inserted, encode_prompt
@@ -173,9 +172,13 @@ def test_an_observation_that_leaves_no_room_gets_an_empty_reply(env: Any, tokeni
         assert len(agent.engine.seen) == 1 + room
 
 
-def test_a_prompt_over_the_limit_is_refused(env: Any, tokenizer: Any) -> None:
-    with pytest.raises(RequestError, match="raise max_prompt_tokens"):
-        policy(env, tokenizer, max_prompt_tokens=3).act([["Question: Who is the founder?\n"]])
+def test_a_prompt_over_the_limit_fails_its_own_episode_alone(env: Any, tokenizer: Any) -> None:
+    # It is on record then, and no other episode of the batch has to be asked again on its own.
+    prompts = [["Question: Who is the founder?\n"], ["Who?"]]
+    long, short = policy(env, tokenizer, max_prompt_tokens=6).act(prompts)
+    assert long.error.startswith("RequestError: expected a prompt of at most 6 tokens, found")
+    assert "raise max_prompt_tokens" in long.error and not long.text
+    assert not short.error and short.tokens > 0
 
 
 def test_what_a_failed_call_left_in_the_engine_is_no_reply(env: Any, tokenizer: Any) -> None:

@@ -88,3 +88,19 @@ def test_questions_of_dynamic_sampling_all_count() -> None:
     assert len(workers.jobs) == 3
     assert len(batch.trees) == 4
     assert len({job.seed for job in workers.jobs}) == len(workers.jobs)
+
+
+@given(st.sets(st.integers(0, KNOWN - 1), min_size=1), st.integers(0, 3))
+def test_questions_that_are_left_out_change_nothing_for_the_others(
+    asked: set[int], seed: int
+) -> None:
+    whole, all_workers = made(KNOWN, seed=seed)
+    workers: Any = Workers()
+    config = TrainConfig(questions_per_step=len(asked), mini_batches=1, seed=seed)
+    part = Batches(config, KNOWN, workers, sorted(asked))
+    for step in range(3):
+        whole.take(step)
+        part.take(step)
+    for job, every in zip(workers.jobs, all_workers.jobs, strict=True):
+        assert list(job.questions) == [number for number in every.questions if number in asked]
+        assert job.seed == every.seed

@@ -2,12 +2,16 @@ from __future__ import annotations
 
 import json
 import logging
+import multiprocessing
+import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from torch import Tensor
@@ -22,13 +26,11 @@ from at2po_agents.checkpoint import (
     OPTIMIZER,
     SHARDS,
     STATE,
-    begin,
-    draft,
-    finish,
     latest,
     load,
-    save,
+    seal,
 )
+from at2po_agents.checkpoint_writing import Draft, save
 from at2po_agents.errors import CheckpointError
 
 RUN = "a" * 64
@@ -240,22 +242,50 @@ def test_a_missing_checkpoint_is_refused(root: Path) -> None:
         load(root / "step_000003", RUN)
 
 
-def test_an_interrupted_write_is_never_seen_and_cleared_by_the_next(root: Path) -> None:
-    shutil.copytree(root / "step_000004", root / ".step_000006")
-    (root / ".step_000002.old").mkdir()
+def start_a_draft(root: str, ready: str) -> None:
+    """In another process: begin to write a checkpoint, and wait to be killed."""
+    with Draft(Path(root), 6, RUN) as draft:
+        (draft.folder / "model.safetensors").write_bytes(b"1" * 1000)
+        Path(ready).touch()
+        time.sleep(600)
+
+
+def test_a_draft_of_a_dead_process_goes_and_that_of_a_living_one_stays(
+    root: Path, tmp_path: Path
+) -> None:
+    ready = tmp_path / "ready"
+    other = multiprocessing.get_context("spawn").Process(
+        target=start_a_draft, args=(str(root), str(ready))
+    )
+    other.start()
+    while not ready.exists():
+        assert other.is_alive()
+        time.sleep(0.01)
     assert newest(root) == root / "step_000004"
+    write(root, 5)
+    (theirs,) = root.glob(".step_*")
+    assert (theirs / "model.safetensors").exists()
+    other.kill()
+    other.join()
     path = write(root, 6)
     assert newest(root) == path
+    assert names(root) == ["step_000002", "step_000004", "step_000005", "step_000006"]
+
+
+def test_what_was_being_removed_when_killed_goes_or_comes_back(root: Path) -> None:
+    (root / "step_000002").rename(root / ".step_000002.0a1b2c3d")  # its name is free
+    shutil.copytree(root / "step_000004", root / ".step_000004.0a1b2c3d")
+    write(root, 6)
     assert names(root) == ["step_000002", "step_000004", "step_000006"]
+    assert load(root / "step_000002", RUN).step == 2
 
 
 def test_a_draft_is_out_of_sight_until_it_is_finished(root: Path) -> None:
-    folder = draft(root, 6)
-    begin(folder)
-    (folder / "pieces").mkdir()
-    (folder / "pieces" / ".hidden").write_bytes(b"1")
-    assert newest(root) == root / "step_000004"
-    path = finish(folder, extra={"a": 1}, fingerprint=RUN, keep=2)
+    with Draft(root, 6, RUN) as draft:
+        (draft.folder / "pieces").mkdir()
+        (draft.folder / "pieces" / ".hidden").write_bytes(b"1")
+        assert newest(root) == root / "step_000004"
+        path = draft.finish(extra={"a": 1}, keep=2)
     assert path == newest(root) == root / "step_000006"
     assert names(root) == ["step_000004", "step_000006"]
     assert latest(root, RUN) == load(path, RUN) == load(path, None)
@@ -264,26 +294,230 @@ def test_a_draft_is_out_of_sight_until_it_is_finished(root: Path) -> None:
         {"a": 1},
         None,
     )
+    assert sorted(each.name for each in path.iterdir()) == ["pieces", STATE]
     (path / "pieces" / ".hidden").write_bytes(b"2")  # every file counts, wherever it is
     assert newest(root) == root / "step_000004"
 
 
-def test_a_draft_begins_empty(root: Path) -> None:
-    for step in (6, 7):
-        begin(draft(root, step))
-        (draft(root, step) / "torn").write_bytes(b"")
-    begin(draft(root, 7))
-    assert not list(draft(root, 7).iterdir()) and not draft(root, 6).exists()
-    begin(draft(root / "new" / "run", 1))
+def test_a_draft_that_is_given_up_leaves_nothing(root: Path) -> None:
+    with pytest.raises(Interrupted), Draft(root / "new" / "run", 1, RUN) as draft:
+        (draft.folder / "torn").write_bytes(b"1")
+        raise Interrupted
+    assert names(root / "new" / "run") == []
 
 
 def test_a_checkpoint_with_a_folder_of_shards_says_so(root: Path) -> None:
-    folder = draft(root, 6)
-    begin(folder)
-    (folder / SHARDS).mkdir()
-    (folder / SHARDS / "piece").write_bytes(b"1")
-    path = finish(folder, extra={}, fingerprint=RUN, keep=2)
+    with Draft(root, 6, RUN) as draft:
+        (draft.folder / SHARDS).mkdir()
+        (draft.folder / SHARDS / "piece").write_bytes(b"1")
+        path = draft.finish(extra={}, keep=2)
     assert load(path, RUN).shards == path / SHARDS
+
+
+def nested(depth: int = 100_000) -> str:
+    return "[" * depth + "]" * depth
+
+
+def as_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def as_link_to_nothing(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("nowhere")
+
+
+def as_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def as_deep_nesting(path: Path) -> None:
+    path.write_text(nested())
+
+
+def as_no_text(path: Path) -> None:
+    path.write_bytes(b"\xff\xfe\x00")
+
+
+DAMAGE = [as_folder, as_link_to_nothing, as_pipe, as_deep_nesting, as_no_text]
+
+
+@pytest.mark.parametrize("name", [STATE, OPTIMIZER, "model.safetensors", "tokenizer.json"])
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_any_damage_to_a_file_falls_back_to_the_older_one(
+    root: Path, name: str, damage: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    damage(root / "step_000004" / name)
+    with caplog.at_level(logging.WARNING):
+        assert newest(root) == root / "step_000002"
+    assert f"step_000004: torn: {name} is" in caplog.text
+
+
+def a_file(path: Path) -> None:
+    path.write_text("x")
+
+
+def an_empty_folder(path: Path) -> None:
+    path.mkdir()
+
+
+def a_link_to_nothing(path: Path) -> None:
+    path.symlink_to("nowhere")
+
+
+def a_link_to_itself(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+def somebodys_folder(path: Path) -> None:
+    path.mkdir()
+    (path / "thesis.txt").write_text("mine")
+
+
+IN_THE_WAY = [a_file, an_empty_folder, a_link_to_nothing, a_link_to_itself, somebodys_folder]
+
+
+def everything(folder: Path) -> dict[str, Any]:
+    """What lies below a folder: contents of files, targets of links."""
+    return {
+        str(path.relative_to(folder)): os.readlink(path)
+        if path.is_symlink()
+        else path.read_bytes()
+        if path.is_file()
+        else None
+        for path in folder.rglob("*")
+    }
+
+
+@pytest.mark.parametrize("put", IN_THE_WAY)
+@pytest.mark.parametrize("name", ["step_000006", ".step_000006", ".step_000003.0a1b2c3d"])
+def test_what_is_not_ours_is_never_removed_by_saving(root: Path, name: str, put: Any) -> None:
+    put(root / name)
+    before = everything(root)
+    path = write(root, 6, keep=9)
+    assert newest(root) == path == root / "step_000006"
+    now = f"{name}.1" if name == "step_000006" else name  # it gives way, whatever it is
+    moved = {key.replace(name, now) if key.startswith(name) else key for key in before}
+    assert moved <= everything(root).keys()
+    for key, content in before.items():
+        assert everything(root)[key.replace(name, now, 1)] == content
+
+
+def test_a_checkpoint_of_another_run_or_place_stays(root: Path, tmp_path: Path) -> None:
+    write(root, 3, fingerprint=OTHER)
+    write(root, 8, fingerprint=OTHER)
+    shutil.move(root / "step_000002", tmp_path / "elsewhere")
+    (root / "step_000002").symlink_to(tmp_path / "elsewhere")
+    write(root, 6, keep=1)
+    assert names(root) == ["step_000002", "step_000003", "step_000006", "step_000008"]
+    assert load(root / "step_000002", RUN).step == 2
+
+
+def test_files_that_somebody_put_into_a_checkpoint_stay(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    notes = root / "step_000002" / "a" / "notes"
+    notes.parent.mkdir()
+    notes.write_text("mine")
+    with caplog.at_level(logging.WARNING):
+        write(root, 6, keep=1)
+    (kept,) = root.glob("step_000002.*")
+    assert (kept / "a" / "notes").read_text() == "mine"
+    assert [path.name for path in kept.iterdir()] == ["a"]
+    assert "kept, as no checkpoint wrote a" in caplog.text
+    assert names(root) == [kept.name, "step_000006"]
+
+
+def test_a_mark_that_a_kill_left_in_a_checkpoint_goes_with_it(root: Path) -> None:
+    (root / "step_000002" / ".lock").write_text("a checkpoint by process 1\n")
+    assert load(root / "step_000002", RUN).step == 2
+    write(root, 6, keep=1)
+    assert names(root) == ["step_000006"]
+
+
+def test_what_cannot_be_removed_does_not_end_a_run(
+    root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refused(self: Path, missing_ok: bool = False) -> None:
+        if "step_000002" in str(self):
+            raise PermissionError(1, "Operation not permitted", str(self))
+        os.unlink(self)
+
+    monkeypatch.setattr(Path, "unlink", refused)
+    path = write(root, 6, keep=1)
+    assert newest(root) == path
+    assert "step_000002: cannot be removed: [Errno 1]" in caplog.text
+
+
+def test_a_state_that_names_files_elsewhere_removes_none(root: Path, tmp_path: Path) -> None:
+    thesis = tmp_path / "thesis"
+    thesis.write_text("mine")
+    state = {"step": 2, "fingerprint": RUN, "extra": {}, "files": {"../../thesis": "", "/": ""}}
+    (root / "step_000002" / STATE).write_bytes(seal(state))
+    write(root, 6, keep=1)
+    assert thesis.read_text() == "mine"
+
+
+def test_a_checkpoint_under_the_name_of_another_step_is_skipped(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(root / "step_000002", root / "step_000009")
+    shutil.copytree(root / "step_000002", root / "step_0000010")  # no name that we write
+    shutil.copytree(root / "step_000002", root / "step_٠٠٠٠١١")
+    assert newest(root) == root / "step_000004"
+    assert "step_000009: written as that of step 2" in caplog.text
+    shutil.copytree(root / "step_000002", root / "best")
+    assert load(root / "best", RUN).step == 2  # a copy by another name is still one
+
+
+def test_a_file_that_would_change_what_is_loaded_is_seen(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (root / "step_000002" / "notes.txt").write_text("good one")
+    (root / "step_000004" / "chat_template.jinja").write_text("{{ evil }}")
+    assert newest(root) == root / "step_000002"
+    assert "chat_template.jinja was not written with it; move that file elsewhere" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "change", [{"step": "4"}, {"fingerprint": 1}, {"extra": []}, {"files": ["a"]}, {"step": True}]
+)
+def test_a_state_of_other_types_is_torn(root: Path, change: dict[str, Any]) -> None:
+    path = root / "step_000004" / STATE
+    state = json.loads(path.read_text())
+    state.pop("sha256")
+    path.write_bytes(seal(state | change))
+    assert newest(root) == root / "step_000002"
+
+
+class Full:
+    """Saves itself as safetensors does onto a full disk."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def save_pretrained(self, save_directory: str, /) -> None:
+        (Path(save_directory) / "model.safetensors").write_bytes(b"1" * 1000)
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [SafetensorError("No space left"), OSError(28, "No space left")])
+def test_a_full_disk_is_said_and_gets_its_room_back(root: Path, error: Exception) -> None:
+    before = everything(root)
+    with pytest.raises(CheckpointError, match="checkpoint of step 6.*No space left.*--resume"):
+        save(
+            root,
+            6,
+            model=Full(error),
+            tokenizer=new_tokenizer(),
+            optimizer_state={},
+            extra={},
+            fingerprint=RUN,
+            keep=1,
+        )
+    assert everything(root) == before
 
 
 def test_any_configuration_will_do_where_none_is_given(root: Path) -> None:

@@ -114,7 +114,8 @@ def test_evaluation_is_on_the_test_split_where_there_is_one() -> None:
     assert on_test_split("at2po/HotpotQA-v0", {"top_k": 1}) == {"split": "test", "top_k": 1}
     assert on_test_split("at2po/HotpotQA-v0", {"split": "train"}) == {"split": "train"}
     assert on_test_split("foreign/Door-v0", {"worth": 1.0}) == {"worth": 1.0}
-    assert on_test_split("nobody:knows/This-v0", {}) == {}
+    with pytest.raises(EnvironmentNotFoundError, match="found 'nobody:knows/This-v0'"):
+        on_test_split("nobody:knows/This-v0", {})
 
 
 def test_training_on_a_foreign_environment(tmp_path: Path) -> None:

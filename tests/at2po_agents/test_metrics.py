@@ -121,7 +121,17 @@ def test_a_torn_last_line_is_left_out(tmp_path: Path) -> None:
     assert steps(tmp_path) == [0, 1]
 
 
-@pytest.mark.parametrize("line", ['{"step": 1', "[]", "{}", '{"step": "one"}', "\udcff"])
+DEEP = '{"step": 1, "a": ' + "[" * 100_000 + "]" * 100_000 + "}"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *('{"step": 1', "[]", "{}", '{"step": "one"}', "\udcff", "", "1", "null", DEEP),
+        *('{"step": true}', '{"step": 1.0}', '{"step": 1, "loss": NaN}', '{"step": 1e999}'),
+        *('{"step": 0}', '{"step": -1}', f'{{"step": {"9" * 5000}}}'),
+    ],
+)
 def test_a_damaged_line_is_named(tmp_path: Path, line: str) -> None:
     write(tmp_path, range(3))
     lines = (tmp_path / FILE).read_text().splitlines()
@@ -131,6 +141,55 @@ def test_a_damaged_line_is_named(tmp_path: Path, line: str) -> None:
     with pytest.raises(MetricsError, match=rf"{FILE}:2: expected a JSON object"):
         MetricsLog(tmp_path, keep_through=2, tensorboard=False)
     assert (tmp_path / FILE).read_bytes() == damaged.encode(errors="surrogateescape")
+
+
+def test_a_row_that_came_twice_is_named(tmp_path: Path) -> None:
+    write(tmp_path, range(3))
+    with (tmp_path / FILE).open("a") as file:
+        file.write('{"step": 2}\n')
+    with pytest.raises(MetricsError, match=rf'{FILE}:4: expected .* "step" of more than 2'):
+        read_metrics(tmp_path / FILE)
+
+
+def test_rows_are_kept_as_they_stand(tmp_path: Path) -> None:
+    line = '{"step":0,"em": 0.50, "\\u00e9": 1}\n'
+    (tmp_path / FILE).write_text(line + '{"step": 1}\n')
+    with MetricsLog(tmp_path, keep_through=0, tensorboard=False):
+        pass
+    assert (tmp_path / FILE).read_text() == line
+
+
+def test_rows_that_are_missing_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(tmp_path, range(3))
+    with MetricsLog(tmp_path, keep_through=5, tensorboard=False):
+        pass
+    assert f"{FILE}: expected rows up to step 5, found 2" in caplog.text
+    assert steps(tmp_path) == [0, 1, 2]
+
+
+def test_what_is_no_file_is_said(tmp_path: Path) -> None:
+    with pytest.raises(MetricsError, match="expected a metrics file.*move it away"):
+        read_metrics(tmp_path)
+
+
+def test_a_disk_that_is_full_ends_the_tracker_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Tracked:
+        ended = False
+
+        def log(self, values: object, step: int) -> None: ...
+
+        def finish(self) -> None:
+            self.ended = True
+
+    tracker = Tracked()
+    log = MetricsLog(tmp_path, tensorboard=False, tracker=tracker)
+    log._file.close()
+    log._file = open("/dev/full", "a")  # noqa: SIM115 - closing it is what fails
+    with pytest.raises(OSError, match="No space"), log:
+        log.write(1, {"em": 0.5})
+    assert tracker.ended
 
 
 def test_a_missing_file_has_no_rows(tmp_path: Path) -> None:

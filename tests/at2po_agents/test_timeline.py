@@ -14,6 +14,7 @@ from at2po_agents.timeline import FILE, WORK, Span, append, sampled_tokens, summ
 from tests.at2po_agents.samples import random_tree
 
 SPANS = [Span("rank-0", "collect", 1003.0, 1005.5, 70), Span("rank-0", "wait", 1005.5, 1006.25)]
+NAMES = ("step", *Span._fields)
 SINCE = [Span("rank-0", "collect", 3.0, 5.5, 70), Span("rank-0", "wait", 5.5, 6.25)]
 
 
@@ -36,6 +37,43 @@ def test_a_line_that_was_cut_short_is_left_out(tmp_path: Path) -> None:
     path.write_bytes(whole[:-9])
     timeline.append(tmp_path, 2, SPANS, 1000.0)  # its first line is glued to the rest of the other
     assert timeline.read(tmp_path) == [(1, SINCE[0]), (2, SINCE[1])]
+
+
+NOT_SPANS = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.sampled_from(NAMES), inner),
+)
+
+
+@given(st.lists(NOT_SPANS))
+def test_lines_that_are_no_spans_are_left_out(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[object]
+) -> None:
+    folder = tmp_path_factory.mktemp("run")
+    timeline.append(folder, 1, SPANS, 1000.0)
+    with (folder / FILE).open("a") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+        file.write("[" * 100_000 + "]" * 100_000 + "\n")
+    timeline.append(folder, 2, SPANS[:1], 1000.0)
+    assert timeline.read(folder) == [(1, SINCE[0]), (1, SINCE[1]), (2, SINCE[0])]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"step": None}, {"step": True}, {"start": "1"}, {"end": float("nan")}, {"end": 10**400}),
+        *({"actor": 1}, {"stage": ["a"]}, {"tokens": "7"}, {"more": 1}),
+    ],
+)
+def test_a_span_of_other_types_is_left_out(change: dict[str, object], tmp_path: Path) -> None:
+    row = {"step": 1, "actor": "rank-0", "stage": "wait", "start": 1.0, "end": 2, "tokens": 3}
+    (tmp_path / FILE).write_text(f"{json.dumps(row)}\n{json.dumps(row | change)}\n")
+    assert timeline.read(tmp_path) == [(1, Span("rank-0", "wait", 1.0, 2, 3))]
+
+
+def test_a_time_line_that_is_no_file_has_no_spans(tmp_path: Path) -> None:
+    (tmp_path / FILE).mkdir()
+    assert timeline.read(tmp_path) == []
 
 
 STEP = [

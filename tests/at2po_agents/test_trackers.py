@@ -59,6 +59,18 @@ def test_a_resumed_run_goes_on_under_its_id(fake: Fake, tmp_path: Path) -> None:
     assert (ids[0] == ids[1]) and (fake.__name__ == "trackio" or ids[1] != ids[2])
 
 
+@pytest.mark.parametrize("damage", ["", "\xff", "deadbee", "../../etc", "deadbeef\n"])
+def test_an_id_that_is_none_of_ours_is_replaced(
+    damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = Fake("wandb")
+    monkeypatch.setitem(sys.modules, "wandb", module)
+    (tmp_path / "wandb_id").write_bytes(damage.encode("latin-1"))
+    open_tracker("wandb", tmp_path, {}, resumed=True)
+    ((_, options),) = module.calls
+    assert len(options["id"]) == 8 and (tmp_path / "wandb_id").read_text() == options["id"]
+
+
 def test_a_run_tells_its_tracker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = Fake("trackio")
     monkeypatch.setitem(sys.modules, "trackio", module)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,10 +20,15 @@ import torch
 
 from at2po_agents import losses
 from at2po_agents.algorithms import ATPO
+from at2po_agents.checkpoint import seal
 from at2po_agents.config import TrainConfig, dump_config
-from at2po_agents.errors import CheckpointError, DivergedError
+from at2po_agents.errors import CheckpointError, DivergedError, EvaluationFailedError
+from at2po_agents.jobs import Job
 from at2po_agents.metrics import read_metrics
+from at2po_agents.status import read_status
 from at2po_agents.trainer import Trainer
+from at2po_agents.tree import RolloutTree
+from at2po_agents.workers import LocalWorkers
 
 pytestmark = pytest.mark.filterwarnings("default")  # TensorBoard's own warnings are not ours
 
@@ -156,6 +162,73 @@ def test_a_folder_with_a_run_is_not_written_over(finished: Path) -> None:
 def test_a_checkpoint_of_another_configuration_is_refused(finished: Path) -> None:
     with pytest.raises(CheckpointError, match="another configuration"):
         Trainer(small(finished, learning_rate=2e-3, resume=True))
+
+
+DEEP = "[" * 100_000 + "]" * 100_000
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", DEEP, '{"faults": 5, "step": "abc"}', "\xff"])
+@pytest.mark.parametrize("name", ["status.json", "timeline.jsonl", "summary.json", "config.toml"])
+def test_records_of_any_shape_block_no_resume(
+    finished: Path, tmp_path: Path, name: str, content: str
+) -> None:
+    out = shutil.copytree(finished, tmp_path / "run")
+    (out / name).write_bytes(content.encode("latin-1"))
+    Trainer(small(out, resume=True)).run()
+    assert read_status(out).state == "finished"
+    assert rows_without_time(out) == rows_without_time(finished)
+
+
+def test_what_is_in_the_way_of_a_record_blocks_no_resume(finished: Path, tmp_path: Path) -> None:
+    out = shutil.copytree(finished, tmp_path / "run")
+    for name in ("status.json", "timeline.jsonl", "config.toml", "summary.json"):
+        (out / name).unlink(missing_ok=True)
+        (out / name / "mine").mkdir(parents=True)
+    shutil.rmtree(out / "episodes")
+    (out / "episodes").symlink_to("nowhere")
+    Trainer(small(out, resume=True)).run()
+    assert read_status(out).state == "finished"
+    assert (out / "status.json.1" / "mine").is_dir()
+
+
+def test_figures_that_nobody_has_are_not_made_up(finished: Path, tmp_path: Path) -> None:
+    out = shutil.copytree(finished, tmp_path / "run")
+    whole = (out / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (out / "metrics.jsonl").write_text("".join(whole[1:]))  # without that of step 0
+    summary = Trainer(small(out, resume=True)).run()
+    before = json.loads((finished / "summary.json").read_text())
+    assert (summary["em_before"], summary["em_after"]) == (None, before["em_after"])
+    (out / "metrics.jsonl").unlink()
+    summary = Trainer(small(out, resume=True)).run()
+    assert (summary["em_before"], summary["em_after"], summary["steps"]) == (None, None, 4)
+
+
+def test_a_checkpoint_of_another_version_is_refused(finished: Path, tmp_path: Path) -> None:
+    out = shutil.copytree(finished, tmp_path / "run")
+    for path in (out / "checkpoints").glob("*/state.json"):
+        state = json.loads(path.read_text())
+        state.pop("sha256")
+        path.write_bytes(seal(state | {"extra": {"step": "4"}}))
+    with pytest.raises(CheckpointError, match="expected the numbers step, questions.*version"):
+        Trainer(small(out, resume=True))
+
+
+def test_an_environment_that_fails_in_every_episode_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collect = LocalWorkers.collect
+
+    def failing(self: LocalWorkers, job: Job) -> list[RolloutTree]:
+        trees = collect(self, job)
+        for leaf in (leaf for tree in trees for leaf in tree.leaves()):
+            leaf.info = {**leaf.info, "flags": ("env_failed",)}
+        return trees
+
+    monkeypatch.setattr(LocalWorkers, "collect", failing)
+    with pytest.raises(EvaluationFailedError, match="the environment failed in all 6"):
+        Trainer(small(tmp_path)).run()
+    assert read_status(tmp_path).state == "failed"
+    assert rows_without_time(tmp_path) == []
 
 
 def test_three_updates_that_are_not_finite_end_the_run(

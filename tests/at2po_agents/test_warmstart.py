@@ -10,7 +10,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import SafetensorError
 
+from at2po_agents.errors import CheckpointError
 from at2po_agents.models import load_model
 from at2po_agents.warmstart import (
     WarmStart,
@@ -22,6 +24,7 @@ from at2po_agents.warmstart import (
     train_tokenizer,
     warm_start,
 )
+from retrieval.files import sole_writer
 
 SMALL = WarmStart(
     worlds=1, episodes=40, steps=4, layers=1, width=32, vocabulary=500, batch_episodes=2
@@ -90,6 +93,33 @@ def test_the_same_settings_make_the_same_model(tmp_path: Path) -> None:
     assert model.dtype == torch.float32
     with pytest.raises(FileExistsError, match="choose another"):
         warm_start(replace(SMALL, out=tmp_path / "a"))
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "thesis"])
+def test_a_folder_that_holds_something_is_left_as_it_is(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(FileExistsError, match=f"expected an empty folder, found {name}; choose"):
+        warm_start(replace(SMALL, out=tmp_path))
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_a_folder_has_one_maker_at_a_time(tmp_path: Path) -> None:
+    with (
+        sole_writer(tmp_path, ValueError, what="a warm start"),
+        pytest.raises(CheckpointError, match="found a warm start by process"),
+    ):
+        warm_start(replace(SMALL, out=tmp_path))
+
+
+def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: object, folder: str) -> None:
+        (Path(folder) / "model.safetensors").write_bytes(b"1")
+        raise SafetensorError("No space left on device")
+
+    monkeypatch.setattr("transformers.Qwen3ForCausalLM.save_pretrained", full)
+    with pytest.raises(CheckpointError, match="expected to write the model, found: No space"):
+        warm_start(replace(SMALL, out=tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
 def test_too_few_demonstrations_for_a_batch_are_refused(tmp_path: Path) -> None:

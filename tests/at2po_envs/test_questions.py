@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import gzip
 import json
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from at2po_envs import QUESTION_SETS, At2poEnvError, Question, load_questions
@@ -171,11 +173,14 @@ def test_an_unknown_set_gets_the_nearest_name():
     [
         ("{", "Expecting property name"),
         ("[]", "a JSON list"),
-        (json.dumps(ROW | {"id": 3}), "id = 3"),
+        (json.dumps(ROW | {"id": 3.5}), "id = 3.5"),
+        (json.dumps(ROW | {"id": True}), "id = True"),
+        (json.dumps(ROW | {"id": ""}), "id = ''"),
         (json.dumps(ROW | {"question": " "}), "question = ' '"),
         (json.dumps(ROW | {"golden_answers": []}), "golden_answers = []"),
         (json.dumps(ROW | {"golden_answers": "X"}), "golden_answers = 'X'"),
         (json.dumps(ROW | {"golden_answers": ["X", None]}), "golden_answers = ['X', None]"),
+        (json.dumps(ROW | {"golden_answers": ["", " \n"]}), r"golden_answers = ['', ' \n']"),
         (json.dumps(ROW | {"metadata": "m"}), "metadata = 'm'"),
         (json.dumps(ROW), "'a' of"),
     ],
@@ -189,9 +194,51 @@ def test_a_malformed_line_is_named_with_what_was_expected(tmp_path, bad, reason)
     assert reason in str(caught.value)
 
 
+def test_rows_are_the_same_whatever_they_are_written_in(tmp_path, hub):
+    numbered = ROW | {"id": 7, "golden_answers": ["X", 1969]}
+    expected = (Question("7", "Who?", ("X", "1969"), {"hops": 2}),)
+    row = json.dumps(numbered).encode()
+    for number, content in enumerate(
+        [row, b"\n\r\n" + row + b"\r\n \t\n\n", b"\xef\xbb\xbf" + row]
+    ):
+        file = tmp_path / f"{number}.jsonl"
+        file.write_bytes(content)
+        packed = tmp_path / f"{number}.jsonl.gz"
+        packed.write_bytes(gzip.compress(content))
+        for path in (file, packed):
+            assert load_questions("nq", path=path) == expected
+    arrays = numbered | {"id": np.int64(7), "golden_answers": np.array(["X", "1969"], object)}
+    for cells in (
+        numbered,
+        arrays,
+        arrays | {"question": b"Who?", "golden_answers": ("X", b"1969")},
+    ):
+        hub.answer = {"train": [cells]}
+        assert load_questions("nq", "train") == expected
+
+
+def test_surrogates_that_escapes_write_become_replacement_characters(tmp_path):
+    file = tmp_path / "own.jsonl"
+    row = r'{"id": "\ud83d", "question": "\uD83D?", "golden_answers": ["\udc00"], "metadata": %s}'
+    file.write_text(row % r'{"\ud83d": ["\ud83d", "\ud83d\ude00", "\\ud83d"]}')
+    (question,) = load_questions("nq", path=file)
+    assert (question.id, question.question) == ("\ufffd", "\ufffd?")
+    assert question.golden_answers == ("\ufffd",)
+    assert question.metadata == {"\ufffd": ["\ufffd", "\U0001f600", r"\ud83d"]}
+
+
+def test_numbers_that_name_the_same_row_are_refused(tmp_path):
+    file = write(tmp_path / "own.jsonl", ROW | {"id": 7}, ROW | {"id": "7"})
+    with pytest.raises(DataFormatError, match="jsonl:2: expected a new id, found '7' of"):
+        load_questions("nq", path=file)
+
+
 def test_an_empty_file_is_an_error(tmp_path):
     with pytest.raises(DataFormatError, match="expected at least one question"):
         load_questions("nq", path=write(tmp_path / "own.jsonl"))
+    (tmp_path / "own.jsonl").write_bytes(b"\xef\xbb\xbf\n \n")
+    with pytest.raises(DataFormatError, match="expected at least one question"):
+        load_questions("nq", path=tmp_path / "own.jsonl")
 
 
 def test_the_key_depends_on_id_question_and_answers_only():
