@@ -15,7 +15,7 @@ from at2po_envs.core import State, Transition
 from at2po_envs.dialects import Dialect
 from at2po_envs.errors import InvalidActionError, UnknownNameError, nearest
 from at2po_envs.questions import Question
-from at2po_envs.scoring import cover_exact_match
+from at2po_envs.scoring import OURS
 from at2po_envs.spaces import TextSpace
 from at2po_envs.tools import Tool, ToolCall, ToolResult, ToolRunner, call_tools
 
@@ -244,7 +244,8 @@ class ForkableTextEnv(gymnasium.Env[str, str]):
             not count: any one of them would do, and they were found by another retriever.)
         """
         question, answer = state.question, info["answer"]
-        covers = answer is not None and cover_exact_match(answer, question.golden_answers)
+        scorer = getattr(self.core, "scorer", OURS)
+        covers = answer is not None and scorer.cover_exact_match(answer, question.golden_answers)
         titles = [title for turn in state.turns for title in turn.titles]
         wanted = set(question.metadata.get("supporting_titles") or ())
         return {
