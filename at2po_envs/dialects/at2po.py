@@ -241,15 +241,16 @@ def _without_thoughts(text: str, thinking: bool) -> tuple[str, bool]:
     Returns:
         Think tags and what stands outside them, and whether a thought goes on behind the text.
     """
-    shown, new = [], False
+    shown, opened = [], False
     for piece in _THINK.split(text):
-        if piece == "</think>":
-            shown, thinking = [*shown, piece], False
-        elif piece == "<think>" and not (thinking and new):
-            # A thought that begins while an earlier turn's goes on stays visible as a fault.
-            shown, thinking, new = [*shown, piece], True, True
-        elif not thinking:
-            shown.append(piece)
+        if piece == "<think>":
+            # In a thought it is a mention, but in one that an earlier turn left open.
+            keep, thinking, opened = not (thinking and opened), True, True
+        elif piece == "</think>":
+            keep, thinking = True, False
+        else:
+            keep = not thinking
+        shown += [piece] * keep
     return "".join(shown), thinking
 
 

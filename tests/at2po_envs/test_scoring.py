@@ -190,7 +190,9 @@ def test_boxed(text, ours, released):
     assert (extract_boxed(text), released_boxed(text)) == (ours, released)
 
 
-@given(st.lists(st.sampled_from([r"\boxed", "{", "}", " ", "$", "a", "]"]), max_size=9).map("".join))
+@given(
+    st.lists(st.sampled_from([r"\boxed", "{", "}", " ", "$", "a", "]"]), max_size=9).map("".join)
+)
 def test_a_box_without_white_space_or_leftovers_is_read_as_released(text):
     if r"\boxed{" in text and text.count(r"\boxed") == 1:
         assert extract_boxed(text) == released_boxed(text)
@@ -239,7 +241,22 @@ def test_any_text_is_judged(turns, gold):
 
 
 SIGNS = st.sampled_from(
-    ["a", "The ", "an ", "?", " ", "\\text{", "}", "yes", "no", "1", "/2", "e\u0301", "\u00e9", "\ud800"]
+    [
+        "a",
+        "The ",
+        "an ",
+        "?",
+        " ",
+        "\\text{",
+        "}",
+        "yes",
+        "no",
+        "1",
+        "/2",
+        "e\u0301",
+        "\u00e9",
+        "\ud800",
+    ]
 )
 TEXTS = st.lists(SIGNS, max_size=4).map("".join) | st.text(st.characters(), max_size=6)
 
