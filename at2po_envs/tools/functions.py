@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 import re
 import types
 import typing
@@ -56,7 +57,7 @@ class FunctionTool:
         unknown = [name for name in given if name not in schemas]
         missing = [name for name in self.spec.parameters["required"] if name not in given]
         if unknown or missing:
-            problem = f"has no argument {unknown[0]!r}" if unknown else f"needs {missing[0]!r}"
+            problem = f"has no argument {unknown[0]!r:.60}" if unknown else f"needs {missing[0]!r}"
             known = ", ".join(schemas) or "none"
             return ToolResult(True, f"The {self.spec.name} tool {problem}; its arguments: {known}.")
         try:
@@ -165,7 +166,7 @@ def _fitted(value: Any, schema: Mapping[str, Any], name: str) -> Any:
             return str(value).strip().lower() == "true"
         if kind == "integer" and (isinstance(value, str) or (number and value == int(value))):
             return int(value)
-        if kind == "number" and (number or isinstance(value, str)):
+        if kind == "number" and (number or isinstance(value, str)) and math.isfinite(float(value)):
             return float(value)
     except (ValueError, OverflowError):
         pass
