@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from at2po_envs.errors import At2poEnvError
 from at2po_envs.tools.base import ToolResult, ToolSpec
+from retrieval import RetrievalError
 
 _TYPES: Mapping[Any, str] = {str: "string", int: "integer", float: "number", bool: "boolean"}
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -64,7 +65,11 @@ class FunctionTool:
             fitting = {name: _fitted(value, schemas[name], name) for name, value in given.items()}
         except ValueError as error:
             return ToolResult(True, f"The {self.spec.name} tool was not called: {error}.")
-        value = self.function(**fitting)
+        try:
+            value = self.function(**fitting)
+        except (At2poEnvError, RetrievalError) as error:
+            # Of a tool in this package it would say that no episode can go well.
+            raise RuntimeError(f"{self.spec.name} failed: {error}") from error
         return value if isinstance(value, ToolResult) else ToolResult(True, str(value))
 
 
