@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, Self
 
 import gymnasium
@@ -13,9 +12,10 @@ from gymnasium.error import ResetNeeded
 
 from at2po_envs.core import State, Transition
 from at2po_envs.dialects import Dialect
-from at2po_envs.errors import InvalidActionError, SnapshotError, UnknownNameError, nearest
+from at2po_envs.errors import InvalidActionError, UnknownNameError, nearest
 from at2po_envs.questions import Question
 from at2po_envs.scoring import OURS
+from at2po_envs.snapshots import Snapshot, check_snapshot, set_generator
 from at2po_envs.spaces import TextSpace
 from at2po_envs.tools import (
     Tool,
@@ -51,19 +51,6 @@ class Core(Protocol):
     def truncate(self, state: State, action: str) -> Transition:
         """End an episode whose last turn ran out of budget."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """Everything that decides how an environment goes on: the episode and the generator.
-
-    Attributes:
-        state: State of the episode, None before the first reset.
-        generator: State of the bit generator that draws questions.
-    """
-
-    state: State | None
-    generator: Mapping[str, Any] = field(repr=False, hash=False)
 
 
 class ForkableTextEnv(gymnasium.Env[str, str]):
@@ -235,37 +222,9 @@ class ForkableTextEnv(gymnasium.Env[str, str]):
         Raises:
             SnapshotError: If it is of another environment; this one stays as it is.
         """
-        if not isinstance(snapshot, Snapshot):
-            raise SnapshotError(
-                f"expected what snapshot() returned, found a {type(snapshot).__name__}"
-            )
-        self._check_state(snapshot.state)
-        generator = self.np_random.bit_generator
-        before = generator.state
-        try:
-            generator.state = snapshot.generator
-        except (ValueError, TypeError, KeyError, OverflowError) as error:
-            generator.state = before
-            raise SnapshotError(
-                f"expected the state of a {type(generator).__name__} generator in the snapshot, "
-                f"found {snapshot.generator!r:.200}: {error}; restore it in an environment like "
-                "the one it was taken in"
-            ) from error
+        check_snapshot(snapshot, self.questions, self._index)
+        set_generator(self.np_random.bit_generator, snapshot.generator)
         self._state = snapshot.state
-
-    def _check_state(self, state: State | None) -> None:
-        """Refuse the state of an environment that has other questions."""
-        if state is None:
-            return
-        question = state.question if isinstance(state, State) else None
-        known = None if question is None else self._index.get(question.id)
-        if known is None or self.questions[known] != question:
-            found = f"a {type(state).__name__}" if question is None else f"question {question.id!r}"
-            raise SnapshotError(
-                f"expected a snapshot about one of the {len(self.questions)} questions of this "
-                f"environment, found {found:.200}; restore it in an environment like the one it "
-                "was taken in"
-            )
 
     def fork(self) -> Self:
         """Return an independent environment at this point, sharing core, questions and tools."""

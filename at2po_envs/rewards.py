@@ -33,7 +33,7 @@ class Reward(Protocol):
 class PaperReward:
     """-1 for a bad format or no answer, else 0 for a wrong answer and 1 for a right one.
 
-    Source: AT2PO paper Eq. 16 and algorithms.md section 2.3.
+    Source: AT²PO paper Eq. 16 and the released reward, deep_research_em.
     """
 
     def __call__(
@@ -52,7 +52,7 @@ class PaperReward:
 class EMReward:
     """1 for a right answer, else 0; the format does not matter.
 
-    Source: algorithms.md section 7.2 (Search-R1's scorer).
+    Source: Search-R1, verl/utils/reward_score/qa_em.py.
     """
 
     def __call__(

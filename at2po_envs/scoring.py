@@ -141,8 +141,8 @@ SCORERS: Mapping[str, Scorer] = MappingProxyType(
         )
     }
 )
-"""By name: our own; FlashRAG's, which is Search-R1's too; and that of AT²PO's release, which compares
-likewise and reads episodes in its own way."""
+"""By name: our own; FlashRAG's, which is Search-R1's too; and that of AT²PO's release, which
+compares likewise and reads episodes in its own way."""
 
 exact_match, f1_score = OURS.exact_match, OURS.f1_score
 cover_exact_match = OURS.cover_exact_match

@@ -55,7 +55,7 @@ class SearchQAEnv(ForkableTextEnv):
         ValueError: If a retriever object and a corpus are given, or the dialect has no released
             reading and the scorer asks for it.
 
-    Source: algorithms.md sections 0 and 6 for the defaults.
+    Source: AT²PO paper, section on the experiments' set-up, for the defaults.
     """
 
     core: ToolQA

@@ -21,7 +21,7 @@ PROMPTS = ("paper", "brief", "tools")
 
 _THINK = re.compile("(</?think>)")
 
-# Source: algorithms.md section 7.2, the text as the authors meant it (the released script turns
+# Source: AT²PO's released data scripts, the text as the authors meant it (the released script turns
 # the \b of \boxed into a backspace character).
 _PAPER_PROMPT = (
     "You are a helpful assistant that can solve the given question step by step with the help of "
@@ -56,7 +56,7 @@ class At2poTags:
         UnknownNameError: If there is no such prompt or reading.
         ValueError: If the paper's prompt is asked for with other tools than search.
 
-    Source: algorithms.md sections 1.3, 2.1, 2.2 and 7.2.
+    Source: AT²PO's released data scripts and its released reward, deep_research_em.
     """
 
     prompt_name: str = "paper"

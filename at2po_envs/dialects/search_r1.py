@@ -15,7 +15,8 @@ from at2po_envs.tools import SEARCH, ToolCall, ToolResult, ToolSpec
 
 PROMPTS = ("paper", "brief")
 
-# Source: algorithms.md section 7.2; one message of role "user", which ends in a newline.
+# Source: Search-R1, scripts/data_process/nq_search.py; one message of role "user", which ends in a
+# newline.
 _PAPER_PROMPT = (
     "Answer the given question. You must conduct reasoning inside <think> and </think> first "
     "every time you get new information. After reasoning, if you find you lack some knowledge, "
@@ -55,9 +56,9 @@ class SearchR1Tags:
         UnknownNameError: If there is no such prompt or reading.
         ValueError: If ``information_chars`` is below 1.
 
-    Source: algorithms.md sections 6 and 7.2. Search-R1 cuts what it inserts to 500 tokens, closing
-    tag included; without a tokenizer, characters stand in for them: recorded rollouts have 1900 to
-    2300 in a full one. Search-R1 has no limit notice: its last turn simply cannot search.
+    Source: Search-R1, search_r1/llm_agent/generation.py. It cuts what it inserts to 500 tokens,
+    closing tag included; without a tokenizer, characters stand in for them: recorded rollouts have
+    1900 to 2300 in a full one. Search-R1 has no limit notice: its last turn simply cannot search.
     """
 
     prompt_name: str = "paper"

@@ -210,8 +210,9 @@ def test_tags_outside_thoughts_still_break_it(turns):
     assert not TAGS.read(turns).format_ok
 
 
-BLOCKS = ["<think>a</think>", "<search>q</search>", "<search>", "</search>", "</answer>", "<answer>",
-          r"<answer>\boxed{x}</answer>", "<python>1</python>", "</think>", "b"]  # fmt: skip
+BLOCKS = ["<think>a</think>", "<search>q</search>", "<search>", "</search>", "</answer>",
+          "<answer>", r"<answer>\boxed{x}</answer>", "<python>1</python>", "</think>",
+          "b"]  # fmt: skip
 
 
 @given(st.lists(st.lists(st.sampled_from(BLOCKS), max_size=4).map("".join), max_size=4))

@@ -205,8 +205,8 @@ def test_calls_beyond_those_that_a_turn_may_hold_are_told_so():
 
 @pytest.mark.parametrize(
     "piece",
-    ["<tool_call>", "<tool_call>{", '<tool_call>{"', '<tool_call>{"a":"', "<tool_call>x</tool_call>",
-     "<think>", "</think>", "<think></think>", "<answer>", "<answer></think>",
+    ["<tool_call>", "<tool_call>{", '<tool_call>{"', '<tool_call>{"a":"', "<think>",
+     "<tool_call>x</tool_call>", "</think>", "<think></think>", "<answer>", "<answer></think>",
      "<tool_call>{}</tool_call>", "<tool_call>{}", " <tool_call>\n"],
 )  # fmt: skip
 def test_turns_are_read_in_linear_time(piece):

@@ -118,7 +118,7 @@ def test_shared_memory_is_refused_by_name(name):
 
 
 SNAPSHOTS = {
-    "at2po/MiniWiki-v0": [{"questions": 20, "passages": 100}, {"seed": 3, "questions": 20, "passages": 100}],
+    "at2po/MiniWiki-v0": [{"questions": 20, "passages": 100}, {"questions": 20, "seed": 3}],
     "at2po/Calculator-v0": [{}, {"level": 1}],
     "at2po/Household-v0": [{"questions": 5}, {"split": "test", "questions": 5}],
     "at2po/Replay-v0": [WORLDS["at2po/Replay-v0"]],
