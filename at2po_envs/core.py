@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import Any
 
 from at2po_envs.dialects import Action, At2poTags, Dialect
@@ -75,7 +76,7 @@ class ToolQA:
         scorer: How answers are compared with the golden ones.
 
     Raises:
-        ValueError: If ``max_tool_calls`` is negative.
+        ValueError: If ``max_tool_calls`` is out of range.
     """
 
     dialect: Dialect = At2poTags()
@@ -85,9 +86,11 @@ class ToolQA:
     scorer: Scorer = OURS
 
     def __post_init__(self) -> None:
-        """Refuse a negative limit."""
-        if self.max_tool_calls < 0:
-            raise ValueError(f"expected max_tool_calls >= 0, found {self.max_tool_calls}")
+        """Refuse a limit that is no number of calls."""
+        if not isinstance(self.max_tool_calls, Integral) or self.max_tool_calls < 0:
+            raise ValueError(
+                f"expected max_tool_calls >= 0, found {self.max_tool_calls!r}; pass a whole number"
+            )
 
     def begin(self, question: Question) -> tuple[State, str]:
         """Return the state in which an episode starts, and its first observation."""

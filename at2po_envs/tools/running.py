@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-import signal
 import threading
 import time
 from collections import deque
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from at2po_envs.errors import At2poEnvError, ToolResultError
 from at2po_envs.tools.base import Tool, ToolCall, ToolResult
-from retrieval import RetrievalError
-from retrieval.remote_errors import TemporaryRemoteError
-
-_log = logging.getLogger(__name__)
+from at2po_envs.tools.calling import run_tool
 
 _THREADS = 64
 """Most jobs at a time; one that hangs beyond its deadline does not count any more."""
@@ -40,10 +34,13 @@ def check_timeout(timeout_s: float | None) -> None:
     Args:
         timeout_s: Seconds, > 0 and finite.
     """
-    if timeout_s is not None and not 0 < timeout_s <= threading.TIMEOUT_MAX:
+    if timeout_s is None:
+        return
+    number = isinstance(timeout_s, int | float)
+    if not number or not 0 < timeout_s <= threading.TIMEOUT_MAX:
         raise ValueError(
             f"expected tool_timeout_s > 0 and at most {threading.TIMEOUT_MAX:.0f} seconds, found "
-            f"{timeout_s}; None waits without a deadline"
+            f"{timeout_s!r}; None waits without a deadline"
         )
 
 
@@ -71,7 +68,7 @@ def call_tools(
     if timeout_s is None:
         answers: dict[int, ToolResult] = {}
         for tool, places in _shared_out(tools, calls):
-            answers |= dict(zip(places, _run(tool, [calls[i] for i in places]), strict=True))
+            answers |= dict(zip(places, run_tool(tool, [calls[i] for i in places]), strict=True))
         return [answers[i] for i in range(len(calls))]
     runner = ToolRunner(tools, timeout_s)
     runner.submit([(None, calls)])
@@ -195,7 +192,7 @@ class ToolRunner:
 
     def _work(self, job: _Job) -> None:
         try:
-            outcome: list[ToolResult] | BaseException = _run(
+            outcome: list[ToolResult] | BaseException = run_tool(
                 job.tool, [episode.calls[i] for episode, i in job.places]
             )
         except BaseException as error:
@@ -261,40 +258,3 @@ def _shared_out(
         tool = tools[name]
         jobs += [(tool, places)] if tool.batched else [(tool, [i]) for i in places]
     return jobs
-
-
-def _run(tool: Tool, calls: Sequence[ToolCall]) -> list[ToolResult]:
-    try:
-        answers = tool([call.arguments for call in calls])
-    except BaseException as error:  # a tool may be remote and fail in any way; the episode goes on
-        lasting = isinstance(error, At2poEnvError | RetrievalError) or _is_from_signal(error)
-        if lasting and not isinstance(error, TemporaryRemoteError):
-            raise
-        name = tool.spec.name
-        _log.warning("tool %s failed for %d calls", name, len(calls), exc_info=True)
-        return [ToolResult(False, "", f"The {name} tool failed. Try again.")] * len(calls)
-    if not isinstance(answers, list) or not all(map(_is_result, answers)):
-        raise ToolResultError(
-            f"expected a list of ToolResult with texts from tool {tool.spec.name!r}, found "
-            f"{answers!r:.200}; mend the tool"
-        )
-    if len(answers) != len(calls):
-        raise ToolResultError(
-            f"expected {len(calls)} results of tool {tool.spec.name!r}, found {len(answers)}"
-        )
-    return answers
-
-
-def _is_result(answer: object) -> bool:
-    return isinstance(answer, ToolResult) and all(
-        isinstance(text, str) for text in (answer.text, answer.error)
-    )
-
-
-def _is_from_signal(error: BaseException) -> bool:
-    """Whether this process is told to end; a tool that calls `sys.exit` itself has only failed."""
-    if threading.current_thread() is not threading.main_thread():
-        return False
-    if isinstance(error, SystemExit):
-        return error.code in (signal.SIGTERM, 128 + signal.SIGTERM)
-    return isinstance(error, KeyboardInterrupt)

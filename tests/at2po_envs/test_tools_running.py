@@ -12,6 +12,7 @@ import pytest
 from at2po_envs import ToolCall, ToolEnv, ToolResult, ToolSpec
 from at2po_envs.errors import ToolResultError, UnknownNameError
 from at2po_envs.tools import ToolRunner, call_tools, hung_calls, running
+from retrieval.remote_errors import TemporaryRemoteError
 
 
 class Echo:
@@ -50,11 +51,12 @@ def test_each_tool_gets_one_batch_and_results_keep_their_order(timeout_s):
 
 
 @pytest.mark.parametrize("timeout_s", [None, 30.0])
-def test_a_tool_that_raises_fails_its_own_batch_only(timeout_s):
+def test_a_call_that_a_tool_raises_at_fails_alone(timeout_s):
     tools = {"a": Echo("a"), "b": Echo("b", batched=False)}
     asked = calls(("a", "raise"), ("b", "raise"), ("b", "fine"), ("a", "x"))
     results = call_tools(tools, asked, timeout_s)
-    assert [result.ok for result in results] == [False, False, True, False]
+    assert [result.ok for result in results] == [False, False, True, True]
+    assert tools["a"].batches == [["raise", "x"], ["raise"], ["x"]]
     assert results[0].error == "The a tool failed. Try again."
 
 
@@ -127,6 +129,17 @@ def test_errors_of_the_set_up_reach_whoever_collects():
         runner.collect(wait=True)
 
 
+def test_a_server_that_is_away_is_not_asked_for_each_call():
+    class Away(Echo):
+        def __call__(self, arguments):
+            self.batches.append(len(arguments))
+            raise TemporaryRemoteError("away")
+
+    tool = Away("a")
+    assert not any(result.ok for result in call_tools({"a": tool}, calls(*[("a", "x")] * 9)))
+    assert tool.batches == [9]
+
+
 class Broken(Echo):
     """Raises what it is told to, by name."""
 
@@ -166,7 +179,7 @@ def test_results_that_are_none_are_a_fault_of_the_tool(found):
         call_tools({"a": tool}, calls(("a", "x")))
 
 
-@pytest.mark.parametrize("timeout_s", [0, -1, math.nan, math.inf, 1e12, -math.inf])
+@pytest.mark.parametrize("timeout_s", [0, -1, math.nan, math.inf, 1e12, -math.inf, "5"])
 def test_a_deadline_that_no_thread_can_wait_for_is_refused(timeout_s):
     for make in (
         lambda: call_tools({}, [], timeout_s),
