@@ -13,7 +13,7 @@ from at2po_envs.dialects import (
     ToolCalls,
     make_dialect,
 )
-from at2po_envs.env import ForkableTextEnv, Snapshot
+from at2po_envs.env import ForkableTextEnv
 from at2po_envs.errors import At2poEnvError
 from at2po_envs.questions import QUESTION_SETS, Question, load_questions
 from at2po_envs.registration import register_all
@@ -29,6 +29,7 @@ from at2po_envs.rewards import (
 )
 from at2po_envs.scoring import Judgement, judge
 from at2po_envs.search_qa import SearchQAEnv
+from at2po_envs.snapshots import Snapshot
 from at2po_envs.spaces import TextSpace
 from at2po_envs.tool_env import ToolEnv
 from at2po_envs.tools import SearchTool, Tool, ToolCall, ToolResult, ToolSpec

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import Any
 
 from at2po_envs.dialects import Action, At2poTags, Dialect
 from at2po_envs.errors import EpisodeOverError, ToolResultError
 from at2po_envs.questions import Question
 from at2po_envs.rewards import PaperReward, Reward
-from at2po_envs.scoring import Judgement, Match, exact_match, judge
+from at2po_envs.scoring import OURS, Judgement, Match, Scorer, judge
 from at2po_envs.tools import ToolCall, ToolResult
 
 
@@ -71,21 +72,25 @@ class ToolQA:
         max_tool_calls: Calls that are carried out, >= 0; the next one is answered by the limit
             notice, and the turn after that ends the episode whatever it is.
         reward: What turns earn.
-        match: What counts as a right answer.
+        match: What counts as a right answer instead of the scorer's exact match.
+        scorer: How answers are compared with the golden ones.
 
     Raises:
-        ValueError: If ``max_tool_calls`` is negative.
+        ValueError: If ``max_tool_calls`` is out of range.
     """
 
     dialect: Dialect = At2poTags()
     max_tool_calls: int = 6
     reward: Reward = PaperReward()
-    match: Match = exact_match
+    match: Match | None = None
+    scorer: Scorer = OURS
 
     def __post_init__(self) -> None:
-        """Refuse a negative limit."""
-        if self.max_tool_calls < 0:
-            raise ValueError(f"expected max_tool_calls >= 0, found {self.max_tool_calls}")
+        """Refuse a limit that is no number of calls."""
+        if not isinstance(self.max_tool_calls, Integral) or self.max_tool_calls < 0:
+            raise ValueError(
+                f"expected max_tool_calls >= 0, found {self.max_tool_calls!r}; pass a whole number"
+            )
 
     def begin(self, question: Question) -> tuple[State, str]:
         """Return the state in which an episode starts, and its first observation."""
@@ -167,7 +172,8 @@ class ToolQA:
     def judge(self, state: State) -> Judgement:
         """Return what an episode is worth as it stands."""
         actions = [turn.action for turn in state.turns]
-        return judge(actions, state.question.golden_answers, self.dialect, self.match)
+        golds = state.question.golden_answers
+        return judge(actions, golds, self.dialect, self.match, self.scorer)
 
     def _continue(
         self,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, Self
 
 import gymnasium
@@ -15,9 +14,18 @@ from at2po_envs.core import State, Transition
 from at2po_envs.dialects import Dialect
 from at2po_envs.errors import InvalidActionError, UnknownNameError, nearest
 from at2po_envs.questions import Question
-from at2po_envs.scoring import cover_exact_match
+from at2po_envs.scoring import OURS
+from at2po_envs.snapshots import Snapshot, check_snapshot, set_generator
 from at2po_envs.spaces import TextSpace
-from at2po_envs.tools import Tool, ToolCall, ToolResult, ToolRunner, call_tools
+from at2po_envs.tools import (
+    Tool,
+    ToolCall,
+    ToolResult,
+    ToolRunner,
+    call_tools,
+    check_timeout,
+    hung_calls,
+)
 
 
 class Core(Protocol):
@@ -45,19 +53,6 @@ class Core(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """Everything that decides how an environment goes on: the episode and the generator.
-
-    Attributes:
-        state: State of the episode, None before the first reset.
-        generator: State of the bit generator that draws questions.
-    """
-
-    state: State | None
-    generator: Mapping[str, Any] = field(repr=False, hash=False)
-
-
 class ForkableTextEnv(gymnasium.Env[str, str]):
     """A text world that can be saved, restored and forked at every turn.
 
@@ -65,11 +60,11 @@ class ForkableTextEnv(gymnasium.Env[str, str]):
         core: The rules.
         questions: The questions that episodes are about, at least one, with unique ids.
         tools: The tools that the core may call.
-        tool_timeout_s: Seconds that a tool call may take; None waits, and keeps to one thread.
+        tool_timeout_s: Seconds that a tool call may take, > 0; None waits, and keeps to one thread.
         render_mode: ``"ansi"`` lets ``render`` return a transcript.
 
     Raises:
-        ValueError: If there are no questions.
+        ValueError: If there are no questions, or the deadline is out of range.
         UnknownNameError: If there is no such render mode.
     """
 
@@ -87,6 +82,7 @@ class ForkableTextEnv(gymnasium.Env[str, str]):
         """Check the parts and keep them; nothing is loaded."""
         if not questions:
             raise ValueError("expected at least one question, found none; pass a non-empty set")
+        check_timeout(tool_timeout_s)
         if render_mode not in (None, "ansi"):
             raise UnknownNameError(f"expected render_mode None or 'ansi', found {render_mode!r}")
         self.core = core
@@ -161,7 +157,8 @@ class ForkableTextEnv(gymnasium.Env[str, str]):
             action: The agent's own text of this turn.
 
         Returns:
-            Observation, reward, terminated, truncated (never, by a step) and info.
+            Observation, reward, terminated, truncated (never, by a step) and info, which says under
+            ``hung_calls`` how many tool calls of this process hang, if any does.
 
         Raises:
             InvalidActionError: If the action is not a string.
@@ -186,7 +183,9 @@ class ForkableTextEnv(gymnasium.Env[str, str]):
         """
         taken = self.core.transition(self.state, action, results)
         self._state = taken.state
-        return taken.observation, taken.reward, taken.terminated, taken.truncated, taken.info
+        hung = hung_calls() if self.tool_timeout_s is not None else 0
+        info = taken.info | {"hung_calls": hung} if hung else taken.info
+        return taken.observation, taken.reward, taken.terminated, taken.truncated, info
 
     def run_tools(self, calls: Sequence[ToolCall]) -> list[ToolResult]:
         """Carry out tool calls of any number of episodes; see ``tools.call_tools``."""
@@ -215,9 +214,17 @@ class ForkableTextEnv(gymnasium.Env[str, str]):
         return Snapshot(self._state, self.np_random.bit_generator.state)
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Go back to a snapshot, as often as wanted, in this environment or one like it."""
+        """Go back to a snapshot, as often as wanted, in this environment or one like it.
+
+        Args:
+            snapshot: Of an environment with the same question.
+
+        Raises:
+            SnapshotError: If it is of another environment; this one stays as it is.
+        """
+        check_snapshot(snapshot, self.questions, self._index)
+        set_generator(self.np_random.bit_generator, snapshot.generator)
         self._state = snapshot.state
-        self.np_random.bit_generator.state = snapshot.generator
 
     def fork(self) -> Self:
         """Return an independent environment at this point, sharing core, questions and tools."""
@@ -244,7 +251,8 @@ class ForkableTextEnv(gymnasium.Env[str, str]):
             not count: any one of them would do, and they were found by another retriever.)
         """
         question, answer = state.question, info["answer"]
-        covers = answer is not None and cover_exact_match(answer, question.golden_answers)
+        scorer = getattr(self.core, "scorer", OURS)
+        covers = answer is not None and scorer.cover_exact_match(answer, question.golden_answers)
         titles = [title for turn in state.turns for title in turn.titles]
         wanted = set(question.metadata.get("supporting_titles") or ())
         return {

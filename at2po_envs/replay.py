@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,7 +22,7 @@ from at2po_envs.tools import ToolCall, ToolResult
 _log = logging.getLogger(__name__)
 
 TextEnv = gymnasium.Env[str, str]
-_NAMES = ("reward", "terminated", "truncated")
+_NAMES = ("observation", "reward", "terminated", "truncated")
 
 
 class ReplayError(At2poEnvError, RuntimeError):
@@ -90,8 +92,9 @@ class ReplayCore:
             results: Nothing.
 
         Returns:
-            The next state with observation, reward, flags and info. If the environment fails, the
-            episode is truncated with the flag ``"env_failed"``.
+            The next state with observation, reward, flags and info. If the environment raises, or
+            returns anything but a text, a finite reward and the rest of what Gymnasium asks for,
+            the episode is truncated with the flag ``"env_failed"``.
 
         Raises:
             EpisodeOverError: If the episode has ended.
@@ -100,19 +103,15 @@ class ReplayCore:
         state = _running(state)
         env = self._at(state)
         try:
-            moved = env.step(self.dialect.command(action))
+            observation, reward, terminated, truncated = self._step(env, action)
         except Exception:  # somebody else's environment may fail at an odd action in any way
             _log.warning("the environment failed at %r", action[:200], exc_info=True)
-            env.close()
+            with suppress(Exception):
+                env.close()
             failed = replace(state, flags=(*state.flags, "env_failed"))
             return self._moved(failed, action, truncated=True)
         taken = self._moved(
-            state,
-            action,
-            self._shown(moved[0]),
-            float(moved[1]),
-            terminated=bool(moved[2]),
-            truncated=bool(moved[3]),
+            state, action, observation, reward, terminated=terminated, truncated=truncated
         )
         self._pool.append((None if taken.state.done else _mine(taken.state), env))
         return taken
@@ -158,11 +157,25 @@ class ReplayCore:
         where = f"{state.question.question}:"
         _agree(f"{where} the first observation", state.first, first)
         for number, (turn, reward) in enumerate(zip(state.turns, state.rewards, strict=True), 1):
-            moved = env.step(self.dialect.command(turn.action))
-            _agree(f"{where} turn {number}: observation", turn.observation, self._shown(moved[0]))
-            for name, before, now in zip(_NAMES, (reward, False, False), moved[1:4], strict=True):
-                _agree(f"{where} turn {number}: {name}", before, now)
+            at = f"{where} turn {number}:"
+            try:
+                moved = self._step(env, turn.action)
+            except Exception as error:  # it did not fail the first time
+                raise ReplayError(
+                    f"{at} expected what was seen before, found {error!r:.200} when replayed"
+                ) from error
+            expected = (turn.observation, reward, False, False)
+            for name, before, now in zip(_NAMES, expected, moved, strict=True):
+                _agree(f"{at} {name}", before, now)
         return env
+
+    def _step(self, env: TextEnv, action: str) -> tuple[str, float, bool, bool]:
+        """Take a turn in an environment, and see whether what it returns can be used."""
+        observation, reward, terminated, truncated, _ = env.step(self.dialect.command(action))
+        number = float(reward)
+        if not math.isfinite(number):
+            raise ValueError(f"expected a finite reward, found {number}")
+        return self._shown(observation), number, bool(terminated), bool(truncated)
 
     def _reset(self, question: Question) -> tuple[TextEnv, str]:
         """Take an environment that nobody needs, or make one, and begin an episode in it."""
@@ -170,7 +183,15 @@ class ReplayCore:
         if env is None and len(self._pool) >= self.live:
             env = self._pool.pop(0)[1]  # the one unused for longest
         env = env or _checked(self.make())
-        return env, self._shown(env.reset(seed=int(question.metadata["seed"]))[0])
+        seed = int(question.metadata["seed"])
+        try:
+            observation, _ = env.reset(seed=seed)
+        except (TypeError, ValueError) as error:
+            raise NotATextEnvError(
+                f"expected an environment whose reset(seed={seed}) returns a text and a dict, "
+                f"found {error!r:.200}; mend its reset, or wrap it"
+            ) from error
+        return env, self._shown(observation)
 
     def _take(self, state: ReplayState | None) -> TextEnv | None:
         """Take an environment that stands at a state, or at none, out of the pool."""
@@ -211,13 +232,13 @@ class ReplayFork(ForkableTextEnv):
         render_mode: None or ``"ansi"``.
 
     Raises:
-        NotATextEnvError: If its actions or observations are no texts.
+        NotATextEnvError: If no environment is named, or its actions or observations are no texts.
         ValueError: If a number is out of range.
     """
 
     def __init__(
         self,
-        env: str | Callable[..., TextEnv],
+        env: str | Callable[..., TextEnv] | None = None,
         *,
         env_options: Mapping[str, Any] | None = None,
         episodes: int = 1000,
@@ -228,6 +249,12 @@ class ReplayFork(ForkableTextEnv):
         render_mode: str | None = None,
     ) -> None:
         """Make one environment, to see whether it takes and gives texts."""
+        if not (isinstance(env, str) and env) and not callable(env):
+            raise NotATextEnvError(
+                "expected env, the Gymnasium id of the environment to replay or a function that "
+                f"makes one, found {env!r:.200}; pass for example "
+                'gymnasium.make("at2po/Replay-v0", env="package.module:namespace/Name-v0")'
+            )
         if live < 1 or first_seed < 0:
             raise ValueError(
                 f"expected live >= 1 and first_seed >= 0, found {live} and {first_seed}"

@@ -6,12 +6,13 @@ import string
 from typing import Any
 
 import numpy as np
+from gymnasium.error import CustomSpaceError
 from gymnasium.spaces import Text
+from gymnasium.vector.utils import create_shared_memory
 
 MAX_TEXT_LENGTH = 1_000_000
 
-# Characters that samples are made of (and that encode one by one in Gymnasium's shared memory);
-# membership does not depend on them.
+# Characters that samples are made of; membership does not depend on them.
 _CHARSET = string.ascii_letters + string.digits + string.punctuation + " "
 
 
@@ -55,3 +56,14 @@ class TextSpace(Text):
     def __repr__(self) -> str:
         """Return a short name (the character set says nothing about membership)."""
         return f"TextSpace(max_length={self.max_length})"
+
+
+@create_shared_memory.register(TextSpace)
+def _refuse_shared_memory(space: TextSpace, n: int = 1, ctx: Any = None) -> Any:
+    # Gymnasium's shared memory holds nothing but the characters of samples, and its
+    # AsyncVectorEnv reads texts from it once, before the first reset.
+    raise CustomSpaceError(
+        f"expected shared_memory=False for observations of {space}, found True; pass "
+        "vector_kwargs={'shared_memory': False} to make_vec, or leave out vectorization_mode: "
+        "at2po environments bring a vector environment of their own"
+    )

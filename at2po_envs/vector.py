@@ -11,8 +11,9 @@ from gymnasium.envs.registration import load_env_creator
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from at2po_envs.env import ForkableTextEnv, Snapshot
+from at2po_envs.env import ForkableTextEnv
 from at2po_envs.errors import EpisodeOverError, InvalidActionError
+from at2po_envs.snapshots import Snapshot
 
 Array = npt.NDArray[Any]
 

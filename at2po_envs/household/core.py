@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from numbers import Integral
 
 from at2po_envs.core import State, Transition, Turn, require_running, turn_info
 from at2po_envs.dialects import At2poTags, Dialect
@@ -103,8 +104,10 @@ class HouseholdRules:
 
     def __post_init__(self) -> None:
         """Refuse an episode without turns."""
-        if self.max_turns < 1:
-            raise ValueError(f"expected max_turns >= 1, found {self.max_turns}")
+        if not isinstance(self.max_turns, Integral) or self.max_turns < 1:
+            raise ValueError(
+                f"expected max_turns >= 1, found {self.max_turns!r}; pass a whole number"
+            )
 
     def begin(self, question: Question) -> tuple[HouseholdState, str]:
         """Return the state in which an episode starts, and its first observation.

@@ -117,6 +117,8 @@ def test_equal_arguments_give_equal_problems():
         ({"split": "dev"}, "split: expected 'train' or 'test', found 'dev'"),
         ({"questions": 0}, "questions: expected an integer from 1 to 100,000, found 0"),
         ({"max_tool_calls": -1}, "expected max_tool_calls >= 0, found -1"),
+        ({"max_tool_calls": 2.5}, "expected max_tool_calls >= 0, found 2.5; pass a whole number"),
+        ({"max_tool_calls": "3"}, "expected max_tool_calls >= 0, found '3'"),
         ({"prompt": "long"}, "found 'long'"),
         ({"render_mode": "human"}, "found 'human'"),
     ],

@@ -26,6 +26,7 @@ from tests.at2po_envs.forking import check_restores_forks_and_replays, perform
         ({"split": "dev"}, "split: expected 'train' or 'test', found 'dev'"),
         ({"questions": 0}, "questions: expected an integer >= 1, found 0"),
         ({"max_turns": 0}, "expected max_turns >= 1, found 0"),
+        ({"max_turns": float("nan")}, "expected max_turns >= 1, found nan; pass a whole number"),
         ({"prompt": "long"}, "found 'long'"),
         ({"render_mode": "human"}, "found 'human'"),
     ],

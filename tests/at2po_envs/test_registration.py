@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from typing import Any
 
 import gymnasium
@@ -12,8 +13,9 @@ from gymnasium.envs.registration import EnvSpec, load_env_creator
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 
-import at2po_envs  # noqa: F401 - registers the ids
+from at2po_envs import Question, ToolEnv, ToolResult, ToolSpec
 from at2po_envs.checker import check_forkable_env
+from at2po_envs.errors import SnapshotError
 from at2po_envs.questions import QUESTION_SETS
 from at2po_envs.vector import ForkableVectorEnv
 
@@ -96,3 +98,79 @@ def test_every_kind_of_vector_runs_it_alike(name, request):
     assert seen[0] == seen[1] == seen[2]
     for vector in vectors:
         vector.close()
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_shared_memory_is_refused_by_name(name):
+    given = WORLDS[name]
+    with pytest.raises(ValueError, match="shared_memory=False") as caught:
+        gymnasium.make_vec(name, num_envs=2, vectorization_mode="async", **given)
+    assert "pass vector_kwargs={'shared_memory': False} to make_vec" in str(caught.value.__cause__)
+    vector = gymnasium.make_vec(
+        name,
+        num_envs=2,
+        vectorization_mode="async",
+        vector_kwargs={"shared_memory": False},
+        **given,
+    )
+    assert vector.observation_space.contains(vector.reset(seed=1)[0])
+    vector.close()
+
+
+SNAPSHOTS = {
+    "at2po/MiniWiki-v0": [{"questions": 20, "passages": 100}, {"questions": 20, "seed": 3}],
+    "at2po/Calculator-v0": [{}, {"level": 1}],
+    "at2po/Household-v0": [{"questions": 5}, {"split": "test", "questions": 5}],
+    "at2po/Replay-v0": [WORLDS["at2po/Replay-v0"]],
+}  # fmt: skip
+MADE = [(name, options) for name, each in SNAPSHOTS.items() for options in each]
+
+
+@pytest.mark.parametrize(("name", "given"), MADE)
+def test_a_snapshot_of_another_environment_is_refused_and_changes_nothing(name, given):
+    env = gymnasium.make(name, **given).unwrapped
+    env.reset(seed=0)
+    before = env.snapshot()
+    foreign = []
+    for other, options in MADE:
+        if (other, options) != (name, given):
+            source = gymnasium.make(other, **options).unwrapped
+            source.reset(seed=0)
+            foreign.append(source.snapshot())
+    generator = dict(before.generator)
+    torn = [
+        replace(before, generator=generator | {"bit_generator": "MT19937"}),
+        replace(before, generator=generator | {"state": {}}),
+        replace(before, generator=generator | {"state": {"state": -1, "inc": "x"}}),
+        replace(before, generator={}),
+        replace(before, generator=None),
+        replace(before, state="a"),
+        replace(before, state=replace(before.state, question=Question("q", "Who?", ()))),
+        None,
+        "a",
+        before.state,
+    ]
+    env.restore(before)
+    for snapshot in [*foreign, *torn]:
+        with pytest.raises(SnapshotError, match="expected "):
+            env.restore(snapshot)
+        assert env.state is before.state and env.snapshot() == before
+    env.restore(before)
+
+
+@pytest.mark.parametrize("text", ["", "poem\n", "\0\x1b[2J", "\ud800", "\U0001f600" * 9, "e\u0301"])
+def test_foreign_texts_are_in_the_spaces(text):
+    env = ToolEnv([(f"What is {text}?", text)], [Say()])
+    for observation in (env.reset(seed=0)[0], env.step("<think>a</think> <say> a </say>")[0]):
+        assert env.observation_space.contains(observation)
+    assert env.action_space.contains(text)
+
+
+class Say:
+    """Says what foreign passages say."""
+
+    spec = ToolSpec("say", "Says it.", {"type": "object", "required": ["text"]})
+    batched = True
+
+    def __call__(self, arguments):
+        return [ToolResult(True, "\ud800 \0 \x1b[31m \u202e \r\n")] * len(arguments)

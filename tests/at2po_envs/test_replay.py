@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 import pickle
 
 import gymnasium
+import numpy as np
 import pytest
 from gymnasium.spaces import Text
 from gymnasium.utils.env_checker import check_env
@@ -154,3 +156,69 @@ def test_raw_text():
     assert dialect.parse("</answer>").kind == "none"
     assert dialect.read(["a", "b"]).format_ok
     assert isinstance(Corridor.action_space, Text)
+
+
+class Odd(Corridor):
+    """Returns from a step, or from a reset, what it is made with."""
+
+    def __init__(self, step=None, reset=None):
+        super().__init__()
+        self.odd_step, self.odd_reset = step, reset
+
+    def reset(self, *, seed=None, options=None):
+        return super().reset(seed=seed) if self.odd_reset is None else self.odd_reset
+
+    def step(self, action):
+        return self.odd_step
+
+    def close(self):
+        raise OSError("cannot be closed either")
+
+
+@pytest.mark.parametrize(
+    "returned",
+    [
+        ("a", None, False, False, {}),
+        ("a", "much", False, False, {}),
+        ("a", math.nan, False, False, {}),
+        ("a", math.inf, False, False, {}),
+        ("a", 1.0, False, False),
+        ("a", 1.0, np.zeros(2), False, {}),
+        (None, 1.0, False, False, {}),
+        (b"a", 1.0, False, False, {}),
+        (),
+        None,
+        7,
+    ],
+)
+def test_a_step_that_returns_nothing_of_use_ends_its_episode_only(returned):
+    env = ReplayFork(Odd, env_options={"step": returned})
+    env.reset(seed=0)
+    observation, reward, terminated, truncated, info = env.step(RIGHT)
+    assert (observation, reward, terminated, truncated) == ("", 0.0, False, True)
+    assert info["flags"] == ("env_failed",) and info["em"] is False
+    assert isinstance(env.reset()[0], str)
+
+
+@pytest.mark.parametrize("returned", ["a", ("a",), (None, {}), ("a", {}, 1), 7])
+def test_a_reset_that_returns_nothing_of_use_is_named(returned):
+    env = ReplayFork(Odd, env_options={"reset": returned})
+    with pytest.raises(NotATextEnvError, match="expected a"):
+        env.reset(seed=0)
+
+
+def test_an_environment_without_seeds_is_named():
+    class Seedless(Corridor):
+        def reset(self):
+            return "a", {}
+
+    with pytest.raises(NotATextEnvError, match=r"reset\(seed=.*unexpected keyword argument 'seed'"):
+        ReplayFork(Seedless).reset(seed=0)
+
+
+@pytest.mark.parametrize("given", [{}, {"env": ""}, {"env": None}, {"env": 7}])
+def test_without_an_environment_it_says_what_to_pass(given):
+    with pytest.raises(NotATextEnvError, match="expected env, the Gymnasium id of the environment"):
+        gymnasium.make("at2po/Replay-v0", **given)
+    with pytest.raises(NotATextEnvError, match="expected env, the Gymnasium id of the environment"):
+        gymnasium.make_vec("at2po/Replay-v0", num_envs=2, **given)
