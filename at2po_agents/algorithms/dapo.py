@@ -48,6 +48,7 @@ class DAPO(ClippedLoss):
         credit.check(Metric, "metric", self.metric)
         for name in ("oversample", "generations", "buffer"):
             at_least(name, getattr(self, name), 1)
+        at_least("max_length", self.max_length, self.buffer)
         self.expansion()
 
     def expansion(self) -> Expansion:
@@ -61,9 +62,9 @@ class DAPO(ClippedLoss):
     def shaped(self, leaf: Node) -> float:
         """Return the reward less the overlong penalty; a result that did not fit has its length."""
         prompt, *turns = leaf.path()
-        length = sum(len(turn.sampled) + len(turn.inserted) for turn in turns)
-        length = min(length + leaf.info.get("dropped_tokens", 0), self.max_length)
-        excess = length - (self.max_length - self.buffer)
+        dropped: int = leaf.info.get("dropped_tokens", 0)
+        length = dropped + sum(len(turn.sampled) + len(turn.inserted) for turn in turns)
+        excess = min(length, self.max_length) - (self.max_length - self.buffer)
         return credit.leaf_reward(leaf) + min(-excess / self.buffer, 0.0)
 
     def informative(self, tree: RolloutTree) -> bool:

@@ -395,6 +395,7 @@ def test_each_method_fits_on_one_screen() -> None:
         (GSPO, {"ratio": "row"}),
         (DAPO, {"metric": "f1"}),
         (DAPO, {"buffer": 0}),
+        (DAPO, {"max_length": 1999}),
         (ARPO, {"chains": 4}),
         (ARPO, {"credit": "firm"}),
         (AEPO, {"variant": "paper"}),
