@@ -298,6 +298,17 @@ def test_every_chain_of_a_released_tree_begins_once(seed: int, initial: int, bea
         assert rule.rise(node) == rule.measure(node) - rule.measure(first)
 
 
+@given(st.floats(-40, 40).filter(lambda nats: nats == 0 or abs(nats) > 1e-9))
+def test_the_vocabulary_decides_where_more_than_the_sign_of_the_rise_counts(nats: float) -> None:
+    """ARPO as designed takes the same turns whatever it is; what is damped or drawn does not."""
+    small, large = (nats / np.log(size) for size in (2048, 151_669))
+    assert ARPOBranching().judge(0.5, small, 0)[1] == ARPOBranching().judge(0.5, large, 0)[1]
+    assert AEPOBranching().judge(0.5, 1.2 / np.log(2048), 1)[1]
+    assert not AEPOBranching().judge(0.5, 1.2 / np.log(151_669), 1)[1]
+    assert not ARPOBranching(variant="released").judge(0.55, 2.4 / np.log(151_669), 0)[1]
+    assert ARPOBranching(variant="released").judge(0.55, 2.4 / np.log(2048), 0)[1]
+
+
 def test_entropies_without_a_vocabulary_are_refused() -> None:
     node = Node(sampled=[1], logprobs=[-1.0])
     with pytest.raises(ConfigError, match=r"len\(tokenizer.get_vocab\(\)\)"):
