@@ -16,6 +16,8 @@ Reward = Callable[[Node], float]
 
 #: Added to the standard deviation. Source: released AT2PO code.
 EPSILON = 1e-6
+#: Where a reward is larger, all are scaled down, so that their squares are numbers.
+LARGEST = 1e100
 
 
 def normalise(rewards: Sequence[float], how: LeafNorm = "population") -> list[float]:
@@ -41,6 +43,9 @@ def normalise(rewards: Sequence[float], how: LeafNorm = "population") -> list[fl
         return [float(reward > 0) for reward in rewards]
     if all(reward == rewards[0] for reward in rewards):
         return [0.0] * len(rewards)
+    peak = max(map(abs, rewards))
+    if peak > LARGEST:
+        rewards = [reward / peak * LARGEST for reward in rewards]
     mean = math.fsum(rewards) / len(rewards)
     ddof = 1 if how == "unbiased" else 0
     variance = math.fsum((reward - mean) ** 2 for reward in rewards) / (len(rewards) - ddof)
@@ -201,7 +206,7 @@ def _softmax(surprisals: Sequence[float]) -> list[float]:
 def _linear(surprisals: Sequence[float]) -> list[float]:
     total = math.fsum(surprisals)
     # Children that were all sampled with certainty leave Eq. 3 at 0/0: they then count alike.
-    return [surprisal / total for surprisal in surprisals] if total > 0 else _mean(surprisals)
+    return _mean(surprisals) if total <= 0 else [surprisal / total for surprisal in surprisals]
 
 
 def _mean(surprisals: Sequence[float]) -> list[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -18,8 +19,10 @@ Aggregation = Literal["token-mean", "seq-mean-token-mean", "turn-mean"]
 Shared = Literal["leaves", "once"]
 KL = Literal["k1", "k3"]
 
-#: Upper clamp on a log-ratio, against overflow. Source: released AT2PO code, `gspo_turn`.
+#: Upper clamp on the mean log-ratio of a turn or row. Source: released AT2PO code, `gspo_turn`.
 LOG_RATIO_MAX = 10.0
+#: Upper clamp on log(ref / policy), where k3 is far over its own limit and exp has not overflowed.
+LOG_REFERENCE_MAX = 20.0
 
 
 @dataclass(frozen=True)
@@ -47,11 +50,13 @@ def token_ratio(rows: Rows, logp: Tensor, old: Tensor) -> Tensor:
         old: [R, T] log-probabilities under the policy that sampled, in nats.
 
     Returns:
-        [R, T], at most e^10.
+        [R, T] exp(logp - old). Where that would overflow it is the largest power of e that does
+        not, which is also its gradient.
 
-    Source: PPO and GRPO.
+    Source: PPO and GRPO; unlike the ratios of turns and rows not clamped, as in released AEPO code.
     """
-    return (logp - old).clamp(max=LOG_RATIO_MAX).exp()
+    delta = _finite(logp.detach() - old.detach())
+    return _ratio(logp, delta.clamp(max=0.99 * math.log(torch.finfo(delta.dtype).max)))
 
 
 def turn_ratio(rows: Rows, logp: Tensor, old: Tensor) -> Tensor:
@@ -66,13 +71,13 @@ def turn_ratio(rows: Rows, logp: Tensor, old: Tensor) -> Tensor:
         old: [R, T] log-probabilities under the policy that sampled, in nats.
 
     Returns:
-        [R, T], at most e^10.
+        [R, T], at most e^10; above that without gradient.
 
     Source: AT2PO paper, turn-level ratio; clamp and stop-gradient form as in the released code
     (`policy_loss=gspo_turn`).
     """
-    mean = turn_mean(rows, logp.detach() - old.detach())
-    return (logp - logp.detach() + mean).clamp(max=LOG_RATIO_MAX).exp()
+    mean = turn_mean(rows, _finite(logp.detach() - old.detach()))
+    return _ratio(logp, mean, LOG_RATIO_MAX)
 
 
 def sequence_ratio(rows: Rows, logp: Tensor, old: Tensor) -> Tensor:
@@ -84,7 +89,7 @@ def sequence_ratio(rows: Rows, logp: Tensor, old: Tensor) -> Tensor:
         old: [R, T], in nats.
 
     Returns:
-        [R, T], at most e^10.
+        [R, T], at most e^10; above that without gradient.
 
     Source: GSPO paper, token-level form.
     """
@@ -112,6 +117,16 @@ def turn_mean(rows: Rows, x: Tensor) -> Tensor:
     return (turn_sums(rows, x) / counts).gather(1, rows.turn)
 
 
+def _ratio(logp: Tensor, log_ratio: Tensor, limit: float = math.inf) -> Tensor:
+    """Return exp(log_ratio), at most e^limit, whose gradient is that of logp times this value."""
+    return (logp - logp.detach() + log_ratio).clamp(max=limit).exp()
+
+
+def _finite(x: Tensor) -> Tensor:
+    """Replace infinities by NaN: clipping would hide them, and no update can follow from them."""
+    return torch.where(x.isfinite(), x, torch.nan)
+
+
 def clipped(ratio: Tensor, advantages: Tensor, low: float, high: float) -> Tensor:
     """Return the pessimistic clipped policy-gradient term of each token.
 
@@ -129,25 +144,29 @@ def clipped(ratio: Tensor, advantages: Tensor, low: float, high: float) -> Tenso
     return torch.maximum(-advantages * ratio, -advantages * ratio.clamp(1 - low, 1 + high))
 
 
-def soft_clipped(ratio: Tensor, advantages: Tensor, low: float, high: float) -> Tensor:
+def soft_clipped(
+    ratio: Tensor, advantages: Tensor, low: float, high: float, logp: Tensor
+) -> Tensor:
     """Clip like `clipped`, but keep a bounded gradient where the ratio is too high.
 
-    The upper bound is (1 + high) r / sg(r): PPO's value, with the gradient (1 + high) dlog(pi).
+    The upper bound is (1 + high) r / sg(r): PPO's value, with the gradient (1 + high) dlog(pi),
+    however large the ratio is.
 
     Args:
         ratio: [R, T] importance ratios.
         advantages: [R, T] advantages.
         low: As for `clipped`.
         high: As for `clipped`.
+        logp: [R, T] log-probabilities under the policy being trained, in nats.
 
     Returns:
         [R, T] terms.
 
     Source: AEPO paper and released code, entropy-balanced clipping.
     """
-    upper = (1 + high) * ratio / ratio.detach()
-    bounded = torch.where(ratio > 1 + high, upper, ratio.clamp(min=1 - low))
-    return torch.maximum(-advantages * ratio, -advantages * bounded)
+    kept = -advantages * (1 + high) * (logp - logp.detach())
+    cut = (advantages > 0) & (ratio > 1 + high)
+    return clipped(ratio, advantages, low, high) + torch.where(cut, kept, 0.0)
 
 
 def dual_clipped(terms: Tensor, advantages: Tensor, limit: float) -> Tensor:
@@ -204,7 +223,7 @@ def kl_terms(rows: Rows, logp: Tensor, kind: KL = "k3") -> Tensor:
         rows: The rows, with the reference's log-probabilities.
         logp: [R, T] log-probabilities under the policy being trained, in nats.
         kind: "k1" (logp - ref: in a loss its gradient has mean 0, so it only adds noise) or "k3"
-            (exp(d) - d - 1 with d = ref - logp, clamped to +-10).
+            (exp(d) - d - 1 with d = ref - logp, clamped to +-10 and beyond without gradient).
 
     Returns:
         [R, T] in nats.
@@ -219,7 +238,10 @@ def kl_terms(rows: Rows, logp: Tensor, kind: KL = "k3") -> Tensor:
             "a KL term needs rows.reference, found none; give the algorithm a kl_coef other than 0"
         )
     delta = rows.reference - logp
-    return -delta if kind == "k1" else (delta.exp() - delta - 1).clamp(-10, 10)
+    if kind == "k1":
+        return -delta
+    delta = _finite(delta).clamp(max=LOG_REFERENCE_MAX)
+    return (delta.exp() - delta - 1).clamp(-10, 10)
 
 
 def entropy_weighted(rows: Rows, weight: float) -> Rows:

@@ -8,7 +8,7 @@ turns meanwhile, so a slow tool delays only the episode that waits for it.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from numpy.random import default_rng
@@ -113,7 +113,7 @@ class _Run:
     def __init__(
         self, collector: Collector, expansion: Expansion, seed: int, temperature: float
     ) -> None:
-        self.c, self.expansion = collector, expansion
+        self.c, self.expansion = collector, _scaled(expansion, collector.tokenizer)
         self.seed, self.temperature = seed, temperature
         self.by_query = getattr(expansion, "entropy", None) == "query"
         self.tools = collector.env.tool_runner()
@@ -205,7 +205,7 @@ class _Run:
 
     def _transition(self, growth: _Growth, node: Node, results: Sequence[Any]) -> None:
         """Move the node's episode on; a leaf gets its reward here."""
-        core, before = self.c.env.core, _before(node)
+        core, before, dropped = self.c.env.core, _before(node), 0
         if node.finish == "length":
             step = core.truncate(before, node.action)
         else:
@@ -214,13 +214,23 @@ class _Run:
                 inserted = encode_inserted(self.c.tokenizer, step.observation, node.sampled)
                 if self._room(growth.tree, len(node.ids()) + len(inserted)) < 1:
                     # No token is left to read the reply with: the episode ends with this turn.
-                    step = core.truncate(before, node.action)
+                    step, dropped = core.truncate(before, node.action), len(inserted)
                 else:
                     node.inserted, node.observation = inserted, step.observation
         node.state, node.info = step.state, step.info
         if step.terminated or step.truncated:
             node.reward = step.state.total_reward
             node.info = {**step.info, "truncated": step.truncated}
+            if dropped:
+                node.info["dropped_tokens"] = dropped
+
+
+def _scaled(expansion: Expansion, tokenizer: PreTrainedTokenizerBase) -> Expansion:
+    """Tell an expansion that measures by the vocabulary's size how large that is."""
+    if getattr(expansion, "vocabulary", 0) is not None:
+        return expansion
+    scaled: Any = expansion
+    return replace(scaled, vocabulary=len(tokenizer.get_vocab()))  # type: ignore[no-any-return]
 
 
 def _before(node: Node) -> Any:

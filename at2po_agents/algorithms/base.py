@@ -129,23 +129,29 @@ class ClippedLoss:
         if self.mask_truncated:
             rows = losses.without_truncated(rows)
         ratio = losses.RATIOS[self.ratio](rows, logp, old)
-        clip = losses.soft_clipped if self.soft_upper_clip else losses.clipped
-        terms = clip(ratio, rows.advantages, self.clip_low, self.clip_high)
+        bounds = {"low": self.clip_low, "high": self.clip_high}
+        if self.soft_upper_clip:
+            terms = losses.soft_clipped(ratio, rows.advantages, **bounds, logp=logp)
+        else:
+            terms = losses.clipped(ratio, rows.advantages, **bounds)
         if self.dual_clip:
             terms = losses.dual_clipped(terms, rows.advantages, self.dual_clip)
         if self.importance_cap:
             importance = losses.importance(rows, old, self.ratio)
             terms = terms * importance.clamp(max=self.importance_cap)
-        if self.shared == "once":
-            terms = losses.count_once(rows, terms)
-        shares = losses.AGGREGATIONS[self.aggregation](rows, terms)
+        shares = self.averaged(rows, terms)
         if self.kl_coef:
-            shares = shares + self.kl_coef * losses.token_mean(
+            shares = shares + self.kl_coef * self.averaged(
                 rows, losses.kl_terms(rows, logp, self.kl)
             )
-        bounds = {"low": self.clip_low, "high": self.clip_high}
         found = losses.output(rows, shares, ratio=ratio, logp=logp, old=old, **bounds)
         if self.importance_cap:
             weights = measure_importance(rows, importance, self.importance_cap)
             found = replace(found, metrics=found.metrics | weights)
         return found
+
+    def averaged(self, rows: Rows, terms: Tensor) -> Tensor:
+        """Return [R] each row's share of the mean of [R, T] terms, of the KL estimate as well."""
+        if self.shared == "once":
+            terms = losses.count_once(rows, terms)
+        return losses.AGGREGATIONS[self.aggregation](rows, terms)

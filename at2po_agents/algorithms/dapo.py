@@ -20,7 +20,9 @@ class DAPO(ClippedLoss):
 
     Source: DAPO paper and the AT2PO paper's runs: clip 0.2 and 0.28, three times as many questions
     rolled out as learned from, penalty over the last 2000 of 6192 tokens; no KL term. The released
-    script rolls out a second time where too few questions are left (`generations` 2).
+    script rolls out a second time where too few questions are left (`generations` 2). Its responses
+    hold as much of a result that is too long as there is room for, so they count as full; here the
+    result is not inserted, but counted.
     """
 
     chains: int = 16
@@ -34,7 +36,7 @@ class DAPO(ClippedLoss):
     metric: Metric = "em"
     """What must differ within a group: exact match, or (released) reward with the penalty."""
     max_length: int = 6192
-    """Most tokens of a response, tool results included: there the penalty is 1."""
+    """Most tokens of a response, tool results included: from there on the penalty is 1."""
     buffer: int = 2000
     """Tokens below `max_length` over which the penalty rises from 0."""
 
@@ -46,6 +48,7 @@ class DAPO(ClippedLoss):
         credit.check(Metric, "metric", self.metric)
         for name in ("oversample", "generations", "buffer"):
             at_least(name, getattr(self, name), 1)
+        at_least("max_length", self.max_length, self.buffer)
         self.expansion()
 
     def expansion(self) -> Expansion:
@@ -57,10 +60,11 @@ class DAPO(ClippedLoss):
         credit.assign_rows(tree, self.shaped)
 
     def shaped(self, leaf: Node) -> float:
-        """Return the reward less the overlong penalty."""
+        """Return the reward less the overlong penalty; a result that did not fit has its length."""
         prompt, *turns = leaf.path()
-        length = sum(len(turn.sampled) + len(turn.inserted) for turn in turns)
-        excess = length - (self.max_length - self.buffer)
+        dropped: int = leaf.info.get("dropped_tokens", 0)
+        length = dropped + sum(len(turn.sampled) + len(turn.inserted) for turn in turns)
+        excess = min(length, self.max_length) - (self.max_length - self.buffer)
         return credit.leaf_reward(leaf) + min(-excess / self.buffer, 0.0)
 
     def informative(self, tree: RolloutTree) -> bool:

@@ -15,7 +15,8 @@ class Expansion(Protocol):
     """Answers one question: which node do I fork next, and how often?
 
     A strategy holds settings only; what it must remember of a tree it writes into the `info` of
-    the tree's nodes.
+    the tree's nodes. Where a dataclass has a field `vocabulary` that is None, the collector puts
+    the number of entries in the vocabulary of the policy's tokenizer there.
 
     Attributes:
         by_turn: Whether `forks` is asked whenever all running chains of the tree have ended a

@@ -28,8 +28,9 @@ class ARPOBranching:
     the chain's first turn. "designed": a turn that follows a tool result is sampled `beam - 1`
     times more, from the state before it, where `probability + weight * dH > threshold`. "released":
     for each of `beam - 1` trials with a uniform u, a chain is copied with the tool result that
-    FOLLOWS the measured turn where `u - weight * dH <= threshold`. Chains that the branches leave
-    over start at the prompt once none is running: all at once as designed, one by one as released.
+    FOLLOWS the measured turn where `u - weight * dH <= threshold`; the first turn of the copy is
+    the one that it samples first itself. Chains that the branches leave over start at the prompt
+    once none is running: all at once as designed, one by one as released.
 
     Attributes:
         chains: Chains per prompt in the end, at least `initial_chains`.
@@ -39,13 +40,14 @@ class ARPOBranching:
         weight: Weight of dH.
         threshold: What decides, see above.
         window: Tokens of a turn that are measured, at least 1.
-        vocabulary: V, the scale of H; the released code divides by ln V. At least 2.
+        vocabulary: V, at least 2; None stands for the number of entries in the vocabulary of the
+            policy's tokenizer, which the collector puts here.
         variant: "designed" or "released".
         entropy: The estimate of a token's entropy.
 
     Source: ARPO paper, and its released code with sums over 20 tokens (of the top-10 candidates,
-    which no engine here returns). The code never clears its first-turn entropies; here each
-    chain has its own.
+    which no engine here returns) over the logarithm of the tokenizer's vocabulary, added tokens
+    included. The code never clears its first-turn entropies; here each chain has its own.
     """
 
     chains: int = 16
@@ -55,7 +57,7 @@ class ARPOBranching:
     weight: float = 0.2
     threshold: float = 0.5
     window: int = 20
-    vocabulary: int = 151_936
+    vocabulary: int | None = None
     variant: Variant = "designed"
     entropy: Entropy = "surprisal"
 
@@ -63,9 +65,10 @@ class ARPOBranching:
 
     def __post_init__(self) -> None:
         """Check the fields."""
-        minima = {"initial_chains": 1, "beam": 1, "window": 1, "vocabulary": 2}
-        for name, minimum in minima.items():
-            at_least(name, getattr(self, name), minimum)
+        for name in ("initial_chains", "beam", "window"):
+            at_least(name, getattr(self, name), 1)
+        if self.vocabulary is not None:
+            at_least("vocabulary", self.vocabulary, 2)
         if self.chains < self.initial_chains:
             raise ConfigError(
                 f"chains must be at least initial_chains = {self.initial_chains}, found "
@@ -115,10 +118,20 @@ class ARPOBranching:
 
     def rise(self, node: Node) -> float:
         """Return dH of a turn against the first turn of its chain."""
-        return self.measure(node) - self.measure(node.path()[1])
+        first = node.path()[1] if self.variant == "designed" else _copied(node)
+        return self.measure(node) - self.measure(first)
 
     def measure(self, node: Node) -> float:
-        """Return H of a turn: nats of its first tokens over ln V."""
+        """Return H of a turn: nats of its first tokens over ln V.
+
+        Raises:
+            ConfigError: If V is not known.
+        """
+        if self.vocabulary is None:
+            raise ConfigError(
+                "vocabulary must be the size of the policy's tokenizer, found None outside a "
+                "collection; set it to len(tokenizer.get_vocab())"
+            )
         first = token_entropies(node, self.entropy)[: self.window]
         return sum(first) / math.log(self.vocabulary)
 
@@ -177,6 +190,13 @@ class AEPOBranching(ARPOBranching):
         """Return the number that decides and whether the chain splits."""
         p = _unit((u + self.weight * rise) * max(0.0, 1 - self.damping * streak))
         return p, p > self.threshold if self.variant == "designed" else p >= self.threshold
+
+
+def _copied(node: Node) -> Node:
+    """Return the turn with which the chain of a turn began, as the prompt's or as a copy."""
+    while node.parent is not None and node.parent.parent is not None and node.index == 0:
+        node = node.parent  # the first turn after another one goes on with its chain
+    return node
 
 
 def _unit(p: float) -> float:

@@ -68,12 +68,14 @@ def entropy_moments(leaves: Iterable[Node]) -> tuple[float, float]:
         leaves: The ends of the rows.
 
     Returns:
-        Both numbers; a deviation of 0, and that of fewer than two tokens, is given as 1.
+        Both numbers, over the tokens whose entropy is known; a deviation of 0, and that of fewer
+        than two tokens, is given as 1.
     """
     rows = [sampling_entropies(node) for leaf in leaves for node in leaf.path() if node.sampled]
-    if not rows:
+    flat = np.concatenate(rows or [np.zeros(0)])
+    flat = flat[np.isfinite(flat)]
+    if not len(flat):
         return 0.0, 1.0
-    flat = np.concatenate(rows)
     deviation = float(flat.std(ddof=1)) if len(flat) > 1 else 1.0
     return float(flat.mean()), deviation or 1.0
 

@@ -190,6 +190,53 @@ def test_overlong_penalty(length: int, penalty: float) -> None:
     assert DAPO().shaped(leaf) == pytest.approx(1 + penalty)
 
 
+@pytest.mark.parametrize(
+    ("length", "dropped", "reward"),
+    [
+        (5000, 1300, -2.0),  # full: the release would have filled it up
+        (5000, 1192, -2.0),  # not a single token left to read the result with
+        (5000, 192, -1.5),  # a context shorter than the limit
+        (4000, 100, -1.0),
+        (4000, 10**6, -2.0),
+        (6192, 0, -2.0),
+        (7000, 0, -2.0),  # a budget above the limit
+    ],
+)
+def test_what_did_not_fit_counts_in_the_length(length: int, dropped: int, reward: float) -> None:
+    tree = RolloutTree("q", [1, 2, 3])
+    leaf = tree.add(tree.root, sampled=[1] * length, reward=-1.0)
+    leaf.info = {"truncated": True} | ({"dropped_tokens": dropped} if dropped else {})
+    assert DAPO().shaped(leaf) == pytest.approx(reward)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32), room=st.integers(1, 300), by_context=st.booleans())
+def test_rows_are_as_long_for_dapo_as_what_they_would_have_held(
+    seed: int, room: int, by_context: bool, env: Any, tokenizer: Any
+) -> None:
+    """Whether the response's budget or the model's context ends an episode before its time."""
+    limits = {"max_response_tokens": 300} if by_context else {"max_response_tokens": room}
+    collector = Collector(env, Scripted(tokenizer, 0), tokenizer, **limits)
+    questions = env.questions[:1]
+    if by_context:
+        collector.context = (
+            len(collector.collect(questions, GRPO(chains=1).expansion())[0].root.inserted) + room
+        )
+    (tree,) = collector.collect(questions, GRPO(chains=4).expansion(), seed=seed)
+    for leaf in tree.leaves():
+        own = len(leaf.ids()) - len(tree.root.inserted)
+        dropped = leaf.info.get("dropped_tokens", 0)
+        assert own <= room
+        if dropped:
+            assert leaf.info["truncated"] and not leaf.inserted and own + dropped >= room
+        if leaf.info["truncated"] and not dropped:
+            assert (leaf.finish, own) == ("length", room)
+        penalty = DAPO(max_length=room, buffer=room).shaped(leaf) - leaf.reward
+        assert penalty == pytest.approx(-min(own + dropped, room) / room)
+        if leaf.info["truncated"]:
+            assert penalty == -1
+
+
 def group(*rewards: float, length: int = 1) -> RolloutTree:
     """Build rows of one turn whose exact match is their reward; each is longer than the last."""
     tree = RolloutTree("q", [1])
@@ -348,6 +395,7 @@ def test_each_method_fits_on_one_screen() -> None:
         (GSPO, {"ratio": "row"}),
         (DAPO, {"metric": "f1"}),
         (DAPO, {"buffer": 0}),
+        (DAPO, {"max_length": 1999}),
         (ARPO, {"chains": 4}),
         (ARPO, {"credit": "firm"}),
         (AEPO, {"variant": "paper"}),

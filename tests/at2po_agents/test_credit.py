@@ -52,6 +52,15 @@ def test_equal_rewards_give_exact_zeros(how: credit.LeafNorm, rewards: list[floa
     assert credit.normalise(rewards, how) == [0.0] * len(rewards)
 
 
+@pytest.mark.parametrize("how", ["population", "unbiased"])
+def test_rewards_of_any_size_are_compared(how: credit.LeafNorm) -> None:
+    for largest in (1e100, 1e101, 1e154, 1e200, 1.7e308):
+        high, low = credit.normalise([largest, -largest], how)
+        assert high == -low == pytest.approx(1 if how == "population" else 0.5**0.5, abs=1e-5)
+        near = credit.normalise([largest, largest, 0.5 * largest], how)
+        assert near == pytest.approx(credit.normalise([1e9, 1e9, 5e8], how), abs=1e-6)
+
+
 @pytest.mark.parametrize("how", ["population", "unbiased", "none"])
 def test_rewards_that_are_not_finite_spoil_their_tree_only(how: credit.LeafNorm) -> None:
     found = credit.normalise([1.0, math.inf, -math.inf], how)
@@ -114,6 +123,15 @@ def test_linear_falls_back_to_the_mean_without_surprisal() -> None:
         turn(tree, tree.root, 0.0, reward)
     credit.assign_values(tree, leaf_norm="none", value="child_linear")
     assert tree.root.value == 0.5
+
+
+@pytest.mark.parametrize("mode", ["child_softmax", "child_linear"])
+def test_an_unknown_surprisal_is_no_reason_to_count_alike(mode: credit.Value) -> None:
+    tree = RolloutTree("q", [0])
+    for surprisal, reward in ((math.nan, 1.0), (0.5, 0.0)):
+        turn(tree, tree.root, surprisal, reward)
+    credit.assign_values(tree, leaf_norm="none", value=mode)
+    assert tree.root.value is not None and math.isnan(tree.root.value)
 
 
 def test_softmax_survives_large_surprisal() -> None:

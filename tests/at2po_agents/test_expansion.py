@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Literal
 
@@ -198,6 +199,7 @@ def test_every_tree_of_a_forest_gets_the_same_number_of_leaves(
 
 def grow(tree: RolloutTree, expansion: ARPOBranching, entropies: list[float]) -> int:
     """Play rounds: in turn t every chain has entropies[t]; the last one ends it. Count rounds."""
+    expansion = replace(expansion, vocabulary=151_669)
     parents, rounds = [tree.root] * expansion.initial(), 0
     rng = np.random.default_rng(0)
     while parents:
@@ -218,7 +220,7 @@ def test_designed_branches_start_before_the_uncertain_turn() -> None:
     # of the first chain did not rise. Then all chains are there and nothing is measured any more.
     assert [len(first.children), len(tree.leaves())] == [3, 3]
     measured = [node.info["branching"] for node in tree.nodes() if "branching" in node.info]
-    risen = 0.5 + 0.2 * 0.8 / np.log(151_936)
+    risen = 0.5 + 0.2 * 0.8 / np.log(151_669)
     assert measured == pytest.approx([risen, risen, 0.5])
 
 
@@ -246,6 +248,74 @@ def test_a_larger_rise_makes_branching_likelier(seed: int, rise: float) -> None:
     for rule, base in ((released, u), (damped, u), (ARPOBranching(), 0.5), (AEPOBranching(), 0.5)):
         assert rule.judge(base, rise + 1, 0)[1] >= rule.judge(base, rise, 0)[1]
     assert damped.judge(u, rise, 0)[1] >= damped.judge(u, rise, 5)[1]
+
+
+@pytest.mark.parametrize("rule", [ARPOBranching, AEPOBranching])
+def test_a_released_copy_is_measured_against_its_own_first_turn(rule: type[ARPOBranching]) -> None:
+    """A first turn of 1 nat, its chain's second of 30, and a copy whose first turn has 30."""
+    released = rule(variant="released", vocabulary=151_936)
+    tree = RolloutTree("q", [0])
+    (first,) = chain(tree, 1.0)
+    going, copy = (turn(tree, first, 30.0) for _ in range(2))
+    assert released.rise(first) == 0
+    assert released.rise(going) == pytest.approx(29 / np.log(151_936)) == pytest.approx(2.43, 1e-3)
+    assert released.rise(copy) == 0
+    assert rule(vocabulary=151_936).rise(copy) == released.rise(going)  # as designed: one chain
+
+
+def test_the_chain_of_a_copy_of_a_copy_begins_with_itself() -> None:
+    released = ARPOBranching(variant="released", vocabulary=3)
+    tree = RolloutTree("q", [0])
+    second = [turn(tree, tree.root, surprisal) for surprisal in (9.0, 1.0)][1]
+    turn(tree, second, 9.0)
+    copy = turn(tree, second, 2.0)
+    goes_on, again = turn(tree, copy, 5.0), turn(tree, copy, 7.0)
+    assert released.rise(second) == released.rise(copy) == released.rise(again) == 0
+    assert released.rise(goes_on) == pytest.approx(3 / np.log(3))
+    assert released.rise(turn(tree, again, 8.0)) == pytest.approx(1 / np.log(3))
+
+
+@given(st.integers(0, 2**32), st.integers(1, 4), st.integers(2, 4))
+def test_every_chain_of_a_released_tree_begins_once(seed: int, initial: int, beam: int) -> None:
+    """All chains of a tree, those of the prompt and the copies, have a first turn of no rise."""
+    rng = np.random.default_rng(seed)
+    rule = ARPOBranching(
+        chains=12, initial_chains=initial, beam=beam, variant="released", vocabulary=5
+    )
+    tree, parents, owner = RolloutTree("q", [0]), [], dict[Node, Node]()
+    parents = [tree.root] * rule.initial()
+    for rounds in range(99):
+        going = {node for node in tree.leaves() if node.reward is None}
+        for parent in parents:
+            last = 0.0 if parent.depth == 3 else None
+            node = turn(tree, parent, rng.exponential(), last)
+            owner[node] = owner[parent] if parent in going - {tree.root} else node
+            going.discard(parent)
+        if not (parents := rule.forks(tree, rounds, rng)):
+            break
+    assert len(tree.leaves()) == len(set(owner.values())) == 12
+    for node, first in owner.items():
+        assert rule.rise(node) == rule.measure(node) - rule.measure(first)
+
+
+@given(st.floats(-40, 40).filter(lambda nats: nats == 0 or abs(nats) > 1e-9))
+def test_the_vocabulary_decides_where_more_than_the_sign_of_the_rise_counts(nats: float) -> None:
+    """ARPO as designed takes the same turns whatever it is; what is damped or drawn does not."""
+    small, large = (nats / np.log(size) for size in (2048, 151_669))
+    assert ARPOBranching().judge(0.5, small, 0)[1] == ARPOBranching().judge(0.5, large, 0)[1]
+    assert AEPOBranching().judge(0.5, 1.2 / np.log(2048), 1)[1]
+    assert not AEPOBranching().judge(0.5, 1.2 / np.log(151_669), 1)[1]
+    assert not ARPOBranching(variant="released").judge(0.55, 2.4 / np.log(151_669), 0)[1]
+    assert ARPOBranching(variant="released").judge(0.55, 2.4 / np.log(2048), 0)[1]
+
+
+def test_entropies_without_a_vocabulary_are_refused() -> None:
+    node = Node(sampled=[1], logprobs=[-1.0])
+    with pytest.raises(ConfigError, match=r"len\(tokenizer.get_vocab\(\)\)"):
+        AEPOBranching().measure(node)
+    assert AEPOBranching(vocabulary=151_669).measure(node) == 1 / np.log(151_669)
+    with pytest.raises(ConfigError, match="vocabulary"):
+        ARPOBranching(vocabulary=1)
 
 
 def test_vectors_of_the_branching_rules() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from at2po_agents.algorithms import ATPO
+from at2po_agents.algorithms import AEPO, ATPO, DAPO, GRPO
 from at2po_agents.errors import ConfigError, TreeError
 from at2po_agents.learner import Learner
 from at2po_agents.logprobs import flat_logprobs
@@ -180,6 +180,26 @@ def test_only_the_broken_mini_batch_is_skipped() -> None:
     metrics = ours.update(batch)
     assert (metrics["skipped"], metrics["optimizer_steps"]) == (1, 1)
     assert ours.offending == [batch[0]]
+
+
+@pytest.mark.parametrize("logprobs", [[], [-1.0], [float("nan")] * 9, [float("-inf")] * 9])
+def test_a_tree_without_entropies_spoils_no_other_one(logprobs: list[float]) -> None:
+    """AEPO standardises the entropies of a whole mini-batch."""
+    batch = trees(2)
+    node = next(n for n in batch[0].nodes() if len(n.sampled) > 1 and n.is_leaf)
+    node.logprobs = logprobs[: max(1, len(node.sampled))] if len(logprobs) == 9 else logprobs
+    ours = Learner(tiny_model(), algorithm=AEPO())
+    assert ours.update(batch)["skipped"] == 1
+    assert ours.offending == [batch[0]]
+
+
+@pytest.mark.parametrize("reward", [1e101, 1e200, -1.7e308])
+def test_a_reward_of_any_size_is_learned_from(reward: float) -> None:
+    batch = trees(2)
+    batch[0].leaves()[0].reward = reward
+    for algorithm in (ATPO(), GRPO(kl_coef=0.0), DAPO()):
+        ours = Learner(tiny_model(), algorithm=algorithm)
+        assert ours.update(batch[:1])["optimizer_steps"] == 1
 
 
 def test_broken_weights_hand_back_every_tree() -> None:

@@ -163,6 +163,9 @@ ALL = [
     AEPO(),
     AEPO(variant="released", clip_low=0.1, dual_clip=1.2),
     ATPO(importance_cap=1.5),
+    ATPO(kl_coef=0.2, mask_truncated=True),
+    ATPO(kl_coef=0.2, aggregation="turn-mean", shared="once"),
+    AEPO(kl_coef=0.2, aggregation="seq-mean-token-mean"),
     GRPO(importance_cap=1.1, kl_coef=0.3, shared="once"),
     GSPO(importance_cap=1.01),
 ]
@@ -199,6 +202,12 @@ def closed_form(algorithm: ClippedLoss, rows: Rows, logp: Tensor, old: Tensor) -
             g = -a * (1 + algorithm.clip_high) if algorithm.soft_upper_clip else 0.0
         if a < 0 and (s < 1 - algorithm.clip_low or 0 < algorithm.dual_clip < s):
             g = 0.0
+        if algorithm.importance_cap and rows.behaviour is not None:
+            weight = (old - rows.behaviour)[r, level(r, t)].mean().exp().item()
+            g *= min(weight, algorithm.importance_cap)
+        if algorithm.kl_coef:
+            k3 = 1 - (reference - logp)[r, t].exp().item()
+            g += algorithm.kl_coef * (1 if algorithm.kl == "k1" else k3)
         own = counted[r] & (rows.turn[r] == rows.turn[r, t])
         g /= {
             "token-mean": rows.total_tokens,
@@ -207,14 +216,8 @@ def closed_form(algorithm: ClippedLoss, rows: Rows, logp: Tensor, old: Tensor) -
             * len(rows.turn[r, counted[r]].unique())
             * rows.total_rows,
         }[algorithm.aggregation]
-        if algorithm.importance_cap and rows.behaviour is not None:
-            weight = (old - rows.behaviour)[r, level(r, t)].mean().exp().item()
-            g *= min(weight, algorithm.importance_cap)
         if algorithm.shared == "once":
             g /= rows.copies[r, t].item()
-        if algorithm.kl_coef:
-            k3 = 1 - (reference - logp)[r, t].exp().item()
-            g += algorithm.kl_coef * (1 if algorithm.kl == "k1" else k3) / rows.total_tokens
         gradient[r, t] = g
     return gradient
 

@@ -19,7 +19,7 @@ from torch import Tensor
 import at2po_envs  # noqa: F401 - registers the ids
 from at2po_agents.engines import Completion, EngineStats, Request, TransformersEngine
 from at2po_agents.errors import RequestError
-from at2po_agents.expansion import Chains, EntropyGuided
+from at2po_agents.expansion import AEPOBranching, ARPOBranching, Chains, EntropyGuided
 from at2po_agents.models import load_model
 from at2po_agents.rollout import Collector
 from at2po_agents.seeds import seed_of
@@ -159,6 +159,29 @@ def test_forks_share_the_state_before_the_turn(env: Any, tokenizer: Any) -> None
             for child in node.children:
                 assert child.state.turns[:-1] == node.state.turns
                 assert child.state.turns[-1].action == child.action
+
+
+@pytest.mark.parametrize(("more", "given_", "added"), [(0, None, 0), (1000, None, 1000), (5, 7, 0)])
+@pytest.mark.parametrize("rule", [ARPOBranching, AEPOBranching])
+def test_entropies_are_scaled_by_the_policy_s_own_vocabulary(
+    rule: type[ARPOBranching], more: int, given_: int | None, added: int, env: Any, tokenizer: Any
+) -> None:
+    """Added tokens count, as in the released code; what a caller has set stays."""
+    asked: list[Any] = []
+
+    class Watched(rule):  # type: ignore[valid-type, misc]
+        def forks(self, *arguments: Any) -> list[Node]:
+            asked.append(self.vocabulary)
+            parents: list[Node] = super().forks(*arguments)
+            return parents
+
+    speaker = copy.deepcopy(tokenizer)
+    speaker.add_tokens([f"<more{number}>" for number in range(more)])
+    expansion = Watched(chains=3, initial_chains=2, vocabulary=given_)
+    trees = grow(env, ScriptedEngine(speaker), expansion)
+    assert set(asked) == {given_ or len(tokenizer.get_vocab()) + added}
+    assert expansion.vocabulary == given_
+    assert any("branching" in node.info for tree in trees for node in tree.nodes())
 
 
 def test_a_turn_without_room_is_truncated_and_judged_as_it_stands(env: Any, tokenizer: Any) -> None:
