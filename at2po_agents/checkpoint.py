@@ -71,13 +71,15 @@ def latest(root: Path, fingerprint: str | None) -> Checkpoint | None:
     Raises:
         CheckpointError: There are checkpoints, but not one that can be used.
     """
-    problems = []
-    for path in newest_first(root):
-        problem = _problem(path, fingerprint)
-        if not problem:
-            return _read(path)
-        _log.warning("skipping checkpoint %s: %s", path, problem)
-        problems.append(f"{path.name}: {problem}")
+    problems, seen = list[str](), list[Path]()
+    while (paths := newest_first(root)) != seen:  # again, if a run has replaced them meanwhile
+        problems, seen = [], paths
+        for path in paths:
+            problem = _problem(path, fingerprint)
+            if not problem:
+                return _read(path)
+            _log.warning("skipping checkpoint %s: %s", path, problem)
+            problems.append(f"{path.name}: {problem}")
     if problems:
         raise CheckpointError(
             f"{root}: expected a checkpoint of this run, found none that can be used "

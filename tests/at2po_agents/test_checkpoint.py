@@ -22,6 +22,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from at2po_agents import checkpoint
 from at2po_agents.checkpoint import (
     OPTIMIZER,
     SHARDS,
@@ -131,18 +132,18 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path: Path) -
         fingerprint=RUN,
         keep=1,
     )
-    checkpoint = load(path, RUN)
-    assert (checkpoint.step, checkpoint.path) == (2, path)
-    assert checkpoint.extra == {"sampled_tokens": 7, "skipped": [1]}
+    found = load(path, RUN)
+    assert (found.step, found.path) == (2, path)
+    assert found.extra == {"sampled_tokens": 7, "skipped": [1]}
     second = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
     second_optimizer = new_optimizer(second)
-    second_optimizer.load_state_dict(checkpoint.optimizer())
+    second_optimizer.load_state_dict(found.optimizer())
     train(second, second_optimizer, range(2, 4))
 
-    expected, found = weights(straight), weights(second)
-    assert expected.keys() == found.keys()
+    expected, restored = weights(straight), weights(second)
+    assert expected.keys() == restored.keys()
     for name in expected:
-        assert torch.equal(expected[name], found[name]), name
+        assert torch.equal(expected[name], restored[name]), name
     for one, two in zip(
         optimizer.state_dict()["state"].values(),
         second_optimizer.state_dict()["state"].values(),
@@ -490,6 +491,22 @@ def test_a_state_of_other_types_is_torn(root: Path, change: dict[str, Any]) -> N
     state.pop("sha256")
     path.write_bytes(seal(state | change))
     assert newest(root) == root / "step_000002"
+
+
+def test_who_reads_while_a_run_goes_on_gets_what_is_there(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look, looked = checkpoint._problem, list[Path]()
+
+    def late(path: Path, fingerprint: str | None) -> str:
+        if not looked:
+            write(root, 6, keep=1)  # which removes those that were listed
+        looked.append(path)
+        return look(path, fingerprint)
+
+    monkeypatch.setattr(checkpoint, "_problem", late)
+    assert newest(root) == root / "step_000006"
+    assert [path.name for path in looked] == ["step_000004", "step_000002", "step_000006"]
 
 
 class Full:
