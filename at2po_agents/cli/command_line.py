@@ -128,7 +128,10 @@ def log_handler() -> logging.Handler:
 
 def _log_to_terminal() -> None:
     # The ranks of torchrun do the same; what only one of them has to say is at least a warning.
-    level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING
+    first = os.environ.get("RANK", "0") == "0"
+    level = logging.INFO if first else logging.WARNING
+    if not first:  # read by transformers and its hub when they are loaded
+        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     logging.basicConfig(level=level, format="%(message)s", handlers=[log_handler()])
     for noisy in ("bm25s", "httpx", "httpx2", "huggingface_hub"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

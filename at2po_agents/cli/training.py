@@ -49,13 +49,13 @@ def demo(arguments: Sequence[str]) -> None:
 
 def rollout(arguments: Sequence[str]) -> None:
     """Grow one tree and print it."""
+    config = parse_config(RolloutConfig, arguments, prog="at2po rollout")
     from at2po_agents.engines import make_engine
     from at2po_agents.environments import make_env
     from at2po_agents.export import flat_rows, write_rows
     from at2po_agents.jobs import new_collector
     from at2po_agents.models import load_policy
 
-    config = parse_config(RolloutConfig, arguments, prog="at2po rollout")
     settings = config.train
     env = make_env(settings.env, settings.env_options)
     if config.index >= len(env.questions):

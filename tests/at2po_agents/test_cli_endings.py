@@ -73,6 +73,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         ("warmstart --out=", "expected a path, found ''"),
         ("index build --corpus c --out=", "expected a path, found ''"),
         ("data list --root=", "expected a path, found ''"),
+        ("serve --port 18439 --index bm25:nowhere", "could not be opened"),
         ("data lis", "did you mean 'list'"),
         ("index built", "did you mean 'build'"),
     ],
