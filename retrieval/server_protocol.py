@@ -86,8 +86,8 @@ def from_result(item: Any) -> Passage:
 
     Args:
         item: ``{"document": {...}, "score": finite number}`` or the document itself. A document
-            needs ``contents``; one without an ``id``, as Search-R1's BM25 server sends them, is named by
-            the hash of its contents. Contents without a title line have an empty title.
+            needs ``contents``; one without an ``id``, as Search-R1's BM25 server sends them, is
+            named by the hash of its contents. Contents without a title line have an empty title.
 
     Returns:
         The passage; its score is 0 if none was sent.

@@ -344,13 +344,13 @@ def test_against_our_application():
     )
     with TestClient(app) as served:
         client = RemoteRetriever(
-            "http://testserver", transport=served._transport, token="geheim", index_hash="f00"
+            "http://localhost", transport=served._transport, token="geheim", index_hash="f00"
         )
         assert client.wait_until_ready(20).retriever == "echo"
         queries = [f"q{i}" for i in range(7)]
         assert client.search(queries, 2) == expected(queries, 2)
         with pytest.raises(RequestRefusedError, match="at most 9 characters in a query; found 10"):
             client.search(["x" * 10], 1)
-        stranger = RemoteRetriever("http://testserver", transport=served._transport)
+        stranger = RemoteRetriever("http://localhost", transport=served._transport)
         with pytest.raises(RequestRefusedError, match="status 401"):
             stranger.search(["a"], 1)

@@ -90,7 +90,8 @@ def test_our_server_passes_everything(token):
     from retrieval.server_protocol import Limits
 
     app = create_app(Titles(), token=token, limits=Limits(max_body_bytes=50_000))
-    with TestClient(app, headers={"Authorization": f"Bearer {token}"}) as client:
+    headers = {"Authorization": f"Bearer {token}"}
+    with TestClient(app, base_url="http://localhost", headers=headers) as client:
         while client.get("/health").status_code == 503:
             PAUSE.wait(0.01)
         found = conformance.check_server(client)
