@@ -215,9 +215,10 @@ class Session:
             ):
                 content = self._content(response, deadline, where)
                 reply = Reply(response.status_code, response.headers, content)
-        except (httpx2.ReadTimeout, httpx2.WriteTimeout):
-            return late, 0.0
         except httpx2.TransportError as error:
+            waiting = isinstance(error, httpx2.ReadTimeout | httpx2.WriteTimeout)
+            if waiting or self.options.clock() >= deadline:
+                return late, 0.0
             unavailable = ServerUnavailableError(
                 f"expected a server at {self.url}, found {type(error).__name__}: {error}; fix: "
                 "start one with `at2po serve`, or check the address"

@@ -105,7 +105,8 @@ def from_result(item: Any) -> Passage:
     name = document.get("id")
     if not isinstance(name, str | int):
         name = hashlib.sha256(contents.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-    title, newline, text = to_unicode(contents).partition("\n")
+    contents = to_unicode(contents)
+    title, newline, text = contents.partition("\n")
     if not newline:
         title, text = "", contents
     elif len(title) >= 2 and title[0] == title[-1] == '"':

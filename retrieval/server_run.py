@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import uvicorn
+from fastapi import FastAPI
 
 from retrieval.cache import CachedRetriever
 from retrieval.errors import SearchArgumentError
@@ -107,22 +108,7 @@ def serve(options: ServeOptions, open_retriever: Callable[[str], Retriever]) -> 
         reply_timeout_s=options.deadline_s,
         ended=app.state.metrics.ended,
     )
-    server = uvicorn.Server(
-        uvicorn.Config(
-            app,
-            host=options.host,
-            port=options.port,
-            http=connection_class(bounds),
-            ws="none",
-            backlog=backlog,
-            proxy_headers=False,
-            access_log=False,
-            log_config=None,
-            server_header=False,
-            timeout_keep_alive=75,  # longer than clients keep an idle connection, so they close it
-            timeout_graceful_shutdown=math.ceil(options.deadline_s) + 1,
-        )
-    )
+    server = make_server(app, bounds, host=options.host, port=options.port, backlog=backlog)
     _log.info("serving %s at http://%s:%d", options.index, options.host, options.port)
     try:
         with few_alike(*_CHATTY):
@@ -136,6 +122,36 @@ def serve(options: ServeOptions, open_retriever: Callable[[str], Retriever]) -> 
         raise ServerStartError(f"{options.index} could not be opened: {failures[0]}") from failures[
             0
         ]
+
+
+def make_server(
+    app: FastAPI, bounds: ConnectionBounds, *, host: str, port: int, backlog: int = 256
+) -> uvicorn.Server:
+    """Make the server of an application, with bounded connections.
+
+    Args:
+        app: From `create_app`.
+        bounds: What a connection may take.
+        host: Address to listen at.
+        port: Port to listen at; 0 chooses a free one.
+        backlog: Most connections that the system accepts before they are looked at, >= 1.
+    """
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            host=host,
+            port=port,
+            http=connection_class(bounds),
+            ws="none",
+            backlog=backlog,
+            proxy_headers=False,
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            timeout_keep_alive=75,  # longer than clients keep an idle connection, so they close it
+            timeout_graceful_shutdown=math.ceil(bounds.reply_timeout_s) + 1,
+        )
+    )
 
 
 def _token(options: ServeOptions) -> str | None:

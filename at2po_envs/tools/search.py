@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from at2po_envs.errors import At2poEnvError
+from at2po_envs.errors import At2poEnvError, ToolResultError
 from at2po_envs.tools.base import ToolResult, ToolSpec
 from retrieval import Passage, RetrievalError, Retriever
 from retrieval.remote_errors import (
@@ -100,12 +100,11 @@ class SearchTool:
     ) -> dict[int, Sequence[Passage] | None]:
         """Search for the queries at some places; None is for those that cannot be answered."""
         answers: dict[int, Sequence[Passage] | None] = {}
-        parts = [places]
+        parts = [places] if places else []
         while parts:
             part = parts.pop()
             try:
                 found = self.retriever.search([queries[i] for i in part], self.top_k)
-                answers |= zip(part, found, strict=True)
             except Exception as error:
                 on_purpose = isinstance(error, RetrievalError | At2poEnvError)
                 if on_purpose and not isinstance(error, _MAY_BE_A_QUERYS):
@@ -116,10 +115,13 @@ class SearchTool:
                     continue
                 if not answers:
                     self.retriever.search([_PLAIN_QUERY], self.top_k)  # raises if none is answered
-                _log.warning(
-                    "a query of %d characters failed", len(queries[part[0]]), exc_info=True
-                )
+                size = len(queries[part[0]])
+                _log.warning("a query of %d characters failed", size, exc_info=error)
                 answers[part[0]] = None
+                continue
+            if len(found) != len(part):
+                raise ToolResultError(f"expected {len(part)} lists of passages, found {len(found)}")
+            answers |= zip(part, found, strict=True)
         return answers
 
     def ready(self, patience_s: float) -> bool | None:
