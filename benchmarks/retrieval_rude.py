@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import random
 import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
+
+import numpy as np
 
 _HELD = 400  # connections that one client holds at the same time
 _LINE = b"POST /retrieve HTTP/1.1\r\nHost: localhost\r\n"
@@ -51,7 +52,7 @@ def _repeat(
     over: threading.Event,
     done: Counter[str],
 ) -> None:
-    draws = random.Random(seed)
+    draws = np.random.default_rng(seed)
     while not over.is_set():
         try:
             with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
@@ -68,7 +69,7 @@ def _post(fields: Mapping[str, Any] | bytes, *headers: bytes) -> bytes:
     return _LINE + b"\r\n".join([*lines, b"", body])
 
 
-def _silent(connection: socket.socket, draws: random.Random, pause: Pause) -> None:
+def _silent(connection: socket.socket, draws: np.random.Generator, pause: Pause) -> None:
     host, port = connection.getpeername()
     held = [connection]
     try:
@@ -81,7 +82,7 @@ def _silent(connection: socket.socket, draws: random.Random, pause: Pause) -> No
 
 
 def _drip(data: bytes) -> Callable[..., None]:
-    def drip(connection: socket.socket, draws: random.Random, pause: Pause) -> None:
+    def drip(connection: socket.socket, draws: np.random.Generator, pause: Pause) -> None:
         for i in range(len(data)):
             connection.sendall(data[i : i + 1])
             if pause(0.3):
@@ -91,7 +92,7 @@ def _drip(data: bytes) -> Callable[..., None]:
 
 
 def _say(data: bytes, *, read: bool = True) -> Callable[..., None]:
-    def say(connection: socket.socket, draws: random.Random, pause: Pause) -> None:
+    def say(connection: socket.socket, draws: np.random.Generator, pause: Pause) -> None:
         connection.sendall(data)
         while read and connection.recv(2**16):
             pass
@@ -101,17 +102,17 @@ def _say(data: bytes, *, read: bool = True) -> Callable[..., None]:
     return say
 
 
-def _broken_off(connection: socket.socket, draws: random.Random, pause: Pause) -> None:
+def _broken_off(connection: socket.socket, draws: np.random.Generator, pause: Pause) -> None:
     data = _post({"queries": ["river"] * 50})
-    connection.sendall(data[: draws.randrange(len(_LINE), len(data))])
+    connection.sendall(data[: draws.integers(len(_LINE), len(data))])
 
 
-def _noise(connection: socket.socket, draws: random.Random, pause: Pause) -> None:
-    connection.sendall(draws.randbytes(draws.randrange(1, 5000)))
+def _noise(connection: socket.socket, draws: np.random.Generator, pause: Pause) -> None:
+    connection.sendall(draws.bytes(int(draws.integers(1, 5000))))
     connection.recv(2**16)
 
 
-def _churn(connection: socket.socket, draws: random.Random, pause: Pause) -> None:
+def _churn(connection: socket.socket, draws: np.random.Generator, pause: Pause) -> None:
     """Connect and go."""
 
 
