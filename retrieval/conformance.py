@@ -236,6 +236,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--token-variable", default="AT2PO_SERVER_TOKEN", help="environment variable of the token"
     )
     given = parser.parse_args(arguments)
+    if not given.url.startswith(("http://", "https://")) or not 0 < given.timeout <= 1e6:
+        parser.error("expected a URL such as http://127.0.0.1:8000, and a timeout up to 1e6 s")
+    try:
+        httpx2.URL(given.url)
+    except (httpx2.InvalidURL, UnicodeError) as error:
+        parser.error(f"expected a URL such as http://127.0.0.1:8000, found {given.url!r}: {error}")
     token = os.environ.get(given.token_variable)
     with httpx2.Client(
         base_url=given.url.rstrip("/").removesuffix("/retrieve"),

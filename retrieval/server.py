@@ -19,7 +19,7 @@ from retrieval.errors import SearchArgumentError
 from retrieval.passages import Retriever
 from retrieval.remote_errors import BackendError, NotReadyError, QueueFullError
 from retrieval.server_batcher import Batcher
-from retrieval.server_hosts import HostCheck
+from retrieval.server_hosts import HostCheck, known_names
 from retrieval.server_metrics import Metrics
 from retrieval.server_protocol import INDEX_HEADER, Identity, Limits, to_result
 from retrieval.server_refusals import (
@@ -100,7 +100,7 @@ def create_app(
         The application, for any ASGI server.
 
     Raises:
-        SearchArgumentError: If a number is out of range or the token is empty.
+        SearchArgumentError: If a number is out of range, the token is empty, or a host is no name.
     """
     limits = limits or Limits()
     if not 1 <= default_topk <= limits.max_topk:
@@ -114,6 +114,7 @@ def create_app(
         )
     if token is not None and not token.strip():
         raise SearchArgumentError("expected a token of at least one character, found none")
+    names = known_names(allowed_hosts)
     metrics = Metrics()
     batcher = Batcher(
         retriever if callable(retriever) else lambda: retriever,
@@ -140,7 +141,7 @@ def create_app(
         redirect_slashes=False,  # a redirect would name the host that the client has named
     )
     app.state.metrics = metrics
-    app.add_middleware(HostCheck, allowed=allowed_hosts)
+    app.add_middleware(HostCheck, names=names)
     refuse_the_rest(app)
 
     @app.post("/retrieve")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import heapq
 import json
 import resource
 from collections.abc import Callable
@@ -184,9 +185,12 @@ class Connection(H11Protocol):
         if len(there) <= bounds.max_connections:
             return
         waiting = [each for each in there if not each.answering and each is not self]
+        strangers = [each for each in waiting if not each._served]
         if waiting:
-            oldest = min(waiting, key=lambda each: (each._served, each._since))
-            oldest._drop("evicted")
+            # Several at a time, so that a flood of connections is not looked through for each.
+            most = max(1, bounds.max_connections // 16) if strangers else 1
+            for each in heapq.nsmallest(most, strangers or waiting, key=lambda one: one._since):
+                each._drop("evicted")
         elif len(there) <= bounds.max_connections + bounds.spare:
             self.app_state = {**self.app_state, "spare": True}
         else:

@@ -9,9 +9,30 @@ from collections.abc import Collection
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from retrieval.errors import SearchArgumentError
 from retrieval.server_refusals import RefusedError, refusal
 
-_HOST = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*)(?::\d*)?")
+_HOST = re.compile(r"(\[[^\[\]/]*\]|[^:\[\]/\s]*)(?::\d*)?")
+
+
+def known_names(allowed: Collection[str]) -> frozenset[str]:
+    """Return the names to take: ``localhost``, this machine's own, and others.
+
+    Args:
+        allowed: The others; ``*`` takes all.
+
+    Raises:
+        SearchArgumentError: If one of them is no name of a host.
+    """
+    own = socket.gethostname()
+    given = ("localhost", own, own.partition(".")[0], *filter(None, allowed))
+    names = [_name(host) for host in given]
+    if None in names:
+        wrong = given[names.index(None)]
+        raise SearchArgumentError(
+            f"expected names of hosts to allow, such as retriever.lan, found {wrong!r}"
+        )
+    return frozenset(name for name in names if name)
 
 
 class HostCheck:
@@ -23,14 +44,12 @@ class HostCheck:
 
     Args:
         app: What answers the other requests.
-        allowed: Names to take besides ``localhost`` and this machine's own; ``*`` takes all.
+        names: From `known_names`.
     """
 
-    def __init__(self, app: ASGIApp, allowed: Collection[str]) -> None:
+    def __init__(self, app: ASGIApp, names: Collection[str]) -> None:
         """Keep the names."""
-        own = socket.gethostname()
-        names = {"localhost", own, own.partition(".")[0], *allowed}
-        self._app, self._names = app, {name.lower().rstrip(".") for name in names}
+        self._app, self._names = app, names
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -43,11 +62,16 @@ class HostCheck:
         await self._app(scope, receive, send)
 
     def _takes(self, host: str) -> bool:
-        match = _HOST.fullmatch(host)
-        if "*" in self._names or match is None:
-            return match is not None
-        name = match[1].lower().rstrip(".")
-        return name in self._names or is_address(name)
+        name = _name(host)
+        if name is None:
+            return False
+        return "*" in self._names or name in self._names or is_address(name)
+
+
+def _name(host: str) -> str | None:
+    """Return the host without its port, as hosts are compared; None if it is none."""
+    match = _HOST.fullmatch(host)
+    return match[1].lower().rstrip(".") if match else None
 
 
 def is_address(host: str) -> bool:

@@ -113,7 +113,7 @@ def serve(options: ServeOptions, open_retriever: Callable[[str], Retriever]) -> 
     try:
         with few_alike(*_CHATTY):
             server.run()
-    except SystemExit:  # uvicorn's way to say that it could not listen; it has logged why
+    except (SystemExit, UnicodeError):  # uvicorn could not listen, or the host is no name at all
         raise ServerStartError(
             f"expected to listen at {options.host}:{options.port}, found it taken or forbidden; "
             "choose another --port or --host"

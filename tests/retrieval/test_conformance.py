@@ -377,3 +377,12 @@ def test_the_command_prints_a_table_and_exits_by_it(monkeypatch, capsys):
         conformance.main(["http://s:8000", "--query", "a", "--query", "b"])
     assert ended.value.code == 1
     assert "fail" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words", [["s:8000"], ["http://[::1"], ["http://s", "--timeout", "nan"], ["http://s:x"]]
+)
+def test_a_wrong_command_line_is_told_so(words, capsys):
+    with pytest.raises(SystemExit) as ended:
+        conformance.main(words)
+    assert ended.value.code == 2 and "expected a URL such as" in capsys.readouterr().err

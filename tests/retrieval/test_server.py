@@ -174,7 +174,10 @@ def test_a_large_body_is_refused():
         ({"max_batch": 0}, "max_batch >= 1"),
         ({"max_waiting": 0}, "max_waiting >= 1"),
         ({"deadline_s": 0.0}, "deadline_s > 0"),
+        ({"deadline_s": float("inf")}, "at most a day"),
         ({"token": " "}, "expected a token"),
+        ({"allowed_hosts": ["http://retriever"]}, "expected names of hosts.*'http://retriever'"),
+        ({"allowed_hosts": ["a", "b c"]}, "found 'b c'"),
     ],
 )
 def test_options_out_of_range_are_refused(options, message):

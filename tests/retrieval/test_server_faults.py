@@ -251,6 +251,10 @@ def test_a_server_that_cannot_start_says_why(port, monkeypatch):
         other.listen()
         with pytest.raises(ServerStartError, match=f"expected to listen at 127.0.0.1:{port}"):
             serve(options, lambda name: Echo())
+    for host in ("no such host", "x" * 70, "999.1.1.1"):
+        odd = ServeOptions(index="bm25:nowhere", host=host, port=port)
+        with pytest.raises((ServerStartError, SearchArgumentError), match="expected"):
+            serve(odd, lambda name: Echo())
     monkeypatch.setenv("AT2PO_SERVER_TOKEN", "")
     with pytest.raises(ServerStartError, match="expected a token in AT2PO_SERVER_TOKEN"):
         serve(options, lambda name: Echo())

@@ -46,7 +46,7 @@ def server():
 
 @pytest.fixture(scope="module")
 def hasty():
-    settings = {"deadline_s": 0.3, "allowed_hosts": ["Node7.LAN"]}
+    settings = {"deadline_s": 0.3, "allowed_hosts": ["Node7.LAN:8000"]}
     with live(bounds={"head_timeout_s": 0.2}, **settings) as running:
         yield running
 
