@@ -20,6 +20,7 @@ _SLOWEST_READER = 2**20  # bytes per second that a client must read of a reply
 _MOST_UNREAD = 256 * 2**20  # bytes of replies that all clients together have not read yet
 _LAST_WORDS_S = 5.0  # how long a stopping server waits for replies to be read
 _FILES = 48  # descriptors of everything else: index, cache, log
+_BACKLOG = 1024  # connections that wait to be accepted; clients beyond try again after a second
 _FEWEST = 16  # connections below which serving makes no sense
 
 
@@ -71,7 +72,7 @@ def fitting(most: int) -> tuple[int, int]:
         ServerStartError: If there is no room for a few.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 2 * most + _FILES + 1024
+    wanted = 2 * most + _FILES + 8 * _BACKLOG
     if soft != resource.RLIM_INFINITY and soft < wanted:
         soft = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
@@ -82,7 +83,7 @@ def fitting(most: int) -> tuple[int, int]:
             "it with `ulimit -n`"
         )
     # Up to three backlogs are accepted before the first of them is looked at, or closed.
-    backlog = min(256, room // 8)
+    backlog = min(_BACKLOG, room // 8)
     return min(most, (room - 3 * backlog) * 7 // 8), backlog
 
 

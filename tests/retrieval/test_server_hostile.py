@@ -396,11 +396,11 @@ def test_bounds_out_of_range_are_refused(change):
 @pytest.mark.parametrize(
     ("limits", "connections", "backlog", "asked"),
     [
-        ((20_000, 20_000), 1024, 256, None),
-        ((1024, 524_288), 1024, 256, 3120),
+        ((20_000, 20_000), 1024, 1024, None),
+        ((1024, 524_288), 1024, 1024, 10_288),
         ((1024, 1024), 533, 122, 1024),
         ((100, 100), 29, 6, 100),
-        ((-1, -1), 1024, 256, None),
+        ((-1, -1), 1024, 1024, None),
     ],
 )
 def test_connections_fit_into_the_descriptors(monkeypatch, limits, connections, backlog, asked):
