@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from at2po_envs import SearchQAEnv
 from at2po_envs.errors import ToolResultError
 from at2po_envs.tools import SEARCH, SearchTool, ToolCall, call_tools
 from retrieval import BM25, CorpusFormatError, Passage, Passages
@@ -24,6 +25,7 @@ from retrieval.remote_errors import (
 )
 from retrieval.server_protocol import MAX_QUERY_CHARS, Limits, to_result
 
+CALL = '<tool_call>{"name": "search", "arguments": {"query": "QUERY"}}</tool_call>'
 FAILED = "The search tool failed. Try again."
 JAWS = [Passage("1", "Jaws", "Jaws is a film about a shark."), Passage("2", "Jazz", "Music.")]
 
@@ -186,3 +188,31 @@ def test_a_retriever_that_loses_answers_is_an_error_of_the_program():
 
     with pytest.raises(ToolResultError, match="expected 2 lists of passages, found 1"):
         search(Loses(), "a", "b")
+
+
+@pytest.mark.parametrize(
+    ("dialect", "turn"),
+    [
+        ("at2po", "<think> x </think> <search> " + "=" * 40_000 + " </search>"),
+        ("search-r1", "<think>x</think><search>" + "=" * 40_000 + "</search>"),
+        ("at2po", "<think> x </think> <search> \ud83d Jaws </search>"),
+        ("tool-calls", CALL.replace("QUERY", "\\ud83d Jaws")),
+        ("tool-calls", CALL.replace("QUERY", "=" * 40_000)),
+    ],
+    ids=["long", "long, Search-R1", "surrogate", "surrogate, tool call", "long, tool call"],
+)
+def test_an_episode_goes_on_over_http_as_in_process(tmp_path, dialect, turn):
+    file = tmp_path / "q.jsonl"
+    file.write_text(json.dumps({"id": "q", "question": "Who?", "golden_answers": ["Ada"]}) + "\n")
+    with served() as remote:
+        shown = []
+        for retriever in (bm25(), remote):
+            env = SearchQAEnv(questions_path=str(file), retriever=retriever, dialect=dialect)
+            env.reset(options={"index": 0})
+            first = env.step(turn)
+            tags = "<think> y </think> <search> shark </search>"
+            call = CALL.replace("QUERY", "shark")
+            second = env.step(call if dialect == "tool-calls" else tags)
+            assert not first[2] and "Jaws is a film" in str(second[0])
+            shown.append((str(first[0]), str(second[0])))
+    assert shown[0] == shown[1]
