@@ -39,7 +39,8 @@ _NEAR = 1e-4  # difference of scores that a neural encoder shows between batches
 _SERVER_LIBRARIES = ("fastapi", "httpx2", "starlette", "uvicorn")
 
 
-def _data(path: str) -> str:
+def data_path(path: str) -> str:
+    """Place of a file in the data pack."""
     return str(Path(os.environ.get("AT2PO_DATA", "AT2PO_DATA-is-not-set")) / path)
 
 
@@ -48,10 +49,12 @@ class LoadConfig:
     """Measure a retrieval server under many clients, with and without coalescing."""
 
     retrievers: tuple[str, ...] = field(
-        default_factory=lambda: (f"bm25:{_data('corpus/passages.jsonl')}",)
+        default_factory=lambda: (f"bm25:{data_path('corpus/passages.jsonl')}",)
     )
     """What is served, one after the other, as `at2po serve` names it."""
-    questions: Path = field(default_factory=lambda: Path(_data("questions/hotpotqa/test.jsonl")))
+    questions: Path = field(
+        default_factory=lambda: Path(data_path("questions/hotpotqa/test.jsonl"))
+    )
     """File of the questions that the clients ask, again and again."""
     clients: int = 64
     """Clients, each with a connection and one question at a time."""
@@ -68,7 +71,7 @@ class LoadConfig:
 
 
 @dataclass(slots=True)
-class _Replies:
+class Replies:
     """What one client got.
 
     Attributes:
@@ -172,10 +175,10 @@ def _run(
         clients[0].wait_until_ready(300)
         for client in clients:
             client.search(["warm up"], 1)  # opens its connection
-        replies = [_Replies() for _ in clients]
+        replies = [Replies() for _ in clients]
         stop = threading.Event()
         threads = [
-            threading.Thread(target=_ask, args=(client, i, known, config.topk, stop, replies[i]))
+            threading.Thread(target=ask, args=(client, i, known, config.topk, stop, replies[i]))
             for i, client in enumerate(clients)
         ]
         before, started = _cpu_seconds(process.pid), time.perf_counter()
@@ -184,13 +187,13 @@ def _run(
             thread.start()
         memory = []
         while (passed := time.perf_counter() - started) < config.seconds:
-            memory.append((round(passed, 1), _resident_mib(process.pid)))
+            memory.append((round(passed, 1), resident_mib(process.pid)))
             time.sleep(min(1.0, config.seconds - passed))
         stop.set()
         for thread in threads:
             thread.join()
         elapsed = time.perf_counter() - started
-        memory.append((round(elapsed, 1), _resident_mib(process.pid)))
+        memory.append((round(elapsed, 1), resident_mib(process.pid)))
         used, own = _cpu_seconds(process.pid) - before, _own_cpu_seconds() - own
         figures = {
             **_figures(replies, elapsed, used),
@@ -203,13 +206,13 @@ def _run(
         return figures
 
 
-def _ask(
+def ask(
     client: RemoteRetriever,
     number: int,
     known: dict[str, list[Passage]],
     k: int,
     stop: threading.Event,
-    replies: _Replies,
+    replies: Replies,
 ) -> None:
     """Ask one question after the other, in an order of this client's own."""
     questions = list(known)
@@ -229,7 +232,7 @@ def _ask(
 
 
 def compare(found: Sequence[Passage], expected: Sequence[Passage]) -> str:
-    """Say whether a reply is ``exact``, ``near`` or ``wrong``; see `_Replies`."""
+    """Say whether a reply is ``exact``, ``near`` or ``wrong``; see `Replies`."""
     if list(found) == list(expected):
         return "exact"
     pairs = list(zip(found, expected, strict=False))
@@ -237,7 +240,7 @@ def compare(found: Sequence[Passage], expected: Sequence[Passage]) -> str:
     return "near" if near and len(found) == len(expected) else "wrong"
 
 
-def _figures(replies: Sequence[_Replies], elapsed: float, used: float) -> dict[str, Any]:
+def _figures(replies: Sequence[Replies], elapsed: float, used: float) -> dict[str, Any]:
     seconds = [each for reply in replies for each in reply.seconds]
     kinds = sum((reply.kinds for reply in replies), Counter[str]())
     if not seconds:
@@ -281,7 +284,8 @@ def _own_cpu_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def _resident_mib(pid: int) -> float:
+def resident_mib(pid: int) -> float:
+    """Memory that a process has, in MiB."""
     pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="utf-8").split()[1])
     return round(pages * os.sysconf("SC_PAGE_SIZE") / 2**20, 1)
 

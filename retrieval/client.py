@@ -18,6 +18,7 @@ from retrieval.remote_errors import (
 )
 from retrieval.remote_session import Reply, Session, SessionOptions
 from retrieval.server_protocol import INDEX_HEADER, Identity, Limits, from_result
+from retrieval.text import to_unicode
 
 _log = logging.getLogger(__name__)
 
@@ -30,8 +31,8 @@ class RemoteRetriever:
 
     Args:
         url: Address of the server, such as ``http://127.0.0.1:8000``; ``/retrieve`` may follow.
-        timeout_s: Seconds for a whole search, retries and pauses included, > 0. A connection that
-            has to be opened in the last attempt may add 2 s.
+        timeout_s: Seconds for a whole search, retries and pauses included, > 0 and at most a
+            million. Only looking up the server's name is not bounded by it.
         index_hash: Hash of the index that every reply must come from; None takes any.
         options: Fields of `SessionOptions`: ``retries``, ``token``, ``seed``, ...
 
@@ -48,8 +49,10 @@ class RemoteRetriever:
         **options: Any,
     ) -> None:
         """Keep the settings; nothing is sent before the first call."""
-        if not timeout_s > 0:
-            raise SearchArgumentError(f"expected timeout_s > 0, found {timeout_s}")
+        if not 0 < timeout_s <= 1e6:
+            raise SearchArgumentError(
+                f"expected timeout_s > 0 and at most 1e6 seconds, found {timeout_s}"
+            )
         self.url = url.rstrip("/").removesuffix("/retrieve")
         self.timeout_s, self.index_hash = timeout_s, index_hash
         self._session = Session(self.url, SessionOptions(**options))
@@ -66,9 +69,13 @@ class RemoteRetriever:
     def search(self, queries: Sequence[str], k: int) -> list[list[Passage]]:
         """Rank passages for each query, in as many requests as the server's limits ask for.
 
+        Lone surrogates, which no request can hold, are sent as U+FFFD.
+
         Raises:
             SearchArgumentError: If ``k`` is below 1.
             ServerUnavailableError: If the server was not there, overloaded or failing throughout.
+            ServerFailedError: If it failed at these queries; several are not tried again, since one
+                of them may be the reason.
             RemoteDeadlineError: If it did not answer in time.
             RequestRefusedError: If it refuses the queries, ``k`` or the token.
             ReplyFormatError: If its reply is no answer to the request.
@@ -78,9 +85,11 @@ class RemoteRetriever:
             raise SearchArgumentError(f"expected k >= 1, found {k}")
         deadline = self._session.options.clock() + self.timeout_s
         found: list[list[Passage]] = []
-        for part in _parts(queries, self._bounds(deadline) if len(queries) > 1 else Limits()):
+        clean = [to_unicode(query) for query in queries]
+        for part in _parts(clean, self._bounds(deadline) if len(clean) > 1 else Limits()):
             body = {"queries": part, "topk": k, "return_scores": True}
-            reply = self._session.send("POST", "/retrieve", deadline, body)
+            alone = len(queries) == 1
+            reply = self._session.send("POST", "/retrieve", deadline, body, repeat_failed=alone)
             found += self._passages(reply, len(part), k)
         return found
 
@@ -102,8 +111,7 @@ class RemoteRetriever:
         self._refuse_other_status(reply, "/health")
         try:
             fields = reply.json()
-            names = ("retriever", "index_hash", "documents")
-            identity = Identity(**{name: fields[name] for name in names})
+            identity = _identity(fields)
         except (ValueError, TypeError, KeyError) as error:
             raise IdentityUnknownError(
                 f"expected {self.url}/health to name retriever, index_hash and documents, found "
@@ -158,8 +166,8 @@ class RemoteRetriever:
         self._refuse_other_status(reply, "/retrieve")
         self._check_index(reply.headers.get(INDEX_HEADER))
         try:
-            lists = reply.json()["result"]
-            found = [[from_result(item) for item in items] for items in lists]
+            lists = _list(reply.json()["result"])
+            found = [[from_result(item) for item in _list(items)] for items in lists]
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ReplyFormatError(
                 f'expected {self.url}/retrieve to send {{"result": [[item, ...], ...]}}, found '
@@ -186,6 +194,20 @@ class RemoteRetriever:
                 f"expected {self.url} to serve the index {self.index_hash}, found "
                 f"{found or 'none named'}; fix: serve the right index, or expect this one"
             )
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError(f"expected a list, found {value!r:.100}")
+    return value
+
+
+def _identity(fields: Any) -> Identity:
+    kinds = {"retriever": str, "index_hash": str | None, "documents": int | None}
+    for name, kind in kinds.items():
+        if not isinstance(fields[name], kind):
+            raise TypeError(f"expected another kind of {name}, found {fields[name]!r:.100}")
+    return Identity(**{name: fields[name] for name in kinds})
 
 
 def _remote(

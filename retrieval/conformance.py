@@ -4,200 +4,139 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import math
 import os
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 import httpx2
 
+from retrieval.conformance_server import (
+    FailedError,
+    Item,
+    Outcome,
+    Result,
+    Server,
+    SkippedError,
+    expect,
+    offered,
+)
+from retrieval.conformance_trust import TRUST_CHECKS
+
 # What is asked first; the titles that come back are asked too, so that answers differ.
 PROBES = ("capital of France", "who wrote the novel", "film directed by", "river in the county")
 _CONCURRENT = 16
+_LARGEST = 2**26  # limit that is put to the test
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What one check found.
-
-    Attributes:
-        name: The check.
-        status: ``pass``, ``fail``, or ``skip`` where the server does not offer what is checked.
-        reason: Why it is not ``pass``.
-    """
-
-    name: str
-    status: str
-    reason: str = ""
-
-
-class _FailedError(Exception):
-    """The server does not do what the check asks for."""
-
-
-class _SkippedError(Exception):
-    """The server does not offer what the check is about, and need not."""
-
-
-_Item = dict[str, Any]
-_Result = list[list[_Item]]
-
-
-@dataclass(frozen=True, slots=True)
-class _Server:
-    """A server under test and queries that it has answers for."""
-
-    client: httpx2.Client
-    queries: Sequence[str]
-
-    def post(self, **body: Any) -> httpx2.Response:
-        return self.client.post("/retrieve", json=body)
-
-    def search(self, queries: Sequence[str], topk: int | None, scores: bool) -> _Result:
-        """Search, and check all that holds for every reply."""
-        reply = self.post(queries=list(queries), topk=topk, return_scores=scores)
-        _expect(reply.status_code == 200, "status 200", f"{reply.status_code}: {reply.text:.200}")
-        body = reply.json()
-        result: Any = body.get("result") if isinstance(body, dict) else None
-        _expect(isinstance(result, list), 'an object with a list in "result"', body)
-        _expect(len(result) == len(queries), f"{len(queries)} lists", f"{len(result)}")
-        for items in result:
-            _expect(isinstance(items, list), "a list for each query", items)
-            _expect(len(items) <= (topk or math.inf), f"at most {topk} items", f"{len(items)}")
-            for item in items:
-                _check_item(item, scores)
-            numbers = [item["score"] for item in items] if scores else []
-            _expect(numbers == sorted(numbers, reverse=True), "the best first", numbers)
-        found: _Result = result
-        return found
-
-
-def check_server(client: httpx2.Client, queries: Sequence[str] = PROBES) -> list[Outcome]:
+def check_server(
+    client: httpx2.Client,
+    queries: Sequence[str] = PROBES,
+    address: tuple[str, int] | None = None,
+) -> list[Outcome]:
     """Check a server.
 
     Args:
         client: Has the server's address as base URL, and its token among the headers.
         queries: Texts that the server should find something for; at least one.
+        address: Host and port of the server, for checks that need plain connections; None skips
+            them.
 
     Returns:
         An outcome for each check: the protocol's, then those of what our server offers beyond it,
         which are skipped where the server has no such page.
     """
-    server = _Server(client, [*queries, *_titles(_Server(client, queries))])
-    return [_outcome(name, check, server) for name, check in _CHECKS.items()]
+    server = Server(client, [*queries, *_titles(Server(client, queries))], address)
+    checks = {**_CHECKS, **TRUST_CHECKS}
+    return [_outcome(name, check, server) for name, check in checks.items()]
 
 
-def _outcome(name: str, check: Callable[[_Server], None], server: _Server) -> Outcome:
+def _outcome(name: str, check: Callable[[Server], None], server: Server) -> Outcome:
     try:
         check(server)
-    except _SkippedError as reason:
+    except SkippedError as reason:
         return Outcome(name, "skip", str(reason))
-    except _FailedError as reason:
+    except FailedError as reason:
         return Outcome(name, "fail", str(reason))
-    except (httpx2.HTTPError, ValueError) as error:  # a ValueError: the body is no JSON
+    except Exception as error:  # a body that is no JSON, or of another shape
         return Outcome(name, "fail", f"expected a reply in JSON, found {error!r}")
     return Outcome(name, "pass")
 
 
-def _titles(server: _Server) -> list[str]:
+def _titles(server: Server) -> list[str]:
     """Titles of what is found for the first queries; none if the server fails at that already."""
     try:
         found = server.search(server.queries, 3, True)
-    except (_FailedError, httpx2.HTTPError, ValueError):
+    except (FailedError, httpx2.HTTPError, ValueError):
         return []
     contents = [item["document"]["contents"] for items in found for item in items]
     return list(dict.fromkeys(each.partition("\n")[0].strip('"') for each in contents))[:12]
 
 
-def _expect(holds: bool, expected: str, found: object) -> None:
-    if not holds:
-        raise _FailedError(f"expected {expected}, found {found!s:.300}")
-
-
-def _check_item(item: Any, scores: bool) -> None:
-    if scores:
-        _expect(
-            isinstance(item, dict) and item.keys() == {"document", "score"},
-            'items {"document": ..., "score": ...} with return_scores true',
-            item,
-        )
-        score = item["score"]
-        number = isinstance(score, int | float) and not isinstance(score, bool)
-        _expect(number and math.isfinite(score), "a finite number as score", score)
-    document = item["document"] if scores else item
-    _expect(
-        isinstance(document, dict) and isinstance(document.get("contents"), str),
-        'documents with a text in "contents"' + (", not wrapped" if not scores else ""),
-        document,
-    )
-
-
-def _documents(found: Sequence[Sequence[_Item]]) -> _Result:
+def _documents(found: Sequence[Sequence[Item]]) -> Result:
     return [[item["document"] for item in items] for items in found]
 
 
-def _with_scores(server: _Server) -> None:
+def _with_scores(server: Server) -> None:
     found = server.search(server.queries, 3, True)
-    _expect(any(found), "passages for at least one query; name others with --query", "none")
+    expect(any(found), "passages for at least one query; name others with --query", "none")
 
 
-def _without_scores(server: _Server) -> None:
+def _without_scores(server: Server) -> None:
     for queries in (server.queries[:1], server.queries[:2], server.queries[:3], server.queries):
         bare = server.search(queries, 3, False)
         scored = _documents(server.search(queries, 3, True))
-        _expect(bare == scored, "the same documents as with scores", bare)
+        expect(bare == scored, "the same documents as with scores", bare)
 
 
-def _topk(server: _Server) -> None:
+def _topk(server: Server) -> None:
     most = server.search(server.queries, 5, True)
     for k in (1, 2):
         lengths = [len(items) for items in server.search(server.queries, k, True)]
         expected = [min(k, len(items)) for items in most]
-        _expect(lengths == expected, f"{expected} passages with topk {k}", lengths)
+        expect(lengths == expected, f"{expected} passages with topk {k}", lengths)
 
 
-def _no_topk(server: _Server) -> None:
+def _no_topk(server: Server) -> None:
     null = server.search(server.queries, None, True)
     bare = server.post(queries=list(server.queries), return_scores=True)
-    _expect(bare.status_code == 200, "status 200 without topk", bare.status_code)
-    _expect(bare.json()["result"] == null, "the same for topk null and absent", bare.text)
-    _expect(any(null), "a default number of passages", "none")
+    expect(bare.status_code == 200, "status 200 without topk", bare.status_code)
+    expect(bare.json()["result"] == null, "the same for topk null and absent", bare.text)
+    expect(any(null), "a default number of passages", "none")
 
 
-def _batches(server: _Server) -> None:
+def _batches(server: Server) -> None:
     batch = _documents(server.search(server.queries, 3, True))
     for query, items in zip(server.queries, batch, strict=True):
         (alone,) = _documents(server.search([query], 3, True))
-        _expect(alone == items, f"{query!r} to find the same alone and in a batch", items)
+        expect(alone == items, f"{query!r} to find the same alone and in a batch", items)
 
 
-def _repeats(server: _Server) -> None:
+def _repeats(server: Server) -> None:
     first, second = (server.search(server.queries, 3, True) for _ in range(2))
-    _expect(first == second, "the same answer to the same request", second)
+    expect(first == second, "the same answer to the same request", second)
 
 
-def _concurrent(server: _Server) -> None:
+def _concurrent(server: Server) -> None:
     alone = {(q, k): server.search([q], k, True) for q in server.queries for k in (1, 3)}
     asked = list(itertools.islice(itertools.cycle(alone), 4 * _CONCURRENT))
     with ThreadPoolExecutor(_CONCURRENT) as pool:
         replies = list(pool.map(lambda each: server.search([each[0]], each[1], True), asked))
     for (query, k), found in zip(asked, replies, strict=True):
         same = _documents(found) == _documents(alone[query, k])
-        _expect(same, f"{query!r} with topk {k} to find the same beside other requests", found)
+        expect(same, f"{query!r} with topk {k} to find the same beside other requests", found)
 
 
-def _odd_queries(server: _Server) -> None:
+def _odd_queries(server: Server) -> None:
     known = server.queries[0]
     odd = ["", " ", '"', "\n\t\0", "é 漢字 🙂 \u202e", "' OR 1=1 --", "AND (", "~*:\\/", "x" * 2000]
     found = _documents(server.search([*odd, known], 3, True))
     (alone,) = _documents(server.search([known], 3, True))
-    _expect(found[-1] == alone, f"{known!r} to find the same after odd queries", found[-1])
+    expect(found[-1] == alone, f"{known!r} to find the same after odd queries", found[-1])
 
 
-def _wrong_requests(server: _Server) -> None:
+def _wrong_requests(server: Server) -> None:
     good = {"queries": [server.queries[0]], "topk": 1, "return_scores": True}
     wrong: dict[str, Any] = {
         "no queries": {"topk": 1},
@@ -209,33 +148,31 @@ def _wrong_requests(server: _Server) -> None:
     }
     for name, body in wrong.items():
         status = server.client.post("/retrieve", json=body).status_code
-        _expect(400 <= status < 500, f"a 4xx for {name}", status)
-    status = server.client.post("/retrieve", content=b'{"queries": [').status_code
-    _expect(400 <= status < 500, "a 4xx for half a body", status)
-    _expect(server.post(**good).status_code == 200, "a reply after wrong requests", "none")
+        expect(400 <= status < 500, f"a 4xx for {name}", status)
+    kind = {"Content-Type": "application/json"}
+    status = server.client.post("/retrieve", content=b'{"queries": [', headers=kind).status_code
+    expect(400 <= status < 500, "a 4xx for half a body", status)
+    expect(server.post(**good).status_code == 200, "a reply after wrong requests", "none")
 
 
-def _offered(server: _Server, path: str) -> httpx2.Response:
-    reply = server.client.get(path)
-    if reply.status_code in (404, 405):
-        raise _SkippedError(f"the server has no {path}")
-    return reply
-
-
-def _health(server: _Server) -> None:
-    reply = _offered(server, "/health")
-    _expect(reply.status_code == 200, "status 200 from a server that answers", reply.status_code)
+def _health(server: Server) -> None:
+    reply = offered(server, "/health")
+    expect(reply.status_code == 200, "status 200 from a server that answers", reply.status_code)
     body = reply.json()
-    _expect(isinstance(body, dict) and body.get("ready") is True, '"ready": true', body)
+    expect(isinstance(body, dict) and body.get("ready") is True, '"ready": true', body)
     for name in ("retriever", "index_hash", "documents"):
-        _expect(name in body, f'"{name}"', body)
+        expect(name in body, f'"{name}"', body)
 
 
-def _limits(server: _Server) -> None:
-    body = _offered(server, "/health").json()
+def _limits(server: Server) -> None:
+    body = offered(server, "/health").json()
     limits = body.get("limits") if isinstance(body, dict) else None
     if not isinstance(limits, dict):
-        raise _SkippedError("the server names no limits")
+        raise SkippedError("the server names no limits")
+    for name in ("max_topk", "max_queries", "max_query_chars", "max_body_bytes"):
+        found = limits.get(name)
+        sensible = isinstance(found, int) and 1 <= found <= _LARGEST
+        expect(sensible, f"a number from 1 to {_LARGEST} as {name}", found)
     query = server.queries[0]
     over = {
         "max_topk": {"queries": [query], "topk": limits["max_topk"] + 1},
@@ -246,24 +183,24 @@ def _limits(server: _Server) -> None:
     for name, request in over.items():
         reply = server.post(**request)
         refused = 400 <= reply.status_code < 500
-        _expect(refused, f"a 4xx for more than {name} = {limits[name]}", reply.status_code)
+        expect(refused, f"a 4xx for more than {name} = {limits[name]}", reply.status_code)
         said = str(limits[name]) in reply.text
-        _expect(said, f"the limit {limits[name]} in the reply to more than {name}", reply.text)
+        expect(said, f"the limit {limits[name]} in the reply to more than {name}", reply.text)
 
 
-def _metrics(server: _Server) -> None:
-    reply = _offered(server, "/metrics")
-    _expect(reply.status_code == 200, "status 200", reply.status_code)
+def _metrics(server: Server) -> None:
+    reply = offered(server, "/metrics")
+    expect(reply.status_code == 200, "status 200", reply.status_code)
     lines = [line for line in reply.text.splitlines() if line and not line.startswith("#")]
-    _expect(bool(lines), "at least one metric", "none")
+    expect(bool(lines), "at least one metric", "none")
     for line in lines:
         try:
             float(line.rpartition(" ")[2])
         except ValueError:
-            raise _FailedError(f"expected Prometheus text, found the line {line!r}") from None
+            raise FailedError(f"expected Prometheus text, found the line {line!r}") from None
 
 
-_CHECKS: dict[str, Callable[[_Server], None]] = {
+_CHECKS: dict[str, Callable[[Server], None]] = {
     "passages with scores": _with_scores,
     "the same documents without scores": _without_scores,
     "topk bounds each list": _topk,
@@ -299,6 +236,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--token-variable", default="AT2PO_SERVER_TOKEN", help="environment variable of the token"
     )
     given = parser.parse_args(arguments)
+    if not given.url.startswith(("http://", "https://")) or not 0 < given.timeout <= 1e6:
+        parser.error("expected a URL such as http://127.0.0.1:8000, and a timeout up to 1e6 s")
+    try:
+        httpx2.URL(given.url)
+    except (httpx2.InvalidURL, UnicodeError) as error:
+        parser.error(f"expected a URL such as http://127.0.0.1:8000, found {given.url!r}: {error}")
     token = os.environ.get(given.token_variable)
     with httpx2.Client(
         base_url=given.url.rstrip("/").removesuffix("/retrieve"),
@@ -306,7 +249,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         timeout=given.timeout,
         trust_env=False,
     ) as client:
-        outcomes = check_server(client, given.query or PROBES)
+        plain = client.base_url.scheme == "http"
+        address = (client.base_url.host, client.base_url.port or 80) if plain else None
+        outcomes = check_server(client, given.query or PROBES, address)
     table = Table("check", "status", "reason", title=f"Search-R1 protocol at {given.url}")
     colours = {"pass": "green", "fail": "red", "skip": "yellow"}
     for each in outcomes:

@@ -13,6 +13,8 @@ from retrieval.errors import BackendUnavailableError, SearchArgumentError
 from retrieval.passages import Passage, Retriever
 from retrieval.remote_errors import RemoteDeadlineError, ServerUnavailableError
 
+_MOST = 1024  # processes
+
 
 class _Holder:
     """Holds the retriever in a process of its own."""
@@ -37,9 +39,9 @@ class RayPool:
 
     Args:
         name: What each process opens, as for `open_retriever`.
-        size: Number of processes, >= 1; queries are shared out among them.
+        size: Number of processes, from 1 to 1024; queries are shared out among them.
         corpus: As for `open_retriever`.
-        timeout_s: Longest wait for an answer, in seconds, > 0.
+        timeout_s: Longest wait for an answer, in seconds, > 0 and at most a million.
 
     Raises:
         SearchArgumentError: If a number is out of range.
@@ -49,9 +51,10 @@ class RayPool:
     def __init__(
         self, name: str, size: int, *, corpus: str | Path | None = None, timeout_s: float = 600.0
     ) -> None:
-        if size < 1 or not timeout_s > 0:
+        if not 1 <= size <= _MOST or not 0 < timeout_s <= 1e6:
             raise SearchArgumentError(
-                f"expected size >= 1 and timeout_s > 0, found {size} and {timeout_s}"
+                f"expected 1 <= size <= {_MOST} and 0 < timeout_s <= 1e6, found {size} and "
+                f"{timeout_s}"
             )
         if importlib.util.find_spec("ray") is None:
             raise BackendUnavailableError(

@@ -17,6 +17,10 @@ class ServerUnavailableError(TemporaryRemoteError, ConnectionError):
     """The server could not be reached, is overloaded or failed, for as long as was allowed."""
 
 
+class ServerFailedError(ServerUnavailableError):
+    """The server answers that it failed (500), at these queries or at any."""
+
+
 class RemoteDeadlineError(TemporaryRemoteError, TimeoutError):
     """No answer came within the time allowed."""
 

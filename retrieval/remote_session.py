@@ -6,6 +6,7 @@ import itertools
 import json
 import logging
 import os
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -18,14 +19,18 @@ import numpy as np
 from retrieval.errors import SearchArgumentError
 from retrieval.remote_errors import (
     RemoteDeadlineError,
+    ReplyFormatError,
+    ServerFailedError,
     ServerUnavailableError,
     TemporaryRemoteError,
 )
+from retrieval.remote_wire import Deadline, DeadlineTransport
+from retrieval.text import to_terminal
 
 _log = logging.getLogger(__name__)
 
-_CONNECT_S = 2.0  # longest wait for a connection
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0  # between attempts; doubles from one to the other
+_TOKEN = re.compile(r"[^\s\x00-\x1f\x7f]+")
 _TRY_AGAIN = (408, 429)  # and every 5xx: Search-R1's server answers 500 to passing troubles too
 
 
@@ -52,7 +57,7 @@ class Reply:
         """Return what an error message should say about the body."""
         try:
             fields = self.json()
-            return str(fields.get("detail") or fields.get("reason") or fields)[:500]
+            return to_terminal(str(fields.get("detail") or fields.get("reason") or fields)[:500])
         except (ValueError, AttributeError):
             return repr(self.body[:200])
 
@@ -64,6 +69,7 @@ class SessionOptions:
     Attributes:
         retries: Attempts after the first one, >= 0.
         token: The server's bearer token; None sends none.
+        max_reply_bytes: Most bytes of a reply, >= 1.
         seed: Seed of the random part of the pauses.
         transport: Replaces the network, for tests and for Unix sockets.
         clock: Seconds, monotonic.
@@ -72,6 +78,7 @@ class SessionOptions:
 
     retries: int = 10
     token: str | None = None
+    max_reply_bytes: int = 64 * 2**20
     seed: int = 0
     transport: httpx2.BaseTransport | None = None
     clock: Callable[[], float] = time.monotonic
@@ -95,31 +102,52 @@ class Session:
             raise SearchArgumentError(
                 f"expected a URL such as http://127.0.0.1:8000, found {url!r}"
             )
+        try:
+            httpx2.URL(url)
+        except (httpx2.InvalidURL, UnicodeError) as error:
+            raise SearchArgumentError(
+                f"expected a URL such as http://127.0.0.1:8000, found {url!r} ({error})"
+            ) from None
         if options.retries < 0:
             raise SearchArgumentError(f"expected retries >= 0, found {options.retries}")
+        if options.max_reply_bytes < 1:
+            raise SearchArgumentError(
+                f"expected max_reply_bytes >= 1, found {options.max_reply_bytes}"
+            )
+        if options.token is not None and not _TOKEN.fullmatch(options.token):
+            raise SearchArgumentError("expected a token of visible characters, found others")
         self.url, self.options = url, options
+        self._deadline = Deadline(options.clock)
         self._jitter = np.random.default_rng(options.seed)
         self._lock = threading.Lock()
         self._client: httpx2.Client | None = None
         self._owner = 0
 
     def send(
-        self, method: str, path: str, deadline: float, body: dict[str, Any] | None = None
+        self,
+        method: str,
+        path: str,
+        deadline: float,
+        body: dict[str, Any] | None = None,
+        *,
+        repeat_failed: bool = True,
     ) -> Reply:
         """Send a request until there is an answer that trying again would not change.
 
         Args:
             method: Such as ``POST``.
             path: Below the server's address.
-            deadline: Time of the session's clock by which all attempts have ended. A connection
-                that is opened in the last attempt may add 2 s.
+            deadline: Time of the session's clock by which all attempts have ended: connections,
+                heads and bodies. Only looking up a name is not bounded by it.
             body: Sent as JSON.
+            repeat_failed: Whether to try again what the server says it failed at (500).
 
         Returns:
             The reply, which may be a refusal.
 
         Raises:
             TemporaryRemoteError: As the last attempt ended, if none succeeded.
+            ReplyFormatError: If a reply is longer than it may be.
         """
         for attempt in itertools.count():
             answer = self._attempt(method, path, deadline, body)
@@ -130,7 +158,9 @@ class Session:
                 jitter = self._jitter.uniform(0.5, 1.5)
             pause_s = min(_FIRST_PAUSE_S * 2 ** min(attempt, 16), _LONGEST_PAUSE_S)
             wait_s = asked_s + jitter * pause_s
-            if attempt >= self.options.retries or self.options.clock() + wait_s >= deadline:
+            last = isinstance(problem, ServerFailedError) and not repeat_failed
+            last = last or attempt >= self.options.retries
+            if last or self.options.clock() + wait_s >= deadline:
                 raise problem
             _log.debug("%s; trying again in %.1f s", problem, wait_s)
             self.options.sleep(wait_s)
@@ -146,14 +176,17 @@ class Session:
         with self._lock:
             if self._client is None or self._owner != os.getpid():
                 token = self.options.token
-                # No proxy and no .netrc: a retriever is a neighbour, and our token is not theirs.
+                # An encoding would allow a short reply to become a long one.
+                headers = {"Accept-Encoding": "identity"}
+                if token:
+                    headers["Authorization"] = f"Bearer {token}"
+                verify = self.url.startswith("https:")
                 self._client = httpx2.Client(
                     base_url=self.url,
-                    headers={"Authorization": f"Bearer {token}"} if token else {},
+                    headers=headers,
                     trust_env=False,
-                    verify=self.url.startswith("https:"),  # reading certificates takes 20 ms
-                    transport=self.options.transport,
-                    limits=httpx2.Limits(max_connections=None, max_keepalive_connections=256),
+                    transport=self.options.transport
+                    or DeadlineTransport(self._deadline, verify=verify),
                 )
                 self._owner = os.getpid()
             return self._client
@@ -170,22 +203,22 @@ class Session:
         if left_s <= 0:
             return late, 0.0
         try:
-            with self._http().stream(
-                method,
-                path,
-                content=None if body is None else json.dumps(body).encode(),
-                headers={"Content-Type": "application/json"},
-                timeout=httpx2.Timeout(left_s, connect=min(left_s, _CONNECT_S)),
-            ) as response:
-                content = bytearray()
-                for chunk in response.iter_bytes():
-                    content += chunk
-                    if self.options.clock() > deadline:  # every chunk begins httpx's timeout anew
-                        return late, 0.0
-                reply = Reply(response.status_code, response.headers, bytes(content))
-        except (httpx2.ReadTimeout, httpx2.WriteTimeout):
-            return late, 0.0
+            with (
+                self._deadline.at(deadline),
+                self._http().stream(
+                    method,
+                    path,
+                    content=None if body is None else json.dumps(body).encode(),
+                    headers={"Content-Type": "application/json"},
+                    timeout=httpx2.Timeout(left_s),  # for other transports than ours
+                ) as response,
+            ):
+                content = self._content(response, deadline, where)
+                reply = Reply(response.status_code, response.headers, content)
         except httpx2.TransportError as error:
+            waiting = isinstance(error, httpx2.ReadTimeout | httpx2.WriteTimeout)
+            if waiting or self.options.clock() >= deadline:
+                return late, 0.0
             unavailable = ServerUnavailableError(
                 f"expected a server at {self.url}, found {type(error).__name__}: {error}; fix: "
                 "start one with `at2po serve`, or check the address"
@@ -193,9 +226,30 @@ class Session:
             return unavailable, 0.0
         if reply.status < 500 and reply.status not in _TRY_AGAIN:
             return reply
-        kind = RemoteDeadlineError if reply.status == 504 else ServerUnavailableError
+        kinds = {500: ServerFailedError, 504: RemoteDeadlineError}
+        kind = kinds.get(reply.status, ServerUnavailableError)
         asked = reply.headers.get("Retry-After", "")
         return (
             kind(f"expected {where} to answer, found status {reply.status}: {reply.detail()}"),
             float(asked) if asked.isdecimal() else 0.0,
         )
+
+    def _content(self, response: httpx2.Response, deadline: float, where: str) -> bytes:
+        """Read a reply, as far as bytes and time allow."""
+        encoding = response.headers.get("Content-Encoding", "identity")
+        if encoding != "identity":
+            raise ReplyFormatError(
+                f"expected a reply without an encoding to {where}, found {encoding!r:.100}; fix: "
+                "have the server obey 'Accept-Encoding: identity'"
+            )
+        most, content = self.options.max_reply_bytes, bytearray()
+        for chunk in response.iter_bytes():
+            content += chunk
+            if self.options.clock() > deadline:  # other transports than ours may not see to it
+                raise httpx2.ReadTimeout("the deadline is over")
+            if len(content) > most:
+                raise ReplyFormatError(
+                    f"expected a reply of at most {most} bytes to {where}, found more; fix: ask "
+                    "for fewer queries or passages at a time, or raise max_reply_bytes"
+                )
+        return bytes(content)

@@ -165,7 +165,15 @@ class Batcher:
                     self._answer(retriever, [job])
                 return
             _log.exception("the retriever failed on %d queries", len(queries))
-            self._settle([(jobs[0], BackendError(f"the retriever failed: {error!r}"))])
+            # What the error says is for the log: it may name files of this machine.
+            failure = (
+                error
+                if isinstance(error, BackendError)
+                else BackendError(
+                    "expected an answer of the retriever, found an error; the server's log says it"
+                )
+            )
+            self._settle([(jobs[0], failure)])
             return
         rest = iter(found)
         self._settle([(job, [next(rest) for _ in job.queries]) for job in jobs])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
@@ -44,6 +44,13 @@ class Metrics:
             registry=self._registry,
         )
 
+        self._ended = Counter(
+            f"{_PREFIX}_connections_ended",
+            "Connections that the server ended, by why.",
+            ["reason"],
+            registry=self._registry,
+        )
+
     def watch(self, batcher: Batcher) -> None:
         """Report the queue of this batcher and the cache of its retriever."""
         for name, text, read in (
@@ -57,6 +64,10 @@ class Metrics:
     def answered(self, status: int, seconds: float) -> None:
         """Count a reply."""
         self._requests.labels(str(status)).observe(seconds)
+
+    def ended(self, reason: str) -> None:
+        """Count a connection that was ended before its client did."""
+        self._ended.labels(reason).inc()
 
     def searched(self, queries: int, seconds: float) -> None:
         """Count a call of the retriever."""

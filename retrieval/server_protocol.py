@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from retrieval.errors import SearchArgumentError
 from retrieval.passages import Passage, Retriever
+from retrieval.text import to_unicode
 
 # Header of a reply that names the index it came from, so that a client can check every reply.
 INDEX_HEADER = "X-At2po-Index"
+
+# Longest query in characters, of servers and of search tools alike, so that where a retriever runs
+# does not decide which queries it answers. Models write some hundred.
+MAX_QUERY_CHARS = 32_768
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +47,7 @@ class Limits:
     """
 
     max_queries: int = 512
-    max_query_chars: int = 32_768
+    max_query_chars: int = MAX_QUERY_CHARS
     max_topk: int = 100
     max_body_bytes: int = 4 * 2**20
 
@@ -65,7 +71,7 @@ def describe(retriever: Retriever) -> Identity:
 
 def to_document(passage: Passage) -> dict[str, str]:
     r"""Return a passage as Search-R1's document: ``{"id": ..., "contents": "\"Title\"\ntext"}``."""
-    return {"id": passage.id, "contents": passage.contents}
+    return {"id": passage.id, "contents": to_unicode(passage.contents)}
 
 
 def to_result(found: Sequence[Passage], return_scores: bool) -> list[dict[str, Any]]:
@@ -79,9 +85,9 @@ def from_result(item: Any) -> Passage:
     """Read one document, with or without the score around it.
 
     Args:
-        item: ``{"document": {...}, "score": number}`` or the document itself. A document needs
-            ``contents``; one without an ``id``, as Search-R1's BM25 server sends them, is named by
-            the hash of its contents. Contents without a title line have an empty title.
+        item: ``{"document": {...}, "score": finite number}`` or the document itself. A document
+            needs ``contents``; one without an ``id``, as Search-R1's BM25 server sends them, is
+            named by the hash of its contents. Contents without a title line have an empty title.
 
     Returns:
         The passage; its score is 0 if none was sent.
@@ -94,14 +100,24 @@ def from_result(item: Any) -> Passage:
     contents = document.get("contents") if isinstance(document, Mapping) else None
     if not isinstance(contents, str):
         raise ValueError(f"expected a document with a text in 'contents', found {document!r:.200}")
-    if isinstance(score, bool) or not isinstance(score, int | float):
-        raise ValueError(f"expected a number in 'score', found {score!r:.200}")
+    if not _is_score(score):
+        raise ValueError(f"expected a finite number in 'score', found {score!r:.200}")
     name = document.get("id")
     if not isinstance(name, str | int):
         name = hashlib.sha256(contents.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    contents = to_unicode(contents)
     title, newline, text = contents.partition("\n")
     if not newline:
         title, text = "", contents
     elif len(title) >= 2 and title[0] == title[-1] == '"':
         title = title[1:-1]
-    return Passage(str(name), title, text, float(score))
+    return Passage(to_unicode(str(name)), title, text, float(score))
+
+
+def _is_score(score: Any) -> bool:
+    if isinstance(score, bool) or not isinstance(score, int | float):
+        return False
+    try:
+        return math.isfinite(score)
+    except OverflowError:  # a whole number of hundreds of digits
+        return False

@@ -10,16 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import uvicorn
+from fastapi import FastAPI
 
 from retrieval.cache import CachedRetriever
+from retrieval.errors import SearchArgumentError
 from retrieval.passages import Retriever
 from retrieval.remote_errors import ServerStartError
 from retrieval.server import create_app
+from retrieval.server_connection import ConnectionBounds, connection_class, fitting
+from retrieval.server_hosts import is_loopback
+from retrieval.server_logs import few_alike
 from retrieval.server_protocol import Limits, describe
 
 _log = logging.getLogger(__name__)
 
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_CHATTY = ("asyncio", "uvicorn.error", "retrieval.server", "retrieval.server_batcher")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +37,9 @@ class ServeOptions:
     """Address to listen at; 0.0.0.0 lets other machines in."""
     port: int = 8000
     """Port to listen at."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Names by which clients may call the server, besides localhost, this machine's name, `host`
+    and IP addresses; `*` takes all."""
     topk: int = 3
     """Passages per query where a client names no number."""
     max_topk: int = 100
@@ -44,6 +52,10 @@ class ServeOptions:
     """Most queries that wait; more are answered 503."""
     deadline_s: float = 30.0
     """Seconds until a request that has no answer yet is answered 504."""
+    max_connections: int = 1024
+    """Most connections; others take the place of those that have long sent no whole request."""
+    head_timeout_s: float = 10.0
+    """Seconds for the head of a request, from its first byte to its end."""
     cache: Path | None = None
     """Folder of the persistent cache; none by default."""
     cache_gib: float = 1.0
@@ -66,17 +78,11 @@ def serve(options: ServeOptions, open_retriever: Callable[[str], Retriever]) -> 
             is empty.
         SearchArgumentError: If an option is out of range.
     """
-    token = os.environ.get(options.token_variable)
-    if token is not None and not token.strip():
-        raise ServerStartError(
-            f"expected a token in {options.token_variable}, found an empty value; set one, or "
-            "unset the variable to serve without"
-        )
-    if token is None and options.host not in _LOOPBACK:
-        _log.warning(
-            "everyone who reaches %s can search: set %s to ask for a token",
-            options.host,
-            options.token_variable,
+    token = _token(options)
+    if not 0 <= options.port <= 65_535 or not 0 < options.cache_gib <= 2**20:
+        raise SearchArgumentError(
+            "expected a port from 0 to 65535 and 0 < cache_gib <= 2**20, found "
+            f"{options.port} and {options.cache_gib}"
         )
     failures: list[Exception] = []
 
@@ -92,24 +98,22 @@ def serve(options: ServeOptions, open_retriever: Callable[[str], Retriever]) -> 
         max_waiting=options.max_waiting,
         deadline_s=options.deadline_s,
         token=token,
+        allowed_hosts=(options.host, *options.allowed_hosts),
         on_failure=failed,
     )
-    server = uvicorn.Server(
-        uvicorn.Config(
-            app,
-            host=options.host,
-            port=options.port,
-            access_log=False,
-            log_config=None,
-            server_header=False,
-            timeout_keep_alive=75,  # longer than clients keep an idle connection, so they close it
-            timeout_graceful_shutdown=math.ceil(options.deadline_s) + 1,
-        )
+    connections, backlog = fitting(options.max_connections)
+    bounds = ConnectionBounds(
+        max_connections=connections,
+        head_timeout_s=options.head_timeout_s,
+        reply_timeout_s=options.deadline_s,
+        ended=app.state.metrics.ended,
     )
+    server = make_server(app, bounds, host=options.host, port=options.port, backlog=backlog)
     _log.info("serving %s at http://%s:%d", options.index, options.host, options.port)
     try:
-        server.run()
-    except SystemExit:  # uvicorn's way to say that it could not listen; it has logged why
+        with few_alike(*_CHATTY):
+            server.run()
+    except (SystemExit, UnicodeError):  # uvicorn could not listen, or the host is no name at all
         if server.started:  # what the command makes of a signal, after all is answered
             raise
         raise ServerStartError(
@@ -120,6 +124,53 @@ def serve(options: ServeOptions, open_retriever: Callable[[str], Retriever]) -> 
         raise ServerStartError(f"{options.index} could not be opened: {failures[0]}") from failures[
             0
         ]
+
+
+def make_server(
+    app: FastAPI, bounds: ConnectionBounds, *, host: str, port: int, backlog: int = 256
+) -> uvicorn.Server:
+    """Make the server of an application, with bounded connections.
+
+    Args:
+        app: From `create_app`.
+        bounds: What a connection may take.
+        host: Address to listen at.
+        port: Port to listen at; 0 chooses a free one.
+        backlog: Most connections that the system accepts before they are looked at, >= 1.
+    """
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            host=host,
+            port=port,
+            http=connection_class(bounds),
+            ws="none",
+            backlog=backlog,
+            proxy_headers=False,
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            timeout_keep_alive=75,  # longer than clients keep an idle connection, so they close it
+            timeout_graceful_shutdown=math.ceil(bounds.reply_timeout_s) + 1,
+        )
+    )
+
+
+def _token(options: ServeOptions) -> str | None:
+    """Return the token to ask for, and warn where everybody may do without."""
+    token = os.environ.get(options.token_variable)
+    if token is not None and not token.strip():
+        raise ServerStartError(
+            f"expected a token in {options.token_variable}, found an empty value; set one, or "
+            "unset the variable to serve without"
+        )
+    if token is None and not is_loopback(options.host):
+        _log.warning(
+            "everyone who reaches %s can search: set %s to ask for a token",
+            options.host,
+            options.token_variable,
+        )
+    return token
 
 
 def _cached(retriever: Retriever, options: ServeOptions) -> Retriever:

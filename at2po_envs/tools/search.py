@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from at2po_envs.errors import At2poEnvError, ToolResultError
 from at2po_envs.tools.base import ToolResult, ToolSpec
-from retrieval import Passage, Retriever
-from retrieval.remote_errors import TemporaryRemoteError
+from retrieval import Passage, RetrievalError, Retriever
+from retrieval.remote_errors import (
+    ReplyFormatError,
+    RequestRefusedError,
+    ServerFailedError,
+    TemporaryRemoteError,
+)
+from retrieval.server_protocol import MAX_QUERY_CHARS
+from retrieval.text import to_unicode
+
+_log = logging.getLogger(__name__)
+
+_PLAIN_QUERY = "warm up"  # every retriever answers it, if it answers anything
+_FAILED = ToolResult(False, "", "The search tool failed. Try again.")
+_TOO_LONG = ToolResult(
+    False, "", f"The query is too long: a search takes at most {MAX_QUERY_CHARS} characters."
+)
+# Errors that one query of a batch may cause; what else a retriever raises on purpose is not theirs.
+_MAY_BE_A_QUERYS = (RequestRefusedError, ReplyFormatError, ServerFailedError)
 
 SEARCH = ToolSpec(
     "search",
@@ -52,20 +71,58 @@ class SearchTool:
             )
 
     def __call__(self, arguments: Sequence[Mapping[str, Any]]) -> list[ToolResult]:
-        """Search for all queries in one call of the retriever.
+        """Search for all queries in one call of the retriever, if it takes them all.
+
+        A query that the retriever cannot answer, be it in this process or a server, costs only its
+        own call.
 
         Args:
-            arguments: ``{"query": text}`` for each search.
+            arguments: ``{"query": text}`` for each search. Lone surrogates are searched for as
+                U+FFFD.
 
         Returns:
             A result for each query.
 
         Raises:
-            RetrievalError: If the corpus itself is missing or malformed: no episode could go well.
+            RetrievalError: If the corpus itself is missing or malformed, or a server refuses any
+                query: no episode could go well.
         """
         # Source: algorithms.md section 6: quotation marks are removed from the query.
-        queries = [str(each["query"]).replace('"', "").strip() for each in arguments]
-        return [self._result(found) for found in self.retriever.search(queries, self.top_k)]
+        queries = [to_unicode(str(each["query"])).replace('"', "").strip() for each in arguments]
+        fitting = [i for i, query in enumerate(queries) if len(query) <= MAX_QUERY_CHARS]
+        results = [_TOO_LONG] * len(queries)
+        for i, found in self._search(queries, fitting).items():
+            results[i] = _FAILED if found is None else self._result(found)
+        return results
+
+    def _search(
+        self, queries: Sequence[str], places: list[int]
+    ) -> dict[int, Sequence[Passage] | None]:
+        """Search for the queries at some places; None is for those that cannot be answered."""
+        answers: dict[int, Sequence[Passage] | None] = {}
+        parts = [places] if places else []
+        while parts:
+            part = parts.pop()
+            try:
+                found = self.retriever.search([queries[i] for i in part], self.top_k)
+            except Exception as error:
+                on_purpose = isinstance(error, RetrievalError | At2poEnvError)
+                if on_purpose and not isinstance(error, _MAY_BE_A_QUERYS):
+                    raise
+                if len(part) > 1:
+                    middle = len(part) // 2
+                    parts += [part[middle:], part[:middle]]
+                    continue
+                if not answers:
+                    self.retriever.search([_PLAIN_QUERY], self.top_k)  # raises if none is answered
+                size = len(queries[part[0]])
+                _log.warning("a query of %d characters failed", size, exc_info=error)
+                answers[part[0]] = None
+                continue
+            if len(found) != len(part):
+                raise ToolResultError(f"expected {len(part)} lists of passages, found {len(found)}")
+            answers |= zip(part, found, strict=True)
+        return answers
 
     def ready(self, patience_s: float) -> bool | None:
         """Wait until the retriever can be asked.

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import difflib
 import pickle
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from at2po_envs.tools.pages import FindTool, OpenTool, Pages, page_tools
+from at2po_envs.tools.pages import FindTool, OpenTool, Pages, _split, page_tools
 from retrieval import Passage
 
 TEXT = (
@@ -120,3 +121,31 @@ def test_any_title_and_text_have_an_answer(title, text):
     reader = page_tools({"Ada Lovelace": TEXT, title: text})
     assert opened(reader, title=title).ok and opened(reader, title=text).ok
     assert found(reader, title="Ada Lovelace", text=text).ok
+
+
+@given(st.text(st.sampled_from("ab \n\t\u3000"), max_size=80), st.integers(1, 12))
+def test_parts_are_cut_between_words_and_lose_only_white_space(text, size):
+    parts = _split(text, size)
+    assert "".join("".join(parts).split()) == "".join(text.split())
+    assert all(len(part) <= size for part in parts)
+    rest = text  # the definition, whose time grows with the square of the length
+    for part in parts[:-1]:
+        space = max(rest.rfind(" ", 0, size + 1), rest.rfind("\n", 0, size + 1))
+        end = space if space > size // 2 else size
+        assert part == rest[:end].strip()
+        rest = rest[end:].lstrip()
+    assert parts[-1] == rest
+
+
+def test_the_nearest_of_many_alike_titles_are_found_with_few_comparisons(monkeypatch):
+    """A thousand titles of the same letters took 3 s."""
+    ratios = []
+    real = difflib.SequenceMatcher.ratio
+    monkeypatch.setattr(
+        difflib.SequenceMatcher, "ratio", lambda self: ratios.append(1) or real(self)
+    )
+    alike = {"a b " * 40 + str(i): "" for i in range(1000)}
+    pages = Pages({"Ada": "", "Adam": ""} | alike)
+    assert pages.nearest("a b " * 40 + "7")[0] == "a b " * 40 + "7"
+    assert pages.nearest("adan", 2) == ["Ada", "Adam"]
+    assert len(ratios) <= 2 * 64

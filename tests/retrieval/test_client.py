@@ -20,6 +20,7 @@ from retrieval.remote_errors import (
     RemoteDeadlineError,
     ReplyFormatError,
     RequestRefusedError,
+    ServerFailedError,
     ServerUnavailableError,
     TemporaryRemoteError,
 )
@@ -89,13 +90,22 @@ def test_the_path_may_be_given(url):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"timeout_s": 0}, "timeout_s > 0"), ({"retries": -1}, "retries >= 0, found -1")],
+    [
+        ({"timeout_s": 0}, "timeout_s > 0"),
+        ({"timeout_s": float("nan")}, "timeout_s > 0"),
+        ({"timeout_s": float("inf")}, "at most 1e6"),
+        ({"retries": -1}, "retries >= 0, found -1"),
+        ({"max_reply_bytes": 0}, "max_reply_bytes >= 1"),
+        ({"token": "a\r\nX: b"}, "expected a token of visible characters"),
+    ],
 )
 def test_arguments_out_of_range_are_refused(options, message):
     with pytest.raises(SearchArgumentError, match=message):
         RemoteRetriever(URL, **options)
     with pytest.raises(SearchArgumentError, match="expected a URL"):
         RemoteRetriever("retriever:8000")
+    with pytest.raises(SearchArgumentError, match="expected a URL"):
+        RemoteRetriever("http://[::1")
     with pytest.raises(SearchArgumentError, match="k >= 1, found 0"):
         RemoteRetriever(URL).search(["a"], 0)
 
@@ -210,6 +220,21 @@ def test_a_refusal_is_not_repeated(code):
         b'{"result": [[{"document": {"id": "1"}, "score": 1}]]}',
         b'{"result": [[{"document": {"id": "1", "contents": "x"}, "score": "high"}]]}',
         b'{"result": [["text"]]}',
+        b'{"result": [""]}',
+        b'{"result": [{}]}',
+        b'{"result": {"": []}}',
+        *(
+            b'{"result": [[{"document": {"id": "1", "contents": "x"}, "score": %s}]]}' % score
+            for score in (
+                b"NaN",
+                b"Infinity",
+                b"-Infinity",
+                b"1e999",
+                b"1" * 400,
+                b"1" * 5000,
+                b"true",
+            )
+        ),
         b'{"result": {"a": 1}}',
         b"[" * 100_000,
     ],
@@ -344,13 +369,66 @@ def test_against_our_application():
     )
     with TestClient(app) as served:
         client = RemoteRetriever(
-            "http://testserver", transport=served._transport, token="geheim", index_hash="f00"
+            "http://localhost", transport=served._transport, token="geheim", index_hash="f00"
         )
         assert client.wait_until_ready(20).retriever == "echo"
         queries = [f"q{i}" for i in range(7)]
         assert client.search(queries, 2) == expected(queries, 2)
         with pytest.raises(RequestRefusedError, match="at most 9 characters in a query; found 10"):
             client.search(["x" * 10], 1)
-        stranger = RemoteRetriever("http://testserver", transport=served._transport)
+        stranger = RemoteRetriever("http://localhost", transport=served._transport)
         with pytest.raises(RequestRefusedError, match="status 401"):
             stranger.search(["a"], 1)
+
+
+def test_lone_surrogates_are_sent_and_read_as_what_unicode_has():
+    item = b'{"document": {"id": "\\ud83d", "contents": "a\\udc00"}, "score": 1}'
+    server = Server(httpx2.Response(200, content=b'{"result": [[%s]]}' % item))
+    assert server.client().search(["\ud83d Jaws \U0001f988"], 1) == [
+        [Passage("\ufffd", "", "a\ufffd", 1.0)]
+    ]
+    (request,) = server.requests
+    assert json.loads(request.content)["queries"] == ["\ufffd Jaws \U0001f988"]
+
+
+def test_what_a_server_fails_at_is_repeated_for_one_query_and_not_for_several():
+    server = Server(status(500))
+    with pytest.raises(ServerFailedError, match="status 500"):
+        server.client(retries=3).search(["a"], 1)
+    assert len(server.requests) == 4
+    server = Server(health(), status(500))
+    with pytest.raises(ServerFailedError):
+        server.client(retries=3).search(["a", "b"], 1)
+    assert [request.url.path for request in server.requests] == ["/health", "/retrieve"]
+
+
+def test_a_reply_is_bounded_in_bytes():
+    class Endless(httpx2.SyncByteStream):
+        def __iter__(self):
+            while True:
+                yield b" " * 1000
+
+    server = Server(lambda request: httpx2.Response(200, stream=Endless()))
+    with pytest.raises(ReplyFormatError, match="at most 5000 bytes"):
+        server.client(max_reply_bytes=5000).search(["a"], 1)
+    assert len(server.requests) == 1
+
+
+def test_a_reply_that_would_grow_is_not_unpacked():
+    packed = {"Content-Encoding": "gzip"}
+    server = Server(httpx2.Response(200, headers=packed, stream=httpx2.ByteStream(b"x")))
+    with pytest.raises(ReplyFormatError, match="without an encoding"):
+        server.client().search(["a"], 1)
+    assert server.requests[0].headers["Accept-Encoding"] == "identity"
+
+
+@pytest.mark.parametrize("change", [{"retriever": 5}, {"index_hash": ["f00"]}, {"documents": "7"}])
+def test_an_identity_of_other_kinds_is_none(change):
+    with pytest.raises(IdentityUnknownError):
+        Server(health(**change)).client().identity()
+
+
+def test_what_a_server_says_cannot_steer_a_terminal():
+    with pytest.raises(RequestRefusedError) as caught:
+        Server(status(422, "\x1b]0;owned\x07 \u202e")).client().search(["a"], 1)
+    assert not set("\x1b\x07\u202e") & set(str(caught.value))

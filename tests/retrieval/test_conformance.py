@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +11,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from retrieval import Passage, conformance
+from retrieval import Passage, conformance, conformance_trust
+from retrieval.conformance_trust import TRUST_CHECKS
 
 PAUSE = threading.Event()  # never set: waiting for it lets other threads go on
 
@@ -78,23 +80,47 @@ def test_a_plain_server_passes_what_it_offers():
         "GET /health says ready and what",
         "limits named are kept",
         "GET /metrics is Prometheus text",
+        *TRUST_CHECKS,
     ]
 
 
 @pytest.mark.parametrize("token", [None, "geheim"])
 def test_our_server_passes_everything(token):
     pytest.importorskip("fastapi", reason="needs the extra: pip install 'at2po[server]'")
-    from fastapi.testclient import TestClient
-
-    from retrieval.server import create_app
     from retrieval.server_protocol import Limits
+    from tests.retrieval.live_server import live
 
-    app = create_app(Titles(), token=token, limits=Limits(max_body_bytes=50_000))
-    with TestClient(app, headers={"Authorization": f"Bearer {token}"}) as client:
-        while client.get("/health").status_code == 503:
-            PAUSE.wait(0.01)
-        found = conformance.check_server(client)
+    limits, bounds = Limits(max_body_bytes=50_000), {"head_timeout_s": 0.3}
+    headers = {"Authorization": f"Bearer {token}"}
+    with (
+        live(Titles(), bounds, token=token, limits=limits) as server,
+        httpx2.Client(base_url=f"http://127.0.0.1:{server.port}", headers=headers) as client,
+    ):
+        found = conformance.check_server(client, address=("127.0.0.1", server.port))
     assert [each for each in found if each.status != "pass"] == []
+
+
+def test_a_server_of_the_same_pages_that_trusts_everybody_is_caught(monkeypatch):
+    """Our application by uvicorn as it comes, which checks no connection."""
+    pytest.importorskip("fastapi", reason="needs the extra: pip install 'at2po[server]'")
+    from retrieval import server_run
+    from tests.retrieval.live_server import live
+
+    monkeypatch.setattr(server_run, "connection_class", lambda bounds: "h11")
+    monkeypatch.setattr(conformance_trust, "_WAIT_S", 0.5)
+    logging.getLogger("uvicorn.error").disabled = True
+    with (
+        live(Titles(), allowed_hosts=["*"]) as server,
+        httpx2.Client(base_url=f"http://127.0.0.1:{server.port}") as client,
+    ):
+        found = conformance.check_server(client, address=("127.0.0.1", server.port))
+    logging.getLogger("uvicorn.error").disabled = False
+    assert {each.name for each in found if each.status == "fail"} == {
+        "a foreign Host is refused",
+        "a half-closed request is answered",
+        "what is no HTTP is refused in JSON",
+        "connections without a request are ended",
+    }
 
 
 class FailsWithoutScores(Plain):
@@ -240,9 +266,46 @@ class LimitsOnPaper(Plain):
         return httpx2.Response(200, json={"limits": dict.fromkeys(names, 3000)})
 
 
+class Trusting(Plain):
+    """Names limits, as ours, and does nothing else of what ours does."""
+
+    health: dict[str, Any] = {"ready": True, "limits": {}}
+
+    def page(self, path):
+        return httpx2.Response(200, json=self.health) if path == "/health" else super().page(path)
+
+
+class Boundless(Trusting):
+    """To try these limits would take all memory."""
+
+    health: dict[str, Any] = {
+        "limits": dict.fromkeys(
+            ("max_topk", "max_queries", "max_query_chars", "max_body_bytes"), 10**15
+        )
+    }
+
+
+class Redirects(Trusting):
+    def page(self, path):
+        if path.endswith("/"):
+            return httpx2.Response(307, headers={"Location": "http://evil.example/retrieve"})
+        return super().page(path)
+
+
+class Chatty(Trusting):
+    health = Trusting.health | {"reason": "IndexFormatError('/srv/index/passages: torn')"}
+
+
 @pytest.mark.parametrize(
     ("server", "check"),
     [
+        (Trusting, "refusals are JSON"),
+        (Trusting, "a foreign Host is refused"),
+        (Trusting, "only JSON is taken"),
+        (Redirects, "nothing is redirected"),
+        (Chatty, "GET /health tells nothing of the machine"),
+        (Trusting, "limits named are kept"),
+        (Boundless, "limits named are kept"),
         (FailsWithoutScores, "the same documents without scores"),
         (AlwaysWrapped, "the same documents without scores"),
         (OneFlatList, "passages with scores"),
@@ -314,3 +377,12 @@ def test_the_command_prints_a_table_and_exits_by_it(monkeypatch, capsys):
         conformance.main(["http://s:8000", "--query", "a", "--query", "b"])
     assert ended.value.code == 1
     assert "fail" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words", [["s:8000"], ["http://[::1"], ["http://s", "--timeout", "nan"], ["http://s:x"]]
+)
+def test_a_wrong_command_line_is_told_so(words, capsys):
+    with pytest.raises(SystemExit) as ended:
+        conformance.main(words)
+    assert ended.value.code == 2 and "expected a URL such as" in capsys.readouterr().err

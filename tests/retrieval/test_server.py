@@ -23,6 +23,8 @@ from fastapi.testclient import TestClient
 from retrieval.server import create_app
 from retrieval.server_protocol import INDEX_HEADER, Identity, Limits, from_result, to_result
 
+URL = "http://localhost"
+JSON = {"Content-Type": "application/json"}
 PATIENCE_S = 20.0  # long enough for a busy machine; nothing waits so long unless it failed
 
 
@@ -53,7 +55,7 @@ class Gate(Echo):
 
 @contextmanager
 def serving(retriever, **options) -> Iterator[TestClient]:
-    with TestClient(create_app(retriever, **options)) as client:
+    with TestClient(create_app(retriever, **options), base_url=URL) as client:
         wait_for(lambda: client.get("/health").json()["reason"] is None)
         yield client
 
@@ -131,7 +133,7 @@ def test_no_number_means_three(echo, fields):
     ],
 )
 def test_a_wrong_request_is_told_what_was_expected_and_found(echo, body, message):
-    reply = echo.post("/retrieve", content=body)
+    reply = echo.post("/retrieve", content=body, headers=JSON)
     assert reply.status_code == 422
     assert reply.json()["error"] == "invalid_request"
     detail = reply.json()["detail"]
@@ -151,15 +153,16 @@ def test_a_wrong_request_is_told_what_was_expected_and_found(echo, body, message
     ).map(lambda value: json.dumps(value).encode())
 )
 def test_no_request_makes_the_server_fail(echo, body):
-    assert echo.post("/retrieve", content=body).status_code in (200, 422)
+    reply = echo.post("/retrieve", content=body, headers=JSON)
+    assert reply.status_code in (200, 422)
 
 
 def test_a_large_body_is_refused():
     with serving(Echo(), limits=Limits(max_body_bytes=500)) as client:
-        reply = client.post("/retrieve", content=b" " * 501)
+        reply = client.post("/retrieve", content=b" " * 501, headers=JSON)
         assert (reply.status_code, reply.json()["error"]) == (413, "body_too_large")
         assert "at most 500 bytes" in reply.json()["detail"]
-        assert client.post("/retrieve", content=b" " * 500).status_code == 422
+        assert client.post("/retrieve", content=b" " * 500, headers=JSON).status_code == 422
         assert post(client, ["a"]).status_code == 200
 
 
@@ -171,7 +174,10 @@ def test_a_large_body_is_refused():
         ({"max_batch": 0}, "max_batch >= 1"),
         ({"max_waiting": 0}, "max_waiting >= 1"),
         ({"deadline_s": 0.0}, "deadline_s > 0"),
+        ({"deadline_s": float("inf")}, "at most a day"),
         ({"token": " "}, "expected a token"),
+        ({"allowed_hosts": ["http://retriever"]}, "expected names of hosts.*'http://retriever'"),
+        ({"allowed_hosts": ["a", "b c"]}, "found 'b c'"),
     ],
 )
 def test_options_out_of_range_are_refused(options, message):
@@ -228,7 +234,7 @@ def test_nothing_is_ready_before_the_retriever_has_answered():
         assert opened.wait(PATIENCE_S)
         return Echo()
 
-    with TestClient(create_app(slow)) as client:
+    with TestClient(create_app(slow), base_url=URL) as client:
         for reply in (client.get("/health"), post(client, ["a"])):
             assert reply.status_code == 503
             assert int(reply.headers["Retry-After"]) >= 1
@@ -238,17 +244,19 @@ def test_nothing_is_ready_before_the_retriever_has_answered():
         assert post(client, ["a"]).status_code == 200
 
 
-def test_a_retriever_that_cannot_be_opened_is_said_so():
+def test_a_retriever_that_cannot_be_opened_is_said_so(caplog):
     failures = []
 
     def broken() -> Echo:
-        raise OSError("no such index")
+        raise OSError("no such index: /srv/index")
 
-    with TestClient(create_app(broken, on_failure=failures.append)) as client:
+    app = create_app(broken, on_failure=failures.append)
+    with TestClient(app, base_url=URL) as client:
         wait_for(lambda: bool(failures))
         assert client.get("/health").status_code == 503
-        assert "no such index" in client.get("/health").json()["reason"]
-        assert "no such index" in post(client, ["a"]).json()["detail"]
+        for said in (client.get("/health").json()["reason"], post(client, ["a"]).json()["detail"]):
+            assert "could not be opened; the server's log says why" in said and "/srv" not in said
+    assert "no such index: /srv/index" in caplog.text
 
 
 def test_what_arrives_during_a_search_is_the_next_batch():
@@ -290,7 +298,8 @@ def test_one_request_s_fault_is_not_its_neighbours(caplog):
         assert first.result().status_code == 200
         assert [replies[q].result().status_code for q in ("a", "bad", "b")] == [200, 500, 200]
         assert replies["bad"].result().json()["error"] == "retriever_failed"
-        assert "bad query" in replies["bad"].result().json()["detail"]
+        assert "the server's log says it" in replies["bad"].result().json()["detail"]
+        assert "bad query" not in replies["bad"].result().text and "bad query" in caplog.text
         assert replies["b"].result().json()["result"][0][0]["id"] == "b/0"
 
 

@@ -17,6 +17,7 @@ import pytest
 
 from retrieval import Passage
 from retrieval.client import RemoteRetriever
+from retrieval.errors import SearchArgumentError
 from retrieval.remote_errors import (
     IndexMismatchError,
     RemoteDeadlineError,
@@ -194,6 +195,30 @@ def test_under_overload_everyone_gets_through_in_the_end(port, remote, start):
 
 
 @pytest.mark.slow
+def test_few_descriptors_and_many_silent_connections_lock_nobody_out(port, remote, tmp_path):
+    """As many descriptors as 100 bear the index, the log and about 30 connections."""
+    log = tmp_path / "log"
+    words = f"exec {sys.executable} {SERVER} {port} f00 0.001 30 999"
+    with log.open("wb") as file:
+        server = subprocess.Popen(["sh", "-c", f"ulimit -n 100; {words}"], stderr=file)
+    silent = []
+    try:
+        remote().wait_until_ready(PATIENCE_S)
+        for i in range(300):
+            silent.append(socket.create_connection(("127.0.0.1", port), PATIENCE_S))
+            if i % 20 == 0:
+                client = remote(timeout_s=PATIENCE_S)
+                assert client.search([f"q{i}"], 2) == expected(f"q{i}", 2)
+        assert remote().identity().index_hash == "f00"
+    finally:
+        for each in silent:
+            each.close()
+        server.terminate()
+        server.wait(PATIENCE_S)
+    assert len(log.read_text().splitlines()) < 100
+
+
+@pytest.mark.slow
 def test_a_stopped_server_answers_what_it_has_accepted(port, remote, start):
     server = start(seconds=2.0)
     client = remote(retries=0)
@@ -226,9 +251,43 @@ def test_a_server_that_cannot_start_says_why(port, monkeypatch):
         other.listen()
         with pytest.raises(ServerStartError, match=f"expected to listen at 127.0.0.1:{port}"):
             serve(options, lambda name: Echo())
+    for host in ("no such host", "x" * 70, "999.1.1.1"):
+        odd = ServeOptions(index="bm25:nowhere", host=host, port=port)
+        with pytest.raises((ServerStartError, SearchArgumentError), match="expected"):
+            serve(odd, lambda name: Echo())
     monkeypatch.setenv("AT2PO_SERVER_TOKEN", "")
     with pytest.raises(ServerStartError, match="expected a token in AT2PO_SERVER_TOKEN"):
         serve(options, lambda name: Echo())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"port": 99_999},
+        {"port": -1},
+        {"cache_gib": float("nan")},
+        {"cache_gib": 0.0},
+        {"deadline_s": float("inf")},
+        {"head_timeout_s": 0.0},
+        {"max_connections": 0},
+    ],
+    ids=str,
+)
+def test_options_out_of_range_are_refused_before_anything_is_opened(port, change):
+    options = ServeOptions(**{"index": "bm25:nowhere", "port": port, **change})
+    with pytest.raises(SearchArgumentError, match="expected"):
+        serve(options, lambda name: pytest.fail("opened"))
+
+
+@pytest.mark.parametrize(
+    ("host", "warned"),
+    [("127.0.0.1", False), ("127.0.0.9", False), ("::1", False), ("0.0.0.0", True), ("", True)],
+)
+def test_who_lets_others_in_without_a_token_is_warned(host, warned, caplog, monkeypatch):
+    monkeypatch.delenv("AT2PO_SERVER_TOKEN", raising=False)
+    with pytest.raises(SearchArgumentError):
+        serve(ServeOptions(index="bm25:nowhere", host=host, port=-1), lambda name: None)
+    assert ("can search" in caplog.text) == warned
 
 
 def test_a_cache_needs_the_hash_of_the_index(port, tmp_path):

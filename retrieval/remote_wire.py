@@ -1,0 +1,124 @@
+"""The network under the client, with one deadline for all that a request does on it."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpcore2
+import httpx2
+
+_CONNECT_S = 2.0  # longest wait for a connection to one address
+
+
+class Deadline(threading.local):
+    """When this thread's request has to be over, on a clock of seconds."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        """No request is under way."""
+        self._clock, self._until = clock, 0.0
+
+    @contextmanager
+    def at(self, until: float) -> Iterator[None]:
+        """Have everything on the network end by this time."""
+        self._until = until
+        yield
+
+    def left(self, late: type[httpcore2.TimeoutException]) -> float:
+        """Return the seconds that are left.
+
+        Raises:
+            TimeoutException: Of the given kind, if there are none.
+        """
+        left = self._until - self._clock()
+        if left <= 0:
+            raise late("the deadline is over")
+        return left
+
+
+class DeadlineTransport(httpx2.HTTPTransport):
+    """Sends requests like httpx2, whose own timeouts begin anew with every byte.
+
+    Args:
+        deadline: Holds for every request.
+        verify: Whether to check certificates.
+    """
+
+    def __init__(self, deadline: Deadline, *, verify: bool) -> None:
+        """Keep as many connections as are used at the same time."""
+        # Reading certificates takes 20 ms; no proxy and no .netrc, a retriever is a neighbour.
+        super().__init__(verify=verify, trust_env=False)
+        self._pool = httpcore2.ConnectionPool(
+            ssl_context=httpx2.create_ssl_context(verify=verify, trust_env=False),
+            max_connections=None,
+            max_keepalive_connections=256,
+            keepalive_expiry=5.0,
+            network_backend=_Network(deadline),
+        )
+
+
+class _Network(httpcore2.SyncBackend):
+    def __init__(self, deadline: Deadline) -> None:
+        self._deadline = deadline
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
+    ) -> httpcore2.NetworkStream:
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except OSError as error:
+            raise httpcore2.ConnectError(str(error)) from error
+        problem: Exception = httpcore2.ConnectError(f"no address of {host}")
+        for address in dict.fromkeys(str(each[4][0]) for each in found):
+            left = min(self._deadline.left(httpcore2.ConnectTimeout), _CONNECT_S)
+            try:
+                stream = super().connect_tcp(address, port, left, local_address, socket_options)
+            except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
+                problem = error
+            else:
+                return _Stream(stream, self._deadline)
+        raise problem
+
+
+class _Stream(httpcore2.NetworkStream):
+    def __init__(self, stream: httpcore2.NetworkStream, deadline: Deadline) -> None:
+        self._stream, self._deadline = stream, deadline
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return self._stream.read(max_bytes, self._deadline.left(httpcore2.ReadTimeout))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        wire: socket.socket = self._stream.get_extra_info("socket")
+        view = memoryview(buffer)
+        while view:
+            wire.settimeout(self._deadline.left(httpcore2.WriteTimeout))
+            try:
+                view = view[wire.send(view) :]
+            except TimeoutError as error:
+                raise httpcore2.WriteTimeout(str(error)) from error
+            except OSError as error:
+                raise httpcore2.WriteError(str(error)) from error
+
+    def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,
+    ) -> httpcore2.NetworkStream:
+        left = self._deadline.left(httpcore2.ConnectTimeout)
+        return _Stream(self._stream.start_tls(ssl_context, server_hostname, left), self._deadline)
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
