@@ -80,7 +80,7 @@ def check_suite_folder(path: Path) -> None:
     summary = path / _SUMMARY
     if not there and summary.exists():
         try:
-            there = [] if "sets" in read_json(summary, EvaluationError) else [_SUMMARY]
+            there = [] if "sets" in read_json(summary, EvaluationError, "a summary") else [_SUMMARY]
         except EvaluationError:
             there = [_SUMMARY]
     if there:
@@ -119,7 +119,7 @@ def _sessions(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     try:
-        found = read_json(path, EvaluationError).get("sessions")
+        found = read_json(path, EvaluationError, "sessions").get("sessions")
         if isinstance(found, list) and all(map(_is_session, found)):
             return list(found)
         problem = f"{path}: expected sessions with their start"

@@ -5,11 +5,27 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 Record = Mapping[str, Any]
+Test = Callable[[Any], bool]
 
-_MOST = 1e18  # beyond all figures of evaluations; not-a-number and infinities are beyond it, too
+_MOST = 1e18  # beyond all figures of ours; infinities and what is not a number are beyond it, too
+_YEAR_9999 = 253_370_764_800  # in seconds since 1970; no date comes later
+
+
+class Kind(NamedTuple):
+    """What a record can be.
+
+    Attributes:
+        name: What it is, for messages.
+        fix: What to do where it is damaged.
+        fields: Fields that are read again, and the test of their values.
+    """
+
+    name: str
+    fix: str
+    fields: Mapping[str, Test]
 
 
 def is_number(value: Any) -> bool:
@@ -17,46 +33,173 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and abs(value) < _MOST
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
+def _is(*kinds: type) -> Test:
+    return lambda value: isinstance(value, kinds)
 
 
-def _is_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(each, str) for each in value)
+def _maybe(holds: Test) -> Test:
+    return lambda value: value is None or holds(value)
 
 
-def _is_transcript(value: Any) -> bool:
-    return isinstance(value, list) and all(
-        isinstance(turn, dict) and all(isinstance(text, str) for text in turn.values())
-        for turn in value
-    )
+def _all(holds: Test) -> Test:
+    return lambda value: isinstance(value, list) and all(map(holds, value))
 
 
-def _is_number_or_nothing(value: Any) -> bool:
-    return value is None or is_number(value)
+def _values(holds: Test) -> Test:
+    return lambda value: isinstance(value, dict) and all(map(holds, value.values()))
 
 
-_FIELDS: Mapping[str, Callable[[Any], bool]] = {
-    **dict.fromkeys(("question_key", "question_id", "question", "error"), _is_text),
-    **dict.fromkeys(("golden_answers", "flags"), _is_texts),
-    "transcript": _is_transcript,
-    **dict.fromkeys(("em", "f1", "cover_em", "format_ok", "turns", "searches"), is_number),
-    **dict.fromkeys(("truncated", "limit_reached"), is_number),
-    **dict.fromkeys(("tokens", "prompt_tokens", "cost"), is_number),
-    "retrieval_recall": _is_number_or_nothing,
-}
-"""Fields of an episode's record that are read again, and the test of their values."""
+def _is_interval(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(map(is_number, value))
 
-ADDED_UP = tuple(name for name in _FIELDS if name not in ("question", "golden_answers"))
-"""Fields that an evaluation needs to add an episode up."""
 
-FIGURES = tuple(
-    "em f1 cover_em format_rate retrieval_recall searches turns questions tokens".split()
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and 0 <= value < _MOST
+
+
+def _is_size(value: Any) -> bool:
+    return _is_count(value) and value > 0
+
+
+def _is_share(value: Any) -> bool:
+    return is_number(value) and 0 <= value <= 1
+
+
+def _is_time(value: Any) -> bool:
+    return is_number(value) and 0 <= value < _YEAR_9999
+
+
+def _is_logprob(value: Any) -> bool:
+    return isinstance(value, int | float) and not value > _MOST
+
+
+def _each(names: str, holds: Test) -> dict[str, Test]:
+    return dict.fromkeys(names.split(), holds)
+
+
+EPISODE = Kind(
+    "the record of an episode",
+    "take the line out, and the evaluation plays that episode again",
+    {
+        **_each("question_key question_id question error", _is(str)),
+        **_each("golden_answers flags", _all(_is(str))),
+        "transcript": _all(_values(_is(str))),
+        **_each("em f1 cover_em format_ok turns searches truncated limit_reached", is_number),
+        **_each("tokens prompt_tokens cost", is_number),
+        "retrieval_recall": _maybe(is_number),
+    },
 )
-"""Figures of a summary that reports show, beside their `_interval`s."""
+ADDED_UP = tuple(name for name in EPISODE.fields if name not in ("question", "golden_answers"))
+"""Fields of an episode that an evaluation adds up."""
+
+SUMMARY = Kind(
+    "the summary of an evaluation",
+    "run the evaluation again with the same command",
+    {
+        **_each("env agent", _is(str)),
+        "card": _is(dict),
+        "failures": _is(list),
+        **_each("questions tokens failed", _maybe(_is_count)),
+        **_each("em f1 cover_em format_rate retrieval_recall", _maybe(_is_share)),
+        **_each("searches turns", _maybe(is_number)),
+        **_each("em_interval f1_interval cover_em_interval", _maybe(_is_interval)),
+    },
+)
+SUITE = Kind(
+    "the summary of an evaluation of several sets",
+    "run the evaluation again with the same command",
+    {"agent": _is(str), "questions": _is_count, **_each("sets micro macro", _is(dict))},
+)
+TRAINING = Kind(
+    "the summary of a training run",
+    "restore the file",
+    {
+        **_each("algorithm env model", _is(str)),
+        **_each("steps sampled_tokens", _is_count),
+        "seconds": is_number,
+    },
+)
+METRICS = Kind(
+    "the metrics of a step",
+    "restore the line, or take it out",
+    {
+        "step": _is_count,
+        "time": _values(_maybe(is_number)),
+        **_each("eval/em eval/f1 eval/format_rate", _is_share),
+        **_each("eval/searches eval/turns", is_number),
+        "eval/questions": _is_size,
+        "rollout/em": _maybe(_is_share),
+        **_each("rollout/staleness rollout/dropped tokens/sampled", _maybe(is_number)),
+    },
+)
+EVALUATED = tuple(name for name in METRICS.fields if name.startswith("eval/"))
+"""What the metrics of a step that was evaluated hold."""
+
+STANDING = Kind(
+    "how a run stands",
+    "take the file away",
+    {**_each("state why", _is(str)), "step": _is_count, "updated": _is_time, "faults": _is(list)},
+)
+FAULT = Kind(
+    "what happened to a run",
+    "take the file away",
+    {"time": _is_time, "step": _is_count, **_each("actor what done", _is(str))},
+)
+SPAN = Kind(
+    "a piece of work",
+    "take the line out",
+    {**_each("actor stage", _is(str)), "step": _is_count, **_each("start end tokens", is_number)},
+)
+TREE = Kind("a rollout tree", "take the line out", {"nodes": _is(list)})
+NODE = Kind(
+    "a node of a rollout tree",
+    "take the line out",
+    {
+        "parent": _maybe(_is_count),
+        **_each("action observation", _is(str)),
+        "inserted": _is(list),
+        "logprobs": _all(_is_logprob),
+        **_each("surprisal value advantage row_advantage reward", _maybe(_is(int, float))),
+        "info": _is(dict),
+    },
+)
+"""Figures of a node may be infinite or no numbers: a page says so then."""
+
+ASKED = Kind(
+    "the question of a rollout tree",
+    "take the line out",
+    {"question": _is(str), "golden_answers": _all(_is(str))},
+)
+ENDED = Kind("the end of an episode", "take the line out", {"flags": _is(list)})
 
 
-def parsed(text: bytes, where: str, error: type[ValueError], expected: str) -> dict[str, Any]:
+def check(
+    kind: Kind, record: Any, needed: Iterable[str], where: str, error: type[Exception]
+) -> None:
+    """Refuse a record that lacks a field, or has one of another type.
+
+    Args:
+        kind: What it should be.
+        record: What was read.
+        needed: Fields that must be there, and not null; the others are tested where they are.
+        where: File, or file and line, for the message.
+        error: Class of the error to raise.
+
+    Raises:
+        Exception: As `error`.
+    """
+    if not isinstance(record, Mapping):
+        found = f"a JSON {type(record).__name__}"
+    elif missing := [name for name in needed if record.get(name) is None]:
+        found = f"no {missing[0]}"
+    elif wrong := [n for n, holds in kind.fields.items() if n in record and not holds(record[n])]:
+        found = f"{wrong[0]} = {record[wrong[0]]!r:.80}"
+    else:
+        return
+    raise error(f"{where}: expected {kind.name}, found {found}; {kind.fix}")
+
+
+def parsed(text: bytes, where: str, error: type[Exception], expected: str) -> dict[str, Any]:
     """Return the JSON object that a text holds.
 
     Args:
@@ -69,71 +212,18 @@ def parsed(text: bytes, where: str, error: type[ValueError], expected: str) -> d
         The object.
 
     Raises:
-        ValueError: As `error`, if it holds anything else.
+        Exception: As `error`, if it holds anything else.
     """
     try:
         value = json.loads(text.decode("utf-8"))
     except (ValueError, RecursionError) as problem:
         raise error(f"{where}: expected {expected}, found {problem}; restore it") from None
     if not isinstance(value, dict):
-        kind = type(value).__name__
-        raise error(f"{where}: expected {expected}, found a JSON {kind}; restore it")
+        found = f"a JSON {type(value).__name__}"
+        raise error(f"{where}: expected {expected}, found {found}; restore it")
     return value
 
 
-def read_json(path: Path, error: type[ValueError], expected: str = "JSON") -> dict[str, Any]:
+def read_json(path: Path, error: type[Exception], expected: str) -> dict[str, Any]:
     """Return the JSON object in a file; arguments and errors are those of `parsed`."""
-    return parsed(path.read_bytes(), str(path), error, expected)
-
-
-def checked_episode(
-    record: Record, needed: Iterable[str], where: str, error: type[ValueError]
-) -> None:
-    """Refuse the record of an episode that lacks a field, or has one of another type.
-
-    Args:
-        record: What was read.
-        needed: Names of the fields that it must have; others that are known must have their type.
-        where: File and line, for the message.
-        error: Class of the error to raise.
-
-    Raises:
-        ValueError: As `error`.
-    """
-    missing = next((name for name in needed if name not in record), None)
-    wrong = missing or next(
-        (name for name, holds in _FIELDS.items() if name in record and not holds(record[name])),
-        None,
-    )
-    if wrong is not None:
-        found = f"no {wrong}" if missing else f"{wrong} = {record[wrong]!r:.80}"
-        raise error(
-            f"{where}: expected the record of an episode, found {found}; take the line out, "
-            "and the evaluation plays that episode again"
-        )
-
-
-def checked_figures(
-    summary: Record, needed: Iterable[str], where: str, error: type[ValueError]
-) -> None:
-    """Refuse a summary that lacks a field, or whose figures are no finite numbers.
-
-    Args:
-        summary: Figures by name, with intervals.
-        needed: Names that must be there.
-        where: The file, for the message.
-        error: Class of the error to raise.
-
-    Raises:
-        ValueError: As `error`.
-    """
-    wrong = [name for name in needed if summary.get(name) is None]
-    for name in FIGURES:
-        low_high = summary.get(f"{name}_interval", [0, 0])
-        pair = isinstance(low_high, list) and len(low_high) == 2 and all(map(is_number, low_high))
-        wrong += [] if pair and _is_number_or_nothing(summary.get(name)) else [name]
-    if wrong:
-        raise error(
-            f"{where}: expected the summary of an evaluation, found {wrong[0]} = "
-            f"{summary.get(wrong[0])!r:.80}; run the evaluation again with the same command"
-        )
+    return parsed(path.read_bytes(), str(path), error, f"JSON with {expected}")

@@ -138,7 +138,7 @@ def _cell(figures: Record, key: str, form: str) -> str:
 
 def _whisker(figures: Record) -> str:
     """Draw exact match and its interval."""
-    if "em" not in figures:
+    if figures.get("em") is None:
         return ""
     em = figures["em"]
     low, high = figures.get("em_interval") or (em, em)

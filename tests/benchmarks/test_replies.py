@@ -1,4 +1,4 @@
-"""Whatever an agent returns or raises: a turn, an episode that failed, or an error that names it."""
+"""Whatever an agent returns or raises: a turn, a failed episode, or an error that names it."""
 
 from __future__ import annotations
 
