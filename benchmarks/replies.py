@@ -25,7 +25,7 @@ def _counts(value: Any) -> bool:
 
 
 def _amounts(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and 0 <= value <= _MOST
+    return isinstance(value, Real) and not isinstance(value, bool) and 0 <= float(value) <= _MOST
 
 
 def _is(kind: type) -> Callable[[Any], bool]:

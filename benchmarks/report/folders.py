@@ -25,13 +25,13 @@ from benchmarks.records import (
     SUITE,
     SUMMARY,
     TRAINING,
+    Record,
     check,
     read_json,
 )
 from benchmarks.report.cases import (
     Case,
     Collection,
-    Record,
     alone,
     check_tree,
     from_episode,
@@ -305,7 +305,7 @@ def _episode(record: Any, where: str) -> None:
 
 
 def _lines(path: Path, checked: Callable[[Any, str], None]) -> list[Record]:
-    rows = []
+    rows: list[Record] = []
     for number, row in read_objects(path, "a JSON object in each line", RunFolderError):
         checked(row, f"{path}:{number}")
         rows.append(row)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.report.cases import Record
+from benchmarks.records import Record
 
 Tile = tuple[str, str]
 """A figure and what it is."""
