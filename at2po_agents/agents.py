@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any, Protocol
 
 from at2po_agents.engines import Engine, Request
 from at2po_agents.errors import RequestError
 from at2po_agents.seeds import seed_of
 from at2po_agents.tokens import encode_inserted, encode_prompt
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Transcript = Sequence[str]
 """An episode so far: observation, action, observation, …, observation."""

@@ -10,9 +10,8 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import math
 import tomllib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_type_hints
@@ -23,10 +22,17 @@ from at2po_agents import algorithms
 from at2po_agents.cluster import ClusterOptions
 from at2po_agents.engines import EngineName
 from at2po_agents.errors import ConfigError
-from at2po_agents.lora import LoraOptions
+from at2po_agents.lora_options import LoraOptions
 from at2po_agents.settings import (
+    COUNT,
+    COUNT_OR_NONE,
+    PATHS,
+    SECONDS,
+    SEED,
     Choice,
     Options,
+    Range,
+    check_ranges,
     choice_of,
     from_table,
     nearest,
@@ -43,17 +49,18 @@ _DEFAULT = algorithms.ATPO.name
 AlgorithmChoice = Annotated[Any, Choice(algorithms.find, algorithms.name_of, _DEFAULT)]
 """An `algorithms.Algorithm`; in TOML the table [algorithm] with `name` and its settings."""
 
-_RANGES: tuple[tuple[str, str, Callable[[float], bool]], ...] = (
-    ("steps seed eval_every weight_decay", "of at least 0", lambda v: v >= 0),
-    ("learning_rate grad_clip temperature patience_s", "above 0", lambda v: v > 0),
-    (
-        "questions_per_step mini_batches max_response_tokens max_prompt_tokens eval_questions "
-        "save_every keep_checkpoints token_budget max_batch",
-        "of at least 1",
-        lambda v: v >= 1,
-    ),
-)
-"""Fields of `TrainConfig`, what is expected of them, and the test of it."""
+_RANGES = {
+    "steps eval_every": COUNT_OR_NONE,
+    "seed": SEED,
+    "weight_decay": Range(0, 1),
+    "learning_rate": Range(0, 1, above=True),
+    "grad_clip": Range(0, 1e9, above=True),
+    "temperature": Range(1e-6, 1e6),
+    "patience_s": SECONDS,
+    "questions_per_step mini_batches max_response_tokens max_prompt_tokens eval_questions "
+    "save_every keep_checkpoints token_budget max_batch": COUNT,
+}
+"""Ranges of the fields of `TrainConfig`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,11 +142,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Check ranges now rather than after the first rollout."""
-        for names, wanted, holds in _RANGES:
-            for name in names.split():
-                value = getattr(self, name)
-                if not (math.isfinite(value) and holds(value)):
-                    raise ConfigError(f"{name}: expected a number {wanted}, found {value}")
+        check_ranges(self, _RANGES)
         if self.mini_batches > self.questions_per_step:
             raise ConfigError(
                 f"mini_batches: expected at most questions_per_step = {self.questions_per_step}, "
@@ -220,6 +223,7 @@ def parse_config(cls: type[C], arguments: Sequence[str] | None, *, prog: str) ->
         ),
         args=rest,
         default=default,
+        registry=PATHS,
     )
 
 

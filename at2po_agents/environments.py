@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
-from gymnasium.envs.registration import load_env_creator
+from gymnasium.envs.registration import EnvSpec, load_env_creator
 
 from at2po_agents.errors import EnvironmentNotFoundError
 
@@ -48,6 +48,18 @@ def make_env(env_id: str, options: Mapping[str, Any] | None = None) -> Any:
         ) from error
 
 
+def check_id(env_id: str) -> None:
+    """Check that an environment has that id, without making it.
+
+    Args:
+        env_id: As for `make_env`.
+
+    Raises:
+        EnvironmentNotFoundError: If no environment has it.
+    """
+    _spec(_full(env_id))
+
+
 def on_test_split(env_id: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Add `split="test"` to an environment's options, unless they name one or it has none.
 
@@ -58,15 +70,9 @@ def on_test_split(env_id: str, options: Mapping[str, Any]) -> dict[str, Any]:
     Returns:
         The options to evaluate with.
     """
-    module, _, name = _full(env_id).rpartition(":")
-    try:
-        if module:
-            importlib.import_module(module)
-        entry_point = gymnasium.spec(name).entry_point
-        made = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
-        parameters = inspect.signature(made).parameters if made else {}
-    except (gymnasium.error.Error, ImportError):
-        parameters = {}  # make_env will say what is wrong with the id
+    entry_point = _spec(_full(env_id)).entry_point
+    made = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
+    parameters = inspect.signature(made).parameters if made else {}
     return {"split": "test", **options} if "split" in parameters else dict(options)
 
 
@@ -75,13 +81,23 @@ def _full(env_id: str) -> str:
     return f"at2po_envs:{env_id}" if env_id.startswith("at2po/") else env_id
 
 
-def _make(env_id: str, options: Mapping[str, Any]) -> Any:
+def _spec(env_id: str) -> EnvSpec:
+    """Return what is registered under an id, whose module is imported for that."""
+    module, colon, name = env_id.rpartition(":")
     try:
-        return gymnasium.make(env_id, **options)
-    except (gymnasium.error.UnregisteredEnv, ModuleNotFoundError) as error:
+        if colon:
+            importlib.import_module(module)
+        return gymnasium.spec(name)
+    except (gymnasium.error.Error, ImportError, TypeError, ValueError) as error:
         raise EnvironmentNotFoundError(
             f"expected the id of an environment, found {env_id!r}: {error}; ids of other packages "
             "are written module:namespace/Name-v0"
         ) from error
+
+
+def _make(env_id: str, options: Mapping[str, Any]) -> Any:
+    spec = _spec(env_id)
+    try:
+        return gymnasium.make(spec, **options)
     except TypeError as error:
         raise EnvironmentNotFoundError(f"{env_id}: unknown option: {error}") from error

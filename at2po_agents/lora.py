@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,33 +18,13 @@ from at2po_agents.adapters import (
     is_adapted_linear,
 )
 from at2po_agents.errors import ConfigError, WeightsError
+from at2po_agents.lora_options import LoraOptions
 from at2po_agents.models import copy_weights, state_hash
+
+__all__ = ["ADAPTER_FOLDER", "Lora", "LoraOptions"]
 
 ADAPTER_FOLDER = "adapter"
 """Folder of the adapter inside a checkpoint, whose other files are a model without one."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoraOptions:
-    """A low-rank adapter that is trained in place of all weights.
-
-    Source: LoRA (arXiv 2106.09685). The adapter has no dropout: ratios of probabilities have to be
-    those of one policy.
-    """
-
-    rank: int = 0
-    """Rank of the adapter; 0 trains all weights instead."""
-    alpha: float = 32.0
-    """The adapter's output counts alpha / rank times."""
-    targets: str = "all-linear"
-    """Layers that get one: all linear ones of attention and MLP, or a pattern of their names."""
-
-    def __post_init__(self) -> None:
-        """Check ranges now rather than when the model is loaded."""
-        if self.rank < 0:
-            raise ConfigError(f"lora.rank: expected a number of at least 0, found {self.rank}")
-        if not (math.isfinite(self.alpha) and self.alpha > 0):
-            raise ConfigError(f"lora.alpha: expected a number above 0, found {self.alpha}")
 
 
 class Lora:

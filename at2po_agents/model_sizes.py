@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from at2po_agents.errors import ModelNotFoundError, UnsupportedModelError
-from at2po_agents.models import model_config
 
 
 @dataclass(frozen=True)
@@ -139,6 +138,8 @@ def find_sizes(name: str) -> tuple[Decoder, str]:
         ModelNotFoundError: None of the places has it.
         UnsupportedModelError: It is no Llama-like decoder.
     """
+    from at2po_agents.models import model_config  # a module that needs torch and transformers
+
     listed = SIZES.get(re.sub(r"^Qwen/|-(Instruct|Base)$", "", name))
     try:
         return Decoder.of(model_config(name)), "its configuration"

@@ -76,8 +76,11 @@ def find_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+        # A device such as meta can hold a tensor, but cannot say what is in it.
+        probe = torch.ones(1, device=name)
+        probe.item()
+        return probe.device
+    except (RuntimeError, AssertionError, ImportError) as error:  # torch without CUDA asserts
         raise ConfigError(
             f"device: expected auto, cpu, or a device that torch can use, such as cuda:0, found "
             f"{name!r}: {str(error).splitlines()[0]}"

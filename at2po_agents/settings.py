@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,6 +22,7 @@ from typing import (
     get_origin,
     get_type_hints,
 )
+from urllib.parse import urlsplit
 
 import tyro
 
@@ -62,6 +64,104 @@ Options = Annotated[
     ),
 ]
 """Keyword arguments, `KEY=VALUE KEY=VALUE …` on the command line; given there, they replace all."""
+
+
+PATHS = tyro.constructors.ConstructorRegistry()
+"""How commands read paths: an empty text, which `Path` takes for the current folder, is refused."""
+
+
+@PATHS.primitive_rule
+def _path_rule(
+    info: tyro.constructors.PrimitiveTypeInfo,
+) -> tyro.constructors.PrimitiveConstructorSpec[Path] | None:
+    if info.type is not Path:
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="PATH",
+        instance_from_str=lambda words: path_of(words[0]),
+        is_instance=lambda value: isinstance(value, Path),
+        str_from_instance=lambda path: [str(path)],
+    )
+
+
+def path_of(text: str) -> Path:
+    """Return the path that a setting names.
+
+    Raises:
+        ConfigError: The text is empty, or holds a NUL, which no file system takes.
+    """
+    if not text.strip() or "\0" in text:
+        raise ConfigError(f"expected a path, found {text!r}; write . for the current folder")
+    return Path(text)
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers that a setting may have, all of them finite.
+
+    Attributes:
+        least: The smallest of them.
+        most: The largest of them.
+        above: Whether `least` itself is left out.
+    """
+
+    least: float
+    most: float = math.inf
+    above: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        # Comparisons take integers of any size, and NaN fails all of them.
+        over = value > self.least if self.above else value >= self.least
+        return over and value <= self.most and value < math.inf
+
+    def __str__(self) -> str:
+        least = f"above {self.least:g}" if self.above else f"of at least {self.least:g}"
+        return least if math.isinf(self.most) else f"{least} and at most {self.most:g}"
+
+
+COUNT = Range(1, 2**31 - 1)
+COUNT_OR_NONE = Range(0, 2**31 - 1)
+COUNT_OF_BYTES = Range(0, 2**53)
+SECONDS = Range(0, 1e9, above=True)
+SEED = Range(0, 2**63 - 1)
+
+
+def check_ranges(settings: object, ranges: Mapping[str, Range], prefix: str = "") -> None:
+    """Refuse settings whose numbers are outside their ranges.
+
+    Args:
+        settings: What has them as attributes.
+        ranges: Range by names of fields, with spaces between names that share one.
+        prefix: Put before a name in messages, such as "lora.".
+
+    Raises:
+        ConfigError: A number is not finite, or not in its range.
+    """
+    for names, allowed in ranges.items():
+        for name in names.split():
+            value = getattr(settings, name)
+            if value not in allowed:
+                raise ConfigError(f"{prefix}{name}: expected a number {allowed}, found {value}")
+
+
+def check_url(name: str, text: str) -> None:
+    """Refuse what is no address of a server.
+
+    Args:
+        name: Of the setting, for messages.
+        text: Such as `http://127.0.0.1:8000`.
+
+    Raises:
+        ConfigError: It is another scheme, has no host, or a port outside 1 to 65535.
+    """
+    try:
+        parts = urlsplit(text)
+        sound = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # a bracket or a port that is none
+        sound = False
+    if not sound:
+        raise ConfigError(f"{name}: expected http://HOST:PORT, found {text!r}")
 
 
 @dataclass(frozen=True)
@@ -163,7 +263,10 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
     if hint is float and type(value) is int:
         return float(value)
     if hint is Path and type(value) is str:
-        return Path(value)
+        try:
+            return path_of(value)
+        except ConfigError as error:
+            raise ConfigError(f"{key}: {error}") from None
     if type(value) is hint:  # no isinstance: `true` is not an integer here
         return value
     raise ConfigError(f"{key}: expected {_spell(hint)}, found {value!r} ({type(value).__name__})")

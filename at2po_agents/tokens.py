@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any
 
 from at2po_agents.chat_template import check_chat_template, encode, encode_reply, render
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 def check_dialect(dialect: Any, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -20,6 +20,8 @@ from torch.nn import functional as F
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from at2po_agents.environments import make_env
+from at2po_agents.errors import ConfigError
+from at2po_agents.settings import COUNT, SEED, Range, check_ranges
 
 _log = logging.getLogger(__name__)
 
@@ -31,6 +33,16 @@ FIRST_WORLD = 1000
 _PIECES = (
     r" ?</?[a-z]+>| ?\\boxed\{| ?\p{L}+| ?\p{N}{1,2}| ?[^\s\p{L}\p{N}<\\]+| ?[<\\]|\s+(?!\S)|\s+"
 )
+
+
+_RANGES = {
+    "seed": SEED,
+    "worlds episodes layers width batch_episodes steps": COUNT,
+    "vocabulary": Range(300, 2**24),
+    "error_rate haste": Range(0, 1),
+    "context_weight": Range(0, 1e3),
+    "learning_rate": Range(0, 1, above=True),
+}
 
 
 @dataclass(frozen=True)
@@ -69,6 +81,12 @@ class WarmStart:
     context_weight: float = 0.5
     steps: int = 7000
     out: Path = Path("runs/mini")
+
+    def __post_init__(self) -> None:
+        """Check ranges now rather than after the demonstrations."""
+        check_ranges(self, _RANGES)
+        if self.width % 32:
+            raise ConfigError(f"width: expected a multiple of 32, found {self.width}")
 
 
 Segment = tuple[str, bool]

@@ -9,8 +9,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 _LIBRARIES = (
     "at2po",
     "bm25s",
@@ -41,6 +39,8 @@ def library_versions() -> dict[str, str]:
 
 def environment() -> dict[str, Any]:
     """Return a JSON-able record of what decides about speed and results on this machine."""
+    import torch  # which only measurements of models have loaded
+
     return {
         "versions": library_versions(),
         "platform": f"{platform.system()} {platform.machine()}",

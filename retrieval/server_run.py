@@ -110,6 +110,8 @@ def serve(options: ServeOptions, open_retriever: Callable[[str], Retriever]) -> 
     try:
         server.run()
     except SystemExit:  # uvicorn's way to say that it could not listen; it has logged why
+        if server.started:  # what the command makes of a signal, after all is answered
+            raise
         raise ServerStartError(
             f"expected to listen at {options.host}:{options.port}, found it taken or forbidden; "
             "choose another --port or --host"

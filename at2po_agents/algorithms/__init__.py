@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import MISSING, fields, is_dataclass
 from typing import Any
 
 from at2po_agents.algorithms.aepo import AEPO
@@ -31,8 +32,10 @@ def register_algorithm(name: str, cls: type[Any]) -> None:
         cls: A frozen dataclass all of whose fields have defaults, see `Algorithm`.
 
     Raises:
-        ConfigError: If the name is taken by another class or holds a colon.
+        ConfigError: If the name is taken by another class or holds a colon, or the class is no
+            algorithm.
     """
+    _check(name, cls)
     if ":" in name or REGISTRY.get(name, cls) is not cls:
         raise ConfigError(
             f"a new algorithm needs a name without a colon that is none of {', '.join(REGISTRY)}, "
@@ -45,26 +48,51 @@ def find(name: str) -> type[Any]:
     """Return the class of an algorithm.
 
     Args:
-        name: A key of `REGISTRY`, or `module:Class` to import.
+        name: A key of `REGISTRY`, or `module:Class` to import. The class is not called.
 
     Raises:
-        ConfigError: If there is none by that name; the message holds the nearest one.
+        ConfigError: If there is none by that name (the message holds the nearest one), or what is
+            there is no algorithm.
     """
     module, colon, attribute = name.partition(":")
     if colon:
         try:
-            return getattr(importlib.import_module(module), attribute)  # type: ignore[no-any-return]
-        except (ImportError, AttributeError, ValueError) as error:
+            found = getattr(importlib.import_module(module), attribute)
+        except Exception as error:  # a module of others may raise anything while it is imported
             raise ConfigError(
-                f"algorithm {name!r}: expected an importable module:Class, found {error}; put the "
-                "module on PYTHONPATH"
+                f"algorithm {name!r}: expected an importable module:Class, found "
+                f"{type(error).__name__}: {error}; put the module on PYTHONPATH"
             ) from error
+        _check(name, found)
+        return found  # type: ignore[no-any-return]
     if name not in REGISTRY:
         raise ConfigError(
             f"algorithm must be one of {', '.join(REGISTRY)} or module:Class, found "
             f"{name!r}{nearest(name, REGISTRY)}"
         )
     return REGISTRY[name]
+
+
+def _check(name: str, found: object) -> None:
+    """Refuse what is no class of an algorithm with a default for every setting."""
+    parts = ("name", "expansion", "assign_credit", "loss")
+    lacking = [part for part in parts if not hasattr(found, part)]
+    if not (isinstance(found, type) and is_dataclass(found)) or lacking:
+        raise ConfigError(
+            f"algorithm {name!r}: expected a dataclass with {', '.join(parts)}, found "
+            f"{type(found).__name__ if not isinstance(found, type) else found.__qualname__} without "
+            f"{', '.join(lacking) or '@dataclass'}; see at2po_agents.algorithms.Algorithm"
+        )
+    unset = [
+        field.name
+        for field in fields(found)
+        if field.init and field.default is MISSING and field.default_factory is MISSING
+    ]
+    if unset:
+        raise ConfigError(
+            f"algorithm {name!r}: expected a default for every setting, found none for "
+            f"{', '.join(unset)}"
+        )
 
 
 def name_of(algorithm: Algorithm) -> str:

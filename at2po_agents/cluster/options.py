@@ -7,8 +7,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 from at2po_agents.errors import ConfigError
+from at2po_agents.settings import COUNT, COUNT_OR_NONE, SECONDS, Range, check_ranges
 
 Transport = Literal["object-store", "broadcast", "nixl", "cuda_ipc"]
+
+_RANGES = {
+    "collectors staleness max_restarts": COUNT_OR_NONE,
+    "learners": COUNT,
+    "collector_gpus learner_gpus": Range(0, 1024),
+    "stall_s": SECONDS,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,21 +51,7 @@ class ClusterOptions:
 
     def __post_init__(self) -> None:
         """Check ranges now rather than when the processes start."""
-        for name, least in (
-            ("collectors", 0),
-            ("learners", 1),
-            ("collector_gpus", 0),
-            ("learner_gpus", 0),
-            ("staleness", 0),
-            ("max_restarts", 0),
-        ):
-            if not getattr(self, name) >= least:
-                raise ConfigError(
-                    f"cluster.{name}: expected a number of at least {least}, found "
-                    f"{getattr(self, name)}"
-                )
-        if not self.stall_s > 0:
-            raise ConfigError(f"cluster.stall_s: expected seconds above 0, found {self.stall_s}")
+        check_ranges(self, _RANGES, prefix="cluster.")
         if not self.collectors and (self.learners > 1 or self.staleness or self.colocate):
             raise ConfigError(
                 "cluster.collectors: expected at least 1 where learners, staleness or colocate "

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Literal
-
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any, Literal
 
 from at2po_agents.engines.base import Engine
-from at2po_agents.engines.transformers_engine import TransformersEngine
 from at2po_agents.errors import ConfigError
-from at2po_agents.settings import nearest
+from at2po_agents.settings import COUNT_OF_BYTES, SECONDS, check_url, nearest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 EngineName = Literal["transformers", "vllm"]
+
+_OURS = {"cache_bytes": int}
+_SERVER = {"url": str, "exchange": str, "timeout_s": (int, float)}
+_RANGES = {"cache_bytes": COUNT_OF_BYTES, "timeout_s": SECONDS}
 
 
 def make_engine(
@@ -41,7 +45,9 @@ def make_engine(
         ConfigError: there is no such option, vLLM is not installed, or it cannot do what is asked.
     """
     if name == "transformers":
-        _check_options(options, {"cache_bytes"})
+        from at2po_agents.engines.transformers_engine import TransformersEngine
+
+        _check_options(options, _OURS)
         return TransformersEngine(
             model, tokenizer, max_batch=max_batch, keep_entropies=keep_entropies, **options
         )
@@ -55,12 +61,12 @@ def make_engine(
         _check_installed("httpx2", "server")
         from at2po_agents.engines.vllm_server import VLLMServerEngine
 
-        _check_options(options, {"url", "exchange", "timeout_s"})
+        _check_options(options, _SERVER)
         return VLLMServerEngine(model, tokenizer, max_batch=max_batch, **options)
     _check_installed("vllm", "vllm")
     from at2po_agents.engines.vllm_engine import OPTIONS, VLLMEngine
 
-    _check_options(options, {"cache_bytes"} | OPTIONS)
+    _check_options(options, _OURS | dict.fromkeys(OPTIONS, object))
     return VLLMEngine(model, tokenizer, max_batch=max_batch, **options)
 
 
@@ -72,10 +78,21 @@ def _check_installed(package: str, extra: str) -> None:
         )
 
 
-def _check_options(options: Mapping[str, Any], known: Collection[str]) -> None:
-    for option in options:
+def _check_options(options: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+    """Refuse options by other names, of other types than those known, or out of range."""
+    for option, value in options.items():
         if option not in known:
             raise ConfigError(
                 f"engine_options: expected options of this engine, found {option!r}"
                 + nearest(option, known)
             )
+        kind, allowed = known[option], _RANGES.get(option)
+        if kind is not object and (isinstance(value, bool) or not isinstance(value, kind)):
+            wanted = "text" if kind is str else f"a number {allowed}"
+            raise ConfigError(f"engine_options: {option}: expected {wanted}, found {value!r}")
+        if allowed is not None and value not in allowed:
+            raise ConfigError(
+                f"engine_options: {option}: expected a number {allowed}, found {value}"
+            )
+    if "url" in options:
+        check_url("engine_options: url", options["url"])

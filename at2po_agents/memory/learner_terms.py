@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from at2po_agents.logprobs import LOGITS_AT_ONCE
 from at2po_agents.memory.activations import (
     end_bytes,
     gradient_bytes,
@@ -123,6 +122,8 @@ def _activations(plan: Plan, sizes: Decoder) -> Iterator[Term]:
     per_token = gradient_bytes(sizes, item)
     how = f"{tokens:,} tokens x {per_token:,} bytes: two as wide as a layer's widest tensors"
     yield Term("gradients at work", tokens * per_token, how, frozenset({"layers"}))
+    from at2po_agents.logprobs import LOGITS_AT_ONCE  # a module that needs torch
+
     logits = min(tokens, max(1, LOGITS_AT_ONCE // sizes.vocabulary)) * sizes.vocabulary
     size, how = LOGIT_BYTES * logits, f"{LOGIT_BYTES} bytes x {logits / 1e6:.1f} M logits at once"
     if not plan.lora:

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-import torch
-
 from at2po_agents.engines import EngineName
 from at2po_agents.errors import ConfigError
 from at2po_agents.memory.terms import GIB
@@ -59,6 +57,8 @@ class Gpus(NamedTuple):
 
 def _present() -> str:
     """Describe the CUDA devices of this machine, the smallest of them standing for all."""
+    import torch  # which takes seconds, and a plan that names its GPUs does not need it
+
     count = torch.cuda.device_count()
     if not count:
         raise ConfigError(
@@ -148,7 +148,7 @@ class Plan:
     @property
     def item(self) -> int:
         """Bytes of a number of weights and activations."""
-        return getattr(torch, self.dtype).itemsize  # type: ignore[no-any-return]
+        return {"bfloat16": 2, "float32": 4}[self.dtype]
 
     def options(self, cache_bytes: int) -> list[str]:
         """Return the plan as options of `at2po train`.

@@ -1,0 +1,142 @@
+"""Commands that train and that show what training does: train, demo, rollout, export, warmstart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import tyro
+from rich.tree import Tree as RichTree
+from tyro.conf import Positional
+
+from at2po_agents.cli.terminal import out, show_json
+from at2po_agents.config import TrainConfig, load_config, parse_config
+from at2po_agents.errors import ConfigError
+from at2po_agents.settings import COUNT_OR_NONE, PATHS, check_ranges
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """Write a checkpoint's model as a plain folder of transformers, in the run's number format."""
+
+    checkpoint: Positional[Path]
+    """Folder of a run, whose newest whole checkpoint is taken, or of a checkpoint."""
+    out: Positional[Path]
+    """Folder to write; it must not exist."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutConfig:
+    """Grow the rollout tree of one question and show it."""
+
+    train: TrainConfig = field(default_factory=lambda: load_config(TrainConfig, "demo"))
+    """Model, environment, algorithm and limits, as for training."""
+    index: int = 0
+    """Number of the question in the set, from 0."""
+    export: Path | None = None
+    """File to write the tree's rows to, as JSON lines for other trainers."""
+
+    def __post_init__(self) -> None:
+        """Check the range now rather than when the model is loaded."""
+        check_ranges(self, {"index": COUNT_OR_NONE})
+
+
+def train(arguments: Sequence[str]) -> None:
+    """Train a search agent."""
+    _train(parse_config(TrainConfig, arguments, prog="at2po train"))
+
+
+def demo(arguments: Sequence[str]) -> None:
+    """Train the embedded model on the embedded world and write a report."""
+    chosen = ["--config", "demo", *arguments] if "--config" not in arguments else list(arguments)
+    config = parse_config(TrainConfig, chosen, prog="at2po demo")
+    if not config.resume:
+        _move_aside(Path(config.out))
+    _train(config)
+
+
+def rollout(arguments: Sequence[str]) -> None:
+    """Grow one tree and print it."""
+    from at2po_agents.engines import make_engine
+    from at2po_agents.environments import make_env
+    from at2po_agents.export import flat_rows, write_rows
+    from at2po_agents.jobs import new_collector
+    from at2po_agents.models import load_policy
+
+    config = parse_config(RolloutConfig, arguments, prog="at2po rollout")
+    settings = config.train
+    env = make_env(settings.env, settings.env_options)
+    if config.index >= len(env.questions):
+        raise ConfigError(f"index: expected 0 to {len(env.questions) - 1}, found {config.index}")
+    question = env.questions[config.index]
+    model, tokenizer = load_policy(
+        settings.model, settings.dtype, settings.chat_template, settings.device
+    )
+    engine = make_engine(
+        settings.engine,
+        model,
+        tokenizer,
+        max_batch=settings.max_batch,
+        options=settings.engine_options,
+    )
+    collector = new_collector(settings, env, engine, tokenizer)
+    algorithm = settings.algorithm
+    (tree,) = collector.collect([question], algorithm.expansion(), seed=settings.seed)
+    algorithm.assign_credit(tree)
+    out.print(_drawing(tree, question))
+    if config.export is not None:
+        rows = write_rows(flat_rows([tree]), config.export)
+        out.print(f"{rows} rows: {config.export}")
+
+
+def export(arguments: Sequence[str]) -> None:
+    """Write a checkpoint's model as a plain folder, for evaluations, servers and other trainers."""
+    from at2po_agents.export_model import export_model
+
+    config = tyro.cli(ExportConfig, args=arguments, prog="at2po export", registry=PATHS)
+    found = export_model(config.checkpoint, config.out)
+    out.print(f"step {found.step} of {found.path}: {config.out}", soft_wrap=True)
+
+
+def warmstart(arguments: Sequence[str]) -> None:
+    """Make the mini model from nothing: tokenizer, demonstrations, supervised training."""
+    from at2po_agents.warmstart import WarmStart, warm_start
+
+    show_json(warm_start(parse_config(WarmStart, arguments, prog="at2po warmstart")))
+
+
+def _train(config: TrainConfig) -> None:
+    from at2po_agents.trainer import Trainer
+    from benchmarks.report import write_report
+
+    trainer = Trainer(config)
+    summary = trainer.run()
+    if trainer.ranks.first:
+        show_json(summary)
+        out.print(f"report: {write_report(Path(config.out))}")
+
+
+def _drawing(tree: Any, question: Any) -> RichTree:
+    """A tree of turns for the terminal: surprisal, value and advantage, then what was written."""
+    label = f"{question.question} → {' | '.join(question.golden_answers)}"
+    drawing = RichTree(label, highlight=False)
+    branches = {tree.root: drawing}
+    for node in tree.nodes()[1:]:
+        figures = f"H {node.surprisal:.2f}  V {node.value:+.2f}  A {node.advantage:+.2f}"
+        if node.reward is not None:
+            figures += f"  reward {node.reward:+.0f}"
+        branches[node] = branches[node.parent].add(f"[{figures}] {node.action.strip()}")
+    return drawing
+
+
+def _move_aside(folder: Path) -> None:
+    """Keep an earlier run under another name, so that nothing is lost or mixed."""
+    if not (folder / "metrics.jsonl").exists():
+        return
+    number = 1
+    while (old := folder.with_name(f"{folder.name}.{number}")).exists():
+        number += 1
+    folder.rename(old)
+    out.print(f"the earlier run is now in {old}")

@@ -1,0 +1,12 @@
+"""How torch's threads wait for each other, chosen before torch is loaded."""
+
+from __future__ import annotations
+
+import os
+
+_SPINS = "GOMP_SPINCOUNT"
+_CHOSEN_BY_USER = (_SPINS, "OMP_WAIT_POLICY")
+
+
+def choose() -> None:
+    """placeholder."""
