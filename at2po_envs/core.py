@@ -10,7 +10,7 @@ from at2po_envs.dialects import Action, At2poTags, Dialect
 from at2po_envs.errors import EpisodeOverError, ToolResultError
 from at2po_envs.questions import Question
 from at2po_envs.rewards import PaperReward, Reward
-from at2po_envs.scoring import Judgement, Match, exact_match, judge
+from at2po_envs.scoring import OURS, Judgement, Match, Scorer, judge
 from at2po_envs.tools import ToolCall, ToolResult
 
 
@@ -71,7 +71,8 @@ class ToolQA:
         max_tool_calls: Calls that are carried out, >= 0; the next one is answered by the limit
             notice, and the turn after that ends the episode whatever it is.
         reward: What turns earn.
-        match: What counts as a right answer.
+        match: What counts as a right answer instead of the scorer's exact match.
+        scorer: How answers are compared with the golden ones.
 
     Raises:
         ValueError: If ``max_tool_calls`` is negative.
@@ -80,7 +81,8 @@ class ToolQA:
     dialect: Dialect = At2poTags()
     max_tool_calls: int = 6
     reward: Reward = PaperReward()
-    match: Match = exact_match
+    match: Match | None = None
+    scorer: Scorer = OURS
 
     def __post_init__(self) -> None:
         """Refuse a negative limit."""
@@ -167,7 +169,8 @@ class ToolQA:
     def judge(self, state: State) -> Judgement:
         """Return what an episode is worth as it stands."""
         actions = [turn.action for turn in state.turns]
-        return judge(actions, state.question.golden_answers, self.dialect, self.match)
+        golds = state.question.golden_answers
+        return judge(actions, golds, self.dialect, self.match, self.scorer)
 
     def _continue(
         self,

@@ -13,11 +13,19 @@ from gymnasium.error import ResetNeeded
 
 from at2po_envs.core import State, Transition
 from at2po_envs.dialects import Dialect
-from at2po_envs.errors import InvalidActionError, UnknownNameError, nearest
+from at2po_envs.errors import InvalidActionError, SnapshotError, UnknownNameError, nearest
 from at2po_envs.questions import Question
-from at2po_envs.scoring import cover_exact_match
+from at2po_envs.scoring import OURS
 from at2po_envs.spaces import TextSpace
-from at2po_envs.tools import Tool, ToolCall, ToolResult, ToolRunner, call_tools
+from at2po_envs.tools import (
+    Tool,
+    ToolCall,
+    ToolResult,
+    ToolRunner,
+    call_tools,
+    check_timeout,
+    hung_calls,
+)
 
 
 class Core(Protocol):
@@ -65,11 +73,11 @@ class ForkableTextEnv(gymnasium.Env[str, str]):
         core: The rules.
         questions: The questions that episodes are about, at least one, with unique ids.
         tools: The tools that the core may call.
-        tool_timeout_s: Seconds that a tool call may take; None waits, and keeps to one thread.
+        tool_timeout_s: Seconds that a tool call may take, > 0; None waits, and keeps to one thread.
         render_mode: ``"ansi"`` lets ``render`` return a transcript.
 
     Raises:
-        ValueError: If there are no questions.
+        ValueError: If there are no questions, or the deadline is out of range.
         UnknownNameError: If there is no such render mode.
     """
 
@@ -87,6 +95,7 @@ class ForkableTextEnv(gymnasium.Env[str, str]):
         """Check the parts and keep them; nothing is loaded."""
         if not questions:
             raise ValueError("expected at least one question, found none; pass a non-empty set")
+        check_timeout(tool_timeout_s)
         if render_mode not in (None, "ansi"):
             raise UnknownNameError(f"expected render_mode None or 'ansi', found {render_mode!r}")
         self.core = core
@@ -161,7 +170,8 @@ class ForkableTextEnv(gymnasium.Env[str, str]):
             action: The agent's own text of this turn.
 
         Returns:
-            Observation, reward, terminated, truncated (never, by a step) and info.
+            Observation, reward, terminated, truncated (never, by a step) and info, which says under
+            ``hung_calls`` how many tool calls of this process hang, if any does.
 
         Raises:
             InvalidActionError: If the action is not a string.
@@ -186,7 +196,9 @@ class ForkableTextEnv(gymnasium.Env[str, str]):
         """
         taken = self.core.transition(self.state, action, results)
         self._state = taken.state
-        return taken.observation, taken.reward, taken.terminated, taken.truncated, taken.info
+        hung = hung_calls() if self.tool_timeout_s is not None else 0
+        info = taken.info | {"hung_calls": hung} if hung else taken.info
+        return taken.observation, taken.reward, taken.terminated, taken.truncated, info
 
     def run_tools(self, calls: Sequence[ToolCall]) -> list[ToolResult]:
         """Carry out tool calls of any number of episodes; see ``tools.call_tools``."""
@@ -215,9 +227,45 @@ class ForkableTextEnv(gymnasium.Env[str, str]):
         return Snapshot(self._state, self.np_random.bit_generator.state)
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Go back to a snapshot, as often as wanted, in this environment or one like it."""
+        """Go back to a snapshot, as often as wanted, in this environment or one like it.
+
+        Args:
+            snapshot: Of an environment with the same question.
+
+        Raises:
+            SnapshotError: If it is of another environment; this one stays as it is.
+        """
+        if not isinstance(snapshot, Snapshot):
+            raise SnapshotError(
+                f"expected what snapshot() returned, found a {type(snapshot).__name__}"
+            )
+        self._check_state(snapshot.state)
+        generator = self.np_random.bit_generator
+        before = generator.state
+        try:
+            generator.state = snapshot.generator
+        except (ValueError, TypeError, KeyError, OverflowError) as error:
+            generator.state = before
+            raise SnapshotError(
+                f"expected the state of a {type(generator).__name__} generator in the snapshot, "
+                f"found {snapshot.generator!r:.200}: {error}; restore it in an environment like "
+                "the one it was taken in"
+            ) from error
         self._state = snapshot.state
-        self.np_random.bit_generator.state = snapshot.generator
+
+    def _check_state(self, state: State | None) -> None:
+        """Refuse the state of an environment that has other questions."""
+        if state is None:
+            return
+        question = state.question if isinstance(state, State) else None
+        known = None if question is None else self._index.get(question.id)
+        if known is None or self.questions[known] != question:
+            found = f"a {type(state).__name__}" if question is None else f"question {question.id!r}"
+            raise SnapshotError(
+                f"expected a snapshot about one of the {len(self.questions)} questions of this "
+                f"environment, found {found:.200}; restore it in an environment like the one it "
+                "was taken in"
+            )
 
     def fork(self) -> Self:
         """Return an independent environment at this point, sharing core, questions and tools."""
@@ -244,7 +292,8 @@ class ForkableTextEnv(gymnasium.Env[str, str]):
             not count: any one of them would do, and they were found by another retriever.)
         """
         question, answer = state.question, info["answer"]
-        covers = answer is not None and cover_exact_match(answer, question.golden_answers)
+        scorer = getattr(self.core, "scorer", OURS)
+        covers = answer is not None and scorer.cover_exact_match(answer, question.golden_answers)
         titles = [title for turn in state.turns for title in turn.titles]
         wanted = set(question.metadata.get("supporting_titles") or ())
         return {

@@ -30,6 +30,10 @@ class EpisodeOverError(At2poEnvError, RuntimeError):
     """A step was asked of an episode that has ended."""
 
 
+class SnapshotError(At2poEnvError, ValueError):
+    """A snapshot is not one of this environment."""
+
+
 class ToolResultError(At2poEnvError, ValueError):
     """The tool results handed to a transition do not answer its pending calls."""
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from at2po_envs.scoring import Judgement, normalize_answer
+from at2po_envs.scoring import Judgement, squad_normalize_answer
+from retrieval.text import to_nfc
 
 if TYPE_CHECKING:
     from at2po_envs.core import State
@@ -43,8 +44,8 @@ class PaperReward:
             return {"paper": 0.0}
         if judgement.answer is None or not judgement.format_ok:
             return {"paper": -1.0}
-        # An answer that is empty once normalised earns nothing, even where the golden one is too.
-        return {"paper": float(judgement.em and bool(normalize_answer(judgement.answer)))}
+        # As released: published scorers let empty texts agree, with F1 0, and pay nothing for it.
+        return {"paper": float(judgement.em and judgement.f1 > 0)}
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ class WeightedSum:
 
 def _retrieved(state: State) -> bool:
     """Whether a golden answer stood in anything that the agent was shown."""
-    golds = [normalize_answer(gold) for gold in state.question.golden_answers]
-    shown = [normalize_answer(turn.observation) for turn in state.turns]
+    golds = [squad_normalize_answer(to_nfc(gold)) for gold in state.question.golden_answers]
+    shown = [squad_normalize_answer(to_nfc(turn.observation)) for turn in state.turns]
     # As released: inside a word too. A golden answer that is empty once normalised is left out.
     return any(gold in text for gold in golds for text in shown if gold)

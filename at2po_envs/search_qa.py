@@ -15,6 +15,7 @@ from at2po_envs.env import ForkableTextEnv
 from at2po_envs.errors import DataNotFoundError
 from at2po_envs.questions import load_questions, select_questions, with_question_mark
 from at2po_envs.rewards import PaperReward, Reward
+from at2po_envs.scoring import make_scorer
 from at2po_envs.title_agent import TitleAgent
 from at2po_envs.tools import SearchTool
 from retrieval import BM25, Passage, Passages, Retriever
@@ -42,6 +43,8 @@ class SearchQAEnv(ForkableTextEnv):
         prompt: Name of a prompt of the dialect; None for its own.
         max_tool_calls: Searches per episode, >= 0.
         reward: What turns earn; None for the paper's reward.
+        scorer: What compares answers, a name in ``scoring.SCORERS``: ``"at2po-envs"``, or as
+            published ``"flashrag"`` or ``"released"``, which reads episodes as released, too.
         tool_timeout_s: Seconds that a search may take; None waits.
         render_mode: None or ``"ansi"``.
 
@@ -49,7 +52,8 @@ class SearchQAEnv(ForkableTextEnv):
         DataNotFoundError: If the questions or the corpus are nowhere.
         DataFormatError: If a question is malformed.
         UnknownNameError: If a name or an id is not known.
-        ValueError: If a retriever object and a corpus are given.
+        ValueError: If a retriever object and a corpus are given, or the dialect has no released
+            reading and the scorer asks for it.
 
     Source: algorithms.md sections 0 and 6 for the defaults.
     """
@@ -72,6 +76,7 @@ class SearchQAEnv(ForkableTextEnv):
         prompt: str | None = None,
         max_tool_calls: int = 6,
         reward: Reward | None = None,
+        scorer: str = "at2po-envs",
         tool_timeout_s: float | None = None,
         render_mode: str | None = None,
     ) -> None:
@@ -82,7 +87,12 @@ class SearchQAEnv(ForkableTextEnv):
         if append_question_mark:
             asked = tuple(map(with_question_mark, asked))
         super().__init__(
-            ToolQA(make_dialect(dialect, prompt), max_tool_calls, reward or PaperReward()),
+            ToolQA(
+                make_dialect(dialect, prompt, reading=make_scorer(scorer).reading),
+                max_tool_calls,
+                reward or PaperReward(),
+                scorer=make_scorer(scorer),
+            ),
             asked,
             [SearchTool(_searched(retriever, corpus_path), top_k, passage_chars)],
             tool_timeout_s=tool_timeout_s,

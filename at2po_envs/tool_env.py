@@ -10,7 +10,7 @@ from at2po_envs.dialects import Dialect, make_dialect
 from at2po_envs.env import ForkableTextEnv
 from at2po_envs.questions import Question
 from at2po_envs.rewards import PaperReward, Reward
-from at2po_envs.scoring import Match, exact_match
+from at2po_envs.scoring import Match
 from at2po_envs.tools import Tool
 from at2po_envs.tools.functions import function_tool
 
@@ -27,7 +27,8 @@ class ToolEnv(ForkableTextEnv):
         prompt: Name of a prompt, for a dialect that is not passed as an object.
         max_tool_calls: Calls per episode, >= 0.
         reward: What turns earn.
-        match: What counts as a right answer, such as ``scoring.numeric_match``.
+        match: What counts as a right answer, such as ``scoring.numeric_match``; exact match by
+            default.
         tool_timeout_s: Seconds that a tool call may take; None waits.
         render_mode: None or ``"ansi"``.
 
@@ -49,7 +50,7 @@ class ToolEnv(ForkableTextEnv):
         prompt: str = "tools",
         max_tool_calls: int = 6,
         reward: Reward | None = None,
-        match: Match = exact_match,
+        match: Match | None = None,
         tool_timeout_s: float | None = None,
         render_mode: str | None = None,
     ) -> None:

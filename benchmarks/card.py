@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from at2po_envs import Question
-from at2po_envs.scoring import SCORER_VERSION
+from at2po_envs.scoring import OURS
 from benchmarks.environment import library_versions, source_commit
 from benchmarks.errors import EvaluationError
 from retrieval.passages import corpus_hash
@@ -70,7 +70,7 @@ def evaluation_card(
         "dialect": type(env.core.dialect).__name__,
         "prompt": str(prompt),
         "prompt_hash": prompt_hash(prompt),
-        "scorer_version": SCORER_VERSION,
+        "scorer_version": getattr(env.core, "scorer", OURS).version,
         "agent": agent_name(agent),
         "agent_settings": dict(settings),
         "seed": getattr(agent, "seed", None),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from functools import lru_cache
 from typing import Any
 
@@ -24,10 +25,44 @@ def read_json(text: str) -> Any:
     Raises:
         ValueError: If the text is anything else.
     """
+    text = text.strip()
+    value, end = decode_json(text)
+    if end < len(text):
+        raise ValueError(f"there is more behind it: {text[end : end + 20]!r}")
+    return value
+
+
+def decode_json(text: str, start: int = 0) -> tuple[Any, int]:
+    """Read the JSON value that begins at a position, as strictly as `read_json`.
+
+    Args:
+        text: What the agent wrote.
+        start: Where the value begins.
+
+    Returns:
+        The value, and where it ends.
+
+    Raises:
+        ValueError: If no such value begins there.
+    """
     try:
-        return json.loads(text, parse_constant=_refuse)
+        return _DECODER.raw_decode(text, start)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    if not math.isfinite(value):
+        raise ValueError(f"the number {number[:20]} is too large")
+    return value
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite)
 
 
 def argument_problem(tool: ToolSpec, arguments: Any) -> str:
@@ -75,7 +110,3 @@ def _validator(tool: ToolSpec) -> Any:
             f"not: {error.message}"
         ) from None
     return jsonschema.Draft202012Validator(schema)
-
-
-def _refuse(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")

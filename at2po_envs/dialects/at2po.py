@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
 
 from at2po_envs.dialects.arguments import argument_problem, read_json
-from at2po_envs.dialects.base import Action, Reading
+from at2po_envs.dialects.base import Action, HowRead, Reading, check_reading
+from at2po_envs.dialects.boxes import extract_boxed, released_boxed
+from at2po_envs.dialects.released import released_format_ok
+from at2po_envs.dialects.tags import outside_thoughts
 from at2po_envs.errors import UnknownNameError, nearest
 from at2po_envs.tools import SEARCH, ToolCall, ToolResult, ToolSpec
 
 PROMPTS = ("paper", "brief", "tools")
+
+_THINK = re.compile("(</?think>)")
 
 # Source: algorithms.md section 7.2, the text as the authors meant it (the released script turns
 # the \b of \boxed into a backspace character).
@@ -44,9 +49,11 @@ class At2poTags:
         prompt_name: ``"paper"`` for the paper's instruction (search only), ``"brief"`` for the bare
             question, which suits a small context, ``"tools"`` for one that explains every tool.
         tools: The tools that can be called.
+        reading: How an ended episode is read: by its ``"structure"``, or as the ``"released"``
+            scorer does, which takes tags that are only mentioned for tags.
 
     Raises:
-        UnknownNameError: If there is no such prompt.
+        UnknownNameError: If there is no such prompt or reading.
         ValueError: If the paper's prompt is asked for with other tools than search.
 
     Source: algorithms.md sections 1.3, 2.1, 2.2 and 7.2.
@@ -54,6 +61,7 @@ class At2poTags:
 
     prompt_name: str = "paper"
     tools: tuple[ToolSpec, ...] = (SEARCH,)
+    reading: HowRead = "structure"
 
     limit_notice: ClassVar[str] = (
         " I have reached the tool call limit and cannot make further tool calls. Let me provide "
@@ -61,7 +69,8 @@ class At2poTags:
     )
 
     def __post_init__(self) -> None:
-        """Refuse a prompt that does not exist or does not fit the tools."""
+        """Refuse a prompt that does not exist or does not fit the tools, and an unknown reading."""
+        check_reading(self.reading)
         if self.prompt_name not in PROMPTS:
             raise UnknownNameError(
                 f"expected the prompt to be one of {', '.join(PROMPTS)}, found "
@@ -170,75 +179,79 @@ class At2poTags:
     def read(self, turns: Sequence[str]) -> Reading:
         """Read an ended episode.
 
-        Every turn but the last was answered by the environment; whatever it answered (a result,
-        an error, the limit notice) counts as the ``<result>`` that a call must be followed by.
-
         Args:
             turns: The agent's texts in order, without anything that the environment inserted.
 
         Returns:
             The boxed answer of the first turn whose first closing tag is ``</answer>``, and
-            whether the whole is in the format.
+            whether the whole is in the format: as `released_format_ok` asks, where tags that a
+            thought, a query or the answer mentions do not count.
         """
-        return Reading(self._answer(turns), self._format_ok(turns))
+        if self.reading == "released":
+            answer = self._answered(turns, lambda text: text.find("<answer>"))
+            box = None if answer is None else released_boxed(answer)
+            return Reading(box, released_format_ok(turns, self._by_name))
+        answer = self._answered(turns, _answer_start)
+        box = None if answer is None else extract_boxed(answer)
+        return Reading(box, released_format_ok(self._skeletons(turns), self._by_name))
 
-    def _answer(self, turns: Sequence[str]) -> str | None:
+    def _answered(self, turns: Sequence[str], start_of: Callable[[str], int]) -> str | None:
+        """What the first turn that answers has between its tags."""
         for turn in turns:
             closing = self._closing.search(turn)
             if closing and closing.group() == "</answer>":
-                _, opening, inside = turn[: closing.start()].partition("<answer>")
-                return extract_boxed(inside) if opening else None
+                before = turn[: closing.start()]
+                start = start_of(before)
+                return before[start + len("<answer>") :] if start >= 0 else None
         return None
 
-    def _format_ok(self, turns: Sequence[str]) -> bool:
-        whole = "\n".join(turns)
-        if not 1 <= whole.count("<think>") == whole.count("</think>"):
-            return False
-        if whole.count("<answer>") != 1 or whole.count("</answer>") != 1:
-            return False
-        if not all(
-            self._calls_ok(turn, answered=number < len(turns))
-            for number, turn in enumerate(turns, start=1)
-        ):
-            return False
-        inside, closing, _ = whole.partition("<answer>")[2].partition("</answer>")
-        return bool(closing) and "\\boxed{" in inside and "}" in inside
+    def _skeletons(self, turns: Sequence[str]) -> list[str]:
+        """The turns without what stands in thoughts, in calls and, but for a box, in the answer."""
+        skeletons, thinking = [], False
+        for turn in turns:
+            head, block, tail = self._parts(turn)
+            head, thinking = _without_thoughts(head, thinking)
+            tail, thinking = _without_thoughts(tail, thinking)
+            skeletons.append(head + block + tail)
+        return skeletons
 
-    def _calls_ok(self, turn: str, *, answered: bool) -> bool:
-        """Return whether every call opened in a turn was closed and got its result."""
-        # Source: algorithms.md section 2.1: <python> is a call too; where there is no such tool
-        # it never gets a result.
-        if "python" not in self._by_name and "<python>" in turn:
-            return False
-        opened = [name for name in self._by_name if f"<{name}>" in turn]
-        if len(opened) > 1:
-            return False  # one result cannot answer two calls
-        for name in opened:
-            query, closing, after = turn.partition(f"<{name}>")[2].partition(f"</{name}>")
-            if not (answered and closing) or f"<{name}>" in query + after:
-                return False
-        return True
+    def _parts(self, turn: str) -> tuple[str, str, str]:
+        """What stands before the call or answer, its tags, and what stands behind it."""
+        closing = self._closing.search(turn)
+        if closing is None:
+            return turn, "", ""
+        name, before, tail = closing.group(1), turn[: closing.start()], turn[closing.end() :]
+        start = _answer_start(before) if name == "answer" else before.rfind(f"<{name}>")
+        if start < 0:
+            return before, closing.group(), tail
+        inside = before[start:]
+        box = "\\boxed{}" if "\\boxed{" in inside and "}" in inside else ""
+        return before[:start], f"<{name}>{box}</{name}>", tail
 
 
-def extract_boxed(text: str) -> str | None:
-    r"""Return the content of the last ``\boxed{...}``, None if there is none or it never closes.
+def _answer_start(text: str) -> int:
+    """Where ``<answer>`` stands outside thoughts, or else anywhere; -1 if nowhere."""
+    start = outside_thoughts(text).find("<answer>")
+    return start if start >= 0 else text.find("<answer>")
 
-    Where ``\boxed`` is followed by a space, everything behind its last such use counts, up to the
-    first ``$``.
 
-    Source: algorithms.md section 2.2.
+def _without_thoughts(text: str, thinking: bool) -> tuple[str, bool]:
+    """Take out of a text what stands in thoughts, the first of which may have begun before it.
+
+    Returns:
+        Think tags and what stands outside them, and whether a thought goes on behind the text.
     """
-    if "\\boxed " in text:
-        return text.rpartition("\\boxed ")[2].partition("$")[0]
-    _, box, rest = text.rpartition("\\boxed{")
-    if not box:
-        return None
-    depth = 1
-    for position, character in enumerate(rest):
-        depth += (character == "{") - (character == "}")
-        if depth == 0:
-            return rest[:position]
-    return None
+    shown, opened = [], False
+    for piece in _THINK.split(text):
+        if piece == "<think>":
+            # In a thought it is a mention, but in one that an earlier turn left open.
+            keep, thinking, opened = not (thinking and opened), True, True
+        elif piece == "</think>":
+            keep, thinking = True, False
+        else:
+            keep = not thinking
+        shown += [piece] * keep
+    return "".join(shown), thinking
 
 
 def _holds(tool: ToolSpec) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
+from at2po_envs.errors import UnknownNameError, nearest
 from at2po_envs.tools import ToolCall, ToolResult, ToolSpec
 
 
@@ -33,6 +34,20 @@ class Reading:
 
     answer: str | None
     format_ok: bool
+
+
+HowRead = Literal["structure", "released"]
+"""How an ended episode is read: by its structure, or as the method's release reads it."""
+
+
+def check_reading(reading: str) -> None:
+    """Raise UnknownNameError unless a way of reading is known."""
+    known = get_args(HowRead)
+    if reading not in known:
+        raise UnknownNameError(
+            f"expected the reading to be one of {', '.join(known)}, found {reading!r}; "
+            + nearest(str(reading), known)
+        )
 
 
 class Dialect(Protocol):

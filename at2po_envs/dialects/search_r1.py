@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from at2po_envs.dialects.base import Action, Reading
+from at2po_envs.dialects.base import Action, HowRead, Reading, check_reading
 from at2po_envs.dialects.messages import Messages
-from at2po_envs.dialects.tags import enclosed
+from at2po_envs.dialects.tags import enclosed, enclosed_outside_thoughts
 from at2po_envs.errors import UnknownNameError, nearest
 from at2po_envs.tools import SEARCH, ToolCall, ToolResult, ToolSpec
 
@@ -48,9 +48,11 @@ class SearchR1Tags:
     Args:
         prompt_name: ``"paper"`` for the published instruction, ``"brief"`` for the bare question.
         information_chars: Most characters between ``<information>`` and its closing tag, >= 1.
+        reading: How an ended episode is read: by its ``"structure"``, or as the ``"released"``
+            scorer does, which takes tags that are only mentioned for tags.
 
     Raises:
-        UnknownNameError: If there is no such prompt.
+        UnknownNameError: If there is no such prompt or reading.
         ValueError: If ``information_chars`` is below 1.
 
     Source: algorithms.md sections 6 and 7.2. Search-R1 cuts what it inserts to 500 tokens, closing
@@ -60,6 +62,7 @@ class SearchR1Tags:
 
     prompt_name: str = "paper"
     information_chars: int = 2200
+    reading: HowRead = "structure"
 
     tools: ClassVar[tuple[ToolSpec, ...]] = (SEARCH,)
     stop: ClassVar[tuple[str, ...]] = ("</search>", "</answer>")
@@ -73,7 +76,8 @@ class SearchR1Tags:
     )
 
     def __post_init__(self) -> None:
-        """Refuse a prompt that does not exist and a limit that shows nothing."""
+        """Refuse a prompt or reading that does not exist and a limit that shows nothing."""
+        check_reading(self.reading)
         if self.prompt_name not in PROMPTS:
             raise UnknownNameError(
                 f"expected the prompt to be one of {', '.join(PROMPTS)}, found "
@@ -99,7 +103,11 @@ class SearchR1Tags:
             A search, an answer, or a call whose problem is that there is neither.
         """
         text = _cut(text)
-        pairs = [(*found, tag) for tag in ("search", "answer") for found in enclosed(text, tag)]
+        pairs = [
+            (*found, tag)
+            for tag in ("search", "answer")
+            for found in enclosed_outside_thoughts(text, tag)
+        ]
         if not pairs:
             return Action("tool", (ToolCall("search", problem=_INVALID),))
         _, query, tag = min(pairs)
@@ -134,15 +142,18 @@ class SearchR1Tags:
 
         Returns:
             The last answer of the last turn, and whether every turn thinks and then searches, the
-            last one answers, and there is nothing but white space between the tags.
+            last one answers, and there is nothing but white space between the tags. Tags that a
+            thought, a query or the answer mentions do not count, but in the released reading.
 
         Source: Search-R1, verl/utils/reward_score/qa_em_format.py, is_valid_sequence and
         extract_solution, on the agent's own text.
         """
+        released = self.reading == "released"
+        find, well = (enclosed, _is_released) if released else (enclosed_outside_thoughts, _is)
         cut = [_cut(turn) for turn in turns]
-        answers = [answer for _, answer in enclosed(cut[-1] if cut else "", "answer")]
+        answers = [answer for _, answer in find(cut[-1] if cut else "", "answer")]
         format_ok = (
-            bool(cut) and all(_is(turn, "search") for turn in cut[:-1]) and (_is(cut[-1], "answer"))
+            bool(cut) and all(well(turn, "search") for turn in cut[:-1]) and well(cut[-1], "answer")
         )
         return Reading(answers[-1].strip() if answers else None, format_ok)
 
@@ -157,7 +168,16 @@ def _cut(text: str) -> str:
 
 
 def _is(turn: str, last: str) -> bool:
-    """Whether a turn is ``<think>..</think>`` and then the other tag, and nothing else."""
+    """Whether a turn that was cut is a thought and then the other tag, and nothing else."""
+    before, opening, rest = turn.partition("<think>")
+    _, closing, said = rest.partition("</think>")
+    said = said.strip()
+    tagged = said.startswith(f"<{last}>") and said.endswith(f"</{last}>")
+    return bool(opening and closing and tagged) and not before.strip()
+
+
+def _is_released(turn: str, last: str) -> bool:
+    """Whether a turn has the tags of a thought and the other one, whatever stands in them."""
     between, tags = _TAG.split(turn)[::2], _TAG.split(turn)[1::2]
     outside = between[::2]
     return tags == ["<think>", "</think>", f"<{last}>", f"</{last}>"] and not any(

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
 
-from at2po_envs.dialects.arguments import argument_problem, read_json
+from at2po_envs.dialects.arguments import argument_problem
 from at2po_envs.dialects.base import Action, Reading
 from at2po_envs.dialects.messages import Messages
 from at2po_envs.dialects.tags import enclosed
+from at2po_envs.dialects.tool_calls_text import WrittenCall, take_apart
 from at2po_envs.errors import UnknownNameError, nearest
 from at2po_envs.tools import SEARCH, ToolCall, ToolResult, ToolSpec
 
@@ -23,8 +23,6 @@ _INSTRUCTION = (
 )
 
 _LIMIT = "The limit of tool calls is reached; no call was made. Give the final answer."
-
-_CALL = re.compile(r"<tool_call>(.*?)(</tool_call>|\Z)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -107,18 +105,15 @@ class ToolCalls:
             All calls in order, the malformed ones with their problem; without calls an answer; or
             neither where there is nothing but thinking.
         """
-        said = _without_thinking(text)
-        if calls := tuple(self._call(*found) for found in _CALL.findall(said)):
-            return Action("tool", calls)
-        return Action("answer" if said.strip() else "none")
+        turn = take_apart(text)
+        if turn.calls:
+            return Action("tool", tuple(self._call(written) for written in turn.calls))
+        return Action("answer" if turn.said.strip() else "none")
 
-    def _call(self, content: str, closing: str) -> ToolCall:
-        if not closing:
-            return _problem("", "<tool_call> is never closed")
-        try:
-            call = read_json(content)
-        except ValueError as error:
-            return _problem("", f"what stands in <tool_call> is not JSON: {error}")
+    def _call(self, written: WrittenCall) -> ToolCall:
+        if written.problem:
+            return _problem("", written.problem)
+        call = written.content
         if not isinstance(call, dict) or not isinstance(call.get("name"), str):
             return _problem("", 'expected {"name": ..., "arguments": {...}} in <tool_call>')
         name = call["name"]
@@ -150,11 +145,11 @@ class ToolCalls:
         """
         if not turns:
             return Reading(None, False)
-        last, said = self.parse(turns[-1]), _without_thinking(turns[-1]).strip()
+        last, said = self.parse(turns[-1]), take_apart(turns[-1]).said.strip()
         answers = [answer for _, answer in enclosed(said, "answer")]
         answer = answers[-1].strip() if answers else said if last.kind == "answer" else None
         format_ok = (
-            all(_thinks_well(turn) for turn in turns)
+            all(take_apart(turn).thinks_well for turn in turns)
             and all(self._calls_well(turn) for turn in turns[:-1])
             and last.kind == "answer"
             and said.count("<answer>") == said.count("</answer>") == len(answers) == 1
@@ -164,23 +159,6 @@ class ToolCalls:
     def _calls_well(self, turn: str) -> bool:
         action = self.parse(turn)
         return action.kind == "tool" and not any(call.problem for call in action.calls)
-
-
-def _without_thinking(text: str) -> str:
-    """What follows the last ``</think>``, up to a ``<think>`` that is never closed.
-
-    The opening tag may be missing: some chat templates write it into the prompt.
-    """
-    return text.rpartition("</think>")[2].partition("<think>")[0]
-
-
-def _thinks_well(turn: str) -> bool:
-    before, closing, after = turn.partition("</think>")
-    if not closing:
-        return "<think>" not in turn
-    # An opening tag that the prompt has written already is not in the turn.
-    thought = before.lstrip().removeprefix("<think>")
-    return "<think>" not in thought + after and "</think>" not in after
 
 
 def _problem(name: str, reason: str) -> ToolCall:

@@ -35,7 +35,8 @@ MAX_BITS = 4096
 _SIGNS = str.maketrans({"×": "*", "·": "*", "÷": "/", "−": "-", "–": "-", "^": "**", "$": None})
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 # A percent sign is one unless a number or a parenthesis follows, which makes it a remainder.
-_PERCENT = re.compile(r"(\d+\.?\d*|\.\d+) ?%(?! ?[\d.(])")
+# Possessive and from the start of a number on, so that a long one is read once.
+_PERCENT = re.compile(r"(?<![0-9.])([0-9]++\.?[0-9]*+|\.[0-9]++) ?%(?! ?[0-9.(])")
 _FOREIGN = re.compile(r"[^0-9.+\-*/%() eE]")
 _LITERAL = re.compile(r"(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 import re
 import types
 import typing
@@ -13,6 +14,7 @@ from typing import Any, ClassVar
 
 from at2po_envs.errors import At2poEnvError
 from at2po_envs.tools.base import ToolResult, ToolSpec
+from retrieval import RetrievalError
 
 _TYPES: Mapping[Any, str] = {str: "string", int: "integer", float: "number", bool: "boolean"}
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -56,14 +58,18 @@ class FunctionTool:
         unknown = [name for name in given if name not in schemas]
         missing = [name for name in self.spec.parameters["required"] if name not in given]
         if unknown or missing:
-            problem = f"has no argument {unknown[0]!r}" if unknown else f"needs {missing[0]!r}"
+            problem = f"has no argument {unknown[0]!r:.60}" if unknown else f"needs {missing[0]!r}"
             known = ", ".join(schemas) or "none"
             return ToolResult(True, f"The {self.spec.name} tool {problem}; its arguments: {known}.")
         try:
             fitting = {name: _fitted(value, schemas[name], name) for name, value in given.items()}
         except ValueError as error:
             return ToolResult(True, f"The {self.spec.name} tool was not called: {error}.")
-        value = self.function(**fitting)
+        try:
+            value = self.function(**fitting)
+        except (At2poEnvError, RetrievalError) as error:
+            # Of a tool in this package it would say that no episode can go well.
+            raise RuntimeError(f"{self.spec.name} failed: {error}") from error
         return value if isinstance(value, ToolResult) else ToolResult(True, str(value))
 
 
@@ -165,7 +171,7 @@ def _fitted(value: Any, schema: Mapping[str, Any], name: str) -> Any:
             return str(value).strip().lower() == "true"
         if kind == "integer" and (isinstance(value, str) or (number and value == int(value))):
             return int(value)
-        if kind == "number" and (number or isinstance(value, str)):
+        if kind == "number" and (number or isinstance(value, str)) and math.isfinite(float(value)):
             return float(value)
     except (ValueError, OverflowError):
         pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import threading
 import time
 from collections import deque
@@ -18,6 +19,32 @@ _log = logging.getLogger(__name__)
 
 _THREADS = 64
 """Most jobs at a time; one that hangs beyond its deadline does not count any more."""
+
+_HUNG_EACH, _HUNG_ALL = 16, 64
+"""Most calls of a tool, and of all tools, that may hang beyond their deadlines: new calls fail then
+at once, as each would leave another thread behind."""
+
+_hung: set[_Job] = set()
+_hung_lock = threading.Lock()
+
+
+def hung_calls() -> int:
+    """Return how many tool calls of this process hang beyond their deadlines, each in a thread."""
+    with _hung_lock:
+        return len(_hung)
+
+
+def check_timeout(timeout_s: float | None) -> None:
+    """Raise ValueError unless a deadline for tool calls is None or a time that a thread can wait.
+
+    Args:
+        timeout_s: Seconds, > 0 and finite.
+    """
+    if timeout_s is not None and not 0 < timeout_s <= threading.TIMEOUT_MAX:
+        raise ValueError(
+            f"expected tool_timeout_s > 0 and at most {threading.TIMEOUT_MAX:.0f} seconds, found "
+            f"{timeout_s}; None waits without a deadline"
+        )
 
 
 def call_tools(
@@ -72,7 +99,7 @@ class _Job:
     tool: Tool
     places: list[tuple[_Episode, int]]
     deadline: float
-    outcome: list[ToolResult] | Exception | None = None
+    outcome: list[ToolResult] | BaseException | None = None
 
 
 class ToolRunner:
@@ -85,10 +112,14 @@ class ToolRunner:
 
     Args:
         tools: The tools by name.
-        timeout_s: Seconds from its submission until a call counts as failed; None waits.
+        timeout_s: Seconds from its submission until a call counts as failed, > 0; None waits.
+
+    Raises:
+        ValueError: If the deadline is out of range.
     """
 
     def __init__(self, tools: Mapping[str, Tool], timeout_s: float | None = None) -> None:
+        check_timeout(timeout_s)
         self._tools, self._timeout_s = tools, timeout_s
         self._episodes: list[_Episode] = []
         self._queue: deque[_Job] = deque()
@@ -141,8 +172,9 @@ class ToolRunner:
         with self._news:
             self._take()
             while wait and self._episodes and not any(e.answered for e in self._episodes):
-                jobs = [*self._queue, *self._running]
-                self._news.wait(max(0.0, min(job.deadline for job in jobs) - time.monotonic()))
+                if not self._ended:
+                    deadline = min(job.deadline for job in (*self._queue, *self._running))
+                    self._news.wait(max(0.0, deadline - time.monotonic()))
                 self._take()
         ready = [episode for episode in self._episodes if episode.answered]
         self._episodes = [episode for episode in self._episodes if not episode.answered]
@@ -152,19 +184,27 @@ class ToolRunner:
         """Give queued jobs a thread each, as far as there are threads."""
         while self._queue and len(self._running) < _THREADS:
             job = self._queue.popleft()
+            if _is_stuck(job.tool):
+                refused = ToolResult(False, "", _STUCK.format(job.tool.spec.name))
+                job.outcome = [refused] * len(job.places)
+                self._ended.append(job)
+                continue
             self._running.add(job)
             # A daemon: an executor would wait for hung jobs when the process ends.
             threading.Thread(target=self._work, args=(job,), daemon=True, name="at2po-tool").start()
 
     def _work(self, job: _Job) -> None:
         try:
-            outcome: list[ToolResult] | Exception = _run(
+            outcome: list[ToolResult] | BaseException = _run(
                 job.tool, [episode.calls[i] for episode, i in job.places]
             )
-        except Exception as error:
+        except BaseException as error:
             outcome = error
         with self._news:
-            if job in self._running:  # else nobody waits for it any more
+            if job not in self._running:  # nobody waits for it any more
+                with _hung_lock:
+                    _hung.discard(job)
+            else:
                 job.outcome = outcome
                 self._running.remove(job)
                 self._ended.append(job)
@@ -174,7 +214,7 @@ class ToolRunner:
     def _take(self) -> None:
         """Hand out the results of jobs that have ended, and give up those that are late."""
         for job in self._ended:
-            if isinstance(job.outcome, Exception):
+            if isinstance(job.outcome, BaseException):
                 raise job.outcome
             _answer(job.places, job.outcome or [])
         self._ended.clear()
@@ -185,10 +225,25 @@ class ToolRunner:
                 "Try again, or go on without it."
             )
             _answer(job.places, [ToolResult(False, "", late)] * len(job.places))
-            self._running.discard(job)
+            if job in self._running:
+                self._running.remove(job)
+                with _hung_lock:
+                    _hung.add(job)
             if job in self._queue:
                 self._queue.remove(job)
         self._start()
+
+
+_STUCK = (
+    "The {} tool hangs: too many of its calls have not come back. This call was not made; go on "
+    "without it."
+)
+
+
+def _is_stuck(tool: Tool) -> bool:
+    with _hung_lock:
+        of_this = sum(job.tool is tool for job in _hung)
+        return of_this >= _HUNG_EACH or len(_hung) >= _HUNG_ALL
 
 
 def _answer(places: Sequence[tuple[_Episode, int]], results: Sequence[ToolResult]) -> None:
@@ -211,15 +266,35 @@ def _shared_out(
 def _run(tool: Tool, calls: Sequence[ToolCall]) -> list[ToolResult]:
     try:
         answers = tool([call.arguments for call in calls])
-    except Exception as error:  # a tool may be remote and fail in any way; the episode goes on
-        lasting = isinstance(error, At2poEnvError | RetrievalError)
+    except BaseException as error:  # a tool may be remote and fail in any way; the episode goes on
+        lasting = isinstance(error, At2poEnvError | RetrievalError) or _is_from_signal(error)
         if lasting and not isinstance(error, TemporaryRemoteError):
             raise
         name = tool.spec.name
         _log.warning("tool %s failed for %d calls", name, len(calls), exc_info=True)
-        answers = [ToolResult(False, "", f"The {name} tool failed. Try again.")] * len(calls)
+        return [ToolResult(False, "", f"The {name} tool failed. Try again.")] * len(calls)
+    if not isinstance(answers, list) or not all(map(_is_result, answers)):
+        raise ToolResultError(
+            f"expected a list of ToolResult with texts from tool {tool.spec.name!r}, found "
+            f"{answers!r:.200}; mend the tool"
+        )
     if len(answers) != len(calls):
         raise ToolResultError(
             f"expected {len(calls)} results of tool {tool.spec.name!r}, found {len(answers)}"
         )
     return answers
+
+
+def _is_result(answer: object) -> bool:
+    return isinstance(answer, ToolResult) and all(
+        isinstance(text, str) for text in (answer.text, answer.error)
+    )
+
+
+def _is_from_signal(error: BaseException) -> bool:
+    """Whether this process is told to end; a tool that calls `sys.exit` itself has only failed."""
+    if threading.current_thread() is not threading.main_thread():
+        return False
+    if isinstance(error, SystemExit):
+        return error.code in (signal.SIGTERM, 128 + signal.SIGTERM)
+    return isinstance(error, KeyboardInterrupt)

@@ -3,9 +3,21 @@ from __future__ import annotations
 import pickle
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from at2po_envs import Action, At2poEnvError, At2poTags, ToolCall, ToolQA, ToolResult, ToolSpec
+from at2po_envs import (
+    Action,
+    At2poEnvError,
+    At2poTags,
+    Reading,
+    ToolCall,
+    ToolQA,
+    ToolResult,
+    ToolSpec,
+)
 from at2po_envs.dialects import DIALECTS, SearchR1Tags, ToolCalls, make_dialect
+from at2po_envs.errors import UnknownNameError
 from at2po_envs.questions import Question
 from at2po_envs.tools import SEARCH
 
@@ -146,3 +158,81 @@ def test_dialects_are_values(name):
     assert pickle.loads(pickle.dumps(dialect)) == dialect == make_dialect(name)
     assert hash(dialect) == hash(make_dialect(name))
     assert dialect != make_dialect(name, "brief")
+
+
+TAGGED = "<think> {} </think> <search> {} </search>"
+FINAL = r"<think> {} </think> <answer> {} \boxed{{Paris}} </answer>"
+MENTIONS = [
+    "<search>",
+    "<answer>",
+    "<think>",
+    "<python>",
+    "<result>",
+    "</result>",
+    "<search> <answer>",
+]
+
+
+@pytest.mark.parametrize("mention", MENTIONS)
+def test_a_tag_that_a_thought_mentions_breaks_no_format(mention):
+    turns = [TAGGED.format(f"I will use {mention} .", "q"), FINAL.format(f"no {mention}", "It is")]
+    assert TAGS.parse(turns[0]) == search("q")
+    assert TAGS.read(turns) == Reading("Paris", True)
+    released = At2poTags(reading="released").read(turns)
+    assert released == Reading("Paris", mention.endswith("result>"))
+
+
+@pytest.mark.parametrize(
+    "turns",
+    [
+        [TAGGED.format("a", "what does </think> mean"), FINAL.format("b", "")],
+        [TAGGED.format("a", "what is <answer> for"), FINAL.format("b", "")],
+        [TAGGED.format("a", "q"), FINAL.format("b", "Not <search> but")],
+        ["<think> I use <search> . So <search> q </search>", "b </think>" + FINAL.format("c", "")],
+        ["<think> a <search> q </search>", "b <search> c </think>" + TAGGED.format("c", "d"),
+         FINAL.format("e", "")],
+    ],
+)  # fmt: skip
+def test_tags_in_queries_answers_and_long_thoughts_break_no_format(turns):
+    assert TAGS.read(turns) == Reading("Paris", True)
+
+
+@pytest.mark.parametrize(
+    "turns",
+    [
+        ["<think> a <search> q </search>", FINAL.format("b", "")],  # the first thought never ends
+        [TAGGED.format("a", "how does <search> work"), FINAL.format("b", "")],
+        ["<think> a </think> b </think> <search> q </search>", FINAL.format("c", "")],
+        [TAGGED.format("a", "q") + "<search>", FINAL.format("c", "")],
+    ],
+)
+def test_tags_outside_thoughts_still_break_it(turns):
+    assert not TAGS.read(turns).format_ok
+
+
+BLOCKS = ["<think>a</think>", "<search>q</search>", "<search>", "</search>", "</answer>", "<answer>",
+          r"<answer>\boxed{x}</answer>", "<python>1</python>", "</think>", "b"]  # fmt: skip
+
+
+@given(st.lists(st.lists(st.sampled_from(BLOCKS), max_size=4).map("".join), max_size=4))
+def test_without_mentions_the_format_is_judged_as_released(turns):
+    assert TAGS.read(turns).format_ok == At2poTags(reading="released").read(turns).format_ok
+
+
+def test_an_unknown_reading_is_refused():
+    for make in (At2poTags, SearchR1Tags):
+        with pytest.raises(UnknownNameError, match="expected the reading to be one of structure"):
+            make(reading="relased")
+    with pytest.raises(ValueError, match="choose another scorer or dialect"):
+        make_dialect("tool-calls", reading="released")
+
+
+@pytest.mark.parametrize("name", ["at2po", "search-r1"])
+@pytest.mark.parametrize(
+    "piece", ["<think>", "</think>", "<search>", "<answer>", "<think><search>", "<think></think>"]
+)
+def test_turns_are_read_in_linear_time(name, piece):
+    dialect, turn = make_dialect(name), piece * 30_000
+    for text in (turn, turn + "</search>", turn + "</answer>"):
+        dialect.parse(text)
+        dialect.read([text, text])

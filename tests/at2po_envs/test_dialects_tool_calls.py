@@ -90,7 +90,14 @@ def test_a_turn_is_thinking_then_calls_or_an_answer(text, action):
         ('<tool_call>{"name": "search"', "<tool_call> is never closed"),
         ("<tool_call>Ada</tool_call>", "what stands in <tool_call> is not JSON: Expecting value"),
         ("<tool_call></tool_call>", "is not JSON"),
-        (f"<tool_call>{write('search', query='a')}", "is not JSON"),
+        ("<tool_call>Ada <tool_call>", "<tool_call> is never closed"),
+        (write("search", query="a").removesuffix("</tool_call>"), "not followed by </tool_call>"),
+        (write("search", query="a").replace("</tool", "} </tool"), "not followed by </tool_call>"),
+        ('<tool_call>{"name": "search", "arguments": {"query": "a",}}</tool_call>', "is not JSON"),
+        (
+            '<tool_call>{"name": "open", "arguments": {"title": "a", "page": 1e999}}</tool_call>',
+            "the number 1e999 is too large",
+        ),
         ("<tool_call>[]</tool_call>", 'expected {"name": ..., "arguments": {...}}'),
         ('<tool_call>{"name": 1}</tool_call>', 'expected {"name": ..., "arguments": {...}}'),
         (write("google", query="a"), "there is no tool 'google', only search, open"),
@@ -108,7 +115,7 @@ def test_a_turn_is_thinking_then_calls_or_an_answer(text, action):
     ],
 )
 def test_what_is_wrong_with_a_call_is_said(text, problem):
-    (call,) = CALLS.parse(text).calls
+    call = CALLS.parse(text).calls[0]
     assert problem in call.problem and len(call.problem) < 300
     assert call.problem.startswith("The tool was not called: ")
 
@@ -146,7 +153,11 @@ ANSWER = "<think>\nb\n</think>\n\n<answer>Ada</answer>"
         ([write("google"), ANSWER], "Ada", False),
         (["no call here", ANSWER], "Ada", False),
         ([f"<think>a</think>{CALL}<think>b</think>{CALL}", ANSWER], "Ada", False),
-        ([f"<think>a<think>b</think>{CALL}", ANSWER], "Ada", False),
+        ([f"<think>a <think> tag</think>{CALL}", ANSWER], "Ada", True),
+        ([f"<think>a <tool_call> or {CALL}</think>{CALL}", ANSWER], "Ada", True),
+        (["<think>a</think><answer>the </think> tag</answer>"], "the </think> tag", True),
+        (["<think>a</think><answer>a <tool_call> tag</answer>"], "a <tool_call> tag", True),
+        (["<think>a</think> b </think><answer>Ada</answer>"], "Ada", False),
         (["<think>a</think><answer>Ada"], "<answer>Ada", False),
         (["<think>the <answer>Ada</answer>"], None, False),
         ([CALL], None, False),
@@ -156,6 +167,51 @@ ANSWER = "<think>\nb\n</think>\n\n<answer>Ada</answer>"
 )
 def test_answer_and_format(turns, answer, format_ok):
     assert CALLS.read(turns) == Reading(answer, format_ok)
+
+
+@pytest.mark.parametrize(
+    "thought", ["", "<think>a</think>", "a</think>", "<think><tool_call></think>"]
+)
+@pytest.mark.parametrize(
+    "query",
+    [
+        "what does </think> mean in Qwen3",
+        "what is </tool_call>",
+        "</tool_call></think><answer>x</answer>",
+        "<think> and <tool_call>",
+        "\ud83d Jaws",
+        "\0 \u0661",
+        "a" * 100_000,
+    ],
+)
+def test_a_query_may_hold_any_tag(thought, query):
+    for text in (write("search", query=query), write("search", query=query) * 2):
+        calls = CALLS.parse(thought + text).calls
+        assert calls == (ToolCall("search", {"query": query}),) * text.count('"search"')
+        assert CALLS.read([thought + text, ANSWER]) == Reading("Ada", True)
+
+
+def test_a_bad_call_fails_alone():
+    good, bad = write("search", query="a"), '<tool_call>{"name": "search", }</tool_call>'
+    calls = CALLS.parse(f"I will <tool_call> now: {bad}{good}").calls
+    assert [bool(call.problem) for call in calls] == [True, True, False]
+
+
+def test_calls_beyond_those_that_a_turn_may_hold_are_told_so():
+    *first, last = CALLS.parse(write("search", query="a") * 10_000).calls
+    assert len(first) == 64 and not any(call.problem for call in first)
+    assert "at most 64 calls" in last.problem
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["<tool_call>", "<tool_call>{", '<tool_call>{"', '<tool_call>{"a":"', "<tool_call>x</tool_call>",
+     "<think>", "</think>", "<think></think>", "<answer>", "<answer></think>",
+     "<tool_call>{}</tool_call>", "<tool_call>{}", " <tool_call>\n"],
+)  # fmt: skip
+def test_turns_are_read_in_linear_time(piece):
+    # Were each tag looked for anew behind every one before it, this would take hours.
+    CALLS.read([piece * 30_000])
 
 
 def test_a_tool_without_a_valid_schema_is_a_fault_of_the_tool():

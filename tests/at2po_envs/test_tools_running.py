@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 import threading
+import time
 
 import pytest
 
-from at2po_envs import ToolCall, ToolResult, ToolSpec
+from at2po_envs import ToolCall, ToolEnv, ToolResult, ToolSpec
 from at2po_envs.errors import ToolResultError, UnknownNameError
-from at2po_envs.tools import ToolRunner, call_tools, running
+from at2po_envs.tools import ToolRunner, call_tools, hung_calls, running
 
 
 class Echo:
@@ -122,3 +125,94 @@ def test_errors_of_the_set_up_reach_whoever_collects():
     runner.submit([(0, calls(("a", "bad corpus")))])
     with pytest.raises(UnknownNameError):
         runner.collect(wait=True)
+
+
+class Broken(Echo):
+    """Raises what it is told to, by name."""
+
+    def __call__(self, arguments):
+        for each in arguments:
+            raise ERRORS[each["text"]]
+        return []
+
+
+ERRORS = {
+    error.__name__: error
+    for error in (RecursionError, MemoryError, SystemExit, GeneratorExit, asyncio.CancelledError,
+                  UnicodeEncodeError, StopIteration, BaseException)
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("timeout_s", [None, 30.0])
+@pytest.mark.parametrize("name", ERRORS)
+def test_whatever_a_tool_raises_fails_its_own_call_only(name, timeout_s):
+    tools = {"a": Broken("a"), "b": Echo("b")}
+    failed, fine = call_tools(tools, calls(("a", name), ("b", "x")), timeout_s)
+    assert (failed.error, fine.text) == ("The a tool failed. Try again.", "b: x")
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(143), SystemExit(15)])
+def test_a_signal_during_a_call_is_no_failure_of_the_tool(error, monkeypatch):
+    monkeypatch.setitem(ERRORS, "signal", error)
+    with pytest.raises(type(error)):
+        call_tools({"a": Broken("a")}, calls(("a", "signal")))
+
+
+@pytest.mark.parametrize("found", [None, [None], "x", [ToolResult(True, None)]])
+def test_results_that_are_none_are_a_fault_of_the_tool(found):
+    tool = Echo("a")
+    tool.__class__ = type("Odd", (Echo,), {"__call__": lambda self, arguments: found})
+    with pytest.raises(ToolResultError, match="expected a list of ToolResult with texts from tool"):
+        call_tools({"a": tool}, calls(("a", "x")))
+
+
+@pytest.mark.parametrize("timeout_s", [0, -1, math.nan, math.inf, 1e12, -math.inf])
+def test_a_deadline_that_no_thread_can_wait_for_is_refused(timeout_s):
+    for make in (
+        lambda: call_tools({}, [], timeout_s),
+        lambda: ToolRunner({}, timeout_s),
+        lambda: ToolEnv([("?", "x")], [Echo("a")], tool_timeout_s=timeout_s),
+    ):
+        with pytest.raises(ValueError, match="expected tool_timeout_s > 0 and at most"):
+            make()
+    assert call_tools({"a": Echo("a")}, calls(("a", "x")), threading.TIMEOUT_MAX)[0].ok
+
+
+def test_hung_calls_leave_a_bounded_number_of_threads():
+    slow, other = Echo("slow", batched=False), Echo("other")
+    tools, before = {"slow": slow, "other": other}, threading.active_count()
+    errors = [
+        call_tools(tools, calls(("slow", "hang")), timeout_s=0.01)[0].error for _ in range(300)
+    ]
+    assert threading.active_count() - before == hung_calls() == 16
+    assert all("did not answer within 0.01 s" in error for error in errors[:16])
+    assert all(error.startswith("The slow tool hangs:") for error in errors[16:])
+    assert call_tools(tools, calls(("other", "x")), timeout_s=30.0)[0].text == "other: x"
+    slow.release.set()
+    while hung_calls():
+        time.sleep(0.001)
+    assert call_tools(tools, calls(("slow", "x")), timeout_s=30.0)[0].text == "slow: x"
+
+
+def test_all_tools_together_leave_a_bounded_number_of_threads():
+    many = [Echo(f"t{i}", batched=False) for i in range(40)]
+    for tool in many:
+        asked = calls(*[(tool.spec.name, "hang")] * 5)
+        call_tools({tool.spec.name: tool}, asked, timeout_s=0.01)
+    assert hung_calls() < 64 + 5
+    for tool in many:
+        tool.release.set()
+    while hung_calls():
+        time.sleep(0.001)
+
+
+def test_how_many_calls_hang_is_in_info():
+    slow = Echo("slow", batched=False)
+    env = ToolEnv([("?", "x")], [slow], tool_timeout_s=0.05)
+    env.reset(seed=0)
+    info = env.step("<think>a</think> <slow> hang </slow>")[-1]
+    assert (info["hung_calls"], info["flags"]) == (1, ("tool_failed",))
+    slow.release.set()
+    while hung_calls():
+        time.sleep(0.001)
+    assert "hung_calls" not in env.step("<think>a</think> <slow> x </slow>")[-1]
