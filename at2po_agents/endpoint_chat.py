@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from typing import Any
 
-Message = dict[str, Any]
+from at2po_envs.dialects.tool_calls_text import take_apart
 
-_CALL = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
+Message = dict[str, Any]
 
 
 def request_messages(transcript: Sequence[str]) -> list[Message]:
@@ -45,11 +44,12 @@ def request_messages(transcript: Sequence[str]) -> list[Message]:
 def _calls(action: str, name: str) -> tuple[str, list[Message]]:
     """The text before the calls of a turn, and the calls; none if one is not as it should be."""
     calls = []
-    for number, content in enumerate(_CALL.findall(action)):
+    written = take_apart(action).calls
+    for number, call in enumerate(written):
         try:
-            call = json.loads(content)
-            function = {"name": call["name"], "arguments": json.dumps(call["arguments"])}
-        except (ValueError, TypeError, KeyError, RecursionError):
+            asked = call.content["name"], json.dumps(call.content["arguments"])
+        except (TypeError, KeyError):
             return str(action), []
+        function = {"name": asked[0], "arguments": asked[1]}
         calls.append({"id": f"{name}_{number}", "type": "function", "function": function})
-    return action.partition("<tool_call>")[0].strip(), calls
+    return action[: written[0].start].strip() if written else str(action), calls

@@ -156,7 +156,8 @@ def _turn(choice: Mapping[str, Any], finish: str, stop: Sequence[str]) -> str:
     content, thoughts = _content(message.get("content") or message.get("refusal"))
     said = content + "".join(map(_call, _calls(message)))
     named = _named(choice, stop)
-    ends = [said.index(mark) + len(mark) for mark in stop if mark in said]
+    begin = _thoughts_end(said)
+    ends = [place + len(mark) for mark in stop if (place := said.find(mark, begin)) >= 0]
     if ends:
         said, named = said[: min(ends)], ""
     text = _with_thoughts(
@@ -165,6 +166,14 @@ def _turn(choice: Mapping[str, Any], finish: str, stop: Sequence[str]) -> str:
     if named is None and finish in _STOPPED:
         named = _open(text, stop)
     return text if finish in _LENGTH else text + (named or "")
+
+
+def _thoughts_end(said: str) -> int:
+    """Where the thoughts end that a content begins with; tags in them are mentions."""
+    before, closing, _ = said.partition("</think>")
+    opened = before.find("<think>")
+    thinks = closing and (opened < 0 or not before[:opened].strip())
+    return len(before) + len(closing) if thinks else 0
 
 
 def _with_thoughts(thoughts: str, said: str, *, ended: bool) -> str:
@@ -184,8 +193,8 @@ def _named(choice: Mapping[str, Any], stop: Sequence[str]) -> str | None:
 
 
 def _open(text: str, stop: Sequence[str]) -> str:
-    """The closing tag of the tag that was opened last, outside thoughts."""
-    outside = text.rpartition("</think>")[2].partition("<think>")[0]
+    """The closing tag of the tag that was opened last, outside thoughts that have an end."""
+    outside = text.rpartition("</think>")[2]
     opened = [(outside.rfind(mark.replace("</", "<", 1)), mark) for mark in stop if "</" in mark]
     place, mark = max(opened, default=(-1, ""))
     return mark if place >= 0 else ""

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 _SPINS = "GOMP_SPINCOUNT"
 _CHOSEN_BY_USER = (_SPINS, "OMP_WAIT_POLICY")
 
 
 def choose() -> None:
-    """placeholder."""
+    """Placeholder."""

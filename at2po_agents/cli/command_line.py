@@ -13,7 +13,7 @@ from rich.logging import RichHandler
 
 from at2po_agents import threads
 from at2po_agents.cli.endings import ending
-from at2po_agents.cli.terminal import errors, out, pick
+from at2po_agents.cli.terminal import errors, pick
 
 
 @dataclass(frozen=True)
