@@ -9,7 +9,10 @@ from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 LARGEST_REPLY = 1 << 25
-"""Bytes of a reply, unpacked, that are read; turns are far smaller."""
+"""Bytes of a reply that are read; turns are far smaller."""
+
+# Packed replies have no bound that holds before they are unpacked.
+_HEADERS = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
 
 
 class Answer(NamedTuple):
@@ -57,13 +60,14 @@ class Line:
                 the line was cut; and what httpx2 raises on other troubles.
         """
         received = bytearray()
-        headers = {"Content-Type": "application/json"}
         with (
             self._within(timeout_s),
             self.client.stream(
-                "POST", url, content=content, headers=headers, extensions={"trace": self._trace}
+                "POST", url, content=content, headers=_HEADERS, extensions={"trace": self._trace}
             ) as reply,
         ):
+            if (coding := reply.headers.get("content-encoding", "identity")) != "identity":
+                raise self._error(f"expected a reply that is not packed, found {coding:.80}")
             for chunk in reply.iter_bytes():
                 received += chunk
                 if len(received) > LARGEST_REPLY:

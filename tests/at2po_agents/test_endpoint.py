@@ -132,6 +132,14 @@ def test_a_reply_without_room_is_cut_off() -> None:
     assert second == Reply("", truncated=True)
 
 
+@pytest.mark.parametrize("code", [200, 400, 413, 422, 500])
+def test_a_full_context_is_no_failure_whatever_its_status(code: int) -> None:
+    words = "the request exceeds the available context size"
+    server = Server(httpx2.Response(code, json={"error": {"message": words}}))
+    assert server.agent().act([("q",)]) == [Reply("", truncated=True)]
+    assert len(server.requests) == 1
+
+
 @pytest.mark.parametrize(
     "trouble",
     [
