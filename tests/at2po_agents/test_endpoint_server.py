@@ -142,10 +142,11 @@ def raw_server(talk: Callable[[socket.socket, threading.Event], None]) -> Iterat
 
     def answer(connection: socket.socket) -> None:
         with connection, suppress(OSError):
-            received = b""
-            while b"\r\n\r\n" not in received:
-                received += connection.recv(65536)
-            talk(connection, over)
+            received, more = b"", b"x"
+            while more and b"\r\n\r\n" not in received:
+                received += (more := connection.recv(65536))
+            if more:
+                talk(connection, over)
 
     def serve() -> None:
         with suppress(OSError):
