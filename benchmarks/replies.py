@@ -57,8 +57,9 @@ def ask(agent: Agent, transcripts: Sequence[Sequence[str]]) -> list[Reply]:
         ReplyError: If the agent returns anything but a turn for each episode.
         AgentUnusableError: If the agent says that it cannot write any.
     """
+    name = agent_name(agent)
     try:
-        replies = agent.act(transcripts)
+        replies = _listed(name, agent.act(list(transcripts)))
     except (AgentUnusableError, ReplyError):
         raise
     except Exception as error:  # whatever an agent of anybody raises
@@ -68,21 +69,21 @@ def ask(agent: Agent, transcripts: Sequence[Sequence[str]]) -> list[Reply]:
         _log.warning("an episode failed: %s", to_terminal(reply.error))
         _log.debug("an episode failed", exc_info=True)
         return [reply]
-    return _checked(agent_name(agent), replies, len(transcripts))
+    if len(replies) != len(transcripts):
+        raise ReplyError(
+            f"{name}: expected {len(transcripts)} turns, one an episode, found {len(replies)}; let "
+            "act return one for each transcript"
+        )
+    return [_reply(name, reply) for reply in replies]
 
 
-def _checked(name: str, replies: Any, wanted: int) -> list[Reply]:
+def _listed(name: str, replies: Any) -> list[Any]:
     if not isinstance(replies, Sequence) or isinstance(replies, str | bytes | bytearray):
         raise ReplyError(
             f"{name}: expected a list of turns, one an episode, found "
             f"{type(replies).__name__}; let act return a list"
         )
-    if len(replies) != wanted:
-        raise ReplyError(
-            f"{name}: expected {wanted} turns, one an episode, found {len(replies)}; let act "
-            "return one for each transcript"
-        )
-    return [_reply(name, reply) for reply in replies]
+    return list(replies)
 
 
 def _reply(name: str, reply: Any) -> Reply:

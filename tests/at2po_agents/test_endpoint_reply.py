@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
+import httpx2
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from at2po_agents.endpoint import EndpointAgent, EndpointOptions
 from at2po_agents.endpoint_chat import request_messages
 from at2po_agents.endpoint_reply import error_of, read_completion, says_context_is_full
+from at2po_agents.errors import AgentUnusableError
 from at2po_envs import Messages, make_dialect
 
 STOP = ("</search>", "</answer>")
@@ -393,3 +399,69 @@ def test_an_error_with_status_200_is_one(reply: Any, status: int) -> None:
 @pytest.mark.parametrize("reply", [{"choices": [{"message": {}}], "error": None}, [], 3, None, {}])
 def test_a_reply_without_an_error_has_none(reply: Any) -> None:
     assert error_of(reply) is None
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=4)
+    | st.sampled_from(["stop", "</search>", "<search>", "<think>", "</think>", 10**400, 1e999]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["text", "type", "thinking", "name", "function", "message", "code", "x"]
+            ),
+            inner,
+            max_size=3,
+        )
+    ),
+    max_leaves=6,
+)
+PARTS = (
+    "content reasoning reasoning_content reasoning_details thinking refusal tool_calls "
+    "function_call"
+).split()
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    message=JSON | st.dictionaries(st.sampled_from(PARTS), JSON),
+    choice=st.dictionaries(
+        st.sampled_from(["finish_reason", "stop_reason", "matched_stop", "error", "stop_sequence"]),
+        JSON,
+    ),
+    body=st.dictionaries(st.sampled_from(["usage", "error", "object"]), JSON),
+)
+def test_whatever_is_replied_is_a_turn_or_a_failed_episode(
+    message: Any, choice: Any, body: Any
+) -> None:
+    reply = {**body, "choices": [{**choice, "message": message}]}
+    text = json.dumps(reply)
+
+    def answer(_: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(200, text=text)
+
+    agent = EndpointAgent(
+        EndpointOptions(url="http://endpoint/v1", retries=0, prompt_price=1.0),
+        "m",
+        stop=STOP,
+        transport=httpx2.MockTransport(answer),
+        sleep=lambda _: None,
+    )
+    try:
+        (found,) = agent.act([("q",)])
+    except AgentUnusableError as error:
+        assert "status 4" in str(error)
+        return
+    assert isinstance(found.text, str) and isinstance(found.error, str)
+    assert 0 <= found.tokens <= 10**9 and 0 <= found.cost < math.inf
+    assert sum(found.text.count(mark) for mark in STOP) <= text.count("search>") + 1
+
+
+@given(JSON)
+def test_whatever_an_error_holds_it_is_read(body: Any) -> None:
+    assert says_context_is_full(json.dumps(body)) in (True, False)
+    error_of(body)

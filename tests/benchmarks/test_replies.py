@@ -102,6 +102,25 @@ def test_numbers_and_texts_of_other_libraries_are_taken_as_what_they_are(env: An
     assert type(report.episodes[1]["transcript"][0]["action"]) is str
 
 
+def test_an_agent_that_takes_the_transcripts_apart_loses_nothing(env: Any) -> None:
+    class Empties:
+        def act(self, transcripts: list[Any]) -> list[str]:
+            count = len(transcripts)
+            transcripts.clear()
+            return [""] * count
+
+    assert evaluate(Empties(), env).failed == 0
+
+
+def test_a_list_that_cannot_be_read_fails_its_episodes(env: Any) -> None:
+    class Odd(list[str]):
+        def __iter__(self) -> Any:
+            raise RuntimeError("not mine")
+
+    report = evaluate(Returns(env, lambda n: Odd([""] * n)), env, batch=1)
+    assert [failure["error"] for failure in report.failures] == ["RuntimeError: not mine"] * 3
+
+
 class NoText(Exception):
     def __str__(self) -> str:
         raise ValueError("not even that")
