@@ -108,7 +108,11 @@ SUMMARY = Kind(
 SUITE = Kind(
     "the summary of an evaluation of several sets",
     "run the evaluation again with the same command",
-    {"agent": _is(str), "questions": _is_count, **_each("sets micro macro", _is(dict))},
+    {
+        "agent": _is(str),
+        **_each("questions failures", _is_count),
+        **_each("sets micro macro", _is(dict)),
+    },
 )
 TRAINING = Kind(
     "the summary of a training run",

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
 import re
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -16,19 +14,7 @@ from typing import Any
 from at2po_agents.status import FILE as STATUS
 from benchmarks.errors import RunFolderError
 from benchmarks.intervals import wilson
-from benchmarks.records import (
-    EPISODE,
-    EVALUATED,
-    FAULT,
-    METRICS,
-    STANDING,
-    SUITE,
-    SUMMARY,
-    TRAINING,
-    Record,
-    check,
-    read_json,
-)
+from benchmarks.records import SUITE, SUMMARY, Record, check, read_json
 from benchmarks.report.cases import (
     Case,
     Collection,
@@ -38,11 +24,17 @@ from benchmarks.report.cases import (
     from_tree,
     pair,
 )
+from benchmarks.report.files import (
+    check_episode,
+    check_metrics,
+    read_lines,
+    read_settings,
+    read_status,
+    read_summary,
+)
 from benchmarks.report.processes import Processes, read_processes
 from benchmarks.report.tiles import Tile, evaluation_tiles, training_tiles
-from retrieval.jsonl import read_objects
 
-_log = logging.getLogger(__name__)
 _STEP = re.compile(r"step_[0-9]{1,18}\.jsonl")
 
 
@@ -112,11 +104,11 @@ def _reader(folder: Path) -> Callable[[Path], Report]:
 
 
 def _training_run(folder: Path) -> Report:
-    config, settings = _settings(folder / "config.toml")
-    status = _status(folder / STATUS)
-    rows = _lines(folder / "metrics.jsonl", _row)
+    config, settings = read_settings(folder / "config.toml")
+    status = read_status(folder / STATUS)
+    rows = read_lines(folder / "metrics.jsonl", check_metrics)
     ended = status is None or status["state"] == "finished"
-    summary = _training_summary(folder / "summary.json") if ended else _so_far(settings, rows)
+    summary = read_summary(folder / "summary.json") if ended else _so_far(settings, rows)
     evaluated = [row for row in rows if "eval/em" in row]
     episodes = [_episodes(path) for path in _by_step(folder / "episodes")]
     if not (evaluated and episodes):
@@ -151,7 +143,7 @@ def _training_run(folder: Path) -> Report:
 def _so_far(settings: Record, rows: Sequence[Record]) -> dict[str, Any]:
     """What the summary of a run that has not ended well would hold."""
     return {
-        "algorithm": settings["algorithm"].get("name", "?"),
+        "algorithm": str(settings["algorithm"].get("name", "?")),
         **{name: settings.get(name, "?") for name in ("env", "model", "seed")},
         "steps": rows[-1]["step"] if rows else 0,
         "sampled_tokens": sum(row.get("tokens/sampled") or 0 for row in rows),
@@ -197,7 +189,13 @@ def _evaluation_of_sets(folder: Path, summary: Record) -> Report:
         name=folder.resolve().name,
         title=", ".join(sets),
         lead=f"agent {summary['agent']} · {summary['questions']:,} questions",
-        tiles=evaluation_tiles({"questions": summary["questions"], **summary.get("micro", {})}),
+        tiles=evaluation_tiles(
+            {
+                "questions": summary["questions"],
+                "failed": summary.get("failures"),
+                **summary.get("micro", {}),
+            }
+        ),
         results={name: each.results[each.title] for name, each in sets.items()} | averages,
         collections=[alone(name, found) for name, found in cases.items()],
         final=cases,
@@ -234,13 +232,13 @@ def _evaluated(row: Record) -> dict[str, Any]:
 
 def _episodes(path: Path) -> list[Case]:
     """Read episodes; of a question that was tried again the last one counts."""
-    records = {record["question_key"]: record for record in _lines(path, _episode)}
+    records = {record["question_key"]: record for record in read_lines(path, check_episode)}
     ordered = sorted(records.values(), key=lambda each: _natural(each.get("question_id", "")))
     return [from_episode(record) for record in ordered]
 
 
 def _trees_of(path: Path, chains: float) -> list[Case]:
-    return [from_tree(tree, chains) for tree in _lines(path, check_tree)]
+    return [from_tree(tree, chains) for tree in read_lines(path, check_tree)]
 
 
 def _by_step(folder: Path) -> list[Path]:
@@ -259,54 +257,3 @@ def _natural(name: str) -> tuple[list[Any], str]:
     # Numbers are compared by their digits: some names have more of them than Python converts.
     digits = (part.lstrip("0") for part in parts[1::2])
     return [p for w, d in zip_longest(parts[::2], digits) for p in (w, (len(d or ""), d))], name
-
-
-def _settings(path: Path) -> tuple[str, Record]:
-    """Text and content of a run's configuration."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        settings = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise RunFolderError(f"{path}: expected TOML, found: {error}; restore the file") from error
-    if not isinstance(settings.get("algorithm"), dict):
-        raise RunFolderError(f"{path}: expected a table [algorithm], found none; restore the file")
-    return text, settings
-
-
-def _status(path: Path) -> Record | None:
-    """How a run stands; a damaged record of that is as good as none."""
-    if not path.exists():
-        return None
-    try:
-        status = read_json(path, RunFolderError, STANDING.name)
-        check(STANDING, status, STANDING.fields, str(path), RunFolderError)
-        for fault in status["faults"]:
-            check(FAULT, fault, FAULT.fields, str(path), RunFolderError)
-    except (RunFolderError, OSError) as error:
-        _log.warning("%s; the report leaves it out", error)
-        return None
-    return status
-
-
-def _training_summary(path: Path) -> Record:
-    summary = read_json(path, RunFolderError, TRAINING.name)
-    needed = ("algorithm", "env", "model", "seed", "steps", "sampled_tokens")
-    check(TRAINING, summary, needed, str(path), RunFolderError)
-    return summary
-
-
-def _row(row: Any, where: str) -> None:
-    check(METRICS, row, ("step", *(EVALUATED if "eval/em" in row else ())), where, RunFolderError)
-
-
-def _episode(record: Any, where: str) -> None:
-    needed = ("question_key", "question", "golden_answers", "em", "transcript")
-    check(EPISODE, record, needed, where, RunFolderError)
-
-
-def _lines(path: Path, checked: Callable[[Any, str], None]) -> list[Record]:
-    rows: list[Record] = []
-    for number, row in read_objects(path, "a JSON object in each line", RunFolderError):
-        checked(row, f"{path}:{number}")
-        rows.append(row)
-    return rows

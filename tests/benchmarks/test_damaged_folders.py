@@ -252,6 +252,23 @@ def test_a_damaged_line_of_a_run_is_named(tmp_path: Path, name: str, line: str) 
         write_report(run)
 
 
+@pytest.mark.parametrize("text", ["\x00", "a = [", "n = " + HUGE, "[algorithm]\nchains = 'x'", ""])
+def test_a_damaged_configuration_is_named(tmp_path: Path, text: str) -> None:
+    run = training_run(tmp_path)
+    (run / "config.toml").write_text(text)
+    with pytest.raises(RunFolderError, match="config.toml: expected"):
+        write_report(run)
+
+
+def test_a_report_says_how_many_episodes_failed(tmp_path: Path) -> None:
+    folder = evaluation(tmp_path / "A", "a", "b")
+    summary = json.loads((folder / "summary.json").read_text())
+    assert "counted as wrong" not in write_report(folder).read_text(encoding="utf-8")
+    (folder / "summary.json").write_text(json.dumps(summary | {"failed": 1}))
+    html = write_report(folder).read_text(encoding="utf-8")
+    assert "<b>1</b><span>failed, counted as wrong</span>" in html
+
+
 def test_names_that_would_break_a_table_do_not(tmp_path: Path) -> None:
     first = evaluation(tmp_path / "a|b", "a")
     second = evaluation(tmp_path / "c\nd", "a")
