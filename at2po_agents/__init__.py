@@ -1,7 +1,7 @@
 """Trainer of search agents: engines, rollout trees, credit, losses and the loop around them.
 
-A name is imported when it is first asked for: torch and transformers take seconds, and most commands
-need neither.
+A name is imported when it is first asked for: torch and transformers take seconds, and many
+commands need neither.
 """
 
 from __future__ import annotations

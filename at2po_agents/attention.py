@@ -15,16 +15,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
-from transformers import AttentionInterface, PreTrainedModel
 
 from at2po_agents.errors import UnsupportedModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 #: Name under which packed attention is registered with transformers.
 ATTENTION = "at2po_tree"
@@ -69,6 +71,9 @@ def tree_attention(model: PreTrainedModel) -> Iterator[None]:
     Args:
         model: Any transformers model that supports the attention interface.
     """
+    from transformers import AttentionInterface  # settings import this module, but no model
+
+    AttentionInterface.register(ATTENTION, _attend)
     before = model.config._attn_implementation
     model.set_attn_implementation(ATTENTION)
     try:
@@ -204,5 +209,3 @@ class _PathAttention(torch.autograd.Function):
 
 _forward: Any = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _backward: Any = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
-
-AttentionInterface.register(ATTENTION, _attend)

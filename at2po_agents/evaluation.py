@@ -12,7 +12,6 @@ from at2po_agents.baselines import DirectAgent, RagAgent, RandomAgent
 from at2po_agents.endpoint import EndpointAgent, EndpointOptions
 from at2po_agents.engines import EngineName, make_engine
 from at2po_agents.errors import AgentError, ConfigError
-from at2po_agents.models import load_policy, weights_hash
 from at2po_agents.settings import COUNT, SEED, Options, Range, check_ranges
 from at2po_agents.tokens import check_dialect
 
@@ -127,6 +126,8 @@ def _endpoint(config: EvalConfig) -> Callable[[Any], Agent]:
 
 
 def _policy(config: EvalConfig) -> Callable[[Any], Agent]:
+    from at2po_agents.models import load_policy, weights_hash  # a module that needs torch
+
     # vLLM takes the weights to where it computes; a second copy there would only be in its way.
     device = "cpu" if config.engine == "vllm" else config.device
     model, tokenizer = load_policy(config.model, config.dtype, config.chat_template, device)

@@ -89,9 +89,9 @@ def path_of(text: str) -> Path:
     """Return the path that a setting names.
 
     Raises:
-        ConfigError: The text is empty, or holds a NUL, which no file system takes.
+        ConfigError: The text is empty.
     """
-    if not text.strip() or "\0" in text:
+    if not text:
         raise ConfigError(f"expected a path, found {text!r}; write . for the current folder")
     return Path(text)
 

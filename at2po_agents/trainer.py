@@ -11,9 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from at2po_agents import checkpoint, queues, timeline
+from at2po_agents import checkpoint, queues, threads, timeline
 from at2po_agents.algorithms import name_of
 from at2po_agents.batches import Batches
 from at2po_agents.config import RESUMABLE, TrainConfig, dump_config, fingerprint
@@ -51,6 +49,7 @@ class _Past:
         sampled_tokens: Tokens sampled in training.
         seconds: Time spent, evaluations included.
         skipped: Steps skipped in a row, up to now.
+        threads: Threads that this process computes with: results repeat for a number of them.
     """
 
     step: int = 0
@@ -58,6 +57,7 @@ class _Past:
     sampled_tokens: int = 0
     seconds: float = 0.0
     skipped: int = 0
+    threads: int = 0
 
 
 class Trainer:
@@ -77,9 +77,6 @@ class Trainer:
     """
 
     def __init__(self, config: TrainConfig) -> None:
-        # Naming the number of threads keeps MKL from choosing it call by call: otherwise two
-        # processes, only one of which has ever named it, round differently.
-        torch.set_num_threads(torch.get_num_threads())
         algorithm = config.algorithm
         if config.steps and not getattr(algorithm, "learns", True):
             raise ConfigError(
@@ -115,6 +112,7 @@ class Trainer:
     def _begin(self, resumed: checkpoint.Checkpoint | None) -> None:
         """Begin with a checkpoint, or with the first step."""
         self.past = _Past() if resumed is None else _Past(**resumed.extra)
+        self.past.threads = threads.keep(self.past.threads)
         self.workers.start(resumed)
         self.batches.restart(self.past.step, self.past.questions)
 
@@ -301,6 +299,7 @@ class Trainer:
             "steps": self.past.step,
             "sampled_tokens": self.past.sampled_tokens,
             "seconds": round(self.past.seconds, 1),
+            "threads": self.past.threads,
             "seed": self.config.seed,
             "algorithm": name_of(self.config.algorithm),
             "env": self.config.env,

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from retrieval.errors import RetrievalError
 from retrieval.passages import Passage, Retriever
 from retrieval.remote_errors import BackendError, NotReadyError, QueueFullError
 from retrieval.server_protocol import Identity, describe
@@ -128,7 +129,8 @@ class Batcher:
             retriever.search(["warm up"], 1)  # loads what is loaded late
             self.identity = describe(retriever)  # hashes the corpus of an index without a file
         except Exception as error:
-            _log.exception("the retriever could not be opened")
+            known = isinstance(error, RetrievalError | OSError)  # whose message says it all
+            _log.error("the retriever could not be opened: %s", error, exc_info=not known)
             self.failure = error
             self._on_failure(error)
             return

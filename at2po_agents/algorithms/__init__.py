@@ -79,9 +79,8 @@ def _check(name: str, found: object) -> None:
     lacking = [part for part in parts if not hasattr(found, part)]
     if not (isinstance(found, type) and is_dataclass(found)) or lacking:
         raise ConfigError(
-            f"algorithm {name!r}: expected a dataclass with {', '.join(parts)}, found "
-            f"{type(found).__name__ if not isinstance(found, type) else found.__qualname__} without "
-            f"{', '.join(lacking) or '@dataclass'}; see at2po_agents.algorithms.Algorithm"
+            f"algorithm {name!r}: expected a dataclass with {', '.join(parts)}, found {found!r} "
+            f"without {', '.join(lacking) or '@dataclass'}; see at2po_agents.algorithms.Algorithm"
         )
     unset = [
         field.name

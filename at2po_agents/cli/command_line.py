@@ -24,11 +24,13 @@ class Command:
         place: `module:function` of the function, which takes the words after the command's name.
         about: What the command does.
         again: How to go on after it was stopped.
+        computes: Whether it runs a model, or may.
     """
 
     place: str
     about: str
     again: str = "the same command does it again"
+    computes: bool = False
 
     def run(self, arguments: Sequence[str]) -> None:
         """Import the command and run it."""
@@ -40,11 +42,12 @@ _RESUME = "the same command with --resume goes on from the last checkpoint"
 _GOES_ON = "the same command goes on where it stopped"
 
 COMMANDS = {
-    "train": Command("training:train", "Train a search agent.", _RESUME),
+    "train": Command("training:train", "Train a search agent.", _RESUME, computes=True),
     "eval": Command(
         "evaluating:evaluate",
         "Evaluate an agent and write its episodes and their summary.",
         _GOES_ON,
+        computes=True,
     ),
     "compare": Command(
         "evaluating:compare",
@@ -58,14 +61,14 @@ COMMANDS = {
         "evaluating:report",
         "Write the report of a training run, an evaluation or trees, or what differs between two.",
     ),
-    "rollout": Command("training:rollout", "Grow one tree and print it."),
+    "rollout": Command("training:rollout", "Grow one tree and print it.", computes=True),
     "data": Command(
         "retrieving:data",
         "Look at local question sets: `list` them, or `verify` them against what is published.",
     ),
     "export": Command(
-        "training:export",
-        "Write a checkpoint's model as a plain folder, for evaluations, servers and other trainers.",
+        "exporting:export",
+        "Write a checkpoint's model as a plain folder, for evaluations, servers, other trainers.",
     ),
     "index": Command(
         "retrieving:index",
@@ -81,6 +84,7 @@ COMMANDS = {
         "training:demo",
         "Train the embedded model on the embedded world and write a report.",
         _RESUME,
+        computes=True,
     ),
     "doctor": Command(
         "installation:doctor",
@@ -89,6 +93,7 @@ COMMANDS = {
     "warmstart": Command(
         "training:warmstart",
         "Make the mini model from nothing: tokenizer, demonstrations, supervised training.",
+        computes=True,
     ),
 }
 """Sub-commands of `at2po`."""
@@ -110,15 +115,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with ending("at2po"):
         name, rest = pick("at2po", {name: each.about for name, each in COMMANDS.items()}, words)
     _log_to_terminal()
-    threads.choose()
+    if COMMANDS[name].computes:
+        threads.choose()
     with ending(f"at2po {name}", COMMANDS[name].again):
         COMMANDS[name].run(rest)
 
 
+def log_handler() -> logging.Handler:
+    """Return what shows log messages, which may hold text of others, too."""
+    return RichHandler(console=errors, show_path=False)
+
+
 def _log_to_terminal() -> None:
     # The ranks of torchrun do the same; what only one of them has to say is at least a warning.
-    level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING
-    handler = RichHandler(console=errors, show_path=False)
-    logging.basicConfig(level=level, format="%(message)s", handlers=[handler])
+    first = os.environ.get("RANK", "0") == "0"
+    level = logging.INFO if first else logging.WARNING
+    if not first:  # read by transformers and its hub when they are loaded
+        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    logging.basicConfig(level=level, format="%(message)s", handlers=[log_handler()])
     for noisy in ("bm25s", "httpx", "httpx2", "huggingface_hub"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -34,13 +34,14 @@ class PaperCheckConfig:
 def evaluate(arguments: Sequence[str]) -> None:
     """Evaluate an agent and write its episodes and their summary."""
     from at2po_agents.config import parse_config
-    from at2po_agents.environments import check_id, make_env, on_test_split
     from at2po_agents.evaluation import EvalConfig, agent_factory
+
+    config = parse_config(EvalConfig, arguments, prog="at2po eval")
+    from at2po_agents.environments import check_id, make_env, on_test_split
     from benchmarks import evaluate as run
     from benchmarks import evaluate_suite
     from benchmarks.report import write_report
 
-    config = parse_config(EvalConfig, arguments, prog="at2po eval")
     ids = config.env.split(",")
     for env_id in ids:  # all of them, before the first set is played
         check_id(env_id)

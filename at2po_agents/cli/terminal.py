@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
-from rich.json import JSONHighlighter
+from rich.highlighter import JSONHighlighter
 from rich.segment import Segment
 from rich.text import Text
 
@@ -26,7 +26,7 @@ class Terminal(Console):
     def __init__(self, **settings: Any) -> None:
         super().__init__(markup=False, emoji=False, highlight=False, **settings)
 
-    def render_str(self, text: str, **settings: Any) -> Text:  # type: ignore[override]
+    def render_str(self, text: str, **settings: Any) -> Text:
         """Return a text as it is shown; here, so that columns are as wide as what is in them."""
         return super().render_str(to_terminal(text, self.encoding), **settings)
 

@@ -1,4 +1,4 @@
-"""Commands that train and that show what training does: train, demo, rollout, export, warmstart."""
+"""Commands that train and that show what training does: train, demo, rollout, warmstart."""
 
 from __future__ import annotations
 
@@ -7,24 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import tyro
 from rich.tree import Tree as RichTree
-from tyro.conf import Positional
 
 from at2po_agents.cli.terminal import out, show_json
 from at2po_agents.config import TrainConfig, load_config, parse_config
 from at2po_agents.errors import ConfigError
-from at2po_agents.settings import COUNT_OR_NONE, PATHS, check_ranges
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExportConfig:
-    """Write a checkpoint's model as a plain folder of transformers, in the run's number format."""
-
-    checkpoint: Positional[Path]
-    """Folder of a run, whose newest whole checkpoint is taken, or of a checkpoint."""
-    out: Positional[Path]
-    """Folder to write; it must not exist."""
+from at2po_agents.settings import COUNT_OR_NONE, check_ranges
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,13 +47,13 @@ def demo(arguments: Sequence[str]) -> None:
 
 def rollout(arguments: Sequence[str]) -> None:
     """Grow one tree and print it."""
+    config = parse_config(RolloutConfig, arguments, prog="at2po rollout")
     from at2po_agents.engines import make_engine
     from at2po_agents.environments import make_env
     from at2po_agents.export import flat_rows, write_rows
     from at2po_agents.jobs import new_collector
     from at2po_agents.models import load_policy
 
-    config = parse_config(RolloutConfig, arguments, prog="at2po rollout")
     settings = config.train
     env = make_env(settings.env, settings.env_options)
     if config.index >= len(env.questions):
@@ -89,15 +77,6 @@ def rollout(arguments: Sequence[str]) -> None:
     if config.export is not None:
         rows = write_rows(flat_rows([tree]), config.export)
         out.print(f"{rows} rows: {config.export}")
-
-
-def export(arguments: Sequence[str]) -> None:
-    """Write a checkpoint's model as a plain folder, for evaluations, servers and other trainers."""
-    from at2po_agents.export_model import export_model
-
-    config = tyro.cli(ExportConfig, args=arguments, prog="at2po export", registry=PATHS)
-    found = export_model(config.checkpoint, config.out)
-    out.print(f"step {found.step} of {found.path}: {config.out}", soft_wrap=True)
 
 
 def warmstart(arguments: Sequence[str]) -> None:

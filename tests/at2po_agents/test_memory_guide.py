@@ -8,9 +8,10 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from at2po_agents import cli, models
+from at2po_agents.cli import installation
+from at2po_agents.cli.terminal import Terminal
 from at2po_agents.memory import Plan
 from at2po_agents.memory.changes import ORDER
 
@@ -22,8 +23,8 @@ WIDTH = 100
 def test_the_example_is_what_the_command_prints(monkeypatch: pytest.MonkeyPatch) -> None:
     ((command, output),) = re.findall(r"```console\n\$ at2po (.*?)\n(.*?)```", TEXT, re.DOTALL)
     monkeypatch.setattr(models, "_hub_problem", lambda name: OSError("no network"))
-    console = Console(width=WIDTH, force_terminal=False)
-    monkeypatch.setattr(cli, "_out", console)
+    console = Terminal(width=WIDTH, force_terminal=False)
+    monkeypatch.setattr(installation, "out", console)
     with console.capture() as shown, pytest.raises(SystemExit):
         cli.main(shlex.split(command))
     lines = (line.rstrip() for line in shown.get().splitlines())
