@@ -63,9 +63,9 @@ def evaluate(arguments: Sequence[str]) -> None:
         failures = len(report.failures)
     show_json(summary)
     if failures:
-        asked = summary["questions"]
+        total = summary["questions"]
         out.print(
-            f"{failures} of {asked} episodes failed ({failures / asked:.0%}) and count as wrong; "
+            f"{failures} of {total} episodes failed ({failures / total:.0%}) and count as wrong; "
             "--retry-failed tries again"
         )
     out.print(f"episodes, summary and card: {config.out}")
