@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,12 +13,30 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from at2po_agents.agents import Reply, Transcript
-from at2po_agents.endpoint_chat import request_messages, turn_text
+from at2po_agents.endpoint_chat import request_messages
 from at2po_agents.endpoint_http import Connection, ContextFullError
-from at2po_agents.errors import AgentUnusableError, ConfigError, EndpointError
+from at2po_agents.endpoint_reply import read_completion
+from at2po_agents.errors import ConfigError, EndpointError
 from at2po_agents.rate_limit import RateLimiter
 from at2po_agents.seeds import seed_of
-from at2po_agents.settings import Options
+from at2po_agents.settings import (
+    COUNT,
+    COUNT_OR_NONE,
+    SECONDS,
+    Options,
+    Range,
+    check_ranges,
+    check_url,
+)
+
+_RANGES = {
+    "max_tokens concurrency": COUNT,
+    "retries requests_per_minute tokens_per_minute": COUNT_OR_NONE,
+    "prompt_price completion_price": Range(0, 1e9),
+    "timeout_s": SECONDS,
+}
+_OWN_FIELDS = frozenset("messages model stop stream n tools temperature max_tokens".split())
+"""Fields of a request that decide how its reply is read, or have settings of their own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,25 +72,29 @@ class EndpointOptions:
 
     def __post_init__(self) -> None:
         """Check ranges now rather than after the first request."""
-        for name in ("max_tokens", "concurrency"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}: expected at least 1, found {getattr(self, name)}")
-        counts = ("retries", "requests_per_minute", "tokens_per_minute")
-        for name in (*counts, "prompt_price", "completion_price"):
-            if not getattr(self, name) >= 0:
-                raise ConfigError(f"{name}: expected at least 0, found {getattr(self, name)}")
-        if not self.timeout_s > 0:
-            raise ConfigError(f"timeout_s: expected above 0, found {self.timeout_s}")
-        parts = urlsplit(self.url)
-        if self.url and (parts.scheme not in ("http", "https") or not parts.netloc):
+        check_ranges(self, _RANGES)
+        if self.url:
+            _check_address(self.url)
+        if taken := _OWN_FIELDS.intersection(self.body):
             raise ConfigError(
-                f"url: expected one such as http://127.0.0.1:8000/v1, found {self.url!r}"
+                f"body: expected further fields, found {min(taken)}, which the agent sets itself; "
+                "leave it out, or use the setting of that name"
             )
-        if "@" in parts.netloc or parts.query:
-            raise ConfigError(
-                "url: expected an address alone, as it goes on record, found a user or a query in "
-                "it; put the key into the environment variable that key_variable names"
-            )
+        for name, value in self.body.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ConfigError(f"body: expected finite numbers, found {name} = {value}")
+
+
+def _check_address(url: str) -> None:
+    check_url("url", url)
+    parts = urlsplit(url)
+    if not url.isprintable() or " " in url or parts.fragment:
+        raise ConfigError(f"url: expected http://HOST:PORT/PATH, found {url!r}")
+    if "@" in parts.netloc or parts.query:
+        raise ConfigError(
+            "url: expected an address alone, as it goes on record, found a user or a query in "
+            "it; put the key into the environment variable that key_variable names"
+        )
 
 
 class EndpointAgent:
@@ -87,10 +111,10 @@ class EndpointAgent:
         seed: Seed of the sampling, sent where the temperature is above 0.
         transport: Replaces the network, for tests (httpx2).
         clock: Seconds, monotonic.
-        sleep: Waits for so many seconds.
+        sleep: Waits for so many seconds; by default until `act` is interrupted, too.
 
     Raises:
-        ConfigError: If there is no address.
+        ConfigError: If there is no address, or the key is none that can be sent.
         AgentUnusableError: If the package httpx2 is missing.
     """
 
@@ -106,22 +130,24 @@ class EndpointAgent:
         seed: int = 0,
         transport: Any = None,
         clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], object] | None = None,
     ) -> None:
         if not options.url:
             raise ConfigError("url: expected the endpoint's address, found none; name one")
         self.options, self.model, self.stop = options, model, stop
         self.temperature, self.seed = temperature, seed
+        self._stopped = threading.Event()
+        sleep = sleep or self._stopped.wait
         self._connection = Connection(
             options.url.rstrip("/") + "/chat/completions",
-            key=os.environ.get(options.key_variable, ""),
+            key=_key(options.key_variable),
             retries=options.retries,
             timeout_s=options.timeout_s,
             limiter=RateLimiter(
                 options.requests_per_minute, options.tokens_per_minute, clock=clock, sleep=sleep
             ),
+            stopped=self._stopped,
             transport=transport,
-            clock=clock,
             sleep=sleep,
         )
 
@@ -150,13 +176,18 @@ class EndpointAgent:
         Raises:
             AgentUnusableError: If it refuses the key, or knows no such model or page.
         """
-        with ThreadPoolExecutor(self.options.concurrency) as pool:
+        self._stopped.clear()
+        pool = ThreadPoolExecutor(self.options.concurrency)
+        try:
             waiting = [pool.submit(self._reply, transcript) for transcript in transcripts]
-            try:
-                return [each.result() for each in waiting]
-            except AgentUnusableError:
-                pool.shutdown(cancel_futures=True)
-                raise
+            return [each.result() for each in waiting]
+        except BaseException:
+            # No use in asking on, or the user interrupts: nobody waits for the other replies.
+            self._stopped.set()
+            self._connection.cut()
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def close(self) -> None:
         """Close the connections."""
@@ -187,15 +218,23 @@ class EndpointAgent:
 
     def _read(self, reply: Any) -> Reply:
         """Read a completion; whatever is not as it should be raises."""
-        choice = reply["choices"][0]
-        usage = reply.get("usage") or {}
-        read = int(usage.get("prompt_tokens", 0))
-        sampled = int(usage.get("completion_tokens", 0))
+        turn = read_completion(reply, self.stop)
         prices = self.options.prompt_price, self.options.completion_price
         return Reply(
-            turn_text(choice, self.stop),
-            tokens=sampled,
-            truncated=choice.get("finish_reason") == "length",
-            prompt_tokens=read,
-            cost=(read * prices[0] + sampled * prices[1]) / 1e6,
+            turn.text,
+            tokens=turn.sampled,
+            truncated=turn.truncated,
+            prompt_tokens=turn.read,
+            cost=(turn.read * prices[0] + turn.sampled * prices[1]) / 1e6,
         )
+
+
+def _key(variable: str) -> str:
+    """The key in an environment variable, without the line end that a file of it has."""
+    key = os.environ.get(variable, "").strip()
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise ConfigError(
+            f"{variable}: expected a key of ASCII characters without spaces, found others; "
+            "set the variable again"
+        )
+    return key

@@ -7,16 +7,19 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 
 from at2po_agents.agents import Reply
-from at2po_agents.errors import AgentUnusableError, EndpointError
+from at2po_agents.endpoint_line import Line
+from at2po_agents.endpoint_reply import error_of, says_context_is_full
+from at2po_agents.errors import AgentUnusableError, ConfigError, EndpointError
 from at2po_agents.rate_limit import RateLimiter
+from retrieval.text import to_unicode
 
 _log = logging.getLogger(__name__)
 
@@ -24,8 +27,7 @@ _CONNECT_S = 10.0  # longest wait for a connection
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 60.0  # between attempts; doubles from one to the other
 _PATIENCE_S = 600.0  # a Retry-After beyond this is a refusal
 _TRY_AGAIN = (408, 409, 429)  # and every 5xx
-_UNUSABLE = (401, 402, 403, 404)  # no other request will fare better
-_FULL = ("context_length_exceeded", "maximum context length")  # OpenAI's code; vLLM's words
+_UNUSABLE = (401, 402, 403, 404, 405, 407, 410)  # as redirects: no other request fares better
 _SPENT = "insufficient_quota"  # OpenAI's code, sent with 429
 _CHARACTERS = 4  # of a token, about, until the endpoint tells
 
@@ -43,12 +45,13 @@ class Connection:
         retries: Attempts after the first one, >= 0.
         timeout_s: Seconds that an attempt may take, > 0.
         limiter: Lets requests through.
+        stopped: Set where nobody waits for replies any more.
+        sleep: Waits for so many seconds, or until `stopped`.
         transport: Replaces the network (httpx2).
-        clock: Seconds, monotonic.
-        sleep: Waits for so many seconds.
 
     Raises:
         AgentUnusableError: If the package httpx2 is missing.
+        ConfigError: If there can be no such address.
     """
 
     def __init__(
@@ -59,9 +62,9 @@ class Connection:
         retries: int,
         timeout_s: float,
         limiter: RateLimiter,
+        stopped: threading.Event,
+        sleep: Callable[[float], object],
         transport: Any = None,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         try:
             import httpx2
@@ -70,18 +73,20 @@ class Connection:
                 "expected the package httpx2 to reach an endpoint, found none; "
                 "run: pip install 'at2po[server]'"
             ) from None
-        self._transport_error = httpx2.TransportError
+        try:
+            host = httpx2.URL(url).host
+        except httpx2.InvalidURL as error:
+            raise ConfigError(f"url: expected an address, found {url!r}: {error}") from None
+        self._http, self._transport = httpx2, transport
         self._url, self._key, self._retries, self._timeout_s = url, key, retries, timeout_s
-        self._limiter, self._clock, self._sleep = limiter, clock, sleep
+        self._limiter, self._stopped, self._sleep = limiter, stopped, sleep
         self._jitter, self._lock = np.random.default_rng(0), threading.Lock()
-        self._client = httpx2.Client(
-            headers={"Authorization": f"Bearer {key}"} if key else {},
-            timeout=httpx2.Timeout(timeout_s, connect=min(timeout_s, _CONNECT_S)),
-            transport=transport,
-            # A proxy may lead to the outside, never to this machine itself.
-            trust_env=urlsplit(url).hostname not in ("127.0.0.1", "::1", "localhost"),
-            limits=httpx2.Limits(max_connections=None),
-        )
+        # A proxy may lead to the outside, never to this machine itself.
+        self._trust_env = host not in ("127.0.0.1", "::1", "localhost")
+        # Reading certificates takes some 20 ms: once for all lines.
+        self._verify = httpx2.create_ssl_context() if url.startswith("https:") else False
+        self._idle: list[Line] = []
+        self._busy: set[Line] = set()
 
     def post(self, body: Mapping[str, Any], read: Callable[[Any], Reply]) -> Reply:
         """Send a request until a reply can be read.
@@ -99,7 +104,9 @@ class Connection:
             EndpointError: If the request is refused, or no attempt succeeded.
             AgentUnusableError: If every other request would be refused, too.
         """
-        content = json.dumps(body).encode("ascii")
+        # What questions and turns hold may have no UTF-8 form.
+        text = json.dumps(body, ensure_ascii=False, allow_nan=False)
+        content = to_unicode(text).encode("utf-8")
         guess = len(content) // _CHARACTERS + int(body.get("max_tokens", 0))
         for attempt in itertools.count():
             slot = self._limiter.wait(guess)
@@ -116,44 +123,77 @@ class Connection:
             self._pause(attempt, asked_s, problem)
         raise AssertionError("unreachable")
 
+    def cut(self) -> None:
+        """End all requests that are under way."""
+        with self._lock:
+            busy = list(self._busy)
+        for line in busy:
+            line.cut("nobody waits for the reply any more")
+
     def close(self) -> None:
         """Close the connections."""
-        self._client.close()
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for line in idle:
+            line.client.close()
 
     def _attempt(self, content: bytes, read: Callable[[Any], Reply]) -> Reply | tuple[str, float]:
         """Try once; a trouble that may pass comes back with the pause that was asked for."""
         try:
-            status, headers, text = self._send(content)
-        except self._transport_error as error:
+            with self._line() as line:
+                status, headers, text = line.post(self._url, content, self._timeout_s)
+        except self._http.RequestError as error:
             return f"{type(error).__name__}: {error}", 0.0
-        if status != 200:
-            return self._refused(status, text), _asked(headers.get("retry-after", ""))
+        asked_s = _asked(headers.get("retry-after", ""))
+        if not 200 <= status < 300:
+            return self._refused(status, text), asked_s
         try:
-            return read(json.loads(text))
-        except (LookupError, TypeError, ValueError, AttributeError, RecursionError):
-            return f"expected a chat completion, found {text[:300]!r}", 0.0
+            reply = json.loads(text)
+            if error_of_gateway := error_of(reply):
+                return self._refused(*error_of_gateway), asked_s
+            return read(reply)
+        except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            return f"expected a chat completion, found {text[:300]!r} ({error})"[:500], 0.0
 
-    def _send(self, content: bytes) -> tuple[int, Mapping[str, str], str]:
-        """Send a request once, and read its reply as long as the time allows."""
-        deadline = self._clock() + self._timeout_s
-        received = bytearray()
-        headers = {"Content-Type": "application/json"}
-        with self._client.stream("POST", self._url, content=content, headers=headers) as reply:
-            for chunk in reply.iter_bytes():
-                received += chunk
-                if self._clock() > deadline:  # every chunk begins httpx2's timeout anew
-                    raise self._transport_error(f"no whole reply within {self._timeout_s} s")
-            return reply.status_code, reply.headers, received.decode("utf-8", "replace")
+    @contextmanager
+    def _line(self) -> Iterator[Line]:
+        """Lend a line of its own to a thread."""
+        with self._lock:
+            if self._stopped.is_set():
+                raise AgentUnusableError("nobody waits for a reply any more")
+            line = self._idle.pop() if self._idle else self._new_line()
+            self._busy.add(line)
+        try:
+            yield line
+        finally:
+            with self._lock:
+                self._busy.discard(line)
+                if line.usable:
+                    self._idle.append(line)
+            if not line.usable:
+                line.client.close()
+
+    def _new_line(self) -> Line:
+        client = self._http.Client(
+            headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
+            timeout=self._http.Timeout(self._timeout_s, connect=min(self._timeout_s, _CONNECT_S)),
+            transport=self._transport,
+            trust_env=self._trust_env,
+            verify=self._verify,
+            limits=self._http.Limits(max_connections=1),
+        )
+        return Line(client, self._http.TransportError)
 
     def _refused(self, status: int, text: str) -> str:
         """Return a refusal that may pass; raise the others."""
         problem = self._hidden(f"status {status}: {text[:500]}")
-        if status in _UNUSABLE or _SPENT in text:
+        spent = status == 429 and _SPENT in text
+        if status in _UNUSABLE or status < 400 or spent:
             raise AgentUnusableError(
                 f"expected {self._url} to take requests, found {problem}; check the address, the "
                 "model's name, and the key in the environment"
             )
-        if any(words in text for words in _FULL):
+        if status != 429 and says_context_is_full(text):
             raise ContextFullError(problem)
         if status < 500 and status not in _TRY_AGAIN:
             raise EndpointError(f"expected {self._url} to take the request, found {problem}")
@@ -175,10 +215,10 @@ class Connection:
 def _asked(header: str) -> float:
     """Seconds that a Retry-After asks for: a number, or a date."""
     try:
-        return max(0.0, float(header))
+        return max(0.0, float(header))  # NaN is no wait
     except ValueError:
         pass
     try:
         return max(0.0, parsedate_to_datetime(header).timestamp() - time.time())
-    except ValueError:
+    except (ValueError, OverflowError, OSError):  # no date, or none that there is
         return 0.0

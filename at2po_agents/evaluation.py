@@ -11,9 +11,18 @@ from at2po_agents.agents import Agent, PolicyAgent
 from at2po_agents.baselines import DirectAgent, RagAgent, RandomAgent
 from at2po_agents.endpoint import EndpointAgent, EndpointOptions
 from at2po_agents.engines import EngineName, make_engine
-from at2po_agents.errors import AgentError
-from at2po_agents.settings import Options
+from at2po_agents.errors import AgentError, ConfigError
+from at2po_agents.settings import COUNT, SEED, Options, Range, check_ranges
 from at2po_agents.tokens import check_dialect
+
+_LEAST_TEMPERATURE = 1e-6  # logits divided by less have no finite exponentials
+_RANGES = {
+    "limit batch max_prompt_tokens max_response_tokens": COUNT,
+    "temperature": Range(0, 1e6),
+    "error_rate": Range(0, 1),
+    "seed": SEED,
+}
+"""Ranges of the fields of `EvalConfig`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +71,15 @@ class EvalConfig:
     """Folder for the records; an evaluation that began there goes on if its settings are these."""
     retry_failed: bool = False
     """Play the episodes again that failed before."""
+
+    def __post_init__(self) -> None:
+        """Check ranges now rather than after the model is loaded."""
+        check_ranges(self, _RANGES)
+        if 0 < self.temperature < _LEAST_TEMPERATURE:
+            raise ConfigError(
+                f"temperature: expected 0 or at least {_LEAST_TEMPERATURE}, found "
+                f"{self.temperature}; 0 is greedy"
+            )
 
 
 def agent_factory(config: EvalConfig) -> Callable[[Any], Agent]:

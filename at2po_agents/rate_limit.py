@@ -41,7 +41,7 @@ class RateLimiter:
         tokens: int = 0,
         *,
         clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         self.requests, self.tokens = requests, tokens
         self._clock, self._sleep = clock, sleep

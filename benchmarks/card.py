@@ -8,15 +8,18 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
 from at2po_envs import Question
 from at2po_envs.scoring import OURS
 from benchmarks.environment import library_versions, source_commit
+from benchmarks.errors import EvaluationError
 from retrieval.passages import corpus_hash
 from retrieval.remote_errors import IdentityUnknownError
 from retrieval.server_protocol import Identity, describe
+from retrieval.text import to_unicode
 
 _FREE = ("questions", "questions_hash", "commit", "fingerprint")
 """Parts of a card that an evaluation may be continued without agreeing in."""
@@ -42,13 +45,21 @@ def evaluation_card(
 
     Returns:
         The card, JSON-able and free of dates: the same for the same evaluation.
+
+    Raises:
+        EvaluationError: If the agent's settings are no mapping, or cannot be written as JSON.
     """
-    settings = _plain(getattr(agent, "settings", {}))
+    settings = getattr(agent, "settings", None) or {}
+    if not isinstance(settings, Mapping):
+        raise EvaluationError(
+            f"{agent_name(agent)}: expected a mapping as the agent's settings, found "
+            f"{type(settings).__name__}; make it a dict of all that decides about its replies"
+        )
     keys = "\n".join(question.key for question in questions)
     prompt = env.core.dialect.prompt("{question}")
-    card = {
+    found = {
         "env": env.spec.id if env.spec else type(env).__name__,
-        "env_options": _plain(env_options),
+        "env_options": env_options,
         "set": _argument(env, "question_set"),
         "split": _argument(env, "split"),
         "questions": len(questions),
@@ -61,11 +72,12 @@ def evaluation_card(
         "prompt_hash": prompt_hash(prompt),
         "scorer_version": getattr(env.core, "scorer", OURS).version,
         "agent": agent_name(agent),
-        "agent_settings": settings,
+        "agent_settings": dict(settings),
         "seed": getattr(agent, "seed", None),
         "versions": library_versions(),
         "commit": source_commit(),
     }
+    card = _plain(found, agent_name(agent))
     return card | {"fingerprint": _hash(_fixed(card))}
 
 
@@ -91,7 +103,7 @@ def prompt_hash(prompt: str) -> str:
 
 def agent_name(agent: Any) -> str:
     """Return an agent's attribute `name`, or the name of its class."""
-    return str(getattr(agent, "name", type(agent).__name__))
+    return to_unicode(str(getattr(agent, "name", type(agent).__name__)))
 
 
 def card_text(summary: Mapping[str, Any], timing: Mapping[str, Any]) -> str:
@@ -102,16 +114,18 @@ def card_text(summary: Mapping[str, Any], timing: Mapping[str, Any]) -> str:
         timing: Content of `timing.json`.
     """
     card = summary["card"]
-    lines = [f"# {card['agent']} on {card['env']}", "", "| figure | value | 95 % interval |"]
-    lines += ["| --- | ---: | --- |"]
+    lines = [f"# {_cell(card['agent'])} on {_cell(card['env'])}", ""]
+    lines += ["| figure | value | 95 % interval |", "| --- | ---: | --- |"]
     for name, label in (("em", "EM"), ("cover_em", "cover-EM"), ("f1", "F1")):
         low, high = summary[f"{name}_interval"]
         lines.append(f"| {label} | {summary[name]:.4f} | {low:.4f} to {high:.4f} |")
     lines += [f"| {name.replace('_', ' ')} | {_cell(summary[name])} | |" for name in _COUNTS]
-    lines += [f"| episodes that failed, counted as wrong | {len(summary['failures'])} | |"]
+    failed, asked = summary["failed"], summary["questions"]
+    lines += [f"| episodes that failed, counted as wrong | {failed} of {asked} | |"]
     lines += ["", "| setting | value |", "| --- | --- |"]
     rows = {**card, "date": timing["started"]} | {"versions": None, "prompt": None}
-    lines += [f"| {name} | {_cell(value)} |" for name, value in rows.items() if value is not None]
+    shown = {_cell(name): _cell(value) for name, value in rows.items() if value is not None}
+    lines += [f"| {name} | {value} |" for name, value in shown.items()]
     versions = ", ".join(f"{name} {number}" for name, number in card["versions"].items())
     lines += [f"| versions | {versions} |", "", "The prompt, `{question}` in its place:", ""]
     return "\n".join([*lines, *(f"    {line}" for line in card["prompt"].splitlines())]) + "\n"
@@ -162,17 +176,31 @@ def _identity(retriever: Any) -> Identity:
 def _argument(env: Any, name: str) -> Any:
     """The value of one of an environment's keyword arguments, its default where none was given."""
     if env.spec and name in env.spec.kwargs:
-        return _plain(env.spec.kwargs[name])
+        return env.spec.kwargs[name]
     parameter = inspect.signature(type(env)).parameters.get(name)
-    return None if parameter is None else _plain(parameter.default)
+    return None if parameter is None else parameter.default
 
 
-def _plain(value: Any) -> Any:
-    """Return a value as JSON gives it back; a path as text, an object as the name of its class."""
-    return json.loads(json.dumps(value, default=_named))
+def _plain(card: Mapping[str, Any], agent: str) -> dict[str, Any]:
+    """Return a card as a file of JSON gives it back: equal to what is read when it goes on."""
+    try:
+        text = to_unicode(json.dumps(card, default=_named, ensure_ascii=False))
+        # JSON has no infinities and nothing that is not a number: their names stand for them.
+        plain: dict[str, Any] = json.loads(text, parse_constant=str)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise EvaluationError(
+            f"{agent}: expected settings of agent and environment that can be written as JSON, "
+            f"found {error}; make them a dict of plain values"
+        ) from None
+    return plain
 
 
-def _named(value: object) -> str:
+def _named(value: object) -> Any:
+    """A path as text, numbers of other libraries as such, an object as the name of its class."""
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real):
+        return float(value)
     return str(value) if isinstance(value, Path) else type(value).__name__
 
 

@@ -205,7 +205,9 @@ def _disagreements(methods: Sequence[Method]) -> Iterator[str]:
 def _part(card: Mapping[str, Any], name: str) -> Any:
     outer, _, inner = name.partition(".")
     value = card.get(outer)
-    return (value or {}).get(inner) if inner else value
+    if not inner:
+        return value
+    return value.get(inner) if isinstance(value, Mapping) else None
 
 
 def _failures(methods: Sequence[Method]) -> Iterator[str]:
@@ -213,4 +215,5 @@ def _failures(methods: Sequence[Method]) -> Iterator[str]:
         for run in method.runs:
             for name, each in run.items():
                 if failed := len(each.summary.get("failures", ())):
-                    yield f"{name}: {failed} episodes of {method.name} failed and count as wrong"
+                    share = f"{failed} of {len(each.right)} episodes"
+                    yield f"{name}: {share} of {method.name} failed and count as wrong"

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from benchmarks.compare_evaluations import MACRO, MICRO
 from benchmarks.intervals import ALPHA
+from retrieval.files import write_whole
 
 _FEW = (
     10  # discordant pairs below which a bootstrap interval of a difference is no more than a hint
@@ -68,13 +69,15 @@ def markdown(comparison: Mapping[str, Any]) -> str:
     heads, rows = cells(comparison)
     others = [name for name in comparison["methods"] if name != comparison["reference"]]
     lines = [f"# {', '.join(others)} compared with {comparison['reference']}", ""]
-    lines += [f"| {' | '.join(row)} |" for row in (heads, ["---"] * len(heads), *rows)]
+    table = [[_cell(text) for text in row] for row in (heads, *rows)]
+    lines += [f"| {' | '.join(row)} |" for row in (table[0], ["---"] * len(heads), *table[1:])]
     lines += ["", *(f"- {sentence}" for sentence in conclusions(comparison))]
     if comparison["warnings"]:
         lines += ["", "Warnings:", "", *(f"- {warning}" for warning in comparison["warnings"])]
     lines += ["", note(comparison), "", "| agent | evaluations |", "|---|---|"]
     for name, folders in comparison["methods"].items():
-        lines.append(f"| {name} | {', '.join(f'`{folder}`' for folder in folders)} |")
+        shown = ", ".join(f"`{_cell(folder)}`" for folder in folders)
+        lines.append(f"| {_cell(name)} | {shown} |")
     return "\n".join(lines) + "\n"
 
 
@@ -88,8 +91,8 @@ def write(comparison: Mapping[str, Any], out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     record = {**comparison, "conclusions": conclusions(comparison)}
     text = json.dumps(record, indent=2, ensure_ascii=False)
-    (out / "comparison.json").write_text(text + "\n", encoding="utf-8")
-    (out / "comparison.md").write_text(markdown(comparison), encoding="utf-8")
+    write_whole(out / "comparison.json", text + "\n")
+    write_whole(out / "comparison.md", markdown(comparison))
 
 
 def note(comparison: Mapping[str, Any]) -> str:
@@ -198,6 +201,11 @@ def _compared(figures: Mapping[str, Any]) -> list[str]:
     missed = figures["detectable"]
     least = "none" if missed is None else f"{100 * missed:.1f}"
     return [shown, _p(figures["p"]), _p(figures["p_holm"]), least]
+
+
+def _cell(text: str) -> str:
+    """A text that neither ends its cell of a Markdown table nor its row."""
+    return " ".join(text.replace("|", "\\|").split())
 
 
 def _p(value: float) -> str:

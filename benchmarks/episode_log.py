@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
 
 from benchmarks.errors import EvaluationError
+from benchmarks.records import ADDED_UP, EPISODE, check, parsed
 
 FILE = "episodes.jsonl"
 Record = dict[str, Any]
+
+_NEEDED = tuple(name for name in ADDED_UP if name != "retrieval_recall")  # it may be null
 
 
 class EpisodeLog:
     """Finished episodes by question key; in a file, only their places are kept in memory.
 
     Args:
-        path: The file, made if missing; None keeps the records in memory. A last line that was cut
-            off is dropped.
+        path: The file, made if missing, in a folder that nobody else writes to; None keeps the
+            records in memory. A last line that was cut off is dropped.
         without_failures: Drop the episodes that failed, so that they are played again.
 
     Raises:
-        EvaluationError: If a line is no record or repeats a question, or another process writes.
+        EvaluationError: If a line is no record or repeats a question.
     """
 
     def __init__(self, path: Path | None, *, without_failures: bool = False) -> None:
@@ -34,14 +36,6 @@ class EpisodeLog:
         self._file = None if path is None else path.open("ab")
         if self._file is None or path is None:
             return
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._file.close()
-            raise EvaluationError(
-                f"{path}: expected to be the only one to write it, found another process that "
-                "does; wait for it, or choose another folder"
-            ) from None
         try:
             failed, end = self._read(path)
             self._file.truncate(end)
@@ -61,11 +55,7 @@ class EpisodeLog:
 
     def __getitem__(self, key: str) -> Record:
         """Return the record of a question's episode."""
-        if self.path is None:
-            return self._kept[key]
-        with self.path.open("rb") as file:
-            file.seek(self._places[key])
-            return json.loads(file.readline())  # type: ignore[no-any-return]
+        return next(self.records([key]))
 
     def keys(self) -> Collection[str]:
         """Return the keys of the questions whose episodes have ended."""
@@ -79,7 +69,7 @@ class EpisodeLog:
         with self.path.open("rb") as file:
             for key in keys:
                 file.seek(self._places[key])
-                yield json.loads(file.readline())
+                yield _record(file.readline(), f"{self.path}: byte {self._places[key]}")
 
     def append(self, record: Record) -> None:
         """Add an ended episode; it is in the file when this returns."""
@@ -96,9 +86,9 @@ class EpisodeLog:
         if self._file is not None:
             self._file.close()
 
-    def _read(self, path: Path) -> tuple[list[str], int]:
+    def _read(self, path: Path) -> tuple[set[str], int]:
         """Note where the records begin; return the keys of failed ones, and the good bytes."""
-        failed, end = [], 0
+        failed, end = set(), 0
         with path.open("rb") as file:
             for number, line in enumerate(file, start=1):
                 if not line.endswith(b"\n"):
@@ -111,26 +101,24 @@ class EpisodeLog:
                         "another folder"
                     )
                 self._places[key] = end
-                failed += [key] if record["error"] else []
+                failed |= {key} if record["error"] else set()
                 end += len(line)
         return failed, end
 
-    def _drop(self, path: Path, keys: Sequence[str]) -> None:
-        """Write the file anew without some records, in one step."""
-        left = [key for key in self._places if key not in set(keys)]
-        draft = path.with_suffix(".tmp")
+    def _drop(self, path: Path, keys: set[str]) -> None:
+        """Write the file again without some records, in one step."""
+        draft = path.with_name(f".{path.name}.draft")  # ours alone, as the folder is
+        places = {}
         with draft.open("wb") as file:
-            places = {}
-            for record in self.records(left):
+            for record in self.records([key for key in self._places if key not in keys]):
                 places[record["question_key"]] = file.tell()
                 file.write(_line(record))
-        # The lock stays with the old file; a new one is taken before it gets the name.
-        new = draft.open("ab")
-        fcntl.flock(new, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(draft, path)
         if self._file is not None:
             self._file.close()
-        self._file, self._places = new, places
+        self._file, self._places = path.open("ab"), places
 
 
 class Episodes(Sequence[Record]):
@@ -163,18 +151,6 @@ class Episodes(Sequence[Record]):
         return self._log.records(self._keys)
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Put a text into a file in one step: killed in between, the file is as it was."""
-    draft = path.with_name(f"{path.name}.tmp")
-    draft.write_text(text, encoding="utf-8")
-    os.replace(draft, path)
-
-
-def as_json(value: Mapping[str, Any]) -> str:
-    """Write what goes into a file of its own as JSON."""
-    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-
-
 def _line(record: Record) -> bytes:
     # Lone surrogates, which a model may write, have no UTF-8 form; escaped they have.
     text = json.dumps(record, ensure_ascii=False)
@@ -185,12 +161,6 @@ def _line(record: Record) -> bytes:
 
 
 def _record(line: bytes, where: str) -> Record:
-    try:
-        record = json.loads(line)
-        record["question_key"] + record["error"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise EvaluationError(
-            f"{where}: expected the record of an episode, found {line[:80]!r}; restore the file, "
-            "or choose another folder"
-        ) from error
-    return record  # type: ignore[no-any-return]
+    record = parsed(line, where, EvaluationError, EPISODE.name)
+    check(EPISODE, record, _NEEDED, where, EvaluationError)
+    return record

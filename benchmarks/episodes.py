@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
 import at2po_envs
 from at2po_agents.agents import Agent, Reply
-from at2po_agents.errors import AgentUnusableError
 from benchmarks.card import prompt_hash
-from benchmarks.errors import ReplyError
+from benchmarks.replies import ask
 
-_log = logging.getLogger(__name__)
+NO_ROOM = (
+    "the question leaves no room for a turn: expected a longer context of the model, or fewer "
+    "tokens asked of a turn"
+)
+"""Error of an episode whose agent could not even read the question."""
 
 
 @dataclass(slots=True)
@@ -39,7 +41,11 @@ class _Episode:
 
 
 def play(
-    agent: Agent, env: Any, questions: Sequence[at2po_envs.Question], batch: int
+    agent: Agent,
+    env: Any,
+    questions: Sequence[at2po_envs.Question],
+    batch: int,
+    seed: Any = None,
 ) -> Iterator[dict[str, Any]]:
     """Play questions, one episode each.
 
@@ -48,6 +54,7 @@ def play(
         env: The environment.
         questions: What is asked.
         batch: Episodes that run at a time, >= 1.
+        seed: Of the agent, for the record.
 
     Yields:
         The record of each episode as it ends; a new one takes its place.
@@ -56,7 +63,6 @@ def play(
         ReplyError: If the agent does not write one turn for each episode.
         AgentUnusableError: If the agent says that it cannot write any.
     """
-    seed = getattr(agent, "seed", None)
     waiting = iter(questions)
     running: list[_Episode] = []
     while True:
@@ -65,7 +71,7 @@ def play(
             running.append(_Episode(state, [prompt]))
         if not running:
             return
-        replies = _replies(agent, [tuple(episode.transcript) for episode in running])
+        replies = ask(agent, [tuple(episode.transcript) for episode in running])
         pending = [
             ()
             if reply.truncated or reply.error
@@ -83,30 +89,12 @@ def play(
         running = going
 
 
-def _replies(agent: Agent, transcripts: Sequence[Sequence[str]]) -> list[Reply]:
-    """Ask for the next turns; where that fails, for one at a time, so that others go on."""
-    try:
-        replies = agent.act(transcripts)
-    except (AgentUnusableError, ReplyError):
-        raise
-    except Exception as error:  # whatever an agent of anybody raises
-        if len(transcripts) > 1:
-            return [reply for each in transcripts for reply in _replies(agent, [each])]
-        _log.warning("an episode failed: %s: %s", type(error).__name__, error)
-        _log.debug("an episode failed", exc_info=True)
-        return [Reply("", error=f"{type(error).__name__}: {error}")]
-    if len(replies) != len(transcripts):
-        raise ReplyError(f"expected {len(transcripts)} turns, one an episode, found {len(replies)}")
-    for reply in replies:
-        if not isinstance(reply, str | Reply):
-            raise ReplyError(f"expected a str or Reply as turn, found {type(reply).__name__}")
-    return [Reply(reply) if isinstance(reply, str) else reply for reply in replies]
-
-
 def _turn(
     env: Any, episode: _Episode, reply: Reply, results: Sequence[Any]
 ) -> dict[str, Any] | None:
     """Move an episode on by the agent's turn; return its record if it has ended."""
+    if reply.truncated and not (reply.text or reply.tokens or reply.error or episode.before):
+        reply = replace(reply, truncated=False, error=NO_ROOM)
     episode.tokens += reply.tokens
     episode.prompt_tokens += reply.prompt_tokens
     episode.cost += reply.cost

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import gymnasium
 
-import at2po_envs
 from at2po_agents.agents import Agent
 from at2po_agents.environments import make_env
+from at2po_envs import Question
 from at2po_envs.errors import nearest
-from benchmarks.card import card_text, differences, evaluation_card
-from benchmarks.episode_log import FILE, EpisodeLog, Episodes, as_json, write_whole
+from benchmarks.card import evaluation_card
+from benchmarks.episode_log import FILE, EpisodeLog, Episodes
 from benchmarks.episodes import play
 from benchmarks.errors import EvaluationError
+from benchmarks.evaluation_folder import EvaluationFolder
 from benchmarks.summary import Report, add_up
+from retrieval.files import sole_writer
 
 __all__ = ["Report", "evaluate"]
 
@@ -58,129 +58,113 @@ def evaluate(
         The result.
 
     Raises:
-        EvaluationError: If a question is unknown, there is none, a number is below 1, or the
-            folder holds another evaluation; and when too many episodes fail one after the other.
+        EvaluationError: If a question is unknown or malformed, there is none, a number is below 1,
+            or the folder holds something else or has another writer; and when too many episodes
+            fail one after the other, or all of them.
         ReplyError: If the agent does not write one turn for each episode.
     """
     start = time.monotonic()
     options = dict(env_options or {})
+    _check_number("batch", batch)
     played: Any = make_env(env, options) if isinstance(env, str) else env.unwrapped
     chosen = _choose(played.questions, questions, limit)
-    if batch < 1:
-        raise EvaluationError(f"expected batch >= 1, found {batch}; raise it")
     card = evaluation_card(agent, played, options, chosen)
-    with _opened(out, card, chosen, retry_failed) as log:
+    keys = [question.key for question in chosen]
+    with _opened(out, card, keys, retry_failed) as (folder, log):
         missing = [question for question in chosen if question.key not in log]
         in_a_row = 0
-        for record in play(agent, played, missing, batch):
+        for record in play(agent, played, missing, batch, card["seed"]):
             log.append(record)
             in_a_row = in_a_row + 1 if record["error"] else 0
             if in_a_row == FAILURES_IN_A_ROW:
-                raise EvaluationError(
-                    f"expected an agent that works, found {in_a_row} episodes in a row that "
-                    f"failed, the last one with {record['error']}; mend it, and go on with "
-                    "retry_failed=True (--retry-failed)"
-                )
-    episodes = Episodes(log, [question.key for question in chosen])
-    report = add_up(episodes, card, round(time.monotonic() - start, 3))
-    if out is not None:
-        _finish(out, report, len(missing))
+                raise _failed(f"{in_a_row} episodes in a row", record)
+        report = add_up(Episodes(log, keys), card, round(time.monotonic() - start, 3))
+        if report.failed == report.questions:
+            raise _failed(f"all {report.failed} episodes", report.failures[-1])
+        if folder is not None:
+            folder.finish(report, len(missing))
     return report
 
 
+def _failed(which: str, last: Mapping[str, Any]) -> EvaluationError:
+    return EvaluationError(
+        f"expected an agent that works, found that {which} failed, the last one with "
+        f"{last['error']}; mend it, and go on with retry_failed=True (--retry-failed)"
+    )
+
+
 def _choose(
-    known: Sequence[at2po_envs.Question], ids: Sequence[str] | None, limit: int | None
-) -> list[at2po_envs.Question]:
+    known: Sequence[Question], ids: Sequence[str] | None, limit: int | None
+) -> list[Question]:
     """Return the questions to ask, in order."""
+    if isinstance(ids, str):
+        raise EvaluationError(f"expected ids of questions in a list, found the text {ids!r:.80}")
     by_id = {question.id: question for question in known}
     for name in ids or ():
         if name not in by_id:
             raise EvaluationError(
                 f"expected the id of one of {len(known)} questions, found {name!r}; "
-                + nearest(name, by_id)
+                + nearest(str(name), by_id)
             )
-    if ids is not None and len(set(ids)) < len(ids):
-        raise EvaluationError("expected each question once, found one twice; leave it out")
-    if limit is not None and limit < 1:
-        raise EvaluationError(f"expected limit >= 1, found {limit}; raise it or leave it out")
+    if limit is not None:
+        _check_number("limit", limit)
     chosen = list(known if ids is None else (by_id[name] for name in ids))[:limit]
     if not chosen:
         raise EvaluationError("expected at least one question, found none; name some or no list")
+    for question in chosen:
+        _check_question(question)
+    if len({question.key for question in chosen}) < len(chosen):
+        raise EvaluationError("expected each question once, found one twice; leave it out")
     return chosen
+
+
+def _check_number(name: str, value: object) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise EvaluationError(f"expected {name} >= 1, found {value!r:.80}; raise it")
+
+
+def _check_question(question: Question) -> None:
+    """Refuse what would end an evaluation after the question was played."""
+    known = isinstance(question.metadata, Mapping)
+    titles = question.metadata.get("supporting_titles") if known else None
+    checks = {
+        "a text as id": isinstance(question.id, str),
+        "a text as question": isinstance(question.question, str),
+        "a list of texts as golden_answers": _are_texts(question.golden_answers),
+        "a dict as metadata": known,
+        "a list of titles as metadata.supporting_titles": titles is None or _are_texts(titles),
+    }
+    for expected, holds in checks.items():
+        if not holds:
+            raise EvaluationError(
+                f"question {question.id!r:.80}: expected {expected}, found {question!r:.300} with "
+                f"supporting_titles = {titles!r:.80}; mend the question set"
+            )
+
+
+def _are_texts(value: object) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(each, str) for each in value)
 
 
 @contextmanager
 def _opened(
-    out: Path | None,
-    card: Mapping[str, Any],
-    chosen: Sequence[at2po_envs.Question],
-    retry_failed: bool,
-) -> Iterator[EpisodeLog]:
+    out: Path | None, card: Mapping[str, Any], keys: Sequence[str], retry_failed: bool
+) -> Iterator[tuple[EvaluationFolder | None, EpisodeLog]]:
     """Open the record of an evaluation, refuse that of another, and note when it began."""
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        _check(out, card)
-    log = EpisodeLog(None if out is None else out / FILE, without_failures=retry_failed)
-    try:
-        if others := set(log.keys()) - {question.key for question in chosen}:
-            raise EvaluationError(
-                f"{out}: expected episodes of the {len(chosen)} questions asked, found "
-                f"{len(others)} of others; ask for those too, or choose another folder"
-            )
-        if out is not None:
-            write_whole(out / "card.json", as_json(card))
-            sessions = _sessions(out)
-            sessions.append({"started": datetime.now(UTC).isoformat(timespec="seconds")})
-            write_whole(out / "timing.json", as_json(_timing(sessions)))
-        yield log
-    finally:
-        log.close()
-
-
-def _check(out: Path, card: Mapping[str, Any]) -> None:
-    path = out / "card.json"
-    if not path.exists():
-        if (out / FILE).exists() and (out / FILE).stat().st_size:
-            raise EvaluationError(
-                f"{out}: expected card.json beside {FILE}, found none; choose another folder"
-            )
+    if out is None:
+        yield None, EpisodeLog(None)
         return
-    try:
-        there = json.loads(path.read_text(encoding="utf-8"))
-        found = differences(card, there)
-    except (ValueError, AttributeError) as error:
+    with sole_writer(out, EvaluationError, what="an evaluation"):
+        folder = EvaluationFolder(out, card)
+        with closing(EpisodeLog(out / FILE, without_failures=retry_failed)) as log:
+            _check_asked(out, log.keys(), keys)
+            folder.begin()
+            yield folder, log
+
+
+def _check_asked(out: Path, played: Collection[str], asked: Sequence[str]) -> None:
+    if others := set(played).difference(asked):
         raise EvaluationError(
-            f"{path}: expected the card of an evaluation, found {error}; choose another folder"
-        ) from error
-    if found:
-        raise EvaluationError(
-            f"{out}: expected the same evaluation, to go on with it, found one that differs in\n  "
-            + "\n  ".join(found)
-            + "\nchoose another folder"
+            f"{out}: expected episodes of the {len(asked)} questions asked, found "
+            f"{len(others)} of others; ask for those too, or choose another folder"
         )
-
-
-def _finish(out: Path, report: Report, played: int) -> None:
-    """Write the summary, the card for people, and how long it took."""
-    sessions = _sessions(out)
-    sessions[-1] |= {"seconds": report.seconds, "episodes": played}
-    timing, summary = _timing(sessions), report.summary()
-    write_whole(out / "timing.json", as_json(timing))
-    write_whole(out / "card.md", card_text(summary, timing))
-    write_whole(out / "summary.json", as_json(summary))
-
-
-def _sessions(out: Path) -> list[dict[str, Any]]:
-    path = out / "timing.json"
-    if not path.exists():
-        return []
-    return list(json.loads(path.read_text(encoding="utf-8"))["sessions"])
-
-
-def _timing(sessions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """When an evaluation ran; a session that was killed has no seconds."""
-    return {
-        "started": sessions[0]["started"],
-        "seconds": round(sum(session.get("seconds", 0.0) for session in sessions), 3),
-        "sessions": list(sessions),
-    }

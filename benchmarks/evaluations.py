@@ -20,10 +20,10 @@ from at2po_agents.engines import EngineName
 from at2po_agents.environments import on_test_split
 from at2po_agents.evaluation import EvalConfig, agent_factory
 from benchmarks.environment import environment
-from benchmarks.episode_log import write_whole
 from benchmarks.errors import EvaluationError
 from benchmarks.paper_table import SIZES
 from benchmarks.suite import evaluate_suite
+from retrieval.files import write_whole
 
 ROOT = Path(__file__).parents[1]
 WORLDS = ("MiniWiki", "Calculator", "Household")

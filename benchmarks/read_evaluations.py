@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks.errors import ComparisonError
+from benchmarks.records import EPISODE, SUMMARY, check, read_json
 from benchmarks.suite import set_name
+from retrieval.jsonl import read_objects
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,22 +123,24 @@ def _evaluation(folder: Path) -> Evaluation:
             f"{folder}: expected a finished evaluation, found no summary.json; run it to its end "
             "with the command that began it"
         )
-    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    path = folder / "summary.json"
+    summary = read_json(path, ComparisonError, SUMMARY.name)
+    check(SUMMARY, summary, ("env",), str(path), ComparisonError)
     right: dict[str, bool] = {}
-    with (folder / "episodes.jsonl").open(encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                record = json.loads(line)
-                key, em = record["question_key"], record["em"]
-            except (ValueError, KeyError, TypeError) as error:
-                raise ComparisonError(
-                    f"{folder / 'episodes.jsonl'}:{number}: expected an episode with question_key "
-                    f"and em, found {line[:80]!r}; run the evaluation again"
-                ) from error
-            if key in right:
-                raise ComparisonError(
-                    f"{folder / 'episodes.jsonl'}:{number}: expected each question once, found "
-                    f"{key} again; run the evaluation again in another folder"
-                )
-            right[key] = bool(em)
+    path = folder / "episodes.jsonl"
+    for number, record in read_objects(path, EPISODE.name, ComparisonError):
+        check(EPISODE, record, ("question_key", "em"), f"{path}:{number}", ComparisonError)
+        key = record["question_key"]
+        if key in right:
+            raise ComparisonError(
+                f"{path}:{number}: expected each question once, found {key} again; run the "
+                "evaluation again in another folder"
+            )
+        right[key] = bool(record["em"])
+    asked = summary.get("questions", len(right))
+    if len(right) != asked:
+        raise ComparisonError(
+            f"{folder}: expected a finished evaluation, found {len(right)} episodes beside a "
+            f"summary of {asked}; run it to its end with the command that began it"
+        )
     return Evaluation(folder, summary, right)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,12 @@ import numpy as np
 
 from at2po_agents.agents import Agent
 from at2po_agents.environments import make_env
-from benchmarks.episode_log import as_json, write_whole
 from benchmarks.errors import EvaluationError
 from benchmarks.evaluate import evaluate
+from benchmarks.evaluation_folder import as_json, check_suite_folder
 from benchmarks.intervals import interval, resample, wilson
 from benchmarks.summary import Report
+from retrieval.files import sole_writer, write_whole
 
 _SCORES = ("em", "cover_em", "f1")
 
@@ -77,29 +79,37 @@ def evaluate_suite(
         The results.
 
     Raises:
-        EvaluationError: If there is no set, two have the same name, or as for `evaluate`.
+        EvaluationError: If there is no set, two have the same name, the folder holds something
+            else, or as for `evaluate`.
     """
     names = [set_name(env_id) for env_id in envs]
     if not names or len(set(names)) < len(names):
         raise EvaluationError(
             f"expected at least one set, each of another name, found {names or 'none'}"
         )
-    sets = {}
-    for name, env_id in zip(names, envs, strict=True):
-        options = dict(env_options(env_id)) if env_options else {}
-        env = make_env(env_id, options)
-        sets[name] = evaluate(
-            agent_for(env),
-            env,
-            env_options=options,
-            limit=limit,
-            batch=batch,
-            out=None if out is None else out / name,
-            retry_failed=retry_failed,
-        )
-    report = SuiteReport(sets, *_averages(sets))
-    if out is not None:
-        write_whole(out / "summary.json", as_json(report.summary()))
+    options = [dict(env_options(env_id)) if env_options else {} for env_id in envs]
+    # All of them before the first is played: what is wrong with the last one is known now.
+    made = [make_env(env_id, given) for env_id, given in zip(envs, options, strict=True)]
+    agents = [agent_for(env) for env in made]
+    with ExitStack() as held:
+        if out is not None:
+            held.enter_context(sole_writer(out, EvaluationError, what="an evaluation of sets"))
+            check_suite_folder(out)
+        sets = {
+            name: evaluate(
+                agent,
+                env,
+                env_options=given,
+                limit=limit,
+                batch=batch,
+                out=None if out is None else out / name,
+                retry_failed=retry_failed,
+            )
+            for name, agent, env, given in zip(names, agents, made, options, strict=True)
+        }
+        report = SuiteReport(sets, *_averages(sets))
+        if out is not None:
+            write_whole(out / "summary.json", as_json(report.summary()))
     return report
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.intervals import bootstrap, wilson
+from retrieval.text import to_unicode
 
 _ADDED = tuple(
     "em f1 cover_em format_ok turns searches truncated limit_reached tokens prompt_tokens "
@@ -25,7 +26,8 @@ class Report:
         env: Id of the environment.
         env_options: Keyword arguments of the environment.
         questions: Number of questions, one episode each.
-        em: Share of exactly matching answers; an episode that failed counts as wrong.
+        failed: Episodes that failed: the agent gave no turn. They count as wrong in all figures.
+        em: Share of exactly matching answers.
         em_interval: 95 % Wilson interval of `em`.
         cover_em: Share of answers that contain a golden one.
         cover_em_interval: 95 % Wilson interval of `cover_em`.
@@ -53,6 +55,7 @@ class Report:
     env: str
     env_options: Mapping[str, Any]
     questions: int
+    failed: int
     em: float
     em_interval: tuple[float, float]
     cover_em: float
@@ -103,7 +106,7 @@ def add_up(
             columns["recall"].append(episode["retrieval_recall"])
         if episode["error"]:
             about = ("question_id", "question_key", "error")
-            failures.append({name: episode[name] for name in about})
+            failures.append({name: to_unicode(episode[name]) for name in about})
     n = len(episodes)
     mean = {name: sum(values) / n for name, values in columns.items()}
     count = {name: round(sum(values)) for name, values in columns.items()}
@@ -113,6 +116,7 @@ def add_up(
         env=card["env"],
         env_options=card["env_options"],
         questions=n,
+        failed=len(failures),
         em=mean["em"],
         em_interval=wilson(mean["em"], n),
         cover_em=mean["cover_em"],

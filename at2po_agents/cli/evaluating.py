@@ -63,7 +63,11 @@ def evaluate(arguments: Sequence[str]) -> None:
         failures = len(report.failures)
     show_json(summary)
     if failures:
-        out.print(f"{failures} episodes failed and count as wrong; --retry-failed tries again")
+        total = summary["questions"]
+        out.print(
+            f"{failures} of {total} episodes failed ({failures / total:.0%}) and count as wrong; "
+            "--retry-failed tries again"
+        )
     out.print(f"episodes, summary and card: {config.out}")
     for folder in folders:
         out.print(f"report: {write_report(folder)}")

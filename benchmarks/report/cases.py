@@ -9,7 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-Record = Mapping[str, Any]
+from benchmarks.errors import RunFolderError
+from benchmarks.records import ASKED, ENDED, NODE, TREE, Record, check
+
 Pair = tuple["Case | None", ...]
 """The cases of one question, one a side; None where a side lacks the question."""
 
@@ -114,7 +116,7 @@ def from_episode(record: Record) -> Case:
     for place, turn in enumerate(record["transcript"]):
         nodes.append({"parent": place, **_filled(turn, "action", "observation")})
     error = record.get("error")
-    nodes[-1] |= _ending(record, right=bool(record["em"]), said=record["prediction"])
+    nodes[-1] |= _ending(record, right=bool(record["em"]), said=record.get("prediction"))
     nodes[-1] |= {"notes": [*nodes[-1].get("notes", ()), f"error: {error}"]} if error else {}
     nodes[-1]["flagged"] = bool(record.get("flags") or error)
     return Case(
@@ -126,11 +128,33 @@ def from_episode(record: Record) -> Case:
     )
 
 
+def check_tree(tree: Record, where: str) -> None:
+    """Refuse what is no rollout tree.
+
+    Args:
+        tree: A line of a file of trees.
+        where: File and line, for the message.
+
+    Raises:
+        RunFolderError: If it is none.
+    """
+    check(TREE, tree, ("question", "nodes"), where, RunFolderError)
+    if isinstance(tree["question"], Mapping):
+        check(ASKED, tree["question"], ("question",), where, RunFolderError)
+    for place, node in enumerate(tree["nodes"]):
+        at = f"{where}: node {place}"
+        parent = () if place == 0 else ("parent",)
+        check(NODE, node, ("inserted", "logprobs", "info", *parent), at, RunFolderError)
+        check(ENDED, node["info"], (), at, RunFolderError)
+        if (node.get("parent") or 0) >= place > 0 or (place == 0 and node.get("parent")):
+            raise RunFolderError(f"{at}: expected its parent before it, found {node['parent']}")
+
+
 def from_tree(tree: Record, chains: float) -> Case:
     """Make a case of a rollout tree.
 
     Args:
-        tree: What `RolloutTree.to_dict` returned.
+        tree: What `RolloutTree.to_dict` returned, checked.
         chains: Children of the root that are no forks.
 
     Returns:
@@ -142,7 +166,7 @@ def from_tree(tree: Record, chains: float) -> Case:
     children: Counter[int | None] = Counter()
     nodes = []
     for node in tree["nodes"]:
-        parent = node["parent"]
+        parent = node.get("parent")
         nodes.append(_turn(node, fork=children[parent] >= (1 if parent else chains)))
         children[parent] += 1
     return Case(_key(question.get("id"), asked, golds), asked, golds, nodes)
@@ -153,10 +177,10 @@ def _turn(node: Record, *, fork: bool) -> dict[str, Any]:
     if "advantage" not in turn and node.get("row_advantage") is not None:
         turn["advantage"] = node["row_advantage"]
     turn["read"] = len(node["inserted"])
-    if node["parent"] is not None:
-        turn |= {"surprisal": node["surprisal"], "tokens": _tokens(node["logprobs"])}
+    if node.get("parent") is not None:
+        turn |= {"surprisal": node.get("surprisal"), "tokens": _tokens(node["logprobs"])}
         turn |= {"fork": True} if fork else {}
-    if node["reward"] is not None:
+    if node.get("reward") is not None:
         info = node["info"]
         right = bool(info.get("em", node["reward"] > 0))
         turn |= _ending(info, right=right, said=info.get("answer"))

@@ -5,26 +5,37 @@ from __future__ import annotations
 import json
 import math
 import re
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from at2po_agents.status import FILE as STATUS
 from benchmarks.errors import RunFolderError
 from benchmarks.intervals import wilson
+from benchmarks.records import SUITE, SUMMARY, Record, check, read_json
 from benchmarks.report.cases import (
     Case,
     Collection,
-    Record,
     alone,
+    check_tree,
     from_episode,
     from_tree,
     pair,
 )
+from benchmarks.report.files import (
+    check_episode,
+    check_metrics,
+    read_lines,
+    read_settings,
+    read_status,
+    read_summary,
+)
 from benchmarks.report.processes import Processes, read_processes
 from benchmarks.report.tiles import Tile, evaluation_tiles, training_tiles
+
+_STEP = re.compile(r"step_[0-9]{1,18}\.jsonl")
 
 
 @dataclass(frozen=True)
@@ -77,15 +88,6 @@ def read(folder: Path) -> Report:
             f"{folder}: expected a complete training run or evaluation, found no "
             f"{Path(error.filename).name}; let it end, or name another folder"
         ) from error
-    except (json.JSONDecodeError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RunFolderError(
-            f"{folder}: expected JSON in the files of the run, found: {error}; restore the file"
-        ) from error
-    except (KeyError, TypeError) as error:
-        raise RunFolderError(
-            f"{folder}: expected episodes or trees as at2po writes them, found other "
-            f"lines ({error!r}); name a folder that at2po train or at2po eval wrote"
-        ) from error
 
 
 def _reader(folder: Path) -> Callable[[Path], Report]:
@@ -102,12 +104,11 @@ def _reader(folder: Path) -> Callable[[Path], Report]:
 
 
 def _training_run(folder: Path) -> Report:
-    config = (folder / "config.toml").read_text(encoding="utf-8")
-    settings = tomllib.loads(config)
-    status = _json(folder / STATUS) if (folder / STATUS).exists() else None
-    rows = _lines(folder / "metrics.jsonl")
+    config, settings = read_settings(folder / "config.toml")
+    status = read_status(folder / STATUS)
+    rows = read_lines(folder / "metrics.jsonl", check_metrics)
     ended = status is None or status["state"] == "finished"
-    summary = _json(folder / "summary.json") if ended else _so_far(settings, rows)
+    summary = read_summary(folder / "summary.json") if ended else _so_far(settings, rows)
     evaluated = [row for row in rows if "eval/em" in row]
     episodes = [_episodes(path) for path in _by_step(folder / "episodes")]
     if not (evaluated and episodes):
@@ -118,7 +119,7 @@ def _training_run(folder: Path) -> Report:
     algorithm = settings["algorithm"]
     chains = algorithm.get("initial_chains") or algorithm.get("chains") or math.inf
     trees = [
-        alone(f"Rollout trees of step {_step(path)}", [from_tree(t, chains) for t in _lines(path)])
+        alone(f"Rollout trees of step {_step(path)}", _trees_of(path, chains))
         for path in reversed(_by_step(folder / "trees"))
     ]
     before_after = Collection(
@@ -142,17 +143,19 @@ def _training_run(folder: Path) -> Report:
 def _so_far(settings: Record, rows: Sequence[Record]) -> dict[str, Any]:
     """What the summary of a run that has not ended well would hold."""
     return {
-        "algorithm": settings["algorithm"]["name"],
-        **{name: settings[name] for name in ("env", "model", "seed")},
+        "algorithm": str(settings["algorithm"].get("name", "?")),
+        **{name: settings.get(name, "?") for name in ("env", "model", "seed")},
         "steps": rows[-1]["step"] if rows else 0,
         "sampled_tokens": sum(row.get("tokens/sampled") or 0 for row in rows),
     }
 
 
 def _evaluation(folder: Path) -> Report:
-    summary = _json(folder / "summary.json")
+    path = folder / "summary.json"
+    summary = read_json(path, RunFolderError, SUMMARY.name)
     if "sets" in summary:
         return _evaluation_of_sets(folder, summary)
+    check(SUMMARY, summary, ("agent", "env", "questions"), str(path), RunFolderError)
     cases = _episodes(folder / "episodes.jsonl")
     card = summary.get("card", summary)
     return Report(
@@ -168,14 +171,31 @@ def _evaluation(folder: Path) -> Report:
 
 
 def _evaluation_of_sets(folder: Path, summary: Record) -> Report:
+    where = str(folder / "summary.json")
+    check(SUITE, summary, ("agent", "questions", "sets"), where, RunFolderError)
+    averages = {f"{n} average": summary[n] for n in ("micro", "macro") if n in summary}
+    for average in averages.values():
+        check(SUMMARY, average, (), where, RunFolderError)
+    there = [each.name for each in folder.iterdir() if each.is_dir()]
+    missing = [name for name in summary["sets"] if name not in there]
+    if missing or not summary["sets"]:
+        found = f"no folder {missing[0]!r:.80}" if missing else "no set"
+        raise RunFolderError(
+            f"{where}: expected sets, each with its folder, found {found}; {SUITE.fix}"
+        )
     sets = {name: _evaluation(folder / name) for name in summary["sets"]}
     cases = {name: found for name, each in sets.items() for found in each.final.values()}
-    averages = {f"{n} average": summary[n] for n in ("micro", "macro") if n in summary}
     return Report(
         name=folder.resolve().name,
         title=", ".join(sets),
         lead=f"agent {summary['agent']} · {summary['questions']:,} questions",
-        tiles=evaluation_tiles({"questions": summary["questions"], **summary.get("micro", {})}),
+        tiles=evaluation_tiles(
+            {
+                "questions": summary["questions"],
+                "failed": summary.get("failures"),
+                **summary.get("micro", {}),
+            }
+        ),
         results={name: each.results[each.title] for name, each in sets.items()} | averages,
         collections=[alone(name, found) for name, found in cases.items()],
         final=cases,
@@ -185,7 +205,7 @@ def _evaluation_of_sets(folder: Path, summary: Record) -> Report:
 
 def _trees(folder: Path) -> Report:
     paths = sorted(folder.glob("*.jsonl"), key=lambda path: _natural(path.stem))
-    cases = {path.stem: [from_tree(tree, math.inf) for tree in _lines(path)] for path in paths}
+    cases = {path.stem: _trees_of(path, math.inf) for path in paths}
     leaves = [leaf for found in cases.values() for case in found for leaf in case.leaves]
     if not leaves:
         raise RunFolderError(f"{folder}: expected rollout trees, found none; name another folder")
@@ -212,28 +232,28 @@ def _evaluated(row: Record) -> dict[str, Any]:
 
 def _episodes(path: Path) -> list[Case]:
     """Read episodes; of a question that was tried again the last one counts."""
-    records = {record["question_key"]: record for record in _lines(path)}
+    records = {record["question_key"]: record for record in read_lines(path, check_episode)}
     ordered = sorted(records.values(), key=lambda each: _natural(each.get("question_id", "")))
     return [from_episode(record) for record in ordered]
 
 
+def _trees_of(path: Path, chains: float) -> list[Case]:
+    return [from_tree(tree, chains) for tree in read_lines(path, check_tree)]
+
+
 def _by_step(folder: Path) -> list[Path]:
-    return sorted(folder.glob("step_*.jsonl"), key=_step)
+    """Files of steps, whose names we gave, in order; others there are none of ours."""
+    numbered = [path for path in folder.glob("*.jsonl") if _STEP.fullmatch(path.name)]
+    return sorted(numbered, key=_step)
 
 
 def _step(path: Path) -> int:
     return int(path.stem.removeprefix("step_"))
 
 
-def _natural(name: str) -> list[Any]:
+def _natural(name: str) -> tuple[list[Any], str]:
     """A sorting key by which 10 comes after 9; words and numbers alternate in it."""
-    return [int(p) if p.isdecimal() else p for p in re.split(r"([0-9]+)", name)]
-
-
-def _json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def _lines(path: Path) -> list[Record]:
-    with path.open(encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
+    parts = re.split(r"([0-9]+)", name)
+    # Numbers are compared by their digits: some names have more of them than Python converts.
+    digits = (part.lstrip("0") for part in parts[1::2])
+    return [p for w, d in zip_longest(parts[::2], digits) for p in (w, (len(d or ""), d))], name

@@ -9,7 +9,7 @@ from html import escape
 from importlib.resources import files
 
 from benchmarks.curves import inline_curves
-from benchmarks.report.cases import Record
+from benchmarks.records import Record
 from benchmarks.report.embedding import embed, embed_processes
 from benchmarks.report.folders import Report
 from benchmarks.report.run_sections import happened, processes_section, work_section
@@ -138,7 +138,7 @@ def _cell(figures: Record, key: str, form: str) -> str:
 
 def _whisker(figures: Record) -> str:
     """Draw exact match and its interval."""
-    if "em" not in figures:
+    if figures.get("em") is None:
         return ""
     em = figures["em"]
     low, high = figures.get("em_interval") or (em, em)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.report.cases import Record
+from benchmarks.records import Record
 
 Tile = tuple[str, str]
 """A figure and what it is."""
@@ -57,11 +57,15 @@ def evaluation_tiles(figures: Record) -> list[Tile]:
         ("turns an episode", "turns", ".2f"),
         ("sampled tokens", "tokens", ",d"),
     )
-    return [
+    found = [
         (f"{figures[key]:{form}}", name)
         for name, key, form in shown
         if figures.get(key) is not None
     ]
+    failed = (
+        [(f"{figures['failed']:,d}", "failed, counted as wrong")] if figures.get("failed") else []
+    )
+    return [*found[:1], *failed, *found[1:]]
 
 
 def _duration(seconds: float) -> str:

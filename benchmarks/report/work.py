@@ -9,7 +9,7 @@ from typing import NamedTuple
 from matplotlib.axes import Axes
 
 from benchmarks.curves import Colours, dress, inline, show_shares, show_steps
-from benchmarks.report.cases import Record
+from benchmarks.records import Record
 
 Line = tuple[Sequence[int], Sequence[float]]
 """Steps, and a figure at each."""

@@ -11,6 +11,7 @@ from benchmarks.curves import save_curves
 from benchmarks.report.difference import compared
 from benchmarks.report.folders import read
 from benchmarks.report.page import page
+from retrieval.files import write_whole
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def write_report(folder: Path, out: Path | None = None) -> Path:
     if report.curve:
         save_curves(report.curve, folder / "learning_curve.svg")
     path = out or folder / "report.html"
-    path.write_text(page(report), encoding="utf-8")
+    write_whole(path, page(report))
     return path
 
 
@@ -70,5 +71,5 @@ def write_difference(first: Path, second: Path, out: Path | None = None) -> Path
         RunFolderError: If a folder is none of these, or they have no question in common.
     """
     path = out or second / "difference.html"
-    path.write_text(page(compared(read(first), read(second))), encoding="utf-8")
+    write_whole(path, page(compared(read(first), read(second))))
     return path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import email.utils
 import json
 import logging
+import os
 import threading
 import time
 from typing import Any
@@ -16,10 +17,12 @@ import pytest
 import at2po_envs  # noqa: F401 - registers the ids
 from at2po_agents.agents import Reply
 from at2po_agents.endpoint import EndpointAgent, EndpointOptions
-from at2po_agents.endpoint_chat import request_messages, turn_text
+from at2po_agents.endpoint_chat import request_messages
+from at2po_agents.endpoint_reply import read_completion
 from at2po_agents.errors import AgentUnusableError, ConfigError
 from at2po_envs import Messages, make_dialect
 from benchmarks import evaluate
+from benchmarks.errors import EvaluationError
 from tests import http_double
 
 KEY = "sk-very-secret"
@@ -99,38 +102,12 @@ def test_no_key_is_sent_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> 
     assert "authorization" not in server.requests[0].headers
 
 
-@pytest.mark.parametrize(
-    ("choice", "text"),
-    [
-        ({"finish_reason": "stop"}, "<think> a </think> <search> b"),
-        ({"finish_reason": "stop", "stop_reason": "</search>"}, "<think> a </think> <search> b"),
-        ({"finish_reason": "stop", "stop_reason": 151645}, "<think> a </think> <search> b"),
-        ({"finish_reason": "stop"}, "<think> a </think> <search> b</search> <result> made up"),
-    ],
-)
-def test_the_stop_string_is_there_once(choice: dict[str, Any], text: str) -> None:
-    said = turn_text({**choice, "message": {"content": text}}, STOP)
-    assert said == "<think> a </think> <search> b</search>"
-
-
-@pytest.mark.parametrize(
-    ("finish", "text"),
-    [("stop", "I do not know."), ("length", "<answer> a"), ("stop", "<answer> a </answer>")],
-)
-def test_nothing_is_put_behind_other_texts(finish: str, text: str) -> None:
-    assert turn_text({"finish_reason": finish, "message": {"content": text}}, STOP) == text
-
-
-def test_the_tag_opened_last_is_the_one_closed() -> None:
-    choice = {"finish_reason": "stop", "message": {"content": "I could <search> but <answer> x"}}
-    assert turn_text(choice, STOP).endswith("<answer> x</answer>")
-
-
 def test_tool_calls_go_both_ways() -> None:
     dialect = make_dialect("tool-calls")
     prompt = dialect.prompt("Who?")
     function = {"name": "search", "arguments": '{"query": "a \\"b\\""}'}
-    turn = turn_text({"message": {"content": None, "tool_calls": [{"function": function}]}}, ())
+    message = {"content": None, "tool_calls": [{"function": function}]}
+    turn = read_completion({"choices": [{"message": message}]}, ()).text
     (call,) = dialect.parse(turn).calls
     assert (call.tool, call.arguments, call.problem) == ("search", {"query": 'a "b"'}, "")
     result = Messages("found", [{"role": "tool", "content": "found"}])
@@ -155,6 +132,14 @@ def test_a_reply_without_room_is_cut_off() -> None:
     assert second == Reply("", truncated=True)
 
 
+@pytest.mark.parametrize("code", [200, 400, 413, 422, 500])
+def test_a_full_context_is_no_failure_whatever_its_status(code: int) -> None:
+    words = "the request exceeds the available context size"
+    server = Server(httpx2.Response(code, json={"error": {"message": words}}))
+    assert server.agent().act([("q",)]) == [Reply("", truncated=True)]
+    assert len(server.requests) == 1
+
+
 @pytest.mark.parametrize(
     "trouble",
     [
@@ -170,6 +155,21 @@ def test_a_reply_without_room_is_cut_off() -> None:
         httpx2.Response(200, json={"choices": [{"message": {"content": 3}}]}),
         httpx2.Response(200, json=["a"]),
         httpx2.Response(200, text="[" * 100_000),
+        httpx2.Response(200, json={"error": {"message": "overloaded", "code": 502}}),
+        httpx2.Response(200, json={"error": "overloaded"}),
+        httpx2.Response(200, json={"choices": [{"error": {"code": 429, "message": "slow"}}]}),
+        httpx2.Response(200, json={"choices": [{"message": "a"}]}),
+        httpx2.Response(200, json={"choices": [{"message": {"tool_calls": [3]}}]}),
+        httpx2.Response(200, json={"choices": [{"message": {"content": [{"type": "image"}]}}]}),
+        httpx2.Response(200, json={"choices": {"a": 1}}),
+        httpx2.Response(200, text=""),
+        httpx2.Response(204),
+        says("half a tu", "abort"),
+        httpx2.DecodingError("not gzip"),
+        status(503, **{"Retry-After": "Fri, 31 Dec 99999 23:59:59 GMT"}),
+        status(503, **{"Retry-After": "Mon, 01 Jan 0001 00:00:00 +2359"}),
+        status(503, **{"Retry-After": "nan"}),
+        status(503, **{"Retry-After": "-5"}),
     ],
     ids=str,
 )
@@ -196,15 +196,19 @@ def test_an_endpoint_that_gives_up_fails_the_episode_alone() -> None:
     first, second = server.agent(retries=2).act([("q",), ("q",)])
     assert "in 3 attempts" in first.error and "status 500" in first.error
     assert second == Reply("a", 10, False, 1000, 0.0)
-    server = Server(status(429, **{"Retry-After": "86400"}))
+    for absurd in ("86400", "1e400", "inf", "9" * 5000):
+        server = Server(status(429, **{"Retry-After": absurd}))
+        (reply,) = server.agent().act([("q",)])
+        assert "status 429" in reply.error and not server.pauses
+    server = Server(says("I", "content_filter"))
     (reply,) = server.agent().act([("q",)])
-    assert "status 429" in reply.error and not server.pauses
+    assert "filtered it" in reply.error and len(server.requests) == 1
     server = Server(status(400, "no such field"))
     (reply,) = server.agent().act([("q",)])
     assert "no such field" in reply.error and len(server.requests) == 1
 
 
-@pytest.mark.parametrize("code", [401, 403, 404])
+@pytest.mark.parametrize("code", [301, 302, 307, 308, 401, 402, 403, 404, 405, 410])
 def test_an_endpoint_that_refuses_all_ends_it(code: int) -> None:
     server = Server(status(code, f"wrong key {KEY}"))
     with pytest.raises(AgentUnusableError, match=f"status {code}.*<key>") as raised:
@@ -213,22 +217,6 @@ def test_an_endpoint_that_refuses_all_ends_it(code: int) -> None:
     assert len(server.requests) <= 50
     with pytest.raises(AgentUnusableError, match="insufficient_quota"):
         Server(status(429, "insufficient_quota")).agent().act([("q",)])
-
-
-def test_a_reply_that_drips_is_given_up() -> None:
-    server = Server()
-
-    def drip(request: httpx2.Request) -> httpx2.Response:
-        def chunks() -> Any:
-            for _ in range(100):
-                server.now += 1
-                yield b" "
-
-        return httpx2.Response(200, content=chunks())
-
-    server.answers = [drip]
-    (reply,) = server.agent(timeout_s=5, retries=0).act([("q",)])
-    assert "no whole reply within 5" in reply.error
 
 
 def test_rates_are_kept_and_what_was_not_needed_is_given_back() -> None:
@@ -244,10 +232,11 @@ def test_the_key_is_nowhere(env: Any, caplog: pytest.LogCaptureFixture, tmp_path
     caplog.set_level(logging.DEBUG)
     server = Server(status(500, f"it was {KEY}"))
     agent = server.agent(retries=1)
-    report = evaluate(agent, env, limit=2, out=tmp_path)
-    assert len(report.failures) == 2 and "<key>" in report.failures[0]["error"]
+    with pytest.raises(EvaluationError, match="all 2 episodes failed, .*<key>") as raised:
+        evaluate(agent, env, limit=2, out=tmp_path)
     written = "".join(file.read_text() for file in tmp_path.iterdir())
-    seen = written + caplog.text + repr(agent.settings) + repr(agent.options)
+    assert "<key>" in written
+    seen = written + caplog.text + repr(agent.settings) + repr(agent.options) + repr(raised.value)
     assert KEY not in seen
 
 
@@ -255,18 +244,61 @@ def test_the_key_is_nowhere(env: Any, caplog: pytest.LogCaptureFixture, tmp_path
     ("changes", "message"),
     [
         ({"url": ""}, "found none"),
-        ({"url": "endpoint"}, "expected one such as"),
+        ({"url": "endpoint"}, "url: expected http://HOST"),
         ({"url": "http://me:x@endpoint"}, "key_variable"),
         ({"url": "http://endpoint?key=x"}, "key_variable"),
-        ({"concurrency": 0}, "concurrency: expected at least 1"),
-        ({"retries": -1}, "retries: expected at least 0"),
+        ({"url": "http://["}, "url: expected"),
+        ({"url": "http://[::1"}, "url: expected"),
+        ({"url": "http://endpoint:99999/v1"}, "url: expected"),
+        ({"url": "http://endpoint/v1#x"}, "url: expected"),
+        ({"url": "http://end point/v1"}, "url: expected"),
+        ({"url": "http://endpoint\n/v1"}, "url: expected"),
+        ({"url": "ftp://endpoint/v1"}, "url: expected"),
+        ({"url": "http://:80"}, "url: expected"),
+        ({"url": "http://\ud83d"}, "url: expected"),
+        ({"concurrency": 0}, "concurrency: expected a number of at least 1"),
+        ({"max_tokens": -1}, "max_tokens"),
+        ({"retries": -1}, "retries: expected a number of at least 0"),
         ({"prompt_price": float("nan")}, "prompt_price"),
+        ({"completion_price": float("inf")}, "completion_price"),
         ({"timeout_s": 0.0}, "timeout_s"),
+        ({"timeout_s": float("inf")}, "timeout_s"),
+        ({"timeout_s": 1e12}, "timeout_s"),
+        ({"body": {"top_p": float("nan")}}, "found top_p = nan"),
+        ({"body": {"stream": True}}, "found stream, which the agent sets itself"),
+        ({"body": {"n": 2}}, "found n, which the agent sets itself"),
+        ({"body": {"temperature": 1.0}}, "found temperature, which the agent sets itself"),
     ],
 )
 def test_wrong_settings_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Server().agent(**changes)
+
+
+@pytest.mark.parametrize("secret", ["a b", "a\nb", "\u00e9", "\x00"])
+def test_a_key_that_cannot_be_sent_is_refused_and_not_repeated(
+    monkeypatch: pytest.MonkeyPatch, secret: str
+) -> None:
+    monkeypatch.setattr(os, "environ", {"OPENAI_API_KEY": secret})
+    with pytest.raises(ConfigError, match="OPENAI_API_KEY: expected a key of ASCII") as raised:
+        Server().agent()
+    assert secret not in str(raised.value)
+
+
+def test_the_line_end_of_a_file_is_no_part_of_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", f"{KEY}\r\n")
+    server = Server(says("x"))
+    server.agent().act([("q",)])
+    assert server.requests[0].headers["authorization"] == f"Bearer {KEY}"
+
+
+def test_what_utf8_cannot_hold_is_sent_as_what_it_can() -> None:
+    choice = {"message": {"content": "\ud83d x"}, "finish_reason": "stop"}
+    server = Server(httpx2.Response(200, text=json.dumps({"choices": [choice]})))
+    (reply,) = server.agent().act([("a \ud83d",)])
+    server.agent().act([("a", reply.text, "\ud83d")])
+    sent = [[each["content"] for each in body["messages"]] for body in server.bodies()]
+    assert sent == [["a \ufffd"], ["a", "\ufffd x", "\ufffd"]]
 
 
 def test_requests_run_side_by_side_and_replies_keep_their_order() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import socket
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,9 @@ import gymnasium
 import pytest
 
 import at2po_envs  # noqa: F401 - registers the ids
+from at2po_agents import endpoint_line
 from at2po_agents.endpoint import EndpointAgent, EndpointOptions
+from at2po_agents.errors import AgentUnusableError
 from benchmarks import evaluate
 from benchmarks.errors import EvaluationError
 
@@ -127,3 +131,157 @@ def test_an_evaluation_outlives_its_endpoint(env: Any, tmp_path: Path) -> None:
     assert not report.failures
     summaries = [(tmp_path / name / "summary.json").read_bytes() for name in ("whole", "cut")]
     assert summaries[0] == summaries[1]
+
+
+@contextmanager
+def raw_server(talk: Callable[[socket.socket, threading.Event], None]) -> Iterator[int]:
+    """A server that reads a request, and then does as told until it is over."""
+    over = threading.Event()
+    listener = socket.create_server(("127.0.0.1", 0))
+    threads = []
+
+    def answer(connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            received, more = b"", b"x"
+            while more and b"\r\n\r\n" not in received:
+                received += (more := connection.recv(65536))
+            if more:
+                talk(connection, over)
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                threads.append(threading.Thread(target=answer, args=(listener.accept()[0],)))
+                threads[-1].start()
+
+    threads.append(threading.Thread(target=serve))
+    threads[0].start()
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        over.set()
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        for thread in threads:
+            thread.join()
+
+
+def drip(head: bytes) -> Callable[[socket.socket, threading.Event], None]:
+    def talk(connection: socket.socket, over: threading.Event) -> None:
+        connection.sendall(head)
+        while not over.wait(0.02):
+            connection.sendall(b"x")
+
+    return talk
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+
+
+@pytest.mark.parametrize(
+    "head",
+    [b"", b"HTTP/1.1 200 OK\r\nX-Long: ", HEAD + b"Content-Length: 99999\r\n\r\n", HEAD + b"\r\n"],
+    ids=["status", "head", "body", "body to the end of the connection"],
+)
+def test_a_reply_that_drips_is_given_up_in_head_and_body(env: Any, head: bytes) -> None:
+    with raw_server(drip(head)) as port:
+        asked = agent(env, port, timeout_s=0.3, retries=0)
+        (reply,) = asked.act([("q",)])
+        asked.close()
+    assert "no whole reply within 0.3 s" in reply.error
+
+
+def test_a_silent_server_is_given_up(env: Any) -> None:
+    with raw_server(lambda connection, over: over.wait() and None) as port:
+        asked = agent(env, port, timeout_s=0.2, retries=0)
+        (reply,) = asked.act([("q",)])
+        asked.close()
+    assert "in 1 attempts" in reply.error
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_an_endless_reply_is_given_up(
+    env: Any, monkeypatch: pytest.MonkeyPatch, packed: bool
+) -> None:
+    monkeypatch.setattr(endpoint_line, "LARGEST_REPLY", 1 << 20)
+    block = gzip.compress(b" " * (1 << 20)) if packed else b" " * (1 << 16)
+
+    def talk(connection: socket.socket, over: threading.Event) -> None:
+        coding = b"Content-Encoding: gzip\r\n" if packed else b""
+        connection.sendall(HEAD + coding + b"Transfer-Encoding: chunked\r\n\r\n")
+        while not over.is_set():
+            connection.sendall(b"%x\r\n%s\r\n" % (len(block), block))
+
+    with raw_server(talk) as port:
+        asked = agent(env, port, timeout_s=60, retries=0)
+        (reply,) = asked.act([("q",)])
+        asked.close()
+    assert ("not packed, found gzip" if packed else "no end of the reply") in reply.error
+
+
+def test_a_redirect_does_not_get_the_key(env: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
+    seen = []
+
+    def other(connection: socket.socket, over: threading.Event) -> None:
+        seen.append(connection)
+
+    with raw_server(other) as port:
+        to = (
+            f"HTTP/1.1 307 Moved\r\nLocation: http://127.0.0.1:{port}/\r\nContent-Length: 0\r\n\r\n"
+        )
+        with raw_server(lambda connection, over: connection.sendall(to.encode())) as first:
+            asked = agent(env, first)
+            with pytest.raises(AgentUnusableError, match="status 307"):
+                asked.act([("q",)])
+            asked.close()
+    assert seen == []
+
+
+def test_an_interrupt_ends_requests_and_pauses_at_once(
+    env: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Were one of them waited for, this would take hours."""
+    hang = threading.Event()
+
+    def talk(connection: socket.socket, over: threading.Event) -> None:
+        hang.set()
+        over.wait()
+
+    with raw_server(talk) as port:
+        options = EndpointOptions(url=f"http://127.0.0.1:{port}/v1", timeout_s=86400.0)
+        asked = EndpointAgent(options, "m", stop=(), clock=lambda: 0.0)
+
+        def interrupted(self: Any, timeout: float | None = None) -> Any:
+            hang.wait()
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Future, "result", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                asked.act([(f"q{i}",) for i in range(20)])
+    # Nothing listens there any more: the agent pauses for minutes between its attempts.
+    reached = threading.Event()
+    slow = EndpointAgent(
+        options, "m", stop=(), sleep=lambda _: reached.set() or slow._stopped.wait(3600)
+    )
+
+    def interrupted_pause(self: Any, timeout: float | None = None) -> Any:
+        reached.wait()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Future, "result", interrupted_pause)
+        with pytest.raises(KeyboardInterrupt):
+            slow.act([("q",)])
+    asked.close()
+    slow.close()
+
+
+def test_an_agent_that_was_interrupted_can_be_asked_again(env: Any) -> None:
+    with serving(env) as server:
+        asked = agent(env, server.server_port)
+        asked._stopped.set()
+        report = evaluate(asked, env, limit=3)
+        asked.close()
+    assert report.questions == 3 and not report.failed

@@ -175,7 +175,7 @@ def test_cards_that_differ_and_failures_are_warned_of(tmp_path: Path) -> None:
     assert comparison["warnings"] == [
         "NQ: top_k is 3 for a, 5 for b",
         "NQ: agent_settings.max_prompt_tokens is 9 for a, 5 for b",
-        "NQ: 2 episodes of b failed and count as wrong",
+        "NQ: 2 of 4 episodes of b failed and count as wrong",
     ]
     assert "Warnings:" in markdown(comparison)
 

@@ -123,14 +123,42 @@ def test_failures_are_played_again_on_request_only(env: Any, tmp_path: Path) -> 
     assert (mended / "episodes.jsonl").read_text().count("\n") == 10
 
 
-def test_a_reply_may_say_that_it_failed(env: Any) -> None:
-    class Fails:
-        def act(self, transcripts: Sequence[Any]) -> list[Reply]:
-            return [Reply("", 5, error="gave up", prompt_tokens=7) for _ in transcripts]
+class Fails:
+    """Fails at all questions but those it knows how to say something about."""
 
-    report = evaluate(Fails(), env, limit=3)
+    def __init__(self, env: Any, *answered: int) -> None:
+        self.answered = {env.core.begin(env.questions[i])[1] for i in answered}
+
+    def act(self, transcripts: Sequence[Any]) -> list[str | Reply]:
+        failed = Reply("", 5, error="gave up", prompt_tokens=7)
+        return ["</answer>" if each[0] in self.answered else failed for each in transcripts]
+
+
+def test_a_reply_may_say_that_it_failed(env: Any) -> None:
+    report = evaluate(Fails(env, 1), env, limit=4)
     assert [failure["error"] for failure in report.failures] == ["gave up"] * 3
-    assert (report.em, report.turns, report.tokens, report.prompt_tokens) == (0, 0, 15, 21)
+    assert (report.failed, report.questions, report.turns) == (3, 4, 0.25)
+    assert (report.em, report.tokens, report.prompt_tokens) == (0, 15, 21)
+
+
+def test_an_evaluation_that_measured_nothing_ends_with_an_error(env: Any, tmp_path: Path) -> None:
+    for _ in range(2):  # the second one finds all on record, and says the same
+        with pytest.raises(EvaluationError, match="all 3 episodes failed, .* gave up; mend it"):
+            evaluate(Fails(env), env, limit=3, out=tmp_path)
+    assert (tmp_path / "episodes.jsonl").read_text().count("\n") == 3
+    assert not (tmp_path / "summary.json").exists()
+    report = evaluate(Fails(env, 0), env, limit=3, out=tmp_path, retry_failed=True)
+    assert json.loads((tmp_path / "summary.json").read_text())["failed"] == report.failed == 2
+    assert "counted as wrong | 2 of 3 |" in (tmp_path / "card.md").read_text()
+
+
+def test_a_question_that_leaves_no_room_was_not_measured(env: Any) -> None:
+    class Full:
+        def act(self, transcripts: Sequence[Any]) -> list[Reply]:
+            return [Reply("", truncated=True)] * len(transcripts)
+
+    with pytest.raises(EvaluationError, match="all 2 episodes failed, .* leaves no room"):
+        evaluate(Full(), env, limit=2)
 
 
 def test_an_agent_that_only_fails_is_not_asked_for_ever(env: Any, tmp_path: Path) -> None:
@@ -192,7 +220,7 @@ def test_a_question_on_record_twice_is_refused(env: Any, tmp_path: Path) -> None
 def test_two_processes_do_not_write_one_folder(env: Any, tmp_path: Path) -> None:
     class Second(Wrapped):
         def act(self, transcripts: Sequence[Sequence[str]]) -> list[str | Reply]:
-            with pytest.raises(EvaluationError, match="another process"):
+            with pytest.raises(EvaluationError, match="found an evaluation by process"):
                 evaluate(Wrapped(env), env, limit=1, out=tmp_path)
             return super().act(transcripts)
 

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from at2po_agents.agents import Reply
-from benchmarks import evaluate_suite
+from at2po_agents.environments import make_env
+from at2po_agents.errors import EnvironmentNotFoundError
+from benchmarks import evaluate, evaluate_suite
 from benchmarks.errors import EvaluationError
 from benchmarks.intervals import wilson
 
@@ -57,13 +59,45 @@ def test_a_suite_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert whole == cut
 
 
-def test_failures_of_all_sets_are_counted() -> None:
-    class Fails:
-        def act(self, transcripts: Any) -> list[Reply]:
-            return [Reply("", error="no")] * len(transcripts)
+class Fails:
+    """Answers one question, and fails at the others."""
 
-    suite = evaluate_suite(lambda env: Fails(), ENVS, env_options=options, limit=4)
-    assert suite.summary()["failures"] == 8 and suite.micro["em"] == 0
+    def __init__(self, env: Any) -> None:
+        self.first = env.core.begin(env.questions[0])[1]
+
+    def act(self, transcripts: Any) -> list[Reply]:
+        return [Reply("", error="" if each[0] == self.first else "no") for each in transcripts]
+
+
+def test_failures_of_all_sets_are_counted() -> None:
+    suite = evaluate_suite(Fails, ENVS, env_options=options, limit=4)
+    assert suite.summary()["failures"] == 6 and suite.micro["em"] == 0
+    assert [each["failed"] for each in suite.summary()["sets"].values()] == [3, 3]
+
+
+def test_what_is_wrong_with_the_last_set_is_known_before_the_first_is_played(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(EnvironmentNotFoundError, match="Nowhere"):
+        evaluate_suite(
+            agent_for, [ENVS[0], "at2po/Nowhere-v0"], env_options=lambda _: {}, out=tmp_path
+        )
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_suite_and_an_evaluation_do_not_share_a_folder(tmp_path: Path) -> None:
+    env = make_env(ENVS[0], options(ENVS[0]))
+    evaluate(env.expert(), env, limit=2, out=tmp_path / "one")
+    evaluate_suite(agent_for, ENVS, env_options=options, limit=2, out=tmp_path / "many")
+    before = {path: path.read_bytes() for path in tmp_path.glob("*/*.json*")}
+    with pytest.raises(EvaluationError, match="expected the folder of a suite"):
+        evaluate_suite(agent_for, ENVS, env_options=options, out=tmp_path / "one")
+    with pytest.raises(EvaluationError, match="expected card.json beside summary.json"):
+        evaluate(env.expert(), env, out=tmp_path / "many")
+    (tmp_path / "summary.json").write_text("my thesis in figures")
+    with pytest.raises(EvaluationError, match="found summary.json of something else"):
+        evaluate_suite(agent_for, ENVS, env_options=options, out=tmp_path)
+    assert {path: path.read_bytes() for path in tmp_path.glob("*/*.json*")} == before
 
 
 @pytest.mark.parametrize("envs", [[], ["at2po/MiniWiki-v0", "other/MiniWiki-v3"]])
