@@ -19,10 +19,10 @@ from at2po_agents import attention
 from at2po_agents.algorithms import ATPO
 from at2po_agents.attention import tree_attention
 from at2po_agents.learner import Learner
-from at2po_agents.logprobs import token_logprobs
+from at2po_agents.logprobs import LOGITS_AT_ONCE, token_logprobs
 from at2po_agents.memory import Plan, estimates
 from at2po_agents.memory.activations import end_bytes, gradient_bytes, input_bytes, layer_parts
-from at2po_agents.memory.learner_terms import LOGITS_AT_ONCE, ROW_BYTES, learner_terms
+from at2po_agents.memory.learner_terms import ROW_BYTES, learner_terms
 from at2po_agents.memory.terms import LOGIT_BYTES
 from at2po_agents.model_sizes import SIZES, Decoder
 from at2po_agents.models import load_model
