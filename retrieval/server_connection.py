@@ -109,9 +109,14 @@ class Connection(H11Protocol):
         self._reply_timer: asyncio.TimerHandle | None = None
 
     @property
-    def answering(self) -> bool:
+    def _answering(self) -> bool:
         """Whether there is a whole request without a whole reply."""
         return self._replying and not self.cycle.more_body
+
+    @property
+    def _waits_for_client(self) -> bool:
+        """Whether the client has to send or to read before anything goes on."""
+        return not self._answering or self.flow.write_paused
 
     @property
     def _replying(self) -> bool:
@@ -142,13 +147,13 @@ class Connection(H11Protocol):
     def eof_received(self) -> bool | None:  # type: ignore[override]
         """Answer whoever has sent a whole request and will send no more."""
         self._half_closed = True
-        return self.answering
+        return self._answering
 
     def on_response_complete(self) -> None:
         """See to it that the reply is read, and go on to the next request."""
         self._served, self._since = True, self.loop.time()
         unread = self.transport.get_write_buffer_size()
-        if unread and self._reply_timer is None:
+        if unread:
             self._see_to_reading(self._bounds.reply_timeout_s + unread / _SLOWEST_READER)
             self._bound_unread()
         super().on_response_complete()
@@ -167,7 +172,7 @@ class Connection(H11Protocol):
 
     def shutdown(self) -> None:
         """Answer what was received wholly; everything else ends now."""
-        if self.answering:
+        if self._answering:
             self.cycle.keep_alive = False
             return
         self.transport.close()
@@ -185,7 +190,7 @@ class Connection(H11Protocol):
         there = [each for each in self._all() if not each.transport.is_closing()]
         if len(there) <= bounds.max_connections:
             return
-        waiting = [each for each in there if not each.answering and each is not self]
+        waiting = [each for each in there if each._waits_for_client and each is not self]
         strangers = [each for each in waiting if not each._served]
         if waiting:
             # Several at a time, so that a flood of connections is not looked through for each.

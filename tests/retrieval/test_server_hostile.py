@@ -122,6 +122,45 @@ def test_a_reply_that_nobody_reads_is_given_up(monkeypatch):
         server.wait_for(ENDED % "slow_reader", 1)
 
 
+@pytest.mark.slow
+def test_who_reads_one_long_reply_after_the_other_is_not_given_up(monkeypatch):
+    """The clock of a reply begins anew with each, so that it cannot run out during a later one."""
+
+    class Long:
+        def search(self, queries, k):
+            return [[Passage("1", "t", "x" * 2**16, 1.0)] * k for _ in queries]
+
+    monkeypatch.setattr(server_connection, "_SLOWEST_READER", 2**40)
+    with live(Long(), {"reply_timeout_s": 5.0}) as server, server.connect() as connection:
+        reader = connection.makefile("rb")
+        for _ in range(4):
+            connection.sendall(post(*"abcd", topk=50, close=False))  # 12 MiB
+            length = 0
+            while (line := reader.readline()) != b"\r\n":
+                name, _, value = line.partition(b":")
+                length = int(value) if name.lower() == b"content-length" else length
+            time.sleep(1.5)
+            assert len(reader.read(length)) == length > 10 * 2**20
+        reader.close()
+        assert server.metric(ENDED % "slow_reader") == 0
+
+
+def test_who_reads_nothing_makes_room_for_others():
+    class Long:
+        def search(self, queries, k):
+            return [[Passage("1", "t", "x" * 2**16, 1.0)] * k for _ in queries]
+
+    with live(Long(), {"max_connections": 2, "reply_timeout_s": 3600}) as server:
+        deaf = [server.connect() for _ in range(2)]
+        for each in deaf:
+            each.sendall(post(*"abcd", topk=50, close=False) * 2)  # the second waits for the first
+        server.wait_for("at2po_retrieval_request_seconds_count", 4)
+        assert parse(server.say(post("a", topk=1)))[0] == 200
+        server.wait_for(ENDED % "evicted", 1)
+        for each in deaf:
+            each.close()
+
+
 def test_the_slowest_readers_end_where_all_leave_too_much(monkeypatch):
     class Long:
         def search(self, queries, k):
