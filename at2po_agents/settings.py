@@ -116,8 +116,8 @@ class Range:
         return over and value <= self.most and value < math.inf
 
     def __str__(self) -> str:
-        least = f"above {self.least:g}" if self.above else f"of at least {self.least:g}"
-        return least if math.isinf(self.most) else f"{least} and at most {self.most:g}"
+        least = f"above {self.least:.12g}" if self.above else f"of at least {self.least:.12g}"
+        return least if math.isinf(self.most) else f"{least} and at most {self.most:.12g}"
 
 
 COUNT = Range(1, 2**31 - 1)

@@ -73,7 +73,10 @@ class Tool(Protocol):
 
     @property
     def batched(self) -> bool:
-        """Whether a whole batch costs little more than one call; else calls run one by one."""
+        """Whether a whole batch costs little more than one call; else calls run one by one.
+
+        The calls of a batch that raises are made again, each alone.
+        """
         ...
 
     def __call__(self, arguments: Sequence[Mapping[str, Any]]) -> list[ToolResult]:

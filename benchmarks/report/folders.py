@@ -7,7 +7,6 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -255,5 +254,5 @@ def _natural(name: str) -> tuple[list[Any], str]:
     """A sorting key by which 10 comes after 9; words and numbers alternate in it."""
     parts = re.split(r"([0-9]+)", name)
     # Numbers are compared by their digits: some names have more of them than Python converts.
-    digits = (part.lstrip("0") for part in parts[1::2])
-    return [p for w, d in zip_longest(parts[::2], digits) for p in (w, (len(d or ""), d))], name
+    digits = (part.lstrip("0") for part in [*parts[1::2], ""])
+    return [p for w, d in zip(parts[::2], digits, strict=True) for p in (w, (len(d), d))], name

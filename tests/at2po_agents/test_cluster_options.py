@@ -14,7 +14,7 @@ from at2po_agents.errors import ConfigError
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"collectors": -1}, "cluster.collectors: expected a number of at least 0, found -1"),
+        ({"collectors": -1}, "cluster.collectors: expected a number of at least 0 .*, found -1"),
         ({"learners": 0}, "cluster.learners: expected a number of at least 1"),
         ({"stall_s": 0}, "cluster.stall_s"),
         ({"learners": 2}, "cluster.collectors: expected at least 1"),

@@ -90,7 +90,7 @@ def test_a_tool_that_fails_though_it_is_there_is_no_reason_to_wait_for_ever() ->
 
 
 def test_a_tool_of_this_process_is_never_waited_for() -> None:
-    made, tool = worker(failures=1, there=None)
+    made, tool = worker(failures=1000, there=None)
     assert flags(collect(made)) == {"tool_failed"}
     assert len(tool.asked) == 1
 

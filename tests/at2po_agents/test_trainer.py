@@ -234,7 +234,7 @@ def test_an_environment_that_fails_in_every_episode_ends_the_run(
 def test_three_updates_that_are_not_finite_end_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def poisoned(ratio: torch.Tensor, *_: Any) -> torch.Tensor:
+    def poisoned(ratio: torch.Tensor, *_: Any, **bounds: float) -> torch.Tensor:
         return ratio * torch.nan
 
     monkeypatch.setattr(losses, "clipped", poisoned)
