@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,35 +56,57 @@ def append(folder: Path, step: int, spans: Iterable[Span], origin: float) -> Non
 def read(folder: Path) -> list[tuple[int, Span]]:
     """Return the spans of a run's time line, as they were appended.
 
-    A line that is none of its, such as one that was cut short, is left out.
+    A line that was cut short, as by a machine that lost its power, is left out.
 
     Args:
         folder: Folder of the run; one without a time line has no spans.
 
     Returns:
         Numbers of the steps, and spans in seconds since the run began.
+
+    Raises:
+        TypeError: If a line is something else.
     """
+    return [found for line in _lines(folder) if (found := _parsed(line)) is not None]
+
+
+def last_end(folder: Path) -> float:
+    """Return when the last span of a run's time line ended, in seconds since the run began.
+
+    Args:
+        folder: Folder of the run; lines that are no spans do not count.
+    """
+    ends = [0.0]
+    for line in _lines(folder):
+        with suppress(TypeError):  # a mere record: it keeps no run from going on
+            if found := _parsed(line):
+                ends.append(found[1].end)
+    return max(ends)
+
+
+def _lines(folder: Path) -> Iterator[str]:
     path = folder / FILE
-    if not path.is_file():
-        return []
-    with path.open(encoding="utf-8", errors="replace") as file:
-        return [found for line in file if (found := _parsed(line)) is not None]
+    if path.is_file():
+        with path.open(encoding="utf-8", errors="replace") as file:
+            yield from file
 
 
 def _parsed(line: str) -> tuple[int, Span] | None:
-    """Return the step and span that a line is, or None."""
+    """Return the step and span that a line is; None for one that was cut short."""
     try:
         row = json.loads(line)
-    except (ValueError, RecursionError):
+    except ValueError:
         return None
-    if not isinstance(row, dict) or row.keys() - {"tokens"} != {"step", *Span._fields[:4]}:
-        return None
-    span = Span(row["actor"], row["stage"], row["start"], row["end"], row.get("tokens", 0))
-    texts, times = (span.actor, span.stage), (span.start, span.end)
-    whole = all(type(number) is int for number in (row["step"], span.tokens))
-    known = whole and all(isinstance(text, str) for text in texts)
-    known = known and all(type(t) in (int, float) and abs(t) < _AGES for t in times)
-    return (row["step"], span) if known else None
+    except RecursionError:
+        row = None
+    if isinstance(row, dict) and row.keys() - {"tokens"} == {"step", *Span._fields[:4]}:
+        span = Span(row["actor"], row["stage"], row["start"], row["end"], row.get("tokens", 0))
+        counts = all(type(number) is int for number in (row["step"], span.tokens))
+        texts = all(isinstance(text, str) for text in (span.actor, span.stage))
+        times = (type(t) in (int, float) and abs(t) < _AGES for t in (span.start, span.end))
+        if counts and texts and all(times):
+            return row["step"], span
+    raise TypeError(f"expected a piece of a time line, found {line[:80]!r}")
 
 
 def summarise(spans: Sequence[Span]) -> dict[str, float]:

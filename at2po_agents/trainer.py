@@ -155,7 +155,7 @@ class Trainer:
         with self._held, self.status:
             write_whole(self.out / run_folder.CONFIG, dump_config(self.config))
             # The time line goes on after all that is in it: work that was lost took its time, too.
-            last = max((span.end for _, span in timeline.read(self.out)), default=0.0)
+            last = timeline.last_end(self.out)
             self._origin = time.time() - max(self.past.seconds, last)
             try:
                 lost = False

@@ -46,16 +46,18 @@ NOT_SPANS = st.recursive(
 
 
 @given(st.lists(NOT_SPANS))
-def test_lines_that_are_no_spans_are_left_out(
+def test_lines_that_are_no_spans_block_no_run(
     tmp_path_factory: pytest.TempPathFactory, rows: list[object]
 ) -> None:
     folder = tmp_path_factory.mktemp("run")
-    timeline.append(folder, 1, SPANS, 1000.0)
+    timeline.append(folder, 1, SPANS[:1], 1000.0)
     with (folder / FILE).open("a") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)
         file.write("[" * 100_000 + "]" * 100_000 + "\n")
-    timeline.append(folder, 2, SPANS[:1], 1000.0)
-    assert timeline.read(folder) == [(1, SINCE[0]), (1, SINCE[1]), (2, SINCE[0])]
+    timeline.append(folder, 2, SPANS, 1000.0)
+    assert timeline.last_end(folder) == 6.25
+    with pytest.raises(TypeError, match="expected a piece of a time line"):
+        timeline.read(folder)
 
 
 @pytest.mark.parametrize(
@@ -65,15 +67,20 @@ def test_lines_that_are_no_spans_are_left_out(
         *({"actor": 1}, {"stage": ["a"]}, {"tokens": "7"}, {"more": 1}),
     ],
 )
-def test_a_span_of_other_types_is_left_out(change: dict[str, object], tmp_path: Path) -> None:
+def test_a_span_of_other_types_is_none(change: dict[str, object], tmp_path: Path) -> None:
     row = {"step": 1, "actor": "rank-0", "stage": "wait", "start": 1.0, "end": 2, "tokens": 3}
-    (tmp_path / FILE).write_text(f"{json.dumps(row)}\n{json.dumps(row | change)}\n")
+    (tmp_path / FILE).write_text(json.dumps(row) + "\n")
     assert timeline.read(tmp_path) == [(1, Span("rank-0", "wait", 1.0, 2, 3))]
+    (tmp_path / FILE).write_text(f"{json.dumps(row)}\n{json.dumps(row | {'end': 9.0} | change)}\n")
+    assert timeline.last_end(tmp_path) == 2
+    with pytest.raises(TypeError, match="found '{"):
+        timeline.read(tmp_path)
 
 
 def test_a_time_line_that_is_no_file_has_no_spans(tmp_path: Path) -> None:
     (tmp_path / FILE).mkdir()
     assert timeline.read(tmp_path) == []
+    assert timeline.last_end(tmp_path) == 0
 
 
 STEP = [
