@@ -185,7 +185,7 @@ class At2poTags:
         Returns:
             The boxed answer of the first turn whose first closing tag is ``</answer>``, and
             whether the whole is in the format: as `released_format_ok` asks, where tags that a
-            thought, a query or the answer mentions do not count.
+            thought, a query or the answer mentions do not count; but a thought in a thought does.
         """
         if self.reading == "released":
             answer = self._answered(turns, lambda text: text.find("<answer>"))
@@ -241,15 +241,12 @@ def _without_thoughts(text: str, thinking: bool) -> tuple[str, bool]:
     Returns:
         Think tags and what stands outside them, and whether a thought goes on behind the text.
     """
-    shown, opened = [], False
+    shown = []
     for piece in _THINK.split(text):
-        if piece == "<think>":
-            # In a thought it is a mention, but in one that an earlier turn left open.
-            keep, thinking, opened = not (thinking and opened), True, True
-        elif piece == "</think>":
-            keep, thinking = True, False
-        else:
-            keep = not thinking
+        # A thought that begins within a thought is no mention: where models write this, they have
+        # made up a result and gone on from it.
+        keep = not thinking or piece in ("<think>", "</think>")
+        thinking = piece == "<think>" or (thinking and piece != "</think>")
         shown += [piece] * keep
     return "".join(shown), thinking
 

@@ -144,7 +144,8 @@ class SearchR1Tags:
         Returns:
             The last answer of the last turn, and whether every turn thinks and then searches, the
             last one answers, and there is nothing but white space between the tags. Tags that a
-            thought, a query or the answer mentions do not count, but in the released reading.
+            thought, a query or the answer mentions do not count, but in the released reading; a
+            thought in a thought does.
 
         Source: Search-R1, verl/utils/reward_score/qa_em_format.py, is_valid_sequence and
         extract_solution, on the agent's own text.
@@ -171,10 +172,10 @@ def _cut(text: str) -> str:
 def _is(turn: str, last: str) -> bool:
     """Whether a turn that was cut is a thought and then the other tag, and nothing else."""
     before, opening, rest = turn.partition("<think>")
-    _, closing, said = rest.partition("</think>")
+    thought, closing, said = rest.partition("</think>")
     said = said.strip()
     tagged = said.startswith(f"<{last}>") and said.endswith(f"</{last}>")
-    return bool(opening and closing and tagged) and not before.strip()
+    return bool(opening and closing and tagged) and not before.strip() and "<think>" not in thought
 
 
 def _is_released(turn: str, last: str) -> bool:

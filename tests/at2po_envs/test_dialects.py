@@ -165,7 +165,6 @@ FINAL = r"<think> {} </think> <answer> {} \boxed{{Paris}} </answer>"
 MENTIONS = [
     "<search>",
     "<answer>",
-    "<think>",
     "<python>",
     "<result>",
     "</result>",
@@ -204,6 +203,8 @@ def test_tags_in_queries_answers_and_long_thoughts_break_no_format(turns):
         [TAGGED.format("a", "how does <search> work"), FINAL.format("b", "")],
         ["<think> a </think> b </think> <search> q </search>", FINAL.format("c", "")],
         [TAGGED.format("a", "q") + "<search>", FINAL.format("c", "")],
+        # As a small model made up a result, and went on from it.
+        [TAGGED.format("a", "q"), FINAL.format("987 km.\n</result><think> It is 987.", "")],
     ],
 )
 def test_tags_outside_thoughts_still_break_it(turns):

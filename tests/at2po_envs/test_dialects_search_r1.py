@@ -103,7 +103,7 @@ def test_passages_are_laid_out_as_documents():
         (["<think>a</think><think>b</think><answer>Ada</answer>"], "Ada", False),
         (["<think>a<search></think><answer>Ada</answer>"], "Ada", True),
         (["<think>use <answer> now</think><answer>Ada</answer>"], "Ada", True),
-        (["<think>a <think> tag</think><answer>Ada</answer>"], "Ada", True),
+        (["<think>a</result><think>b</think><answer>Ada</answer>"], "Ada", False),
         (["<think>a</think><answer>the </think> tag</answer>"], "the </think> tag", True),
         (["<think>a</think><information>Ada</information><answer>x</answer>"], "x", False),
         (["<think>a</think><answer>a</answer><answer>b</answer>"], "a", True),
