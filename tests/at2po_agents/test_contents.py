@@ -6,6 +6,7 @@ import json
 import os
 import re
 from functools import cache
+from pathlib import Path
 
 import gymnasium
 import pytest
@@ -38,8 +39,8 @@ def tokenizer_of(name):
         return make_tokenizer()
     if name in EMBEDDED:
         return load_tokenizer(name, "model")
-    folder = os.environ.get("AT2PO_QWEN3_TOKENIZER")
-    if not folder:
+    folder = os.environ.get("AT2PO_QWEN3_TOKENIZER", "")
+    if not Path(folder, "tokenizer.json").is_file():
         pytest.skip("needs the tokenizer of Qwen3: export AT2PO_QWEN3_TOKENIZER=<its folder>")
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.chat_template = QWEN3_TEMPLATE
