@@ -107,12 +107,12 @@ class Trainer:
         # All ranks of torchrun run this same loop; what the others write is thrown away.
         self._scratch = None if self.ranks.first else tempfile.TemporaryDirectory()
         self.out = self.root if self._scratch is None else Path(self._scratch.name)
+        self.env, self.eval_env = make_envs(config)
         with ExitStack() as held:
             if self.ranks.first:
                 held.enter_context(run_folder.hold(self.root))
             self.status = RunStatus(self.out, resumed=config.resume)
             resumed = self._checkpoint()
-            self.env, self.eval_env = make_envs(config)
             self.asked, self.eval_asked = askable_in_run(config, self.env, self.eval_env)
             self.workers, self.batches = self._divide()
             self._begin(resumed)
