@@ -100,4 +100,7 @@ def _make(env_id: str, options: Mapping[str, Any]) -> Any:
     try:
         return gymnasium.make(spec, **options)
     except TypeError as error:
-        raise EnvironmentNotFoundError(f"{env_id}: unknown option: {error}") from error
+        raise EnvironmentNotFoundError(
+            f"{env_id}: expected options that its constructor takes, found "
+            f"{dict(options)!r}: {error}; look at the options, or at the constructor"
+        ) from error

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import ray
@@ -17,17 +21,26 @@ def connect(options: ClusterOptions) -> bool:
     """Connect to Ray; return whether this began the connection, and so has to end it."""
     if ray.is_initialized():
         return False
-    if options.address:
-        ray.init(address=options.address, logging_level=logging.WARNING)
-        return True
-    processes = options.collectors + options.learners
-    ray.init(
-        address="local",  # whatever else runs here
-        num_cpus=max(os.cpu_count() or 1, processes),
-        include_dashboard=False,
-        logging_level=logging.WARNING,
-    )
+    with _sigterm_kept():
+        if options.address:
+            ray.init(address=options.address, logging_level=logging.WARNING)
+        else:
+            ray.init(
+                address="local",  # whatever else runs here
+                num_cpus=max(os.cpu_count() or 1, options.collectors + options.learners),
+                include_dashboard=False,
+                logging_level=logging.WARNING,
+            )
     return True
+
+
+@contextmanager
+def _sigterm_kept() -> Iterator[None]:
+    """Keep the handler of SIGTERM: Ray's ends the process on the spot, without its records."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if threading.current_thread() is threading.main_thread():  # only that one may set it
+        signal.signal(signal.SIGTERM, before)
 
 
 def reserve(options: ClusterOptions) -> Any:

@@ -271,6 +271,27 @@ def test_a_run_whose_driver_is_killed_goes_on(tmp_path: Path, alone: dict[str, T
     assert_one_thing_at_a_time(tmp_path / "run")
 
 
+def test_sigterm_is_the_commands_own_once_ray_is_there() -> None:
+    script = """
+import os, signal
+from at2po_agents.cli.endings import ending
+from at2po_agents.cluster.options import ClusterOptions
+from at2po_agents.cluster.placement import connect
+
+with ending("at2po train", "again"):
+    assert connect(ClusterOptions(collectors=1))
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        print("on record")
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert ended.returncode == 143, ended.stderr
+    assert ended.stdout == "on record\n"
+    assert ended.stderr.endswith("at2po train: stopped by SIGTERM\nagain\n")
+    assert "logging.cc" not in ended.stderr  # Ray's traces
+
+
 def test_too_many_losses_end_the_run_and_say_why(tmp_path: Path) -> None:
     options = ClusterOptions(collectors=2, learners=1, max_restarts=0)
     disturbance = Disturbance(tmp_path, "CollectorActor.collect", signal.SIGKILL)
