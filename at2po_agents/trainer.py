@@ -111,8 +111,8 @@ class Trainer:
         with ExitStack() as held:
             if self.ranks.first:
                 held.enter_context(run_folder.hold(self.root))
-            self.status = RunStatus(self.out, resumed=config.resume)
             resumed = self._checkpoint()
+            self.status = RunStatus(self.out, resumed=resumed is not None)
             self.asked, self.eval_asked = askable_in_run(config, self.env, self.eval_env)
             self.workers, self.batches = self._divide()
             self._begin(resumed)

@@ -38,7 +38,7 @@ class Command:
         getattr(import_module(f"at2po_agents.cli.{module}"), function)(arguments)
 
 
-_RESUME = "the same command with --resume goes on from the last checkpoint"
+_RESUME = "the same command with --resume goes on from the last checkpoint, if there is one"
 _GOES_ON = "the same command goes on where it stopped"
 
 COMMANDS = {
