@@ -153,7 +153,8 @@ class Connection:
                 return self._refused(*error_of_gateway), asked_s
             return read(reply)
         except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
-            return f"expected a chat completion, found {text[:300]!r} ({error})"[:500], 0.0
+            found = self._hidden(text)[:300]
+            return f"expected a chat completion, found {found!r} ({error})"[:500], 0.0
 
     @contextmanager
     def _line(self) -> Iterator[Line]:
@@ -186,7 +187,8 @@ class Connection:
 
     def _refused(self, status: int, text: str) -> str:
         """Return a refusal that may pass; raise the others."""
-        problem = self._hidden(f"status {status}: {text[:500]}")
+        # Hidden before it is cut, which might leave a part of the key.
+        problem = f"status {status}: {self._hidden(text)[:500]}"
         spent = status == 429 and _SPENT in text
         if status in _UNUSABLE or status < 400 or spent:
             raise AgentUnusableError(

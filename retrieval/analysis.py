@@ -21,6 +21,7 @@ STOP_WORDS = frozenset(
 )
 """Words that are not indexed. Source: Lucene 9, `EnglishAnalyzer.ENGLISH_STOP_WORDS_SET`."""
 
+_LONGEST_KNOWN = 32  # characters of a word whose term is remembered
 _MAX_CHARACTERS = 255
 """Longer words are cut into pieces. Source: Lucene 9, `StandardAnalyzer`."""
 
@@ -90,7 +91,7 @@ def english(text: str, version: int = VERSION) -> list[str]:
         Its terms.
     """
     tokens = tokens_of(_composed(text, version))
-    return [term for token in tokens if (term := _english_term(token)) is not None]
+    return [term for token in tokens if (term := _term(token)) is not None]
 
 
 def _composed(text: str, version: int) -> str:
@@ -109,7 +110,16 @@ def tokens_of(text: str) -> list[str]:
     ]
 
 
+def _term(token: str) -> str | None:
+    # Kept by the thousand, the long words that whoever asks may invent would fill the memory.
+    return _known_term(token) if len(token) <= _LONGEST_KNOWN else _english_term(token)
+
+
 @lru_cache(maxsize=1 << 18)
+def _known_term(token: str) -> str | None:
+    return _english_term(token)
+
+
 def _english_term(token: str) -> str | None:
     if token.endswith(_POSSESSIVES):
         token = token[:-2]

@@ -166,20 +166,20 @@ class RemoteRetriever:
         self._refuse_other_status(reply, "/retrieve")
         self._check_index(reply.headers.get(INDEX_HEADER))
         try:
-            lists = _list(reply.json()["result"])
-            found = [[from_result(item) for item in _list(items)] for items in lists]
+            lists = [_list(items) for items in _list(reply.json()["result"])]
+            # Counted before they are read: there may be millions.
+            if len(lists) != queries or any(len(items) > k for items in lists):
+                raise ValueError(
+                    f"expected {queries} lists of at most {k} passages, found {len(lists)} of "
+                    f"{[len(items) for items in lists[:20]]}"
+                )
+            return [[from_result(item) for item in items] for items in lists]
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ReplyFormatError(
                 f'expected {self.url}/retrieve to send {{"result": [[item, ...], ...]}}, found '
                 f"{reply.detail()} ({type(error).__name__}: {error}); fix: "
                 f"`python -m retrieval.conformance {self.url}` shows what the server does wrong"
             ) from None
-        if len(found) != queries or any(len(items) > k for items in found):
-            raise ReplyFormatError(
-                f"expected {queries} lists of at most {k} passages from {self.url}/retrieve, found "
-                f"{len(found)} of {[len(items) for items in found][:20]}"
-            )
-        return found
 
     def _refuse_other_status(self, reply: Reply, path: str) -> None:
         if reply.status != 200:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import socket
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from retrieval.conformance_server import Server, SkippedError, expect, offered
 
 _FOREIGN = "evil.example"
 _WAIT_S = 30.0  # for what a server has to end by itself
+_MOST = 2**20  # bytes of a reply to a plain connection
 _PATH = re.compile(r"(?<![\w/.])/(?:[\w.-]+/)+[\w.-]+")
 _UNKNOWN = {"GET /nowhere": 404, "GET /retrieve": 405, "POST /health": 405}
 
@@ -128,10 +130,14 @@ def _request(server: Server, fields: dict[str, Any]) -> bytes:
 
 
 def _read(connection: socket.socket) -> bytes:
-    data = b""
+    data, until = b"", time.monotonic() + _WAIT_S
     try:
         while chunk := connection.recv(2**16):
             data += chunk
+            left = until - time.monotonic()
+            if left <= 0 or len(data) > _MOST:
+                raise TimeoutError
+            connection.settimeout(left)
     except ConnectionResetError:
         pass
     return data

@@ -79,9 +79,11 @@ def _fuse(rankings: Sequence[Sequence[Passage]]) -> list[Passage]:
     scores: dict[str, float] = {}
     passages: dict[str, Passage] = {}
     for ranking in rankings:
+        first: dict[str, int] = {}  # a server may name a passage twice
         for rank, passage in enumerate(ranking, start=1):
-            scores[passage.id] = scores.get(passage.id, 0.0) + 1 / (RANK_CONSTANT + rank)
-            passages.setdefault(passage.id, passage)
+            if first.setdefault(passage.id, rank) == rank:
+                scores[passage.id] = scores.get(passage.id, 0.0) + 1 / (RANK_CONSTANT + rank)
+                passages.setdefault(passage.id, passage)
     # The sort is stable, and a dictionary keeps the order in which its keys came.
     best = sorted(passages.values(), key=lambda passage: -scores[passage.id])
     return [Passage(each.id, each.title, each.text, scores[each.id]) for each in best]

@@ -6,7 +6,6 @@ import itertools
 import json
 import logging
 import os
-import re
 import threading
 import time
 from collections.abc import Callable
@@ -25,12 +24,12 @@ from retrieval.remote_errors import (
     TemporaryRemoteError,
 )
 from retrieval.remote_wire import Deadline, DeadlineTransport
+from retrieval.server_protocol import is_token
 from retrieval.text import to_terminal
 
 _log = logging.getLogger(__name__)
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0  # between attempts; doubles from one to the other
-_TOKEN = re.compile(r"[^\s\x00-\x1f\x7f]+")
 _TRY_AGAIN = (408, 429)  # and every 5xx: Search-R1's server answers 500 to passing troubles too
 
 
@@ -103,18 +102,25 @@ class Session:
                 f"expected a URL such as http://127.0.0.1:8000, found {url!r}"
             )
         try:
-            httpx2.URL(url)
+            parts = httpx2.URL(url)
         except (httpx2.InvalidURL, UnicodeError) as error:
             raise SearchArgumentError(
                 f"expected a URL such as http://127.0.0.1:8000, found {url!r} ({error})"
             ) from None
+        # The system's functions would take a port beyond 65535 for another one.
+        port = 1 if parts.port is None else parts.port
+        if not (parts.host and 1 <= port <= 65_535) or parts.query or parts.fragment:
+            raise SearchArgumentError(
+                "expected a URL such as http://127.0.0.1:8000, of a host, a port from 1 to 65535 "
+                f"and a path alone, found {url!r}"
+            )
         if options.retries < 0:
             raise SearchArgumentError(f"expected retries >= 0, found {options.retries}")
         if options.max_reply_bytes < 1:
             raise SearchArgumentError(
                 f"expected max_reply_bytes >= 1, found {options.max_reply_bytes}"
             )
-        if options.token is not None and not _TOKEN.fullmatch(options.token):
+        if options.token is not None and not is_token(options.token):
             raise SearchArgumentError("expected a token of visible characters, found others")
         self.url, self.options = url, options
         self._deadline = Deadline(options.clock)
@@ -177,7 +183,7 @@ class Session:
             if self._client is None or self._owner != os.getpid():
                 token = self.options.token
                 # An encoding would allow a short reply to become a long one.
-                headers = {"Accept-Encoding": "identity"}
+                headers = httpx2.Headers({"Accept-Encoding": "identity"}, encoding="utf-8")
                 if token:
                     headers["Authorization"] = f"Bearer {token}"
                 verify = self.url.startswith("https:")

@@ -75,7 +75,7 @@ class _Network(httpcore2.SyncBackend):
     ) -> httpcore2.NetworkStream:
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # UnicodeError: no name that can be looked up
             raise httpcore2.ConnectError(str(error)) from error
         problem: Exception = httpcore2.ConnectError(f"no address of {host}")
         for address in dict.fromkeys(str(each[4][0]) for each in found):

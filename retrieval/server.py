@@ -21,7 +21,7 @@ from retrieval.remote_errors import BackendError, NotReadyError, QueueFullError
 from retrieval.server_batcher import Batcher
 from retrieval.server_hosts import HostCheck, known_names
 from retrieval.server_metrics import Metrics
-from retrieval.server_protocol import INDEX_HEADER, Identity, Limits, to_result
+from retrieval.server_protocol import INDEX_HEADER, Identity, Limits, is_token, to_result
 from retrieval.server_refusals import (
     AGAIN,
     CLOSE,
@@ -56,7 +56,7 @@ def create_app(
     deadline_s: float = 30.0,
     token: str | None = None,
     allowed_hosts: Collection[str] = (),
-    on_failure: Callable[[Exception], object] = lambda error: None,
+    on_failure: Callable[[BaseException], object] = lambda error: None,
 ) -> FastAPI:
     r"""Make the web application that serves a retriever.
 
@@ -100,7 +100,7 @@ def create_app(
         The application, for any ASGI server.
 
     Raises:
-        SearchArgumentError: If a number is out of range, the token is empty, or a host is no name.
+        SearchArgumentError: If a number is out of range, the token is none, or a host is no name.
     """
     limits = limits or Limits()
     if not 1 <= default_topk <= limits.max_topk:
@@ -112,8 +112,8 @@ def create_app(
             "expected max_batch >= 1, max_waiting >= 1 and deadline_s > 0 and at most a day, "
             f"found {max_batch}, {max_waiting} and {deadline_s}"
         )
-    if token is not None and not token.strip():
-        raise SearchArgumentError("expected a token of at least one character, found none")
+    if token is not None and not is_token(token):
+        raise SearchArgumentError("expected a token of visible characters, found none or others")
     names = known_names(allowed_hosts)
     metrics = Metrics()
     batcher = Batcher(

@@ -55,13 +55,13 @@ class Batcher:
         max_batch: int,
         max_waiting: int,
         on_batch: Callable[[int, float], object] = lambda queries, seconds: None,
-        on_failure: Callable[[Exception], object] = lambda error: None,
+        on_failure: Callable[[BaseException], object] = lambda error: None,
     ) -> None:
         """Keep the settings; nothing runs before `start`."""
         self.max_batch, self.max_waiting = max_batch, max_waiting
         self.retriever: Retriever | None = None
         self.identity = Identity(retriever="loading")
-        self.failure: Exception | None = None
+        self.failure: BaseException | None = None
         self._open, self._on_batch = open_retriever, on_batch
         self._on_failure = on_failure
         self._jobs: deque[_Job] = deque()
@@ -128,7 +128,7 @@ class Batcher:
             retriever = self._open()
             retriever.search(["warm up"], 1)  # loads what is loaded late
             self.identity = describe(retriever)  # hashes the corpus of an index without a file
-        except Exception as error:
+        except BaseException as error:  # not all is an Exception: a panic of Rust code, an exit
             known = isinstance(error, RetrievalError | OSError)  # whose message says it all
             _log.error("the retriever could not be opened: %s", error, exc_info=not known)
             self.failure = error
@@ -159,7 +159,7 @@ class Batcher:
         queries = [query for job in jobs for query in job.queries]
         try:
             found = self._search(retriever, queries, jobs[0].k)
-        except Exception as error:
+        except BaseException as error:  # without this thread nobody would be answered any more
             if len(jobs) > 1:  # one request's queries must not spoil the others' answers
                 for job in jobs:
                     self._answer(retriever, [job])

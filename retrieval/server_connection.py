@@ -52,6 +52,10 @@ class ConnectionBounds:
                 "expected max_connections >= 1 and 0 < head_timeout_s <= 3600, found "
                 f"{self.max_connections} and {self.head_timeout_s}"
             )
+        if not 0 < self.reply_timeout_s <= 86_400:
+            raise SearchArgumentError(
+                f"expected 0 < reply_timeout_s <= 86400, found {self.reply_timeout_s}"
+            )
 
     @property
     def spare(self) -> int:

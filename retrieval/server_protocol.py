@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -18,6 +19,8 @@ INDEX_HEADER = "X-At2po-Index"
 # Longest query in characters, of servers and of search tools alike, so that where a retriever runs
 # does not decide which queries it answers. Models write some hundred.
 MAX_QUERY_CHARS = 32_768
+
+_TOKEN = re.compile(r"[^\s\x00-\x1f\x7f\ud800-\udfff]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +61,11 @@ class Limits:
                 raise SearchArgumentError(f"expected {name} to be a number >= 1, found {number!r}")
 
 
+def is_token(text: str) -> bool:
+    """Say whether a text can be sent as a bearer token, in UTF-8, and arrives as it is."""
+    return bool(_TOKEN.fullmatch(text))
+
+
 def describe(retriever: Retriever) -> Identity:
     """Say what a retriever is, as far as its attributes ``index_hash`` and ``passages`` tell."""
     inner = getattr(retriever, "retriever", retriever)  # what a cache is in front of
@@ -71,7 +79,7 @@ def describe(retriever: Retriever) -> Identity:
 
 def to_document(passage: Passage) -> dict[str, str]:
     r"""Return a passage as Search-R1's document: ``{"id": ..., "contents": "\"Title\"\ntext"}``."""
-    return {"id": passage.id, "contents": to_unicode(passage.contents)}
+    return {"id": to_unicode(passage.id), "contents": to_unicode(passage.contents)}
 
 
 def to_result(found: Sequence[Passage], return_scores: bool) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from retrieval.server import create_app
 from retrieval.server_connection import ConnectionBounds, connection_class, fitting
 from retrieval.server_hosts import is_loopback
 from retrieval.server_logs import few_alike
-from retrieval.server_protocol import Limits, describe
+from retrieval.server_protocol import Limits, describe, is_token
 
 _log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ def serve(options: ServeOptions, open_retriever: Callable[[str], Retriever]) -> 
 
     Raises:
         ServerStartError: If the retriever cannot be opened, the port cannot be bound, or the token
-            is empty.
+            is none that can be sent.
         SearchArgumentError: If an option is out of range.
     """
     token = _token(options)
@@ -84,9 +84,9 @@ def serve(options: ServeOptions, open_retriever: Callable[[str], Retriever]) -> 
             "expected a port from 0 to 65535 and 0 < cache_gib <= 2**20, found "
             f"{options.port} and {options.cache_gib}"
         )
-    failures: list[Exception] = []
+    failures: list[BaseException] = []
 
-    def failed(error: Exception) -> None:
+    def failed(error: BaseException) -> None:
         failures.append(error)
         server.should_exit = True
 
@@ -159,10 +159,11 @@ def make_server(
 def _token(options: ServeOptions) -> str | None:
     """Return the token to ask for, and warn where everybody may do without."""
     token = os.environ.get(options.token_variable)
-    if token is not None and not token.strip():
+    if token is not None and not is_token(token):
         raise ServerStartError(
-            f"expected a token in {options.token_variable}, found an empty value; set one, or "
-            "unset the variable to serve without"
+            f"expected a token of visible characters in {options.token_variable}, found "
+            f"{'others' if token.strip() else 'an empty value'}; set one, or unset the variable to "
+            "serve without"
         )
     if token is None and not is_loopback(options.host):
         _log.warning(

@@ -43,6 +43,7 @@ FIND = ToolSpec(
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 _WORD = re.compile(r"\w+")
+_LONGEST_SENTENCE = 1000  # characters; what is longer counts as several
 
 
 class Pages:
@@ -202,7 +203,8 @@ class FindTool:
         needle = _plain(wanted)
         if not needle:
             return ToolResult(True, "The text to find is empty; say what to look for.")
-        sentences = [s for s in _SENTENCE_END.split(page[1]) if s.strip()]
+        ends = (s for s in _SENTENCE_END.split(page[1]) if s.strip())
+        sentences = [part for s in ends for part in _split(s, _LONGEST_SENTENCE)]
         hits = [i for i, sentence in enumerate(sentences) if needle in _plain(sentence)]
         if not hits:
             return ToolResult(True, f'The text is not in "{page[0]}". Try fewer or other words.')

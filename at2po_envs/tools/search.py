@@ -115,8 +115,8 @@ class SearchTool:
                     continue
                 if not answers:
                     self.retriever.search([_PLAIN_QUERY], self.top_k)  # raises if none is answered
-                size = len(queries[part[0]])
-                _log.warning("a query of %d characters failed", size, exc_info=error)
+                size, trace = len(queries[part[0]]), None if on_purpose else error
+                _log.warning("a query of %d characters failed: %s", size, error, exc_info=trace)
                 answers[part[0]] = None
                 continue
             if len(found) != len(part):

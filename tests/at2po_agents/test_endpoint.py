@@ -215,6 +215,16 @@ def test_an_endpoint_that_refuses_all_ends_it(code: int) -> None:
         server.agent(concurrency=4).act([("q",)] * 50)
     assert KEY not in str(raised.value)
     assert len(server.requests) <= 50
+    # Cut off in the midst of the key, a part of it would stay.
+    for code in (401, 400, 200):
+        for room in (470, 490, 290):
+            server = Server(status(code, f"{'x' * room}{KEY}{'y' * 500}"))
+            try:
+                (reply,) = server.agent(retries=0).act([("q",)])
+                said = reply.error
+            except AgentUnusableError as error:
+                said = str(error)
+            assert "xxx" in said and KEY[:4] not in said
     with pytest.raises(AgentUnusableError, match="insufficient_quota"):
         Server(status(429, "insufficient_quota")).agent().act([("q",)])
 

@@ -84,6 +84,13 @@ def test_find_shows_the_first_of_many():
     )
 
 
+def test_find_shows_a_part_of_a_sentence_without_end():
+    reader = page_tools({"List": "item " * 100_000 + "needle " + "item " * 100_000})
+    result = found(reader, title="list", text="needle")
+    assert "needle" in result.text and "(1 sentence with" in result.text
+    assert len(result.text) < 3_100
+
+
 def test_passages_of_a_title_make_one_page():
     passages = [
         Passage("1", "A", "First."),

@@ -93,6 +93,22 @@ def test_a_query_that_a_server_refuses_fails_alone():
     assert results[1].error == FAILED and results[2].titles == ("Jazz",)
 
 
+@pytest.mark.parametrize(("error", "traced"), [(RequestRefusedError, False), (KeyError, True)])
+def test_a_query_that_fails_is_a_line_of_the_log_and_a_fault_shows_where(error, traced, caplog):
+    """A model can write thousands of them."""
+
+    class Refuses:
+        def search(self, queries, k):
+            if "bad" in queries:
+                raise error("found status 422")
+            return [[] for _ in queries]
+
+    (result,) = SearchTool(Refuses())([{"query": "bad"}])
+    (line,) = caplog.records
+    assert not result.ok and "3 characters failed: " in line.getMessage()
+    assert "found status 422" in line.getMessage() and bool(line.exc_info) is traced
+
+
 def test_what_no_query_could_mend_is_raised():
     with served(token="geheim") as remote:
         with pytest.raises(RequestRefusedError, match="status 401"):

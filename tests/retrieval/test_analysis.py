@@ -15,6 +15,7 @@ from retrieval.analysis import (
     _LATIN_TOKEN,
     _NOT_LATIN,
     _TOKEN,
+    _known_term,
     analyzer,
     english,
     tokens_of,
@@ -66,6 +67,13 @@ TERMS = [
 @pytest.mark.parametrize(("text", "terms"), TERMS)
 def test_english_is_cut_as_by_lucene(text, terms):
     assert english(text) == terms.split()
+
+
+def test_long_words_are_not_kept():
+    """Whoever asks could fill half a gigabyte with words of 255 characters."""
+    before = _known_term.cache_info().misses
+    assert english(f"{'x' * 33}ing {'z' * 255}") == ["x" * 33 + "ing", "z" * 255]
+    assert _known_term.cache_info().misses == before
 
 
 def test_symbols_are_those_of_unicode_12_and_long_words_are_cut():

@@ -97,6 +97,7 @@ def test_the_path_may_be_given(url):
         ({"retries": -1}, "retries >= 0, found -1"),
         ({"max_reply_bytes": 0}, "max_reply_bytes >= 1"),
         ({"token": "a\r\nX: b"}, "expected a token of visible characters"),
+        ({"token": "\udcff"}, "expected a token of visible characters"),
     ],
 )
 def test_arguments_out_of_range_are_refused(options, message):
@@ -108,6 +109,28 @@ def test_arguments_out_of_range_are_refused(options, message):
         RemoteRetriever("http://[::1")
     with pytest.raises(SearchArgumentError, match="k >= 1, found 0"):
         RemoteRetriever(URL).search(["a"], 0)
+
+
+@pytest.mark.parametrize(
+    "url",
+    # The system would take port 73536 for 8000.
+    [f"{URL}:73536", f"{URL}:0", f"{URL}:-1", "http:///x", f"{URL}?a=b", f"{URL}/retrieve#a"],
+)
+def test_an_address_that_names_no_server_is_refused(url):
+    with pytest.raises(SearchArgumentError, match="a port from 1 to 65535"):
+        RemoteRetriever(url)
+
+
+def test_a_host_that_can_be_no_name_is_a_server_that_is_not_there():
+    with pytest.raises(ServerUnavailableError, match="idna"):
+        RemoteRetriever("http://..", retries=0).search(["a"], 1)
+
+
+def test_a_token_goes_out_in_utf_8():
+    server = Server(echo)
+    server.client(token="geheim-é").search(["a"], 1)
+    sent = [value for name, value in server.requests[0].headers.raw if name == b"Authorization"]
+    assert sent == ["Bearer geheim-é".encode()]
 
 
 @pytest.mark.parametrize(
@@ -260,6 +283,14 @@ def test_a_reply_that_is_no_answer_is_an_error(body):
 def test_documents_of_other_servers_are_read(item, passage):
     server = Server(httpx2.Response(200, json={"result": [[item]]}))
     assert server.client().search(["a"], 1) == [[passage]]
+
+
+def test_lists_are_counted_before_their_documents_are_read(monkeypatch):
+    monkeypatch.setattr("retrieval.client.from_result", lambda item: pytest.fail("was read"))
+    for result in ([[{}], [{}]], [[{}, {}]]):
+        server = Server(httpx2.Response(200, json={"result": result}))
+        with pytest.raises(ReplyFormatError, match="expected 1 lists of at most 1 passages"):
+            server.client().search(["a"], 1)
 
 
 def test_documents_without_an_id_are_named_by_their_contents():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -11,8 +12,10 @@ from typing import Any
 import httpx2
 import pytest
 
-from retrieval import Passage, conformance, conformance_trust
+from retrieval import Passage, conformance, conformance_server, conformance_trust
+from retrieval.conformance_server import PatientTransport
 from retrieval.conformance_trust import TRUST_CHECKS
+from tests.retrieval.test_remote_wire import raw_server
 
 PAUSE = threading.Event()  # never set: waiting for it lets other threads go on
 
@@ -361,7 +364,7 @@ def test_the_command_prints_a_table_and_exits_by_it(monkeypatch, capsys):
 
     def client(**options):
         clients.append(options)
-        return real(**options, transport=httpx2.MockTransport(server))
+        return real(**options | {"transport": httpx2.MockTransport(server)})
 
     monkeypatch.setattr(conformance.httpx2, "Client", client)
     monkeypatch.setenv("AT2PO_SERVER_TOKEN", "geheim")
@@ -371,7 +374,7 @@ def test_the_command_prints_a_table_and_exits_by_it(monkeypatch, capsys):
     shown = capsys.readouterr().out
     assert "concurrent requests do not" in shown and "skip" in shown and "geheim" not in shown
     assert clients[0]["base_url"] == "http://s:8000"
-    assert clients[0]["headers"] == {"Authorization": "Bearer geheim"}
+    assert clients[0]["headers"]["Authorization"] == "Bearer geheim"
     server = Reversed()
     with pytest.raises(SystemExit) as ended:
         conformance.main(["http://s:8000", "--query", "a", "--query", "b"])
@@ -386,3 +389,74 @@ def test_a_wrong_command_line_is_told_so(words, capsys):
     with pytest.raises(SystemExit) as ended:
         conformance.main(words)
     assert ended.value.code == 2 and "expected a URL such as" in capsys.readouterr().err
+
+
+ENDLESS = {
+    "head": (b"HTTP/1.1 200 OK\r\nX: ", b"x"),
+    "hints": (b"", b"HTTP/1.1 102 Processing\r\n\r\n"),
+    "body": (b"HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n", b" "),
+}
+
+
+@pytest.mark.parametrize(("head", "drip"), ENDLESS.values(), ids=ENDLESS)
+def test_a_server_that_drips_is_given_up(head, drip):
+    def answer(connection: socket.socket) -> None:
+        connection.recv(2**16)
+        connection.sendall(head)
+        while not PAUSE.wait(0.01):
+            connection.sendall(drip)
+
+    with raw_server(answer) as port, patient(port, 0.05) as client:
+        found = conformance.check_server(client, ["a"])
+    assert {each.status for each in found} == {"fail"}
+    assert "ReadTimeout" in found[0].reason
+
+
+@pytest.mark.parametrize(
+    ("reply", "message"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 0\r\n\r\n", "encoding"),
+        (b"HTTP/1.1 200 OK\r\n\r\n" + b" " * 200, "at most 100 bytes"),
+        (b"HTTP/1.1 200 OK\r\n\r\n" + b"[" * 99, "found"),
+    ],
+)
+def test_a_reply_that_would_fill_the_memory_is_not_read(monkeypatch, reply, message):
+    monkeypatch.setattr(conformance_server, "_LARGEST_REPLY", 100)
+
+    def answer(connection: socket.socket) -> None:
+        connection.recv(2**16)
+        connection.sendall(reply)
+
+    with raw_server(answer) as port, patient(port, 20) as client:
+        found = conformance.check_server(client, ["a"])
+    assert found[0].status == "fail" and message in found[0].reason
+
+
+def test_a_body_that_is_nested_deeply_is_no_json():
+    found = outcomes(lambda request: httpx2.Response(200, content=b"[" * 100_000))
+    assert {each.status for each in found.values()} == {"fail"}
+
+
+def test_what_a_server_says_does_not_reach_the_terminal_as_control(monkeypatch, capsys):
+    real = httpx2.Client
+    transport = httpx2.MockTransport(lambda request: httpx2.Response(400, content=b"\x1b[2J[/x]"))
+    monkeypatch.setattr(
+        conformance.httpx2, "Client", lambda **given: real(**given | {"transport": transport})
+    )
+    with pytest.raises(SystemExit):
+        conformance.main(["http://s:8000"])
+    shown = capsys.readouterr().out
+    assert "\x1b[2J" not in shown and "[/x]" in shown
+
+
+@pytest.mark.parametrize("token", ["a b", "\udcff"])
+def test_a_token_that_cannot_be_sent_is_told_so(token, monkeypatch, capsys):
+    monkeypatch.setenv("AT2PO_SERVER_TOKEN", token)
+    with pytest.raises(SystemExit) as ended:
+        conformance.main(["http://s:8000"])
+    assert ended.value.code == 2 and "expected a token" in capsys.readouterr().err
+
+
+def patient(port: int, timeout_s: float) -> httpx2.Client:
+    transport = PatientTransport(timeout_s, verify=False)
+    return httpx2.Client(base_url=f"http://127.0.0.1:{port}", transport=transport)

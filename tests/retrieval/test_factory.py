@@ -56,6 +56,14 @@ def test_reciprocal_ranks_are_added_up():
     assert [passage.id for passage in hybrid.search(["a"], 1)[0]] == ["1"]
 
 
+def test_a_passage_that_a_ranking_names_twice_counts_once():
+    (found,) = Hybrid([Fixed("0", "1", "1", "1"), Fixed("0")]).search(["a"], 3)
+    assert [(each.id, each.score) for each in found] == [
+        ("0", pytest.approx(2 / 61)),
+        ("1", pytest.approx(1 / 62)),
+    ]
+
+
 def test_a_tie_goes_to_the_earlier_retriever_and_each_is_asked_deeply():
     parts = Fixed("2"), Fixed("0")
     (found,) = Hybrid(parts, depth=50).search(["a"], 2)

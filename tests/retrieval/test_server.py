@@ -176,6 +176,8 @@ def test_a_large_body_is_refused():
         ({"deadline_s": 0.0}, "deadline_s > 0"),
         ({"deadline_s": float("inf")}, "at most a day"),
         ({"token": " "}, "expected a token"),
+        ({"token": "geheim\n"}, "expected a token of visible characters"),
+        ({"token": "\udcff"}, "expected a token of visible characters"),
         ({"allowed_hosts": ["http://retriever"]}, "expected names of hosts.*'http://retriever'"),
         ({"allowed_hosts": ["a", "b c"]}, "found 'b c'"),
     ],
@@ -301,6 +303,37 @@ def test_one_request_s_fault_is_not_its_neighbours(caplog):
         assert "the server's log says it" in replies["bad"].result().json()["detail"]
         assert "bad query" not in replies["bad"].result().text and "bad query" in caplog.text
         assert replies["b"].result().json()["result"][0][0]["id"] == "b/0"
+
+
+def test_what_is_no_exception_leaves_somebody_to_answer(caplog):
+    """A panic of Rust code, as of a tokenizer, is a BaseException."""
+
+    class PanicError(BaseException):
+        pass
+
+    class Panics(Echo):
+        def search(self, queries, k):
+            if "bad" in queries:
+                raise PanicError("index out of bounds")
+            return super().search(queries, k)
+
+    with serving(Panics()) as client:
+        reply = post(client, ["bad"])
+        assert (reply.status_code, reply.json()["error"]) == (500, "retriever_failed")
+        assert post(client, ["a"]).status_code == 200
+    assert "index out of bounds" in caplog.text
+
+
+def test_what_is_no_exception_while_opening_is_said_so(caplog):
+    def panic():
+        raise KeyboardInterrupt
+
+    told: list[BaseException] = []
+    with TestClient(
+        create_app(panic, on_failure=told.append), base_url="http://localhost"
+    ) as client:
+        wait_for(lambda: "could not be opened" in client.get("/health").json()["reason"])
+    assert [type(error) for error in told] == [KeyboardInterrupt]
 
 
 @pytest.mark.parametrize(

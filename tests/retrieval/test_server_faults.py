@@ -256,8 +256,12 @@ def test_a_server_that_cannot_start_says_why(port, monkeypatch):
         with pytest.raises((ServerStartError, SearchArgumentError), match="expected"):
             serve(odd, lambda name: Echo())
     monkeypatch.setenv("AT2PO_SERVER_TOKEN", "")
-    with pytest.raises(ServerStartError, match="expected a token in AT2PO_SERVER_TOKEN"):
+    with pytest.raises(ServerStartError, match="AT2PO_SERVER_TOKEN, found an empty value"):
         serve(options, lambda name: Echo())
+    for odd_token in ("geheim\n", "two words", "\udcff"):
+        monkeypatch.setenv("AT2PO_SERVER_TOKEN", odd_token)
+        with pytest.raises(ServerStartError, match="visible characters in AT2PO_SERVER_TOKEN"):
+            serve(options, lambda name: Echo())
 
 
 @pytest.mark.parametrize(
