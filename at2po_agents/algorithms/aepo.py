@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from at2po_agents import credit
 from at2po_agents.algorithms.base import ClippedLoss
 from at2po_agents.expansion import AEPOBranching, Entropy, Expansion
+from at2po_agents.expansion.base import finite
 from at2po_agents.expansion.branching import Variant
 from at2po_agents.tree import RolloutTree
 
@@ -51,6 +52,7 @@ class AEPO(ClippedLoss):
         super().__post_init__()
         credit.check(Variant, "variant", self.variant)
         credit.check(Entropy, "entropy", self.entropy)
+        finite("entropy_weight", self.entropy_weight)
         self.expansion()
 
     def expansion(self) -> Expansion:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
@@ -117,8 +118,10 @@ class ClippedLoss:
             )
         if not (self.dual_clip == 0 or self.dual_clip > 1):
             raise ConfigError(f"dual_clip must be 0 or above 1, found {self.dual_clip}; usual is 3")
-        if not self.kl_coef >= 0:
-            raise ConfigError(f"kl_coef must be at least 0, found {self.kl_coef}; raise it")
+        if not 0 <= self.kl_coef < math.inf:
+            raise ConfigError(
+                f"kl_coef must be at least 0 and finite, found {self.kl_coef}; usual is below 1"
+            )
         if not self.importance_cap >= 0:
             raise ConfigError(
                 f"importance_cap must be at least 0, found {self.importance_cap}; usual is "
