@@ -179,11 +179,17 @@ def load_config(cls: type[C], source: str | Path | None = None) -> C:
     if source is None:
         return cls()
     path = _find(source)
-    table = _read(path)
     try:
-        return from_table(cls, table)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
+        table = _read(path)
+        try:
+            return from_table(cls, table)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from error
+    except RecursionError:
+        raise ConfigError(
+            f"{path}: expected settings, found tables or arrays in each other without end; take "
+            "them out"
+        ) from None
 
 
 def parse_config(cls: type[C], arguments: Sequence[str] | None, *, prog: str) -> C:
@@ -269,8 +275,8 @@ def _read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     if path in above:
         raise ConfigError(f"{path}: expected files that extend others, found a circle; break it")
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except ValueError as error:
         raise ConfigError(f"{path}: expected TOML, found: {error}") from error
     base = table.pop("extends", None)
     if base is None:

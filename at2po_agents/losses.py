@@ -5,19 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from at2po_agents.diagnostics import measure, turn_sums
 from at2po_agents.errors import ConfigError
+from at2po_agents.loss_options import KL, Ratio
 from at2po_agents.packing import Rows
-
-Ratio = Literal["token", "turn", "sequence"]
-Aggregation = Literal["token-mean", "seq-mean-token-mean", "turn-mean"]
-Shared = Literal["leaves", "once"]
-KL = Literal["k1", "k3"]
 
 #: Upper clamp on the mean log-ratio of a turn or row. Source: released AT2PO code, `gspo_turn`.
 LOG_RATIO_MAX = 10.0

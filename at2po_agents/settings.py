@@ -45,7 +45,7 @@ def parse_options(arguments: Sequence[str]) -> dict[str, Scalar]:
             raise ValueError(f"expected KEY=VALUE, found {argument!r}; write it like split=test")
         try:
             parsed = tomllib.loads(f"value = {text}")
-        except tomllib.TOMLDecodeError:
+        except (ValueError, RecursionError):
             parsed = {}
         value = parsed.get("value")
         # A line break in the text would have made further keys: then it is just text.
@@ -241,6 +241,8 @@ def nearest(name: str, legal: Iterable[str]) -> str:
 
 def _convert(hint: Any, value: Any, key: str) -> Any:
     """Return a TOML value as the type that a field declares, or raise `ConfigError`."""
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ConfigError(f"{key}: expected an integer of at most 64 bits, found a larger one")
     origin = get_origin(hint)
     choice = choice_of(hint)
     if choice and isinstance(value, Mapping):

@@ -15,6 +15,7 @@ from at2po_agents import checkpoint, checkpoint_writing, queues, run_folder, thr
 from at2po_agents.algorithms import name_of
 from at2po_agents.batches import Batches
 from at2po_agents.config import RESUMABLE, TrainConfig, dump_config, fingerprint
+from at2po_agents.environments import check_id
 from at2po_agents.errors import (
     CheckpointError,
     ConfigError,
@@ -101,6 +102,7 @@ class Trainer:
                 f"steps: expected 0 with {name_of(algorithm)}, which does not learn, found "
                 f"{config.steps}; add --steps 0 to evaluate the starting policy"
             )
+        check_id(config.env)  # before there is a folder
         self.ranks = join()
         self.config, self.root = config, Path(config.out)
         self.identity = fingerprint(config, RESUMABLE)

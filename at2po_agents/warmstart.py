@@ -9,7 +9,7 @@ import logging
 import math
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,9 @@ from torch.nn import functional as F
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from at2po_agents.environments import make_env
-from at2po_agents.errors import CheckpointError, ConfigError
-from at2po_agents.settings import COUNT, SEED, Range, check_ranges
+from at2po_agents.errors import CheckpointError
 from at2po_agents.tokens import encode_inserted
+from at2po_agents.warmstart_options import WarmStart
 from retrieval.files import sole_writer
 
 _log = logging.getLogger(__name__)
@@ -37,61 +37,6 @@ FIRST_WORLD = 1000
 _PIECES = (
     r" ?</?[a-z]+>| ?\\boxed\{| ?\p{L}+| ?\p{N}{1,2}| ?[^\s\p{L}\p{N}<\\]+| ?[<\\]|\s+(?!\S)|\s+"
 )
-
-
-_RANGES = {
-    "seed": SEED,
-    "worlds episodes layers width batch_episodes steps": COUNT,
-    "vocabulary": Range(300, 2**24),
-    "error_rate haste": Range(0, 1),
-    "context_weight": Range(0, 1e3),
-    "learning_rate": Range(0, 1, above=True),
-}
-
-
-@dataclass(frozen=True)
-class WarmStart:
-    """Settings of the warm start.
-
-    Attributes:
-        seed: Seed of worlds, errors, weights and batches.
-        world: Preset of the MiniWikis played, all of them train worlds.
-        worlds: Number of worlds.
-        episodes: Demonstrations per world.
-        error_rate: Chance that a demonstrated turn goes wrong.
-        haste: Chance that a demonstration stops early in a chain of facts; above one half, the
-            model learns to prefer it, which leaves something for reinforcement to mend.
-        vocabulary: Size of the tokenizer.
-        layers: Number of transformer layers.
-        width: Width of the model, a multiple of 32.
-        learning_rate: Peak learning rate of AdamW.
-        batch_episodes: Demonstrations per step.
-        context_weight: Weight of the loss over what the agent reads, beside what it writes.
-        steps: Number of steps.
-        out: Folder that the model and its tokenizer are written to.
-    """
-
-    seed: int = 0
-    world: str = "demo"
-    worlds: int = 100
-    episodes: int = 500
-    error_rate: float = 0.15
-    haste: float = 0.6
-    vocabulary: int = 2048
-    layers: int = 4
-    width: int = 128
-    learning_rate: float = 2e-3
-    batch_episodes: int = 16
-    context_weight: float = 0.5
-    steps: int = 7000
-    out: Path = Path("runs/mini")
-
-    def __post_init__(self) -> None:
-        """Check ranges now rather than after the demonstrations."""
-        check_ranges(self, _RANGES)
-        if self.width % 32:
-            raise ConfigError(f"width: expected a multiple of 32, found {self.width}")
-
 
 Segment = tuple[str, bool]
 """A piece of an episode and whether the agent wrote it."""

@@ -3,9 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+from numbers import Integral
 from typing import Literal
 
 Split = Literal["train", "test"]
+
+
+def plain_integer(name: str, value: object) -> int:
+    """Return an integer as one of Python's, whose ``repr`` goes into hashes.
+
+    Args:
+        name: Of the setting, for the message.
+        value: An integer of Python or NumPy.
+
+    Raises:
+        ValueError: It is anything else.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise ValueError(f"{name}: expected an integer, found {value!r}")
+    return int(value)
 
 
 def stable_hash(*parts: object) -> int:

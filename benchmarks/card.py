@@ -49,7 +49,8 @@ def evaluation_card(
     Raises:
         EvaluationError: If the agent's settings are no mapping, or cannot be written as JSON.
     """
-    settings = getattr(agent, "settings", None) or {}
+    settings = getattr(agent, "settings", None)
+    settings = {} if settings is None else settings
     if not isinstance(settings, Mapping):
         raise EvaluationError(
             f"{agent_name(agent)}: expected a mapping as the agent's settings, found "

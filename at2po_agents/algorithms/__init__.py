@@ -58,7 +58,7 @@ def find(name: str) -> type[Any]:
     if colon:
         try:
             found = getattr(importlib.import_module(module), attribute)
-        except Exception as error:  # a module of others may raise anything while it is imported
+        except (Exception, SystemExit) as error:  # a module of others may do anything meanwhile
             raise ConfigError(
                 f"algorithm {name!r}: expected an importable module:Class, found "
                 f"{type(error).__name__}: {error}; put the module on PYTHONPATH"

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from torch import Tensor
-
-from at2po_agents import credit, losses
+from at2po_agents import credit
 from at2po_agents.algorithms.base import ClippedLoss
 from at2po_agents.expansion import AEPOBranching, Entropy, Expansion
+from at2po_agents.expansion.base import finite
 from at2po_agents.expansion.branching import Variant
-from at2po_agents.losses import LossOutput
-from at2po_agents.packing import Rows
 from at2po_agents.tree import RolloutTree
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from at2po_agents.losses import LossOutput
+    from at2po_agents.packing import Rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +52,7 @@ class AEPO(ClippedLoss):
         super().__post_init__()
         credit.check(Variant, "variant", self.variant)
         credit.check(Entropy, "entropy", self.entropy)
+        finite("entropy_weight", self.entropy_weight)
         self.expansion()
 
     def expansion(self) -> Expansion:
@@ -70,5 +74,7 @@ class AEPO(ClippedLoss):
     def loss(self, rows: Rows, logp: Tensor, old: Tensor) -> LossOutput:
         """Return the clipped loss with advantages A (1 + weight z) as designed."""
         if self.variant == "designed" and self.entropy_weight:
-            rows = losses.entropy_weighted(rows, self.entropy_weight)
+            from at2po_agents.losses import entropy_weighted
+
+            rows = entropy_weighted(rows, self.entropy_weight)
         return super().loss(rows, logp, old)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from at2po_agents import credit, losses
+from at2po_agents import credit
 from at2po_agents.algorithms.base import ClippedLoss
 from at2po_agents.expansion import Entropy, EntropyGuided, Expansion, RandomExpansion
 from at2po_agents.expansion.search import Rule
+from at2po_agents.loss_options import Aggregation, Ratio
 from at2po_agents.tree import RolloutTree
 
 Search = Literal["entropy", "random"]
@@ -43,10 +44,10 @@ class ATPO(ClippedLoss):
     """How values flow to parents; Eq. 3 as printed is child_linear, released is child_softmax."""
     advantage: Advantage = "value"
     """Advantage of a turn as a function of values; "rows" is GRPO's, without a tree."""
-    ratio: losses.Ratio = "turn"
+    ratio: Ratio = "turn"
     clip_low: float = 3e-3
     clip_high: float = 4e-3
-    aggregation: losses.Aggregation = "seq-mean-token-mean"
+    aggregation: Aggregation = "seq-mean-token-mean"
 
     name: ClassVar[str] = "atpo"
 

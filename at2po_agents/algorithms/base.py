@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
-from torch import Tensor
-
-from at2po_agents import losses
 from at2po_agents.credit import check
-from at2po_agents.diagnostics import measure_importance
 from at2po_agents.errors import ConfigError
 from at2po_agents.expansion import Expansion
-from at2po_agents.losses import LossOutput
-from at2po_agents.packing import Rows
+from at2po_agents.loss_options import KL, Aggregation, Ratio, Shared
 from at2po_agents.tree import RolloutTree
+
+if TYPE_CHECKING:  # torch takes seconds, and settings do without it
+    from torch import Tensor
+
+    from at2po_agents.losses import LossOutput
+    from at2po_agents.packing import Rows
 
 
 class Algorithm(Protocol):
@@ -77,7 +79,7 @@ class Filter(Protocol):
 class ClippedLoss:
     """The clipped surrogate that all algorithms here share, and its settings."""
 
-    ratio: losses.Ratio = "token"
+    ratio: Ratio = "token"
     """Level of the importance ratio."""
     clip_low: float = 0.2
     """How far the ratio may fall below 1, in [0, 1]."""
@@ -87,13 +89,13 @@ class ClippedLoss:
     """Keep a bounded gradient above the upper bound."""
     dual_clip: float = 0.0
     """Largest ratio that counts where the advantage is negative, above 1; 0 is no such limit."""
-    aggregation: losses.Aggregation = "token-mean"
+    aggregation: Aggregation = "token-mean"
     """How token terms become one loss."""
-    shared: losses.Shared = "leaves"
+    shared: Shared = "leaves"
     """Weight of a turn that several rows share: once per leaf, or once."""
     kl_coef: float = 0.0
     """Weight of the KL term towards the starting policy; at 0 there is no reference pass."""
-    kl: losses.KL = "k3"
+    kl: KL = "k3"
     """Estimator of the KL term."""
     mask_truncated: bool = False
     """Leave the tokens of rows that were cut off out of the loss."""
@@ -105,10 +107,10 @@ class ClippedLoss:
 
     def __post_init__(self) -> None:
         """Check all settings now rather than after the first rollout."""
-        check(losses.Ratio, "ratio", self.ratio)
-        check(losses.Aggregation, "aggregation", self.aggregation)
-        check(losses.Shared, "shared", self.shared)
-        check(losses.KL, "kl", self.kl)
+        check(Ratio, "ratio", self.ratio)
+        check(Aggregation, "aggregation", self.aggregation)
+        check(Shared, "shared", self.shared)
+        check(KL, "kl", self.kl)
         if not (0 <= self.clip_low <= 1 and self.clip_high >= 0):
             raise ConfigError(
                 "clip_low must lie in [0, 1] and clip_high be at least 0, found "
@@ -116,8 +118,10 @@ class ClippedLoss:
             )
         if not (self.dual_clip == 0 or self.dual_clip > 1):
             raise ConfigError(f"dual_clip must be 0 or above 1, found {self.dual_clip}; usual is 3")
-        if not self.kl_coef >= 0:
-            raise ConfigError(f"kl_coef must be at least 0, found {self.kl_coef}; raise it")
+        if not 0 <= self.kl_coef < math.inf:
+            raise ConfigError(
+                f"kl_coef must be at least 0 and finite, found {self.kl_coef}; usual is below 1"
+            )
         if not self.importance_cap >= 0:
             raise ConfigError(
                 f"importance_cap must be at least 0, found {self.importance_cap}; usual is "
@@ -126,6 +130,9 @@ class ClippedLoss:
 
     def loss(self, rows: Rows, logp: Tensor, old: Tensor) -> LossOutput:
         """Return the rows' share of the mini-batch loss, see `Algorithm.loss`."""
+        from at2po_agents import losses
+        from at2po_agents.diagnostics import measure_importance
+
         if self.mask_truncated:
             rows = losses.without_truncated(rows)
         ratio = losses.RATIOS[self.ratio](rows, logp, old)
@@ -152,6 +159,8 @@ class ClippedLoss:
 
     def averaged(self, rows: Rows, terms: Tensor) -> Tensor:
         """Return [R] each row's share of the mean of [R, T] terms, of the KL estimate as well."""
+        from at2po_agents import losses
+
         if self.shared == "once":
             terms = losses.count_once(rows, terms)
         return losses.AGGREGATIONS[self.aggregation](rows, terms)

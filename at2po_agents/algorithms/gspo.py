@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from at2po_agents import credit, losses
+from at2po_agents import credit
 from at2po_agents.algorithms.base import ClippedLoss
 from at2po_agents.expansion import Chains, Expansion
+from at2po_agents.loss_options import Aggregation, Ratio
 from at2po_agents.tree import RolloutTree
 
 
@@ -24,10 +25,10 @@ class GSPO(ClippedLoss):
 
     chains: int = 16
     """Chains per question, the group."""
-    ratio: losses.Ratio = "sequence"
+    ratio: Ratio = "sequence"
     clip_low: float = 3e-4
     clip_high: float = 4e-4
-    aggregation: losses.Aggregation = "seq-mean-token-mean"
+    aggregation: Aggregation = "seq-mean-token-mean"
 
     name: ClassVar[str] = "gspo"
 

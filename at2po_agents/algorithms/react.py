@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
-
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar
 
 from at2po_agents.errors import ConfigError
 from at2po_agents.expansion import Chains, Expansion
-from at2po_agents.losses import LossOutput
-from at2po_agents.packing import Rows
 from at2po_agents.tree import RolloutTree
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from at2po_agents.losses import LossOutput
+    from at2po_agents.packing import Rows
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,9 @@ from rich.logging import RichHandler
 
 from at2po_agents import threads
 from at2po_agents.cli.endings import ending
-from at2po_agents.cli.terminal import errors, pick
+from at2po_agents.cli.terminal import errors, out, pick
+
+_LEAST_COLUMNS = 20  # tyro needs 6 to end at all
 
 
 @dataclass(frozen=True)
@@ -108,9 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Raises:
         SystemExit: With code 2 on wrong input, 1 where a check failed, 130 or 143 if stopped.
     """
-    for stream in (sys.stdout, sys.stderr):
-        # Whatever the locale can hold, nothing that is printed ends a command.
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    _prepare_streams()
     words = list(sys.argv[1:] if arguments is None else arguments)
     with ending("at2po"):
         name, rest = pick("at2po", {name: each.about for name, each in COMMANDS.items()}, words)
@@ -119,6 +120,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
         threads.choose()
     with ending(f"at2po {name}", COMMANDS[name].again):
         COMMANDS[name].run(rest)
+
+
+def _prepare_streams() -> None:
+    """Have streams that take whatever is printed, also if they were closed, or are very narrow."""
+    number = -1
+    while number < 3:  # a file would else be opened as the output, and get what is printed
+        number = os.open(os.devnull, os.O_RDWR)
+        os.set_inheritable(number, number < 3)
+    os.close(number)
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "w" if number else "r"))
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    if min(out.width, shutil.get_terminal_size().columns) < _LEAST_COLUMNS:
+        os.environ["COLUMNS"] = str(_LEAST_COLUMNS)
+        out.width = errors.width = _LEAST_COLUMNS
 
 
 def log_handler() -> logging.Handler:

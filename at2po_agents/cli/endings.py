@@ -8,8 +8,9 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.machinery import EXTENSION_SUFFIXES
 from types import FrameType
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from at2po_agents.cli.terminal import errors
 
@@ -64,7 +65,7 @@ def ending(prog: str, again: str = "") -> Iterator[None]:
         SystemExit: As said above.
     """
     try:
-        with _sigterm_raises():
+        with _signals_raise():
             yield
     except KeyboardInterrupt:
         _leave(INTERRUPTED, f"{prog}: stopped by Ctrl-C (SIGINT)\n{again}")
@@ -73,8 +74,7 @@ def ending(prog: str, again: str = "") -> Iterator[None]:
             _leave(TERMINATED, f"{prog}: stopped by SIGTERM\n{again}")
         raise
     except BrokenPipeError:
-        # Python flushes the output once more when it ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _throw_away(sys.stdout)
         raise SystemExit(PIPE_CLOSED) from None
     except Exception as error:
         if message := _explained(error):
@@ -95,6 +95,8 @@ def _explained(error: Exception) -> str:
                 f"expected the package {package}, found none; run: "
                 f"pip install 'at2po[{_EXTRAS[package]}]'"
             )
+    if isinstance(error, ImportError) and str(error.path).endswith(tuple(EXTENSION_SUFFIXES)):
+        return f"expected a library that can be loaded, found: {error}; see at2po doctor"
     for module, names in _EXPECTED.items():
         classes = (getattr(sys.modules.get(module), name, None) for name in names)
         if any(isinstance(error, each) for each in classes if each is not None):
@@ -103,21 +105,32 @@ def _explained(error: Exception) -> str:
 
 
 def _leave(code: int, message: str) -> NoReturn:
-    errors.print(message.rstrip(), soft_wrap=True)
+    try:
+        errors.print(message.rstrip(), soft_wrap=True)
+    except OSError:  # nobody can be told, but by the code
+        _throw_away(sys.stderr)
     raise SystemExit(code) from None
 
 
+def _throw_away(stream: TextIO) -> None:
+    """Have what a stream still holds go nowhere: Python writes it once more when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 @contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    """Turn SIGTERM into an exception, so that contexts are left and records are written."""
+def _signals_raise() -> Iterator[None]:
+    """Turn signals into exceptions, so that contexts are left and records are written."""
     if threading.current_thread() is not threading.main_thread():  # only that one gets signals
         yield
         return
-    before = signal.signal(signal.SIGTERM, _raise)
+    before = {signal.SIGTERM: signal.signal(signal.SIGTERM, _raise)}
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # a command in the background ignores it
+        before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _raise(number: int, frame: FrameType | None) -> NoReturn:

@@ -30,6 +30,10 @@ class Terminal(Console):
         """Return a text as it is shown; here, so that columns are as wide as what is in them."""
         return super().render_str(to_terminal(text, self.encoding), **settings)
 
+    def on_broken_pipe(self) -> None:
+        """Leave it to `endings` that nobody reads on."""
+        raise BrokenPipeError
+
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
     ) -> Iterable[Segment]:

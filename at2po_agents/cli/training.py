@@ -83,9 +83,12 @@ def rollout(arguments: Sequence[str]) -> None:
 
 def warmstart(arguments: Sequence[str]) -> None:
     """Make the mini model from nothing: tokenizer, demonstrations, supervised training."""
-    from at2po_agents.warmstart import WarmStart, warm_start
+    from at2po_agents.warmstart_options import WarmStart
 
-    show_json(warm_start(parse_config(WarmStart, arguments, prog="at2po warmstart")))
+    config = parse_config(WarmStart, arguments, prog="at2po warmstart")
+    from at2po_agents.warmstart import warm_start  # a module that needs torch
+
+    show_json(warm_start(config))
 
 
 def _train(config: TrainConfig) -> None:

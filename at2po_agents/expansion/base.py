@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -73,6 +74,13 @@ class Chains:
 
 
 def at_least(name: str, value: float, minimum: float) -> None:
-    """Raise `ConfigError` unless a setting reaches its minimum (NaN does not)."""
-    if not value >= minimum:
+    """Raise `ConfigError` unless a setting is finite and reaches its minimum (NaN does not)."""
+    finite(name, value)
+    if value < minimum:
         raise ConfigError(f"{name} must be at least {minimum}, found {value}; raise it")
+
+
+def finite(name: str, value: float) -> None:
+    """Raise `ConfigError` unless a setting is finite: what else there is makes others NaN."""
+    if not -math.inf < value < math.inf:
+        raise ConfigError(f"{name} must be a finite number, found {value}; usual is below 1")

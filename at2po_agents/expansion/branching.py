@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 from numpy.random import Generator
 
 from at2po_agents.errors import ConfigError
-from at2po_agents.expansion.base import at_least
+from at2po_agents.expansion.base import at_least, finite
 from at2po_agents.expansion.entropy import Entropy, token_entropies
 from at2po_agents.tree import Node, RolloutTree
 
@@ -67,6 +67,8 @@ class ARPOBranching:
         """Check the fields."""
         for name in ("initial_chains", "beam", "window"):
             at_least(name, getattr(self, name), 1)
+        for name in ("probability", "weight", "threshold"):
+            finite(name, getattr(self, name))
         if self.vocabulary is not None:
             at_least("vocabulary", self.vocabulary, 2)
         if self.chains < self.initial_chains:

@@ -34,10 +34,10 @@ class Gpus(NamedTuple):
         """Read `1x24GB` (GPUs x memory) or `4x8x80GB` (machines x GPUs x memory).
 
         Raises:
-            ConfigError: The text is neither, or a number in it is 0.
+            ConfigError: The text is neither, or a number in it is 0, or beyond all machines.
         """
         match = _GPUS.fullmatch(text)
-        if not match or not all(float(number or 1) for number in match.groups()):
+        if not match or not all(0 < float(number or 1) < 1e9 for number in match.groups()):
             raise ConfigError(
                 f"gpus: expected GPUs and the memory of each, such as 8x80GB, with the machines "
                 f"before them where there are several, such as 4x8x80GB; found {text!r}"
@@ -106,6 +106,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         """Check ranges and the division of the GPUs."""
+        gpus = self.machines.total
         counts = "context token_budget sequences questions leaves"
         for name, least in {**dict.fromkeys(counts.split(), 1), "lora": 0, "collectors": 0}.items():
             if getattr(self, name) < least:
@@ -117,7 +118,7 @@ class Plan:
                 f"collectors: expected none apart with colocate=on, found {self.collectors}; say "
                 "colocate=off, or leave collectors out"
             )
-        if not self.colocate and not 0 < self.generating < self.machines.total:
+        if not self.colocate and not 0 < self.generating < gpus:
             raise ConfigError(
                 f"colocate: expected GPUs to generate and others to learn, found {self.gpus} with "
                 f"collectors={self.collectors}; give more GPUs, or say colocate=on"

@@ -18,7 +18,7 @@ from at2po_envs.calculator.stories import (
     Story,
 )
 from at2po_envs.questions import Question
-from at2po_envs.seeds import Split, stable_hash
+from at2po_envs.seeds import Split, plain_integer, stable_hash
 from at2po_envs.tools.calculator import calculate, written
 
 _T = TypeVar("_T")
@@ -81,6 +81,7 @@ def draw_problems(level: int, split: Split, seed: int, count: int) -> tuple[Ques
         raise ValueError(f"level: expected an integer from 1 to {LEVELS[-1]}, found {level!r}")
     if split not in NAMES:
         raise ValueError(f"split: expected 'train' or 'test', found {split!r}")
+    seed, count = plain_integer("seed", seed), plain_integer("questions", count)
     if not 1 <= count <= 100_000:
         raise ValueError(f"questions: expected an integer from 1 to 100,000, found {count}")
     rng = np.random.default_rng(stable_hash("calculator", level, split, seed))

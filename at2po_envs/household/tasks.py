@@ -24,7 +24,7 @@ from at2po_envs.household.house import (
 )
 from at2po_envs.household.planner import plan
 from at2po_envs.questions import Question
-from at2po_envs.seeds import Split, stable_hash
+from at2po_envs.seeds import Split, plain_integer, stable_hash
 
 _T = TypeVar("_T")
 
@@ -183,6 +183,7 @@ def draw_questions(size: str, split: Split, seed: int, count: int) -> tuple[Ques
     Raises:
         ValueError: If ``count`` is below 1, or as ``draw_task`` does.
     """
+    seed, count = plain_integer("seed", seed), plain_integer("questions", count)
     if count < 1:
         raise ValueError(f"questions: expected an integer >= 1, found {count}")
     found: dict[str, Question] = {}

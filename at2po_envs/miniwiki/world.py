@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 
 from at2po_envs.miniwiki.names import draw_names
-from at2po_envs.seeds import Split, stable_hash
+from at2po_envs.seeds import Split, plain_integer, stable_hash
 
 SHARES = {
     "person": 0.38,
@@ -145,7 +145,8 @@ class World:
         if split not in ("train", "test"):
             raise ValueError(f"split: expected 'train' or 'test', found {split!r}")
         # Plain integers, because the repr of NumPy's would give another hash and another world.
-        seed, size, relations, namesakes = map(int, (seed, size, relations, namesakes))
+        size, relations, namesakes = map(int, (size, relations, namesakes))
+        seed = plain_integer("seed", seed)
         self.seed, self.size, self.split = seed, size, split
         self.relations = RELATIONS[:relations]
         rng = np.random.default_rng(stable_hash("world", seed, size, split, relations, namesakes))

@@ -450,3 +450,28 @@ def test_engine_entropies_are_those_of_the_model(env: Any) -> None:
         logp = model(input_ids=ids).logits[0, len(tree.root.inserted) - 1 : -1].log_softmax(-1)
     expected = -(logp.exp() * logp).sum(-1)
     torch.testing.assert_close(torch.tensor(node.entropies), expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [
+        ("grpo", "kl_coef"),
+        ("atpo", "branch_penalty"),
+        ("arpo", "weight"),
+        ("aepo", "weight"),
+        ("aepo", "entropy_weight"),
+    ],
+)
+def test_weights_that_are_not_finite_are_refused(name: str, setting: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=rf"^{setting.replace('branch_', '')} must be"):
+        algorithms.get(name, **{setting: value})
+
+
+def test_a_module_that_exits_when_it_is_imported_ends_no_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "module_that_exits.py").write_text("raise SystemExit(0)")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match="SystemExit"):
+        algorithms.find("module_that_exits:X")

@@ -331,3 +331,90 @@ def test_logs_are_shown_and_not_obeyed(capsys: pytest.CaptureFixture[str]) -> No
     handler.handle(logger.makeRecord("hostile", logging.INFO, "", 0, HOSTILE, (), None))
     said = capsys.readouterr().err
     assert "\x1b]0" not in said and r"\x1b]0;title" in "".join(said.split("\n"))
+
+
+def in_a_shell(line: str, tmp_path: Path) -> subprocess.CompletedProcess[str]:
+    """Run a line of bash in which AT2PO stands for the command."""
+    line = line.replace("AT2PO", " ".join(AT2PO))
+    return subprocess.run(
+        ["bash", "-c", line], capture_output=True, text=True, cwd=tmp_path, env=ENVIRONMENT
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        ("AT2PO --help >&-", 0),
+        ("AT2PO --help <&- >&- 2>&-", 0),
+        ("AT2PO nope 2>&-", 2),
+        ("AT2PO nope 2>/dev/full", 2),
+        ("AT2PO --help >/dev/full", 2),
+    ],
+)
+def test_closed_and_full_streams_change_no_code(line: str, code: int, tmp_path: Path) -> None:
+    done = in_a_shell(line, tmp_path)
+    assert done.returncode == code and "Traceback" not in done.stderr
+
+
+def test_what_is_printed_gets_into_no_file_where_the_streams_are_closed(tmp_path: Path) -> None:
+    words = "eval --agent random --limit 2 --env-options questions=2 passages=100 --out e"
+    assert in_a_shell(f"AT2PO {words} <&- >&- 2>&-", tmp_path).returncode == 0
+    lines = (tmp_path / "e" / "episodes.jsonl").read_text().splitlines()
+    assert len([json.loads(line)["em"] for line in lines]) == 2
+
+
+def test_a_reader_that_leaves_a_table_is_a_closed_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    pipe = os.fdopen(write, "w")
+    monkeypatch.setattr(sys, "stdout", pipe)
+    with pytest.raises(SystemExit) as stop, ending("at2po"):
+        Terminal().print(Table("a"))
+    assert stop.value.code == 141
+    pipe.close()
+
+
+@pytest.mark.parametrize("columns", ["0", "1", "5"])
+def test_a_narrow_terminal_is_taken_for_a_wider_one(
+    columns: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    for console in (terminal.out, terminal.errors):
+        monkeypatch.setattr(console, "_width", int(columns))
+    with pytest.raises(SystemExit) as stop:
+        main(["serve", "--help"])  # which took forever
+    assert stop.value.code == 0 and "--port" in capsys.readouterr().out
+
+
+def test_a_library_that_cannot_be_loaded_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    error = ImportError("libtorch_cpu.so: failed to map segment", path="/lib/torch/_C.so")
+    with pytest.raises(SystemExit) as stop, ending("at2po eval"):
+        _raise(error)
+    assert stop.value.code == 2 and "a library that can be loaded" in capsys.readouterr().err
+
+
+def test_ctrl_c_before_a_command_begins_has_no_traceback(tmp_path: Path) -> None:
+    # The first module that the command imports sends the signal.
+    (tmp_path / "rich.py").write_text(
+        "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\n"
+    )
+    done = subprocess.run(
+        [*AT2PO, "--help"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**ENVIRONMENT, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert done.returncode == -signal.SIGINT and not done.stderr
+
+
+def test_ctrl_c_unwinds_a_command_and_is_then_what_it_was() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        with pytest.raises(SystemExit) as stop, ending("at2po train"):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(60)
+        assert stop.value.code == 130 and signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -62,6 +62,11 @@ def test_those_about_questions_and_papers_import_environments_only(tmp_path: Pat
     assert imports("compare", "--help") <= {"gymnasium"}
 
 
+@pytest.mark.parametrize("name", ["train", "eval", "rollout", "demo", "warmstart"])
+def test_the_settings_of_commands_with_a_model_are_read_without_torch(name: str) -> None:
+    assert imports(name, "--help") <= {"gymnasium"}
+
+
 def test_reports_load_what_draws_and_no_model() -> None:
     assert imports("report", "--help") <= {"gymnasium", "matplotlib"}
 

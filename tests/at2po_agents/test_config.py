@@ -20,7 +20,7 @@ from at2po_agents.config import (
     parse_config,
 )
 from at2po_agents.errors import ConfigError
-from at2po_agents.settings import Options, from_table
+from at2po_agents.settings import Options, from_table, parse_options
 
 
 @dataclass(frozen=True)
@@ -263,3 +263,28 @@ def test_fingerprint_ignores_notation() -> None:
 
 def test_resumable_names_are_fields() -> None:
     assert {item.name for item in fields(TrainConfig)} >= RESUMABLE
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("env = " + "[" * 2000 + "]" * 2000, "without end"),
+        ("env_options." + ".".join(["a"] * 3000) + " = 1", "without end"),
+        ("learning_rate = 1" + "0" * 400, "learning_rate: expected an integer of at most 64 bits"),
+        ("seed = 0x" + "f" * 5000, "seed: expected an integer of at most 64 bits"),
+        ("steps = " + "9" * 5000, "expected TOML"),
+    ],
+)
+def test_toml_beyond_all_measure_is_refused(text: str, message: str, tmp_path: Path) -> None:
+    (path := tmp_path / "a.toml").write_text(text)
+    with pytest.raises(ConfigError, match=f"{re.escape(str(path))}: .*{message}"):
+        load_config(TrainConfig, path)
+
+
+def test_a_byte_order_mark_is_no_setting(tmp_path: Path) -> None:
+    (path := tmp_path / "a.toml").write_text("steps = 3", encoding="utf-8-sig")
+    assert load_config(TrainConfig, path).steps == 3
+
+
+def test_options_without_end_are_text() -> None:
+    assert parse_options(["a=" + "[" * 3000]) == {"a": "[" * 3000}

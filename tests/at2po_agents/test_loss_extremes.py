@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from at2po_agents import losses
 from at2po_agents.algorithms import AEPO, ARPO, ATPO, DAPO, GRPO, GSPO, ClippedLoss, TreeGRPO
-from at2po_agents.algorithms.base import losses
 from at2po_agents.packing import Rows
 from tests.at2po_agents.test_losses import one_row, rows_of
 

@@ -82,6 +82,7 @@ def test_settings_are_pairs_and_switches() -> None:
     ("words", "said"),
     [
         ("gpu=1x24GB", "did you mean 'gpus'"),
+        ("gpus=1x" + "9" * 400 + "GB", "expected GPUs and the memory of each"),
         ("gpus=1x24GB token_buget=1", "did you mean 'token_budget'"),
         ("gpus=1x24GB dtype=float16", "'bfloat16' or 'float32'"),
         ("gpus=1x24GB offload=perhaps", "offload: expected true or false"),

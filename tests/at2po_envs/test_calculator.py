@@ -238,3 +238,16 @@ def test_random_bytes_never_raise(env, count):
         assert not info["flags"]
         if terminated:
             env.reset()
+
+
+@pytest.mark.parametrize("seed", [1.5, float("nan"), float("inf"), "1", True, None])
+def test_a_seed_that_is_no_integer_is_refused(seed: object) -> None:
+    with pytest.raises(ValueError, match="seed: expected an integer"):
+        draw_problems(1, "train", seed, 2)  # type: ignore[arg-type]
+
+
+def test_a_seed_and_a_number_of_numpy_are_those_of_python() -> None:
+    seed = np.int64(3)
+    drawn = draw_problems(1, "train", seed, np.int64(2))
+    seed = 3
+    assert drawn == draw_problems(1, "train", seed, 2)

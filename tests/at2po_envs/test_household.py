@@ -245,3 +245,16 @@ def test_random_bytes_and_words_never_raise(env, count):
         assert reward == float(info.get("em", False))
         if terminated:
             env.reset()
+
+
+@pytest.mark.parametrize("seed", [1.5, float("nan"), float("inf"), "1", True, None])
+def test_a_seed_that_is_no_integer_is_refused(seed: object) -> None:
+    with pytest.raises(ValueError, match="seed: expected an integer"):
+        draw_questions("small", "train", seed, 2)  # type: ignore[arg-type]
+
+
+def test_a_seed_and_a_number_of_numpy_are_those_of_python() -> None:
+    seed = np.int64(3)
+    drawn = draw_questions("small", "train", seed, np.int64(2))
+    seed = 3
+    assert drawn == draw_questions("small", "train", seed, 2)

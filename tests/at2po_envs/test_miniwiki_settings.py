@@ -62,3 +62,9 @@ def test_presets_grow_harder():
     assert MiniWiki.preset("demo", seed=4, results=5) == MiniWiki(
         seed=4, passages=400, relations=8, max_hops=3, phrasings=2, sentences=0, results=5
     )
+
+
+@pytest.mark.parametrize("seed", [1.5, float("nan"), float("inf"), "1", True, None])
+def test_a_seed_that_is_no_integer_is_refused(seed: object) -> None:
+    with pytest.raises(ValueError, match="seed: expected an integer"):
+        World(seed, 100)  # type: ignore[arg-type]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,13 @@ class Returns:
         return self.odd(len(transcripts))
 
 
+class Uncounted(int):
+    """A number that cannot be had."""
+
+    def __int__(self) -> int:
+        raise RuntimeError("no number")
+
+
 class Shouts(str):
     """A text that does not look like what it holds."""
 
@@ -55,6 +63,8 @@ class Shouts(str):
     ("odd", "message"),
     [
         (lambda n: None, "found NoneType"),
+        (lambda n: [Reply("a", cost=Fraction(10**400))] * n, "found Fraction"),
+        (lambda n: [Reply("a", tokens=Uncounted(1))] * n, "found 1 .Uncounted"),
         (lambda n: (text for text in ["a"] * n), "found generator"),
         (lambda n: {i: "a" for i in range(n)}, "found dict"),
         (lambda n: "a" * n, "expected a list of turns, one an episode, found str"),
