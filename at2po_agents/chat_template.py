@@ -115,8 +115,6 @@ def render(
             "expected a tokenizer with a chat template for chat messages with tools, found none; "
             "choose an instruct model, or the dialect at2po or search-r1"
         )
-    from jinja2 import TemplateError  # here: most commands never render
-
     try:
         text = tokenizer.apply_chat_template(
             [dict(message) for message in messages],
@@ -124,12 +122,12 @@ def render(
             add_generation_prompt=open_turn,
             tokenize=False,
         )
-    except TemplateError as problem:
+    except Exception as problem:  # a template is a program, and may fail like one
         roles = [message["role"] for message in messages]
         raise ChatTemplateError(
             f"expected a chat template for a conversation of {roles}, found that it refuses: "
-            f"{problem}; give another template, or choose a dialect whose prompt is a message of "
-            "the user, such as search-r1"
+            f"{problem or repr(problem)}; give another template, or choose a dialect whose prompt "
+            "is a message of the user, such as search-r1"
         ) from problem
     return str(text)
 
@@ -183,7 +181,10 @@ def _end_of_turn(tokenizer: PreTrainedTokenizerBase, template: str) -> int:
     # The template is there for the cache's key alone, because it can be replaced.
     mark = "the answer"
     said = render(tokenizer, [_USER, {"role": "assistant", "content": mark}], open_turn=False)
-    after = said.rpartition(mark)[2].lstrip()
+    _, written, after = said.rpartition(mark)
+    if not written:
+        raise ChatTemplateError(_left_out("assistant", said))
+    after = after.lstrip()
     # Added tokens are cut out of a text before the rest is encoded: text splits there exactly.
     # One that is not special would be read as the end of what the agent says.
     special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
@@ -218,6 +219,24 @@ def check_chat_template(tokenizer: PreTrainedTokenizerBase) -> None:
             raise ChatTemplateError(_changed(shorter, longer))
 
 
+def check_contents(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -> None:
+    """Refuse a template that leaves out a message of the prompt, or changes the letters in it.
+
+    Args:
+        tokenizer: Of the policy, with a chat template.
+        messages: The messages that an episode starts with, or that answer a turn.
+
+    Raises:
+        ChatTemplateError: If it does, or refuses the messages.
+    """
+    said = [{**message, "content": f"Aa{number}"} for number, message in enumerate(messages)]
+    before = [_USER, _CALLING] if said[0]["role"] == "tool" else []
+    text = render(tokenizer, [*before, *said], open_turn=True)
+    for message in said:
+        if message["content"] not in text:
+            raise ChatTemplateError(_left_out(message["role"], text))
+
+
 @lru_cache(maxsize=8)
 def _calling(tokenizer: PreTrainedTokenizerBase, template: str) -> tuple[str, int]:
     """The text of a question and a turn that calls a tool, and the token that ends such a turn."""
@@ -233,6 +252,13 @@ def _calling(tokenizer: PreTrainedTokenizerBase, template: str) -> tuple[str, in
 
 def _text(tokenizer: PreTrainedTokenizerBase, token: int) -> str:
     return str(tokenizer.convert_ids_to_tokens(token))
+
+
+def _left_out(role: str, text: str) -> str:
+    return (
+        f"expected a chat template that writes messages of role {role!r} as they are, found one "
+        f"left out or changed in {text[-60:]!r}; {_FIX}"
+    )
 
 
 def _changed(before: str, after: str) -> str:

@@ -9,7 +9,7 @@ without such marks is encoded as it stands, so its ids are those that the tokeni
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -91,6 +91,9 @@ class _Marks:
         texts = {text for text in found | set(tokenizer.all_special_tokens) if len(text) > 1}
         longest_first = sorted(texts, key=lambda text: (-len(text), text))
         self._pattern = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+        # A template may join contents, each of which holds a part of a mark.
+        self._begun = _no_words(text[:cut] for text in texts for cut in range(2, len(text)))
+        self._ended = _no_words(text[cut:] for text in texts for cut in range(1, len(text) - 1))
         ids: Any = tokenizer.convert_tokens_to_ids(longest_first)
         self._ids = set(ids) - {tokenizer.unk_token_id}
         # Such a token is found in the normalised text, so other texts may stand for it.
@@ -98,9 +101,14 @@ class _Marks:
         self._cuts: dict[str, int] = {}
 
     def broken(self, text: str) -> str:
-        """Return a text with a break inside every mark."""
+        """Return a text with a break inside every mark, also of one that it begins or ends."""
         while self._pattern.search(text):  # a mark may overlap with the next one
             text = self._pattern.sub(lambda found: self._cut(found.group()), text)
+        first, last = len(text) - len(text.lstrip()), len(text.rstrip()) - 1
+        if text.endswith(self._begun, 0, last + 1):
+            text = text[:last] + _BREAK + text[last:]
+        if text.startswith(self._ended, first):
+            text = text[: first + 1] + _BREAK + text[first + 1 :]
         if self._aliases and not self._ids.isdisjoint(encode(self._tokenizer, text)):
             return _BREAK.join(text)
         return text
@@ -122,6 +130,10 @@ class _Marks:
 def _marks(tokenizer: PreTrainedTokenizerBase, template: str, size: int) -> _Marks:
     # Template and size are there for the cache's key alone, because both can change.
     return _Marks(tokenizer)
+
+
+def _no_words(parts: Iterable[str]) -> tuple[str, ...]:
+    return tuple({part for part in parts if not part.isalnum()})
 
 
 def _writes(template: str, token: str) -> bool:

@@ -40,8 +40,10 @@ def check_dialect(dialect: Any, tokenizer: PreTrainedTokenizerBase) -> None:
         )
     if hasattr(dialect.limit_notice, "messages"):
         chat_template.check_chat_template(tokenizer)
+        chat_template.check_contents(tokenizer, dialect.limit_notice.messages)
     if tokenizer.chat_template is not None:
         chat_template.end_of_turn(tokenizer)
+        chat_template.check_contents(tokenizer, _messages(dialect.prompt("question")))
         encode_prompt(tokenizer, dialect.prompt("question"))
 
 
@@ -69,11 +71,10 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 def prompt_text(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
     """Return what `encode_prompt` encodes, for those who need its length only; see there."""
-    messages = getattr(text, "messages", None) or [{"role": "system", "content": str(text)}]
     tools = getattr(text, "tools", ())
     if tokenizer.chat_template is None and not tools:
         return str(as_content(tokenizer, str(text)))
-    messages, tools = as_content(tokenizer, messages), as_content(tokenizer, tools)
+    messages, tools = as_content(tokenizer, _messages(text)), as_content(tokenizer, tools)
     return chat_template.render(tokenizer, messages, tools, open_turn=True)
 
 
@@ -96,6 +97,10 @@ def encode_inserted(
     if messages is None:
         return encode(tokenizer, as_content(tokenizer, text))
     return chat_template.encode_reply(tokenizer, messages, turn)
+
+
+def _messages(prompt: str) -> Sequence[Any]:
+    return getattr(prompt, "messages", None) or [{"role": "system", "content": str(prompt)}]
 
 
 def _decoded(tokenizer: PreTrainedTokenizerBase, tag: str) -> str:

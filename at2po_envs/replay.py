@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,6 +17,7 @@ from at2po_envs.env import ForkableTextEnv
 from at2po_envs.errors import At2poEnvError
 from at2po_envs.questions import Question
 from at2po_envs.tools import ToolCall, ToolResult
+from at2po_envs.tools.calling import is_from_signal
 
 _log = logging.getLogger(__name__)
 
@@ -104,10 +104,11 @@ class ReplayCore:
         env = self._at(state)
         try:
             observation, reward, terminated, truncated = self._step(env, action)
-        except Exception:  # somebody else's environment may fail at an odd action in any way
+        except BaseException as error:  # it is somebody else's, and may do this at an odd action
+            if is_from_signal(error):
+                raise
             _log.warning("the environment failed at %r", action[:200], exc_info=True)
-            with suppress(Exception):
-                env.close()
+            _close(env)
             failed = replace(state, flags=(*state.flags, "env_failed"))
             return self._moved(failed, action, truncated=True)
         taken = self._moved(
@@ -186,7 +187,9 @@ class ReplayCore:
         seed = int(question.metadata["seed"])
         try:
             observation, _ = env.reset(seed=seed)
-        except (TypeError, ValueError) as error:
+        except BaseException as error:
+            if is_from_signal(error):
+                raise
             raise NotATextEnvError(
                 f"expected an environment whose reset(seed={seed}) returns a text and a dict, "
                 f"found {error!r:.200}; mend its reset, or wrap it"
@@ -211,7 +214,7 @@ class ReplayCore:
     def close(self) -> None:
         """Close the environments kept."""
         while self._pool:
-            self._pool.pop()[1].close()
+            _close(self._pool.pop()[1])
 
 
 class ReplayFork(ForkableTextEnv):
@@ -296,6 +299,16 @@ def _checked(env: TextEnv) -> TextEnv:
                 "wrap it so that it takes and gives texts"
             )
     return env
+
+
+def _close(env: TextEnv) -> None:
+    """Close an environment that nobody needs any more, whatever it does then."""
+    try:
+        env.close()
+    except BaseException as error:
+        if is_from_signal(error):
+            raise
+        _log.warning("the environment failed when it was closed", exc_info=True)
 
 
 def _mine(state: State) -> ReplayState:

@@ -188,8 +188,9 @@ def _number(text: str) -> Fraction | None:
     bare = _THOUSANDS.sub("", bare)
     if not _NUMBER.fullmatch(bare):
         return None
+    above, _, below = bare.replace(" ", "").partition("/")
     try:
-        return Fraction(bare.replace(" ", ""))
+        return Fraction(above) / Fraction(below or 1)
     except ZeroDivisionError:
         return None
 

@@ -77,7 +77,7 @@ def object_of(line: bytes, where: str, expected: str, error: type[ValueError]) -
         ValueError: As ``error``, if the line is not UTF-8 text holding one JSON object.
     """
     try:
-        record = json.loads(line.decode("utf-8"))
+        record = _DECODER.decode(line.decode("utf-8"))
         if b"\\ud" in line or b"\\uD" in line:
             record = _sound(record)
     except (ValueError, RecursionError) as problem:
@@ -86,6 +86,19 @@ def object_of(line: bytes, where: str, expected: str, error: type[ValueError]) -
         found = type(record).__name__
         raise error(f"{where}: expected {expected}, found a JSON {found}; one object a line")
     return record
+
+
+def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object of its pairs; readers differ in which of two with one name counts."""
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the name {twice!r:.80} twice in an object")
+    return record
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_named_once)
 
 
 def name_of(value: Any) -> str | None:

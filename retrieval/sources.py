@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from retrieval.errors import BackendUnavailableError, CorpusNotFoundError
 from retrieval.manifest import MANIFEST
@@ -86,12 +88,33 @@ def _from_datasets(name: str) -> Iterator[Passage]:
             f"expected the library `datasets` for {DATASETS}{name}, found none; "
             "`pip install datasets`"
         ) from None
-    name, _, split = name.partition("@")
-    split = split or "train"
-    if Path(name).is_dir():
-        loaded = datasets.load_from_disk(name)
-        rows = loaded[split] if isinstance(loaded, datasets.DatasetDict) else loaded
-    else:
-        rows = datasets.load_dataset(name, split=split, streaming=True)
-    for number, row in enumerate(rows):
-        yield passage_of(row, f"{DATASETS}{name}@{split}, row {number}")
+    name, _, split = (name, "", "") if Path(name).is_dir() else name.partition("@")
+    source = f"{DATASETS}{name}@{split or 'train'}"
+    rows = _rows(datasets, name, split)
+    for number in itertools.count():
+        try:
+            row = next(rows, None)
+        except Exception as error:  # `datasets` raises errors of many libraries
+            raise CorpusNotFoundError(
+                f"{source}: expected a data set that `datasets` reads, found after {number} rows: "
+                f"{type(error).__name__}: {error}"[:500]
+                + "; check its name, or fetch it again"
+            ) from error
+        if row is None:
+            return
+        yield passage_of(row, f"{source}, row {number}")
+
+
+def _rows(datasets: Any, name: str, split: str) -> Iterator[Mapping[str, Any]]:
+    """The rows of a data set; nothing is looked up before the first one is asked for."""
+    if not Path(name).is_dir():
+        yield from datasets.load_dataset(name, split=split or "train", streaming=True)
+        return
+    loaded = datasets.load_from_disk(name)
+    if not isinstance(loaded, datasets.DatasetDict):  # a split that was saved alone
+        loaded = {split: loaded} if split in ("", str(loaded.split or "train")) else {}
+    elif not split:
+        split = "train"
+    if split not in loaded:
+        raise LookupError(f"no split {split!r}")
+    yield from loaded[split]

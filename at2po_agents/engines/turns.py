@@ -36,7 +36,7 @@ class Vocabulary:
         self.rows: int = model.config.vocab_size
         self.size = min(int(known[-1]) + 1, self.rows)
         self.holes = np.setdiff1d(np.arange(self.size), known)
-        self.ends = [token for token in _end_tokens(model, tokenizer) if token < self.size]
+        self.ends = [t for t in _end_tokens(model, tokenizer) if 0 <= t < self.size]
         self.stop = StopStrings(tokenizer, self.size)
 
     def impossible(self) -> list[int]:

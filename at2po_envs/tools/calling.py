@@ -33,7 +33,7 @@ def run_tool(tool: Tool, calls: Sequence[ToolCall]) -> list[ToolResult]:
     try:
         answers = tool([call.arguments for call in calls])
     except BaseException as error:  # a tool may be remote and fail in any way; the episode goes on
-        lasting = isinstance(error, At2poEnvError | RetrievalError) or _is_from_signal(error)
+        lasting = isinstance(error, At2poEnvError | RetrievalError) or is_from_signal(error)
         if lasting and not isinstance(error, TemporaryRemoteError):
             raise
         if len(calls) > 1 and not isinstance(error, TemporaryRemoteError):
@@ -60,7 +60,7 @@ def _is_result(answer: object) -> bool:
     )
 
 
-def _is_from_signal(error: BaseException) -> bool:
+def is_from_signal(error: BaseException) -> bool:
     """Whether this process is told to end; a tool that calls `sys.exit` itself has only failed."""
     if threading.current_thread() is not threading.main_thread():
         return False

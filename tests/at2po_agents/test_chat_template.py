@@ -17,9 +17,9 @@ from at2po_agents.chat_template import (
     end_of_turn,
     render,
 )
-from at2po_agents.tokens import encode_inserted, encode_prompt
+from at2po_agents.tokens import check_dialect, encode_inserted, encode_prompt
 from at2po_envs import State, ToolQA, ToolResult
-from at2po_envs.dialects import Messages, SearchR1Tags, ToolCalls
+from at2po_envs.dialects import At2poTags, Messages, SearchR1Tags, ToolCalls
 from at2po_envs.questions import Question
 
 TAGS = ["<think>", "</think>", "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>"]
@@ -230,3 +230,24 @@ def test_messages_are_a_string_with_something_beside_it():
     for twin in (pickle.loads(pickle.dumps(prompt)), copy.deepcopy(prompt), copy.copy(prompt)):
         assert isinstance(twin, Messages) and twin == prompt
         assert (twin.messages, twin.tools) == (prompt.messages, prompt.tools)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{{ message.content | upper }}",
+        "{{ message.content | reverse }}",
+        "{{ message.content if message.role != 'system' else '' }}",
+        "{{ 1 / 0 }}",
+        "{{ messages + 1 }}",
+    ],
+)
+def test_a_template_that_changes_or_loses_contents_or_fails_is_refused_at_start(content):
+    template = (
+        "{% for message in messages %}<|im_start|>{{ message.role }}\n"
+        f"{content}<|im_end|>\n{{% endfor %}}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    for dialect in (At2poTags(), ToolCalls()):
+        with pytest.raises(ChatTemplateError, match="expected a chat template"):
+            check_dialect(dialect, make_tokenizer(template=template))

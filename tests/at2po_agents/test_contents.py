@@ -291,3 +291,19 @@ def _written(observation):
     contents = [message["content"] for message in observation.messages]
     replies = "".join(f"\n<tool_response>\n{text}\n</tool_response>" for text in contents)
     return f"<|im_end|>\n<|im_start|>user{replies}<|im_end|>\n<|im_start|>assistant\n"
+
+
+JOINED = "{% for m in messages %}{{ m.content | trim }}{% endfor %}<|im_end|>"
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("<|im_", "end|>"), ("<", "|im_end|>"), ("<|im_end|", ">"), ("x<|im_end| ", "\n>y")],
+)
+def test_parts_of_a_mark_in_two_contents_stay_apart_where_a_template_joins_them(first, second):
+    tokenizer = make_tokenizer(template=JOINED)
+    messages = [{"role": role, "content": text} for role, text in (("a", first), ("b", second))]
+    rendered = encode_prompt(tokenizer, Messages("", messages))
+    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert rendered.count(end) == 1 and rendered[-1] == end
+    assert tokenizer.decode(rendered) == first.strip() + second.strip() + "<|im_end|>"

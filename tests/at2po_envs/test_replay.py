@@ -6,6 +6,7 @@ import copy
 import itertools
 import math
 import pickle
+import signal
 
 import gymnasium
 import numpy as np
@@ -222,3 +223,47 @@ def test_without_an_environment_it_says_what_to_pass(given):
         gymnasium.make("at2po/Replay-v0", **given)
     with pytest.raises(NotATextEnvError, match="expected env, the Gymnasium id of the environment"):
         gymnasium.make_vec("at2po/Replay-v0", num_envs=2, **given)
+
+
+class Leaving(Corridor):
+    """Ends the process wherever it is told to."""
+
+    def __init__(self, where):
+        super().__init__()
+        self.where = where
+
+    def reset(self, *, seed=None, options=None):
+        if self.where == "reset" and seed == 1:
+            raise SystemExit(0)
+        return super().reset(seed=seed, options=options)
+
+    def step(self, action):
+        if self.where == "step":
+            raise SystemExit(0)
+        return super().step(action)
+
+    def close(self):
+        raise SystemExit(0)
+
+
+def test_an_environment_that_ends_the_process_ends_its_episode_only():
+    env = ReplayFork(Leaving, env_options={"where": "step"})
+    *_, last = play(env, ["quit\n"], seed=0)
+    assert last[3] and last[4]["flags"] == ("env_failed",)
+    env.close()
+    env = ReplayFork(Leaving, env_options={"where": "reset"})
+    with pytest.raises(NotATextEnvError, match=r"reset\(seed=1\) returns a text"):
+        env.reset(options={"index": 1})
+
+
+@pytest.mark.parametrize("told", [KeyboardInterrupt(), SystemExit(128 + signal.SIGTERM)])
+def test_an_environment_keeps_no_signal_for_itself(told, monkeypatch):
+    env = ReplayFork(Corridor)
+    env.reset(seed=0)
+
+    def step(self, action):
+        raise told
+
+    monkeypatch.setattr(Corridor, "step", step)
+    with pytest.raises(type(told)):
+        env.step(RIGHT)

@@ -299,3 +299,9 @@ def test_recorded_rollouts_have_the_scores_that_were_recorded(at2po_data):
                 assert scores == recorded, row["id"]
             count += 1
     assert count == 2573
+
+
+@pytest.mark.parametrize("text", ["1.5/2", r"\frac{1.5}{2}", "1.5 / 2", "0.75", "75./100"])
+def test_a_fraction_of_decimals_is_a_number(text):
+    assert numeric_match(text, ["3/4"]) and numeric_match("0.75", [text])
+    assert not numeric_match(text, ["1.5/0"]) and not numeric_match("1.5/0", [text])

@@ -99,3 +99,14 @@ def test_the_data_pack_loads_whole_and_unchanged(at2po_data):
         for passage, text in zip(passages, lines, strict=True):
             record = json.loads(text)
             assert (passage.id, passage.contents) == (record["id"], record["contents"])
+
+
+def test_a_name_that_stands_in_an_object_twice_is_refused_with_its_line(tmp_path):
+    path = tmp_path / "corpus.jsonl"
+    for line in (
+        '{"id": "a", "contents": "T\\nx", "contents": "U\\ny"}',
+        '{"m": {"b": 1, "b": 1}}',
+    ):
+        path.write_text(line)
+        with pytest.raises(CorpusFormatError, match=r"corpus.jsonl:1: .* twice"):
+            Passages.from_jsonl(path)

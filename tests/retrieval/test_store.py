@@ -225,3 +225,18 @@ def test_a_data_set_is_read_with_either_columns(tmp_path):
     assert list(read_source(f"datasets:{tmp_path / 'contents'}")) == numbered
     with pytest.raises(CorpusFormatError, match='row 0: expected {"id": "...", "contents"'):
         list(read_source(f"datasets:{tmp_path / 'bad'}"))
+
+
+def test_a_data_set_that_cannot_be_read_as_asked_is_named(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    table = datasets.Dataset.from_dict({"id": ["a"], "contents": ["T\nx"]})
+    for name in ("alone", "torn", "with@sign"):
+        table.save_to_disk(tmp_path / name)
+    (tmp_path / "torn" / "state.json").write_text('{"a"')
+    (tmp_path / "foreign").mkdir()
+    datasets.DatasetDict({"train": table}).save_to_disk(tmp_path / "splits")
+    for name in ("alone", "alone@train", "splits", "splits@train", "with@sign"):
+        assert len(list(read_source(f"datasets:{tmp_path / name}"))) == 1
+    for name in ("alone@test", "splits@test", "torn", "foreign", "missing"):
+        with pytest.raises(CorpusNotFoundError, match=f"{name}.*: expected a data set"):
+            list(read_source(f"datasets:{tmp_path / name}"))
