@@ -188,9 +188,11 @@ def tidy(root: Path, fingerprint: str) -> None:
 
 
 def _is_ours(path: Path, fingerprint: str) -> bool:
-    """Whether a run of this configuration wrote a checkpoint; one elsewhere is somebody's own."""
+    """Whether a run of this configuration wrote a checkpoint here: copies are somebody's own."""
     try:
-        return not path.is_symlink() and read_state(path)["fingerprint"] == fingerprint
+        if path.is_symlink() or read_state(path)["fingerprint"] != fingerprint:
+            return False
+        return path.name.startswith(".") or path.name == name_of(read_state(path)["step"])
     except CheckpointError:
         return False
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from at2po_agents.errors import TreeError
 from at2po_agents.tree import Node, RolloutTree
+from retrieval.files import replace_own
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,14 +118,14 @@ def write_rows(rows: Iterable[FlatRow], path: str | Path) -> int:
 
     Args:
         rows: What is written.
-        path: The file; its folder is made, and what it held is replaced.
+        path: The file; its folder is made, earlier rows in it are replaced, anything else renamed.
 
     Returns:
         The number of rows.
     """
     lines = [json.dumps(asdict(row), ensure_ascii=False, allow_nan=False) + "\n" for row in rows]
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_text("".join(lines), encoding="utf-8")
+    replace_own(path, "".join(lines), '"completion_mask": ')
     return len(lines)
 
 

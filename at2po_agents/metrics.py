@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from at2po_agents.errors import MetricsError
 from at2po_agents.trackers import Tracker
-from retrieval.files import write_whole
+from retrieval.files import require_file, write_whole
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -140,13 +140,16 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 def _read(path: Path) -> list[tuple[dict[str, Any], str]]:
     """Return the rows of a metrics file, each with its line."""
     try:
-        *lines, _ = path.read_text(encoding="utf-8", errors="replace").split("\n")
+        require_file(path)
+        *lines, last_line = path.read_text(encoding="utf-8", errors="replace").split("\n")
     except FileNotFoundError:
         return []
     except OSError as error:
         raise MetricsError(
             f"{path}: expected a metrics file, found: {error}; move it away"
         ) from error
+    if _parsed(last_line) is not None:  # whole, if without its end: an editor left that out
+        lines.append(last_line)
     rows: list[tuple[dict[str, Any], str]] = []
     last = -1
     for number, line in enumerate(lines, start=1):

@@ -12,7 +12,7 @@ from typing import Any
 
 from at2po_agents import checkpoint, metrics, status, timeline
 from at2po_agents.errors import CheckpointError, MetricsError
-from retrieval.files import LOCK, free_name, set_aside, sole_writer, write_whole
+from retrieval.files import Held, free_name, set_aside, sole_writer, write_whole
 
 _log = logging.getLogger(__name__)
 
@@ -24,23 +24,21 @@ FOLDERS = (checkpoint.FOLDER, EPISODES, TREES, OFFENDING, "tensorboard")
 
 
 @contextmanager
-def hold(folder: Path) -> Iterator[None]:
+def hold(folder: Path) -> Iterator[Held]:
     """Hold a run's folder as its only writer.
 
     Args:
         folder: The folder; made if missing.
 
+    Yields:
+        What says whether it is still in its place.
+
     Raises:
-        CheckpointError: If a run that lives writes to it.
+        CheckpointError: If a run that lives writes to it, or has just renamed it.
     """
-    with sole_writer(folder, CheckpointError, what="a training run"):
-        lock = folder / LOCK
-        if not (lock.exists() and f" {os.getpid()}\n" in lock.read_text(encoding="utf-8")):
-            raise CheckpointError(
-                f"{folder}: expected no other writer, found that one has just renamed the folder; "
-                "start again"
-            )
-        yield
+    with sole_writer(folder, CheckpointError, what="a training run") as held:
+        held.require()
+        yield held
 
 
 def prepare(folder: Path, *, resume: bool) -> None:

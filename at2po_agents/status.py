@@ -82,6 +82,7 @@ class RunStatus:
 
     def __enter__(self) -> Self:
         self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._home = self._path.parent.stat()
         write_whole(self._path, self._text("running", ""))
         return self
 
@@ -96,6 +97,12 @@ class RunStatus:
             state = next(end for base, end in _ENDS.items() if issubclass(kind, base))
         code = f"ended with code {error.code}" if isinstance(error, SystemExit) else ""
         text = self._text(state, code or str(error or ""))
+        try:
+            if not os.path.samestat(self._home, self._path.parent.stat()):
+                raise FileNotFoundError("another folder is in the place of the run's")
+        except FileNotFoundError as problem:
+            _log.warning("%s: does not say how the run ended (%s)", self._path, problem)
+            return
         try:
             write_whole(self._path, text)
         except OSError as problem:

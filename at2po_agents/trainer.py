@@ -36,7 +36,7 @@ from at2po_agents.settings import to_table
 from at2po_agents.status import RunStatus
 from at2po_agents.trackers import open_tracker
 from at2po_agents.workers import LocalWorkers, Workers
-from retrieval.files import write_whole
+from retrieval.files import Held, write_whole
 
 _log = logging.getLogger(__name__)
 
@@ -110,9 +110,10 @@ class Trainer:
         self._scratch = None if self.ranks.first else tempfile.TemporaryDirectory()
         self.out = self.root if self._scratch is None else Path(self._scratch.name)
         self.env, self.eval_env = make_envs(config)
+        self._folder: Held | None = None
         with ExitStack() as held:
             if self.ranks.first:
-                held.enter_context(run_folder.hold(self.root))
+                self._folder = held.enter_context(run_folder.hold(self.root))
             resumed = self._checkpoint()
             self.status = RunStatus(self.out, resumed=resumed is not None)
             self.asked, self.eval_asked = askable_in_run(config, self.env, self.eval_env)
@@ -270,7 +271,8 @@ class Trainer:
         return evaluation_metrics(leaves), {"eval": time.monotonic() - clock}
 
     def _lines(self, folder: str) -> Path:
-        """The file of this step in a folder of the run."""
+        """The file of this step in a folder of the run, which must still be in its place."""
+        self._require_folder()
         return self.out / folder / f"{checkpoint.name_of(self.past.step)}.jsonl"
 
     def _due(self, every: int) -> bool:
@@ -295,7 +297,13 @@ class Trainer:
     def _newest(self) -> checkpoint.Checkpoint | None:
         return checkpoint.latest(self.root / checkpoint.FOLDER, self.identity)
 
+    def _require_folder(self) -> None:
+        """Refuse to write where by now another run may be."""
+        if self._folder is not None:
+            self._folder.require()
+
     def _save(self) -> None:
+        self._require_folder()
         self.workers.save(
             self.root / checkpoint.FOLDER,
             self.past.step,
@@ -305,6 +313,7 @@ class Trainer:
         )
 
     def _summary(self) -> dict[str, Any]:
+        self._require_folder()
         rows = {row["step"]: row for row in read_metrics(self.out / FILE) if "eval/em" in row}
         # Rows that somebody took away are not made up for: the figures are null.
         first, last = rows.get(0, {}), rows.get(self.past.step, {})

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from benchmarks.compare_evaluations import MACRO, MICRO
 from benchmarks.intervals import ALPHA
-from retrieval.files import write_whole
+from retrieval.files import replace_own
 
 _FEW = (
     10  # discordant pairs below which a bootstrap interval of a difference is no more than a hint
@@ -86,13 +86,14 @@ def write(comparison: Mapping[str, Any], out: Path) -> None:
 
     Args:
         comparison: As of `compare`.
-        out: The folder; made if missing, files of an earlier comparison are overwritten.
+        out: The folder; made if missing, files of an earlier comparison are
+            replaced, others of their names renamed.
     """
     out.mkdir(parents=True, exist_ok=True)
     record = {**comparison, "conclusions": conclusions(comparison)}
     text = json.dumps(record, indent=2, ensure_ascii=False)
-    write_whole(out / "comparison.json", text + "\n")
-    write_whole(out / "comparison.md", markdown(comparison))
+    replace_own(out / "comparison.json", text + "\n", '"conclusions": [')
+    replace_own(out / "comparison.md", markdown(comparison), "Holm's correction over")
 
 
 def note(comparison: Mapping[str, Any]) -> str:

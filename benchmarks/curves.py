@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 
 from benchmarks.intervals import wilson
+from retrieval.files import replace_own
 
 Row = Mapping[str, Any]
 Over = Literal["steps", "sampled tokens"]
@@ -85,7 +86,7 @@ def save_curves(rows: Sequence[Row], path: Path) -> None:
 
     Args:
         rows: Rows of `metrics.jsonl`.
-        path: The file; overwritten.
+        path: The file; earlier curves are replaced, anything else of its name is renamed.
     """
     with matplotlib.rc_context({**_SETTINGS, "svg.hashsalt": "both"}):
         figure = Figure(figsize=(10, 3.4), layout="constrained")
@@ -94,7 +95,7 @@ def save_curves(rows: Sequence[Row], path: Path) -> None:
         _draw(rows, "sampled tokens", right, _PAPER)
         right.get_legend().remove()
         right.set_ylabel("")
-        path.write_text(_svg(figure), encoding="utf-8")
+        replace_own(path, _svg(figure), ">sampled tokens<")
 
 
 def _svg(figure: Figure) -> str:

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, BinaryIO, overload
 
 from benchmarks.errors import EvaluationError
 from benchmarks.records import ADDED_UP, EPISODE, check, parsed
@@ -26,14 +26,15 @@ class EpisodeLog:
         without_failures: Drop the episodes that failed, so that they are played again.
 
     Raises:
-        EvaluationError: If a line is no record or repeats a question.
+        EvaluationError: If a line is no record or repeats a question, or the file is a link or a
+            pipe.
     """
 
     def __init__(self, path: Path | None, *, without_failures: bool = False) -> None:
         self.path = path
         self._places: dict[str, int] = {}
         self._kept: dict[str, Record] = {}
-        self._file = None if path is None else path.open("ab")
+        self._file = None if path is None else _opened(path)
         if self._file is None or path is None:
             return
         try:
@@ -109,7 +110,8 @@ class EpisodeLog:
         """Write the file again without some records, in one step."""
         draft = path.with_name(f".{path.name}.draft")  # ours alone, as the folder is
         places = {}
-        with draft.open("wb") as file:
+        draft.unlink(missing_ok=True)  # were it a link, it would be followed
+        with draft.open("xb") as file:
             for record in self.records([key for key in self._places if key not in keys]):
                 places[record["question_key"]] = file.tell()
                 file.write(_line(record))
@@ -149,6 +151,16 @@ class Episodes(Sequence[Record]):
     def __iter__(self) -> Iterator[Record]:
         """Read one record after the other."""
         return self._log.records(self._keys)
+
+
+def _opened(path: Path) -> BinaryIO:
+    """Open the file for writing at its end; a link leads to what may be somebody else's."""
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise EvaluationError(
+            f"{path}: expected a file of this evaluation, found a link, a folder or a pipe; choose "
+            "another folder"
+        )
+    return path.open("ab")
 
 
 def _line(record: Record) -> bytes:

@@ -78,6 +78,8 @@ def evaluate(
             in_a_row = in_a_row + 1 if record["error"] else 0
             if in_a_row == FAILURES_IN_A_ROW:
                 raise _failed(f"{in_a_row} episodes in a row", record)
+        if folder is not None:
+            folder.held.require()
         report = add_up(Episodes(log, keys), card, round(time.monotonic() - start, 3))
         if report.failed == report.questions:
             raise _failed(f"all {report.failed} episodes", report.failures[-1])
@@ -154,8 +156,8 @@ def _opened(
     if out is None:
         yield None, EpisodeLog(None)
         return
-    with sole_writer(out, EvaluationError, what="an evaluation"):
-        folder = EvaluationFolder(out, card)
+    with sole_writer(out, EvaluationError, what="an evaluation") as held:
+        folder = EvaluationFolder(out, card, held)
         with closing(EpisodeLog(out / FILE, without_failures=retry_failed)) as log:
             _check_asked(out, log.keys(), keys)
             folder.begin()

@@ -14,7 +14,7 @@ from benchmarks.episode_log import FILE
 from benchmarks.errors import EvaluationError
 from benchmarks.records import is_number, parsed, read_json
 from benchmarks.summary import Report
-from retrieval.files import write_whole
+from retrieval.files import Held, require_file, write_whole
 
 _log = logging.getLogger(__name__)
 
@@ -29,13 +29,14 @@ class EvaluationFolder:
     Args:
         path: The folder.
         card: What is evaluated on what.
+        held: Says whether it is still in its place.
 
     Raises:
         EvaluationError: If the folder holds another evaluation, or files that none wrote.
     """
 
-    def __init__(self, path: Path, card: Mapping[str, Any]) -> None:
-        self.path = path
+    def __init__(self, path: Path, card: Mapping[str, Any], held: Held) -> None:
+        self.path, self.held = path, held
         _check(path, card)
         self._card, self._sessions = card, _sessions(path / _TIMING)
 
@@ -103,6 +104,7 @@ def _check(path: Path, card: Mapping[str, Any]) -> None:
         return
     expected = "the card of an evaluation"
     try:
+        require_file(there)
         found = differences(card, parsed(there.read_bytes(), str(there), EvaluationError, expected))
     except EvaluationError as error:
         raise EvaluationError(f"{error}, or choose another folder") from None
@@ -123,7 +125,7 @@ def _sessions(path: Path) -> list[dict[str, Any]]:
         if isinstance(found, list) and all(map(_is_session, found)):
             return list(found)
         problem = f"{path}: expected sessions with their start"
-    except EvaluationError as error:
+    except (EvaluationError, OSError) as error:
         problem = str(error)
     _log.warning("%s; earlier times are lost, the evaluation goes on", problem)
     return []

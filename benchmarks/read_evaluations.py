@@ -10,6 +10,7 @@ from typing import Any
 from benchmarks.errors import ComparisonError
 from benchmarks.records import EPISODE, SUMMARY, check, read_json
 from benchmarks.suite import set_name
+from retrieval.files import require_file
 from retrieval.jsonl import read_objects
 
 
@@ -128,6 +129,7 @@ def _evaluation(folder: Path) -> Evaluation:
     check(SUMMARY, summary, ("env",), str(path), ComparisonError)
     right: dict[str, bool] = {}
     path = folder / "episodes.jsonl"
+    require_file(path)
     for number, record in read_objects(path, EPISODE.name, ComparisonError):
         check(EPISODE, record, ("question_key", "em"), f"{path}:{number}", ComparisonError)
         key = record["question_key"]

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from retrieval.files import require_file
+
 Record = Mapping[str, Any]
 Test = Callable[[Any], bool]
 
@@ -84,9 +86,9 @@ EPISODE = Kind(
         **_each("question_key question_id question error", _is(str)),
         **_each("golden_answers flags", _all(_is(str))),
         "transcript": _all(_values(_is(str))),
-        **_each("em f1 cover_em format_ok turns searches truncated limit_reached", is_number),
-        **_each("tokens prompt_tokens cost", is_number),
-        "retrieval_recall": _maybe(is_number),
+        **_each("em f1 cover_em format_ok", _is_share),
+        **_each("turns searches truncated limit_reached tokens prompt_tokens cost", is_number),
+        "retrieval_recall": _maybe(_is_share),
     },
 )
 ADDED_UP = tuple(name for name in EPISODE.fields if name not in ("question", "golden_answers"))
@@ -230,4 +232,5 @@ def parsed(text: bytes, where: str, error: type[Exception], expected: str) -> di
 
 def read_json(path: Path, error: type[Exception], expected: str) -> dict[str, Any]:
     """Return the JSON object in a file; arguments and errors are those of `parsed`."""
+    require_file(path)
     return parsed(path.read_bytes(), str(path), error, f"JSON with {expected}")

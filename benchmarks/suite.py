@@ -93,7 +93,9 @@ def evaluate_suite(
     agents = [agent_for(env) for env in made]
     with ExitStack() as held:
         if out is not None:
-            held.enter_context(sole_writer(out, EvaluationError, what="an evaluation of sets"))
+            own = held.enter_context(
+                sole_writer(out, EvaluationError, what="an evaluation of sets")
+            )
             check_suite_folder(out)
         sets = {
             name: evaluate(
@@ -109,6 +111,7 @@ def evaluate_suite(
         }
         report = SuiteReport(sets, *_averages(sets))
         if out is not None:
+            own.require()
             write_whole(out / "summary.json", as_json(report.summary()))
     return report
 

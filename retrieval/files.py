@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -13,14 +14,44 @@ from typing import IO
 
 from retrieval.text import to_unicode
 
+_log = logging.getLogger(__name__)
+
 LOCK = ".lock"
 """Name of the file that whoever writes to a folder holds locked."""
 
 _HOLDER = re.compile(r"(?:[^\n]* by process \d+\n)?")
 
 
+class Held:
+    """A folder that this process holds as its only writer.
+
+    Args:
+        folder: The folder.
+        descriptor: It, open.
+        error: Class of the error to raise.
+    """
+
+    def __init__(self, folder: Path, descriptor: int, error: type[Exception]) -> None:
+        self._folder, self._descriptor, self._error = folder, descriptor, error
+
+    def require(self) -> None:
+        """Check that the path still leads to the folder, before something is written by its name.
+
+        Raises:
+            Exception: As ``error``, if it was renamed, removed or replaced.
+        """
+        if not (
+            self._folder.exists()
+            and os.path.samestat(os.stat(self._folder), os.fstat(self._descriptor))
+        ):
+            raise self._error(
+                f"{self._folder}: expected the folder that is held since the beginning, found it "
+                "renamed or removed; put it back and go on, or start again"
+            )
+
+
 @contextmanager
-def sole_writer(folder: str | Path, error: type[Exception], *, what: str) -> Iterator[None]:
+def sole_writer(folder: str | Path, error: type[Exception], *, what: str) -> Iterator[Held]:
     """Hold a folder as its only writer; the operating system lets go of it when a process ends.
 
     Args:
@@ -28,15 +59,19 @@ def sole_writer(folder: str | Path, error: type[Exception], *, what: str) -> Ite
         error: Class of the error to raise.
         what: What is done there, for the message: "a training run", "an index build".
 
+    Yields:
+        What says whether the folder is still in its place.
+
     Raises:
         Exception: As ``error``, if another process, or this one, holds the folder already, or its
             lock is something that we did not write.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with _lock_file(folder / LOCK, error) as lock:
+    with _opened(folder) as descriptor, _lock_file(folder / LOCK, error) as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock_folder(descriptor)
         except BlockingIOError:
             raise error(
                 f"{folder}: expected no other writer, found {lock.read(80).strip() or 'one'}; "
@@ -51,20 +86,60 @@ def sole_writer(folder: str | Path, error: type[Exception], *, what: str) -> Ite
         lock.truncate(0)
         lock.write(f"{what} by process {os.getpid()}\n")
         lock.flush()
-        yield
+        yield Held(folder, descriptor, error)
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _lock_folder(descriptor: int) -> None:
+    """Hold the folder itself, too: its lock's file may be removed."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:  # a file system that locks files only
+        pass
 
 
 def _lock_file(path: Path, error: type[Exception]) -> IO[str]:
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
+        require_file(path)
         descriptor = os.open(path, flags, 0o666)
     except OSError as problem:
-        if problem.errno not in (errno.ELOOP, errno.EISDIR):
+        if problem.errno not in (errno.ELOOP, errno.EISDIR, errno.EINVAL):
             raise
         raise error(
-            f"{path}: expected a file of ours, found a link or a folder; choose another folder"
+            f"{path}: expected a file of ours, found a link, a folder or a pipe; choose another "
+            "folder"
         ) from None
     return open(descriptor, "r+", encoding="utf-8", errors="replace")
+
+
+def require_file(path: str | Path) -> None:
+    """Refuse to read a pipe, which would be waited for, or a device, which has no end.
+
+    Args:
+        path: What is to be read; need not exist.
+
+    Raises:
+        OSError: If it is such a thing.
+    """
+    if _is_stream(path):
+        raise OSError(errno.EINVAL, "expected a file, found a pipe or a device", str(path))
+
+
+def _is_stream(path: str | Path) -> bool:
+    """Whether something is neither file nor folder."""
+    path = Path(path)
+    return path.exists() and not (path.is_file() or path.is_dir())
 
 
 def write_whole(path: str | Path, content: str | bytes) -> None:
@@ -81,7 +156,8 @@ def write_whole(path: str | Path, content: str | bytes) -> None:
     draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
     data = content if isinstance(content, bytes) else to_unicode(content).encode("utf-8")
     try:
-        with draft.open("wb") as file:
+        draft.unlink(missing_ok=True)  # of a dead process; were it a link, it would be followed
+        with draft.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -90,6 +166,34 @@ def write_whole(path: str | Path, content: str | bytes) -> None:
         with suppress(OSError):
             draft.unlink()
         raise
+
+
+def replace_own(path: str | Path, content: str, mark: str) -> None:
+    """Write a file where an earlier one of ours may be; what else is there gets another name.
+
+    Args:
+        path: The file. A link is followed, a device or a pipe such as ``/dev/stdout`` written to.
+        content: What is written.
+        mark: A text that all files of ours with such a content hold.
+
+    Raises:
+        OSError: If it cannot be written; a pipe that nobody reads is not waited for.
+    """
+    if _is_stream(path):
+        descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+        os.set_blocking(descriptor, True)
+        with open(descriptor, "wb") as stream:
+            stream.write(to_unicode(content).encode("utf-8"))
+        return
+    path = Path(path).resolve()
+    if path.exists() and not _is_own(path, mark.encode("utf-8")):
+        _log.warning("%s: expected a file of ours, set aside as %s", path, set_aside(path))
+    write_whole(path, content)
+
+
+def _is_own(path: Path, mark: bytes) -> bool:
+    """Whether a file holds a mark, or nothing that could be lost."""
+    return path.is_file() and (not path.stat().st_size or mark in path.read_bytes())
 
 
 def free_name(path: str | Path) -> Path:

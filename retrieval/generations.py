@@ -47,7 +47,7 @@ def building(folder: str | Path, kind: str) -> Iterator[tuple[Path, Manifest]]:
     """
     folder = Path(folder)
     _survey(folder)
-    with sole_writer(folder, IndexFormatError, what="an index build"):
+    with sole_writer(folder, IndexFormatError, what="an index build") as held:
         old, leftovers = _survey(folder)
         for path in leftovers:
             _remove(path)
@@ -60,6 +60,7 @@ def building(folder: str | Path, kind: str) -> Iterator[tuple[Path, Manifest]]:
             manifest.files = {
                 name: entry_of(data / name) for name in sorted(_files_in(data)) if name != _MARK
             }
+            held.require()
             _publish(folder, data, manifest)
         except BaseException:
             shutil.rmtree(data, ignore_errors=True)

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from retrieval.errors import IndexFormatError
+from retrieval.files import require_file
 
 MANIFEST = "manifest.json"
 PASSAGES = "passages"
@@ -88,6 +89,7 @@ def read_manifest(folder: str | Path, kind: str | None = None) -> Manifest:
     """
     path = Path(folder) / MANIFEST
     try:
+        require_file(path)
         content = json.loads(path.read_text(encoding="utf-8"))
         manifest = _manifest(content)
     except (FileNotFoundError, NotADirectoryError):

@@ -23,7 +23,7 @@ class CompareConfig:
     common: bool = False
     """Leave out questions that not all answered, rather than refuse."""
     out: Path = Path("runs/comparison")
-    """Folder for `comparison.json` and `comparison.md`; overwritten."""
+    """Folder for `comparison.json` and `comparison.md`; those of an earlier one are replaced."""
 
 
 @dataclass(frozen=True, kw_only=True)

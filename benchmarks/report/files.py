@@ -21,6 +21,7 @@ from benchmarks.records import (
     is_number,
     read_json,
 )
+from retrieval.files import require_file
 from retrieval.jsonl import read_objects
 
 _log = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ def read_settings(path: Path) -> tuple[str, Record]:
         RunFolderError: If it is no configuration.
     """
     try:
+        require_file(path)
         text = path.read_text(encoding="utf-8")
         settings = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
@@ -94,6 +96,7 @@ def read_lines(path: Path, checked: Callable[[Record, str], None]) -> list[Recor
     Raises:
         RunFolderError: If a line is none, or was refused.
     """
+    require_file(path)
     rows: list[Record] = []
     for number, row in read_objects(path, "a JSON object in each line", RunFolderError):
         checked(row, f"{path}:{number}")

@@ -33,6 +33,10 @@ _COLUMNS = (
 """Heading, figure of an evaluation, and its format."""
 
 
+FOOTER = "<footer>Made by at2po."
+"""Beginning of the last line that is shown; only pages of ours hold it as markup."""
+
+
 def page(report: Report) -> str:
     """Return the page of a report.
 
@@ -56,7 +60,7 @@ def page(report: Report) -> str:
             work_section(report.curve),
             _asset("explorer.html"),
             _details(report.details),
-            "<footer>Made by at2po. Nothing on this page is loaded from elsewhere.</footer>",
+            f"{FOOTER} Nothing on this page is loaded from elsewhere.</footer>",
             embed(report.collections),
             embed_processes(report.processes) if report.processes else "",
         )

@@ -10,8 +10,8 @@ from tyro.conf import Positional
 from benchmarks.curves import save_curves
 from benchmarks.report.difference import compared
 from benchmarks.report.folders import read
-from benchmarks.report.page import page
-from retrieval.files import write_whole
+from benchmarks.report.page import FOOTER, page
+from retrieval.files import replace_own
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,8 @@ def write_report(folder: Path, out: Path | None = None) -> Path:
 
     Args:
         folder: The folder.
-        out: The file, overwritten; `report.html` in the folder by default.
+        out: The file, `report.html` in the folder by default. An earlier page there is replaced,
+            anything else renamed.
 
     Returns:
         Path of the file.
@@ -52,7 +53,7 @@ def write_report(folder: Path, out: Path | None = None) -> Path:
     if report.curve:
         save_curves(report.curve, folder / "learning_curve.svg")
     path = out or folder / "report.html"
-    write_whole(path, page(report))
+    replace_own(path, page(report), FOOTER)
     return path
 
 
@@ -62,7 +63,7 @@ def write_difference(first: Path, second: Path, out: Path | None = None) -> Path
     Args:
         first: A training run (its last evaluation counts), an evaluation, or a folder of trees.
         second: Another of these, with at least one question of the first.
-        out: The file, overwritten; `difference.html` in the second folder by default.
+        out: The file, `difference.html` in the second folder by default; as for `write_report`.
 
     Returns:
         Path of the file.
@@ -71,5 +72,5 @@ def write_difference(first: Path, second: Path, out: Path | None = None) -> Path
         RunFolderError: If a folder is none of these, or they have no question in common.
     """
     path = out or second / "difference.html"
-    write_whole(path, page(compared(read(first), read(second))))
+    replace_own(path, page(compared(read(first), read(second))), FOOTER)
     return path

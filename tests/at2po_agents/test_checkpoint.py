@@ -416,6 +416,14 @@ def test_a_checkpoint_of_another_run_or_place_stays(root: Path, tmp_path: Path) 
     assert load(root / "step_000002", RUN).step == 2
 
 
+def test_a_copy_under_the_name_of_another_step_stays(root: Path) -> None:
+    for name in ("step_000001", "step_000006", "step_000009"):
+        shutil.copytree(root / "step_000004", root / name)
+    write(root, 6, keep=1)
+    kept = ["step_000001", "step_000006", "step_000006.1", "step_000009"]
+    assert names(root) == kept and newest(root) == root / "step_000006"
+
+
 def test_files_that_somebody_put_into_a_checkpoint_stay(
     root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -92,3 +92,13 @@ def test_trees_without_credit_and_broken_files_are_refused(tmp_path: Path) -> No
     (tmp_path / "rows.jsonl").write_text('{"group": "a"}\n')
     with pytest.raises(TreeError, match="rows.jsonl:1"):
         read_rows(tmp_path / "rows.jsonl")
+
+
+def test_rows_replace_rows_and_nothing_else(tmp_path: Path) -> None:
+    rows, path = flat_rows([random_tree(0)]), tmp_path / "rows.jsonl"
+    path.write_text("mine")
+    for _ in range(2):
+        write_rows(rows, path)
+    assert read_rows(path) == rows
+    assert {each.name for each in tmp_path.iterdir()} == {"rows.jsonl", "rows.jsonl.1"}
+    assert (tmp_path / "rows.jsonl.1").read_text() == "mine"

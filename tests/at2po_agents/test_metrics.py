@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import logging
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,22 @@ def test_a_torn_last_line_is_left_out(tmp_path: Path) -> None:
     path = tmp_path / FILE
     path.write_bytes(path.read_bytes()[:-5])
     assert steps(tmp_path) == [0, 1]
+
+
+def test_a_last_line_that_only_lacks_its_end_is_a_row(tmp_path: Path) -> None:
+    write(tmp_path, range(3))
+    path = tmp_path / FILE
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    with MetricsLog(tmp_path, keep_through=2, tensorboard=False):
+        pass
+    assert path.read_bytes() == whole
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / FILE)
+    with pytest.raises(MetricsError, match="found a pipe or a device"):
+        read_metrics(tmp_path / FILE)
 
 
 DEEP = '{"step": 1, "a": ' + "[" * 100_000 + "]" * 100_000 + "}"

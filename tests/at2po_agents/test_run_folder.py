@@ -24,6 +24,7 @@ from at2po_agents.status import RunStatus, read_status
 from at2po_agents.trainer import Trainer
 from at2po_agents.tree import RolloutTree
 from at2po_agents.workers import LocalWorkers
+from retrieval.files import Held
 
 pytestmark = pytest.mark.filterwarnings("default")  # TensorBoard's own warnings are not ours
 
@@ -71,16 +72,39 @@ def test_a_folder_that_was_renamed_meanwhile_is_not_held(
     folder, take = tmp_path / "run", run_folder.sole_writer
 
     @contextmanager
-    def late(*arguments: Any, **options: Any) -> Iterator[None]:
-        with take(*arguments, **options):
+    def late(*arguments: Any, **options: Any) -> Iterator[Held]:
+        with take(*arguments, **options) as held:
             folder.rename(tmp_path / "run.1")
             folder.mkdir()
-            yield
+            yield held
 
     monkeypatch.setattr(run_folder, "sole_writer", late)
-    with pytest.raises(CheckpointError, match="renamed the folder; start again"):
+    with pytest.raises(
+        CheckpointError, match="found it renamed or removed; put it back and go on, or start again"
+    ):
         with hold(folder):
             pass
+
+
+def test_a_run_writes_nothing_where_another_has_taken_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, step = tmp_path / "run", Trainer._step
+    other = {"config.toml": b"theirs", "status.json": b"{}", "checkpoints/step_000001/a": b"b"}
+
+    def renamed(trainer: Trainer) -> Any:
+        if trainer.past.step == 1:
+            folder.rename(tmp_path / "run.1")
+            for name, content in other.items():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                (folder / name).write_bytes(content)
+        return step(trainer)
+
+    monkeypatch.setattr(Trainer, "_step", renamed)
+    with pytest.raises(CheckpointError, match="found it renamed or removed"):
+        Trainer(replace(brief(folder), steps=2, questions_per_step=1, mini_batches=1)).run()
+    assert everything(folder) == other
+    assert [row["step"] for row in read_metrics(tmp_path / "run.1" / "metrics.jsonl")] == [0, 1]
 
 
 def test_a_new_folder_needs_nothing(tmp_path: Path) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.compare_evaluations import compare
-from benchmarks.compare_evaluations_text import markdown
+from benchmarks.compare_evaluations_text import markdown, write
 from benchmarks.errors import ComparisonError, RunFolderError
 from benchmarks.read_evaluations import read_folder, read_methods
 from benchmarks.report import write_report
 from benchmarks.report.folders import _natural, read
 from benchmarks.report.page import page
+from benchmarks.report.write import write_difference
 from tests.benchmarks.report_samples import (
     EVIL,
     FAULT,
@@ -275,3 +278,58 @@ def test_names_that_would_break_a_table_do_not(tmp_path: Path) -> None:
     text = markdown(compare(read_methods([str(first), str(second)])))
     rows = [line for line in text.splitlines() if line.startswith("| NQ")]
     assert len(rows) == 1 and rows[0].count(" | ") == 7
+
+
+@pytest.mark.parametrize(
+    "name", ["metrics.jsonl", "config.toml", "summary.json", "status.json", "episodes", "trees"]
+)
+def test_a_pipe_in_a_run_is_not_waited_for(tmp_path: Path, name: str) -> None:
+    run = training_run(tmp_path)
+    path = next((run / name).iterdir()) if (run / name).is_dir() else run / name
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    with ExitStack() as refused:
+        if name != "status.json":  # a mere record
+            refused.enter_context(pytest.raises(OSError, match="found a pipe or a device"))
+        write_report(run)
+
+
+@pytest.mark.parametrize("name", ["episodes.jsonl", "summary.json"])
+def test_a_pipe_in_an_evaluation_is_not_waited_for(tmp_path: Path, name: str) -> None:
+    folders = [evaluation(tmp_path / each, "q1", "q2") for each in "ab"]
+    (folders[1] / name).unlink()
+    os.mkfifo(folders[1] / name)
+    with pytest.raises(OSError, match="found a pipe or a device"):
+        write_report(folders[1])
+    with pytest.raises(OSError, match="found a pipe or a device"):
+        compare(read_methods([str(each) for each in folders]))
+
+
+def test_pages_and_comparisons_replace_only_their_own(tmp_path: Path) -> None:
+    a, b = (evaluation(tmp_path / each, "q1", "q2") for each in "ab")
+    run, out = tmp_path / "run", tmp_path / "out"
+    run.mkdir()
+    out.mkdir()
+    training_run(run)
+    places = [a / "report.html", b / "difference.html", run / "report.html"]
+    places += [run / "learning_curve.svg", out / "comparison.json", out / "comparison.md"]
+    for path in places:
+        path.write_text("mine")
+    for _ in range(2):  # the second time they are ours
+        write_report(a)
+        write_difference(a, b)
+        write_report(run)
+        write(compare(read_methods([str(a), str(b)])), out)
+    for path in places:
+        assert path.with_name(f"{path.name}.1").read_text() == "mine"
+        assert path.read_text() != "mine"
+        assert not path.with_name(f"{path.name}.2").exists()
+
+
+@pytest.mark.parametrize("figure", ["em", "f1", "cover_em", "format_ok"])
+def test_scores_are_shares(tmp_path: Path, figure: str) -> None:
+    folder = evaluation(tmp_path / "a", "q1")
+    line = json.loads((folder / "episodes.jsonl").read_text()) | {figure: 1e17}
+    (folder / "episodes.jsonl").write_text(json.dumps(line) + "\n")
+    with pytest.raises(RunFolderError, match=f"found {figure} = 1e"):
+        write_report(folder)

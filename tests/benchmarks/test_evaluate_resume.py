@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import random
 import signal
 import time
@@ -272,3 +273,54 @@ def test_an_evaluation_killed_twenty_times_ends_as_one_that_was_not(tmp_path: Pa
     finish(killed)
     assert files(killed) == files(whole)
     assert lines() == 400
+
+
+@pytest.mark.parametrize("name", ["card.json", "episodes.jsonl", "timing.json"])
+def test_a_pipe_in_the_folder_is_not_waited_for(env: Any, tmp_path: Path, name: str) -> None:
+    evaluate(Wrapped(env), env, limit=2, out=tmp_path)
+    (tmp_path / name).unlink()
+    os.mkfifo(tmp_path / name)
+    if name == "timing.json":  # a mere record
+        evaluate(Wrapped(env), env, limit=2, out=tmp_path)
+        assert (tmp_path / name).is_file()
+    else:
+        with pytest.raises((EvaluationError, OSError), match="a pipe"):
+            evaluate(Wrapped(env), env, limit=2, out=tmp_path)
+
+
+def test_episodes_that_are_a_link_are_left_alone(env: Any, tmp_path: Path) -> None:
+    evaluate(Wrapped(env), env, limit=2, out=tmp_path / "out")
+    (tmp_path / "thesis").write_text("one line, without its end")
+    (tmp_path / "out" / "episodes.jsonl").unlink()
+    (tmp_path / "out" / "episodes.jsonl").symlink_to(tmp_path / "thesis")
+    with pytest.raises(EvaluationError, match="found a link"):
+        evaluate(Wrapped(env), env, limit=2, out=tmp_path / "out")
+    assert (tmp_path / "thesis").read_text() == "one line, without its end"
+
+
+def test_a_draft_that_is_a_link_is_not_followed(env: Any, tmp_path: Path) -> None:
+    out, thesis = tmp_path / "out", tmp_path / "thesis"
+    evaluate(Wrapped(env, bad=[0]), env, limit=2, out=out)
+    thesis.write_text("mine")
+    (out / ".episodes.jsonl.draft").symlink_to(thesis)
+    assert evaluate(Wrapped(env), env, limit=2, out=out, retry_failed=True).failed == 0
+    assert thesis.read_text() == "mine" and not (out / "episodes.jsonl").is_symlink()
+
+
+def test_an_evaluation_writes_nothing_where_another_has_taken_its_place(
+    env: Any, tmp_path: Path
+) -> None:
+    out, agent = tmp_path / "out", Wrapped(env)
+    evaluate(Wrapped(env), env, limit=2, out=out)
+    act, before = agent.act, files(out)
+
+    def renamed(transcripts: Sequence[Sequence[str]]) -> list[str | Reply]:
+        if not (tmp_path / "moved").exists():
+            out.rename(tmp_path / "moved")
+            evaluate(Wrapped(env), env, limit=2, out=out)
+        return act(transcripts)
+
+    agent.act = renamed  # type: ignore[method-assign]
+    with pytest.raises(EvaluationError, match="found it renamed or removed"):
+        evaluate(agent, env, limit=4, out=out)
+    assert files(out) == before

@@ -418,3 +418,23 @@ def test_fields_of_an_unsealed_manifest_are_typed(tmp_path, name):
 def test_a_file_is_no_folder_of_an_index(tmp_path):
     with pytest.raises(IndexFormatError, match=r"expected a folder with a manifest\.json"):
         index_info(IndexInfo(index=corpus(tmp_path)))
+
+
+def test_a_pipe_called_manifest_is_not_waited_for(tmp_path: Path) -> None:
+    out = tmp_path / "index"
+    out.mkdir()
+    os.mkfifo(out / "manifest.json")
+    with pytest.raises(IndexFormatError, match="found a pipe or a device"):
+        index_info(IndexInfo(index=out))
+    with pytest.raises(IndexFormatError, match="found a pipe or a device"):
+        build(corpus(tmp_path), out)
+
+
+def test_a_build_whose_folder_was_renamed_leaves_the_one_in_its_place(tmp_path: Path) -> None:
+    source, out = corpus(tmp_path), tmp_path / "index"
+    with pytest.raises(IndexFormatError, match="found it renamed or removed"):
+        with building(out, "passages") as (data, _):
+            out.rename(tmp_path / "index.1")
+            there = build(source, out)
+            data.mkdir()
+    assert index_info(IndexInfo(index=out)) == there
