@@ -38,7 +38,7 @@ compare: $(INSTALLED)
 	$(BIN)/python -m benchmarks.readme
 
 test: $(INSTALLED)
-	$(PYTEST)
+	$(PYTEST) --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test-slow: $(INSTALLED_SLOW)
 	AT2PO_QWEN3_TOKENIZER=$(QWEN3)/package/models $(PYTEST) -m slow
