@@ -29,8 +29,8 @@ class Watched(Trainer):
 
     written: list[dict[Any, Any]]
 
-    def _evaluate(self, step: int) -> Any:
-        result = super()._evaluate(step)
+    def _evaluate(self) -> Any:
+        result = super()._evaluate()
         engine, learning = self.workers.rollout.engine, self.workers.learning
         requests = miniwiki_requests(learning.policy.tokenizer, temperature=0.0)[:6]
         expected = finish(TransformersEngine(learning.model, learning.policy.tokenizer), requests)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from at2po_agents.engines import Engine, EngineStats, make_engine
+from at2po_agents.engines.turns import Vocabulary
 from at2po_agents.errors import EngineBusyError, EngineUnavailableError
 
 
@@ -18,7 +19,7 @@ class TakesOver:
     def __call__(
         self, model: Any, tokenizer: Any, *, max_batch: int = 64, **options: Any
     ) -> Engine:
-        ends = model.generation_config.eos_token_id
+        ends = Vocabulary(model, tokenizer).ends
         shape = (model.config.to_json_string(), ends, len(tokenizer))
         if self._take_over((*shape, max_batch, options), model):
             return self.engine  # type: ignore[no-any-return]
