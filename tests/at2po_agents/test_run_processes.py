@@ -141,13 +141,13 @@ def test_killed_again_and_again_a_run_ends_as_if_it_never_was(
     while kills < KILLS:
         process = start("train", *words, "--out", str(out), "--resume")
         try:
-            process.wait(timeout=chance.uniform(0.3, 1.0) * lasted)
+            said = process.communicate(timeout=chance.uniform(0.3, 1.0) * lasted)
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()
             kills += 1
             continue
-        assert process.returncode == 0, process.communicate()
+        assert process.returncode == 0, said
         assert outcome(out) == outcome(tmp_path / "alone")
         shutil.rmtree(out)  # and once more from the start
     assert end(start("train", *words, "--out", str(out), "--resume"))[0] == 0
