@@ -7,13 +7,10 @@ alone and then beside 56 others, and writes `benchmarks/results/retrieval_soak.j
 from __future__ import annotations
 
 import json
-import logging
 import multiprocessing
 import socket
 import sys
-import threading
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,17 +18,21 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
 import tyro
 
 from benchmarks.environment import environment
 from benchmarks.errors import EvaluationError
-from benchmarks.retrieval_load import Replies, ask, data_path, resident_mib
+from benchmarks.retrieval_clients import (
+    ask_for,
+    connected,
+    data_path,
+    read_questions,
+    resident_mib,
+    serving,
+    summarise,
+)
 from benchmarks.retrieval_rude import be_rude
 from retrieval import Passage, open_retriever
-from retrieval.client import RemoteRetriever
-from retrieval.jsonl import read_objects
-from retrieval.server_run import ServeOptions, serve
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,15 +75,14 @@ def measure(config: SoakConfig) -> dict[str, Any]:
             "expected clients, rude, topk >= 1 and seconds > 0, found "
             f"{config.clients}, {config.rude}, {config.topk} and {config.seconds}"
         )
-    expected = 'lines with a "question"'
-    records = read_objects(config.questions, expected, EvaluationError)
-    questions = [str(record["question"]) for _, record in records]
-    if not questions:
-        raise EvaluationError(f"{config.questions}: expected {expected}, found none")
+    questions = read_questions(config.questions)
     found = open_retriever(config.retriever).search(questions, config.topk)
     known = dict(zip(questions, found, strict=True))
-    with TemporaryDirectory() as folder, _serving(config.retriever, Path(folder)) as server:
-        server.client.wait_until_ready(300)
+    with (
+        TemporaryDirectory() as folder,
+        serving(config.retriever, log=Path(folder, "log")) as place,
+    ):
+        server = _Server(*place)
         alone = _run(server, known, config, config.seconds / 4)
         with _rude(server.port, config.rude) as counts:
             beside = _run(server, known, config, config.seconds)
@@ -95,7 +95,7 @@ def measure(config: SoakConfig) -> dict[str, Any]:
             "beside": beside,
             "attempts": counts,
             "after": server.state(),
-            "log_lines": len(server.log.read_text(encoding="utf-8").splitlines()),
+            "log_lines": len(Path(folder, "log").read_text(encoding="utf-8").splitlines()),
             "ended": server.ended(),
         }
     return figures | {"environment": environment()}
@@ -105,8 +105,6 @@ def measure(config: SoakConfig) -> dict[str, Any]:
 class _Server:
     port: int
     pid: int
-    log: Path
-    client: RemoteRetriever
 
     def state(self) -> dict[str, float]:
         descriptors = len(list(Path(f"/proc/{self.pid}/fd").iterdir()))
@@ -125,38 +123,13 @@ class _Server:
 def _run(
     server: _Server, known: dict[str, list[Passage]], config: SoakConfig, seconds: float
 ) -> dict[str, Any]:
-    clients = [
-        RemoteRetriever(f"http://127.0.0.1:{server.port}", seed=i) for i in range(config.clients)
-    ]
-    replies, stop = [Replies() for _ in clients], threading.Event()
-    threads = [
-        threading.Thread(target=ask, args=(client, i, known, config.topk, stop, replies[i]))
-        for i, client in enumerate(clients)
-    ]
-    for thread in threads:
-        thread.start()
-    states, start = [], time.perf_counter()
-    while (passed := time.perf_counter() - start) < seconds:
-        states.append({"second": round(passed, 1), **server.state()})
-        time.sleep(min(1.0, seconds - passed))
-    stop.set()
-    for thread in threads:
-        thread.join()
-    for client in clients:
-        client.close()
-    latencies = [each for reply in replies for each in reply.seconds]
-    kinds = sum((reply.kinds for reply in replies), Counter[str]())
-    if not latencies:
-        raise EvaluationError(f"expected replies within {seconds:g} s, found only {dict(kinds)}")
-    median, most = np.percentile(latencies, [50, 99])
+    with connected(server.port, config.clients) as clients:
+        replies, states = ask_for(seconds, clients, known, config.topk, server.state)
     return {
-        "queries_per_second": round(len(latencies) / seconds, 1),
-        "p50_ms": round(1000 * median, 2),
-        "p99_ms": round(1000 * most, 2),
-        "longest_ms": round(1000 * max(latencies), 2),
+        **summarise(replies, seconds),
+        "longest_ms": round(1000 * max(s for reply in replies for s in reply.seconds), 2),
         "fewest_per_client": min(len(reply.seconds) for reply in replies),
-        "replies": {"exact": 0, "near": 0, "wrong": 0, **kinds},
-        "states": states,
+        "states": [{"second": second, **state} for second, state in states],
     }
 
 
@@ -174,31 +147,6 @@ def _rude(port: int, clients: int) -> Iterator[dict[str, int]]:
     finally:
         stop.set()
         counts |= queue.get(timeout=60)
-        process.join(60)
-
-
-def _serve(options: ServeOptions, log: Path) -> None:
-    logging.basicConfig(filename=log, level=logging.INFO)
-    serve(options, open_retriever)
-
-
-@contextmanager
-def _serving(name: str, folder: Path) -> Iterator[_Server]:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        port = int(listening.getsockname()[1])
-    log = folder / "log"
-    options = ServeOptions(index=name, port=port)
-    process = multiprocessing.get_context("spawn").Process(
-        target=_serve, args=(options, log), daemon=True
-    )
-    process.start()
-    client = RemoteRetriever(f"http://127.0.0.1:{port}")
-    try:
-        yield _Server(port, process.pid or 0, log, client)
-    finally:
-        client.close()
-        process.terminate()
         process.join(60)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("fastapi", reason="needs the extra: pip install 'at2po[server]'")
 
-from benchmarks import retrieval_load
+from benchmarks import retrieval_clients, retrieval_load
 from benchmarks.errors import EvaluationError
 from retrieval import Passage
 
@@ -29,7 +29,7 @@ RIGHT = [Passage("1", "A", "x", 2.0), Passage("2", "B", "y", 1.0)]
     ],
 )
 def test_replies_are_told_apart(found, kind):
-    assert retrieval_load.compare(found, RIGHT) == kind
+    assert retrieval_clients.compare(found, RIGHT) == kind
 
 
 @pytest.fixture
