@@ -24,6 +24,7 @@ from retrieval.conformance_server import (
     offered,
 )
 from retrieval.conformance_trust import TRUST_CHECKS
+from retrieval.remote_wire import client_headers
 from retrieval.server_protocol import is_token
 from retrieval.text import to_terminal
 
@@ -249,13 +250,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     token = os.environ.get(given.token_variable)
     if token and not is_token(token):
         parser.error(f"expected a token of visible characters in {given.token_variable}")
-    # As a client of ours: replies that are not packed, and tokens in UTF-8.
-    headers = httpx2.Headers({"Accept-Encoding": "identity"}, encoding="utf-8")
-    if token:
-        headers["Authorization"] = f"Bearer {token}"
     with httpx2.Client(
         base_url=given.url.rstrip("/").removesuffix("/retrieve"),
-        headers=headers,
+        headers=client_headers(token),
         timeout=given.timeout,
         trust_env=False,
         transport=PatientTransport(given.timeout, verify=given.url.startswith("https:")),

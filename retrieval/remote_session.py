@@ -23,7 +23,7 @@ from retrieval.remote_errors import (
     ServerUnavailableError,
     TemporaryRemoteError,
 )
-from retrieval.remote_wire import Deadline, DeadlineTransport
+from retrieval.remote_wire import Deadline, DeadlineTransport, client_headers
 from retrieval.server_protocol import is_token
 from retrieval.text import to_terminal
 
@@ -181,15 +181,10 @@ class Session:
     def _http(self) -> httpx2.Client:
         with self._lock:
             if self._client is None or self._owner != os.getpid():
-                token = self.options.token
-                # An encoding would allow a short reply to become a long one.
-                headers = httpx2.Headers({"Accept-Encoding": "identity"}, encoding="utf-8")
-                if token:
-                    headers["Authorization"] = f"Bearer {token}"
                 verify = self.url.startswith("https:")
                 self._client = httpx2.Client(
                     base_url=self.url,
-                    headers=headers,
+                    headers=client_headers(self.options.token),
                     trust_env=False,
                     transport=self.options.transport
                     or DeadlineTransport(self._deadline, verify=verify),
@@ -208,17 +203,15 @@ class Session:
         )
         if left_s <= 0:
             return late, 0.0
+        self._deadline.move_to(deadline)
         try:
-            with (
-                self._deadline.at(deadline),
-                self._http().stream(
-                    method,
-                    path,
-                    content=None if body is None else json.dumps(body).encode(),
-                    headers={"Content-Type": "application/json"},
-                    timeout=httpx2.Timeout(left_s),  # for other transports than ours
-                ) as response,
-            ):
+            with self._http().stream(
+                method,
+                path,
+                content=None if body is None else json.dumps(body).encode(),
+                headers={"Content-Type": "application/json"},
+                timeout=httpx2.Timeout(left_s),  # for other transports than ours
+            ) as response:
                 content = self._content(response, deadline, where)
                 reply = Reply(response.status_code, response.headers, content)
         except httpx2.TransportError as error:

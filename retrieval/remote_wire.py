@@ -5,14 +5,26 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import httpcore2
 import httpx2
 
 _CONNECT_S = 2.0  # longest wait for a connection to one address
+
+
+def client_headers(token: str | None) -> httpx2.Headers:
+    """Return what a client sends with every request.
+
+    Args:
+        token: The server's bearer token, which is sent in UTF-8; None and "" send none.
+    """
+    # An encoding would allow a short reply to become a long one.
+    headers = httpx2.Headers({"Accept-Encoding": "identity"}, encoding="utf-8")
+    if token:
+        headers["Authorization"] = f"Bearer {token}"
+    return headers
 
 
 class Deadline(threading.local):
@@ -22,11 +34,9 @@ class Deadline(threading.local):
         """No request is under way."""
         self._clock, self._until = clock, 0.0
 
-    @contextmanager
-    def at(self, until: float) -> Iterator[None]:
-        """Have everything on the network end by this time."""
+    def move_to(self, until: float) -> None:
+        """Have all that this thread does on the network from now on end by this time."""
         self._until = until
-        yield
 
     def left(self, late: type[httpcore2.TimeoutException]) -> float:
         """Return the seconds that are left.
@@ -50,10 +60,11 @@ class DeadlineTransport(httpx2.HTTPTransport):
 
     def __init__(self, deadline: Deadline, *, verify: bool) -> None:
         """Keep as many connections as are used at the same time."""
-        # Reading certificates takes 20 ms; no proxy and no .netrc, a retriever is a neighbour.
-        super().__init__(verify=verify, trust_env=False)
+        # Reading certificates takes some 20 ms: once for the pool made there and for ours.
+        context = httpx2.create_ssl_context(verify=verify, trust_env=False)
+        super().__init__(verify=context, trust_env=False)
         self._pool = httpcore2.ConnectionPool(
-            ssl_context=httpx2.create_ssl_context(verify=verify, trust_env=False),
+            ssl_context=context,
             max_connections=None,
             max_keepalive_connections=256,
             keepalive_expiry=5.0,
