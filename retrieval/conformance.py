@@ -24,6 +24,8 @@ from retrieval.conformance_server import (
     offered,
 )
 from retrieval.conformance_trust import TRUST_CHECKS
+from retrieval.errors import SearchArgumentError
+from retrieval.remote_session import check_url
 from retrieval.remote_wire import client_headers
 from retrieval.server_protocol import is_token
 from retrieval.text import to_terminal
@@ -241,12 +243,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--token-variable", default="AT2PO_SERVER_TOKEN", help="environment variable of the token"
     )
     given = parser.parse_args(arguments)
-    if not given.url.startswith(("http://", "https://")) or not 0 < given.timeout <= 1e6:
+    if not 0 < given.timeout <= 1e6:
         parser.error("expected a URL such as http://127.0.0.1:8000, and a timeout up to 1e6 s")
     try:
-        httpx2.URL(given.url)
-    except (httpx2.InvalidURL, UnicodeError) as error:
-        parser.error(f"expected a URL such as http://127.0.0.1:8000, found {given.url!r}: {error}")
+        check_url(given.url)
+    except SearchArgumentError as error:
+        parser.error(str(error))
     token = os.environ.get(given.token_variable)
     if token and not is_token(token):
         parser.error(f"expected a token of visible characters in {given.token_variable}")

@@ -84,6 +84,29 @@ class SessionOptions:
     sleep: Callable[[float], None] = time.sleep
 
 
+def check_url(url: str) -> None:
+    """Refuse what is no address of a server.
+
+    Raises:
+        SearchArgumentError: If it is none.
+    """
+    if not url.startswith(("http://", "https://")):
+        raise SearchArgumentError(f"expected a URL such as http://127.0.0.1:8000, found {url!r}")
+    try:
+        parts = httpx2.URL(url)
+    except (httpx2.InvalidURL, UnicodeError) as error:
+        raise SearchArgumentError(
+            f"expected a URL such as http://127.0.0.1:8000, found {url!r} ({error})"
+        ) from None
+    # The system's functions would take a port beyond 65535 for another one.
+    port = 1 if parts.port is None else parts.port
+    if not (parts.host and 1 <= port <= 65_535) or parts.query or parts.fragment:
+        raise SearchArgumentError(
+            "expected a URL such as http://127.0.0.1:8000, of a host, a port from 1 to 65535 "
+            f"and a path alone, found {url!r}"
+        )
+
+
 class Session:
     """Connections to one server, kept and reused, by any number of threads and after a fork.
 
@@ -97,23 +120,7 @@ class Session:
 
     def __init__(self, url: str, options: SessionOptions) -> None:
         """Keep the settings; nothing is sent yet."""
-        if not url.startswith(("http://", "https://")):
-            raise SearchArgumentError(
-                f"expected a URL such as http://127.0.0.1:8000, found {url!r}"
-            )
-        try:
-            parts = httpx2.URL(url)
-        except (httpx2.InvalidURL, UnicodeError) as error:
-            raise SearchArgumentError(
-                f"expected a URL such as http://127.0.0.1:8000, found {url!r} ({error})"
-            ) from None
-        # The system's functions would take a port beyond 65535 for another one.
-        port = 1 if parts.port is None else parts.port
-        if not (parts.host and 1 <= port <= 65_535) or parts.query or parts.fragment:
-            raise SearchArgumentError(
-                "expected a URL such as http://127.0.0.1:8000, of a host, a port from 1 to 65535 "
-                f"and a path alone, found {url!r}"
-            )
+        check_url(url)
         if options.retries < 0:
             raise SearchArgumentError(f"expected retries >= 0, found {options.retries}")
         if options.max_reply_bytes < 1:

@@ -383,7 +383,14 @@ def test_the_command_prints_a_table_and_exits_by_it(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    "words", [["s:8000"], ["http://[::1"], ["http://s", "--timeout", "nan"], ["http://s:x"]]
+    "words",
+    [
+        ["s:8000"],
+        ["http://[::1"],
+        ["http://s", "--timeout", "nan"],
+        ["http://s:x"],
+        ["http://127.0.0.1:73536"],  # the system would take it for 8000
+    ],
 )
 def test_a_wrong_command_line_is_told_so(words, capsys):
     with pytest.raises(SystemExit) as ended:
