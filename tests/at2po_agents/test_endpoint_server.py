@@ -8,7 +8,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from at2po_agents.endpoint import EndpointAgent, EndpointOptions
 from at2po_agents.errors import AgentUnusableError
 from benchmarks import evaluate
 from benchmarks.errors import EvaluationError
+from tests.raw_server import raw_server
 
 
 @pytest.fixture(scope="module")
@@ -134,36 +135,22 @@ def test_an_evaluation_outlives_its_endpoint(env: Any, tmp_path: Path) -> None:
 
 
 @contextmanager
-def raw_server(talk: Callable[[socket.socket, threading.Event], None]) -> Iterator[int]:
+def talking(talk: Callable[[socket.socket, threading.Event], object]) -> Iterator[int]:
     """A server that reads a request, and then does as told until it is over."""
     over = threading.Event()
-    listener = socket.create_server(("127.0.0.1", 0))
-    threads = []
 
     def answer(connection: socket.socket) -> None:
-        with connection, suppress(OSError):
-            received, more = b"", b"x"
-            while more and b"\r\n\r\n" not in received:
-                received += (more := connection.recv(65536))
-            if more:
-                talk(connection, over)
+        received, more = b"", b"x"
+        while more and b"\r\n\r\n" not in received:
+            received += (more := connection.recv(65536))
+        if more:
+            talk(connection, over)
 
-    def serve() -> None:
-        with suppress(OSError):
-            while True:
-                threads.append(threading.Thread(target=answer, args=(listener.accept()[0],)))
-                threads[-1].start()
-
-    threads.append(threading.Thread(target=serve))
-    threads[0].start()
-    try:
-        yield listener.getsockname()[1]
-    finally:
-        over.set()
-        listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
-        for thread in threads:
-            thread.join()
+    with raw_server(answer) as port:
+        try:
+            yield port
+        finally:
+            over.set()
 
 
 def drip(head: bytes) -> Callable[[socket.socket, threading.Event], None]:
@@ -184,7 +171,7 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
     ids=["status", "head", "body", "body to the end of the connection"],
 )
 def test_a_reply_that_drips_is_given_up_in_head_and_body(env: Any, head: bytes) -> None:
-    with raw_server(drip(head)) as port:
+    with talking(drip(head)) as port:
         asked = agent(env, port, timeout_s=0.3, retries=0)
         (reply,) = asked.act([("q",)])
         asked.close()
@@ -192,7 +179,7 @@ def test_a_reply_that_drips_is_given_up_in_head_and_body(env: Any, head: bytes) 
 
 
 def test_a_silent_server_is_given_up(env: Any) -> None:
-    with raw_server(lambda connection, over: over.wait() and None) as port:
+    with talking(lambda connection, over: over.wait() and None) as port:
         asked = agent(env, port, timeout_s=0.2, retries=0)
         (reply,) = asked.act([("q",)])
         asked.close()
@@ -212,7 +199,7 @@ def test_an_endless_reply_is_given_up(
         while not over.is_set():
             connection.sendall(b"%x\r\n%s\r\n" % (len(block), block))
 
-    with raw_server(talk) as port:
+    with talking(talk) as port:
         asked = agent(env, port, timeout_s=60, retries=0)
         (reply,) = asked.act([("q",)])
         asked.close()
@@ -226,11 +213,11 @@ def test_a_redirect_does_not_get_the_key(env: Any, monkeypatch: pytest.MonkeyPat
     def other(connection: socket.socket, over: threading.Event) -> None:
         seen.append(connection)
 
-    with raw_server(other) as port:
+    with talking(other) as port:
         to = (
             f"HTTP/1.1 307 Moved\r\nLocation: http://127.0.0.1:{port}/\r\nContent-Length: 0\r\n\r\n"
         )
-        with raw_server(lambda connection, over: connection.sendall(to.encode())) as first:
+        with talking(lambda connection, over: connection.sendall(to.encode())) as first:
             asked = agent(env, first)
             with pytest.raises(AgentUnusableError, match="status 307"):
                 asked.act([("q",)])
@@ -248,7 +235,7 @@ def test_an_interrupt_ends_requests_and_pauses_at_once(
         hang.set()
         over.wait()
 
-    with raw_server(talk) as port:
+    with talking(talk) as port:
         options = EndpointOptions(url=f"http://127.0.0.1:{port}/v1", timeout_s=86400.0)
         asked = EndpointAgent(options, "m", stop=(), clock=lambda: 0.0)
 

@@ -15,7 +15,7 @@ import pytest
 from retrieval import Passage, conformance, conformance_server, conformance_trust
 from retrieval.conformance_server import PatientTransport
 from retrieval.conformance_trust import TRUST_CHECKS
-from tests.retrieval.test_remote_wire import raw_server
+from tests.raw_server import raw_server
 
 PAUSE = threading.Event()  # never set: waiting for it lets other threads go on
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 
 from retrieval.client import RemoteRetriever
 from retrieval.remote_errors import RemoteDeadlineError, ReplyFormatError, ServerUnavailableError
+from tests.raw_server import raw_server
 
 BODY = b'{"result": [[]]}'
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 16\r\n"
@@ -32,37 +33,6 @@ DRIPS = {
         b"\r\n" + BODY + b"\r\n0\r\n\r\n",
     ],
 }
-
-
-@contextmanager
-def raw_server(answer: Callable[[socket.socket], None]) -> Iterator[int]:
-    """Answers each connection in a thread; yields the port."""
-    listening = socket.create_server(("127.0.0.1", 0))
-    threads = []
-
-    def serve() -> None:
-        while True:
-            try:
-                connection, _ = listening.accept()
-            except OSError:
-                return
-            threads.append(threading.Thread(target=run, args=(connection,), daemon=True))
-            threads[-1].start()
-
-    def run(connection: socket.socket) -> None:
-        with connection:
-            try:
-                answer(connection)
-            except OSError:
-                pass  # the client has gone
-
-    accepting = threading.Thread(target=serve, daemon=True)
-    accepting.start()
-    yield listening.getsockname()[1]
-    listening.shutdown(socket.SHUT_RDWR)
-    listening.close()
-    for thread in (accepting, *threads):
-        thread.join(20)
 
 
 @contextmanager
