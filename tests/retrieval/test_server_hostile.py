@@ -38,6 +38,13 @@ class Gate(Echo):
         return super().search(queries, k)
 
 
+class Long:
+    """Finds passages of 64 KiB: replies that no socket takes at once."""
+
+    def search(self, queries, k):
+        return [[Passage("1", "t", "x" * 2**16, 1.0)] * k for _ in queries]
+
+
 @pytest.fixture(scope="module")
 def server():
     with live() as running:
@@ -112,10 +119,6 @@ def test_body_and_search_share_one_deadline():
 
 
 def test_a_reply_that_nobody_reads_is_given_up(monkeypatch):
-    class Long:
-        def search(self, queries, k):
-            return [[Passage("1", "t", "x" * 2**16, 1.0)] * k for _ in queries]
-
     monkeypatch.setattr(server_connection, "_SLOWEST_READER", 2**30)
     with live(Long(), {"reply_timeout_s": 0.1}) as server, server.connect() as connection:
         connection.sendall(post(*"abcd", topk=50))  # 12 MiB
@@ -125,10 +128,6 @@ def test_a_reply_that_nobody_reads_is_given_up(monkeypatch):
 @pytest.mark.slow
 def test_who_reads_one_long_reply_after_the_other_is_not_given_up(monkeypatch):
     """The clock of a reply begins anew with each, so that it cannot run out during a later one."""
-
-    class Long:
-        def search(self, queries, k):
-            return [[Passage("1", "t", "x" * 2**16, 1.0)] * k for _ in queries]
 
     monkeypatch.setattr(server_connection, "_SLOWEST_READER", 2**40)
     with live(Long(), {"reply_timeout_s": 5.0}) as server, server.connect() as connection:
@@ -146,10 +145,6 @@ def test_who_reads_one_long_reply_after_the_other_is_not_given_up(monkeypatch):
 
 
 def test_who_reads_nothing_makes_room_for_others():
-    class Long:
-        def search(self, queries, k):
-            return [[Passage("1", "t", "x" * 2**16, 1.0)] * k for _ in queries]
-
     with live(Long(), {"max_connections": 2, "reply_timeout_s": 3600}) as server:
         deaf = [server.connect() for _ in range(2)]
         for each in deaf:
@@ -162,10 +157,6 @@ def test_who_reads_nothing_makes_room_for_others():
 
 
 def test_the_slowest_readers_end_where_all_leave_too_much(monkeypatch):
-    class Long:
-        def search(self, queries, k):
-            return [[Passage("1", "t", "x" * 2**16, 1.0)] * k for _ in queries]
-
     monkeypatch.setattr(server_connection, "_MOST_UNREAD", 2**24)
     with live(Long(), {"reply_timeout_s": 3600}) as server:
         first, second = server.connect(), server.connect()
