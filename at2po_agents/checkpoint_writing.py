@@ -190,11 +190,11 @@ def tidy(root: Path, fingerprint: str) -> None:
 def _is_ours(path: Path, fingerprint: str) -> bool:
     """Whether a run of this configuration wrote a checkpoint here: copies are somebody's own."""
     try:
-        if path.is_symlink() or read_state(path)["fingerprint"] != fingerprint:
-            return False
-        return path.name.startswith(".") or path.name == name_of(read_state(path)["step"])
+        state = read_state(path)
     except CheckpointError:
         return False
+    named = path.name.startswith(".") or path.name == name_of(state["step"])
+    return named and state["fingerprint"] == fingerprint and not path.is_symlink()
 
 
 def _is_abandoned(path: Path) -> bool:
