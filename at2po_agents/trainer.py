@@ -15,7 +15,6 @@ from at2po_agents import checkpoint, checkpoint_writing, queues, run_folder, thr
 from at2po_agents.algorithms import name_of
 from at2po_agents.batches import Batches
 from at2po_agents.config import RESUMABLE, TrainConfig, dump_config, fingerprint
-from at2po_agents.environments import check_id
 from at2po_agents.errors import (
     CheckpointError,
     ConfigError,
@@ -102,14 +101,13 @@ class Trainer:
                 f"steps: expected 0 with {name_of(algorithm)}, which does not learn, found "
                 f"{config.steps}; add --steps 0 to evaluate the starting policy"
             )
-        check_id(config.env)  # before there is a folder
         self.ranks = join()
         self.config, self.root = config, Path(config.out)
         self.identity = fingerprint(config, RESUMABLE)
         # All ranks of torchrun run this same loop; what the others write is thrown away.
         self._scratch = None if self.ranks.first else tempfile.TemporaryDirectory()
         self.out = self.root if self._scratch is None else Path(self._scratch.name)
-        self.env, self.eval_env = make_envs(config)
+        self.env, self.eval_env = make_envs(config)  # before there is a folder
         self._folder: Held | None = None
         with ExitStack() as held:
             if self.ranks.first:
@@ -282,17 +280,20 @@ class Trainer:
 
     def _checkpoint(self) -> checkpoint.Checkpoint | None:
         """The checkpoint to go on from, or None for a new run; rank 0 decides for all."""
+        return self.ranks.gather(self._make_ready() if self.ranks.first else None)[0]
+
+    def _make_ready(self) -> checkpoint.Checkpoint | None:
+        """Make the folder ready to be written to; return the checkpoint to go on from, if any."""
         found, resume = None, self.config.resume
-        if self.ranks.first and resume:
+        if resume:
             checkpoint_writing.tidy(self.root / checkpoint.FOLDER, self.identity)
             found = self._newest()
-        if self.ranks.first and found is None:
+        if found is None:
             run_folder.prepare(self.root, resume=resume)
             if resume:
                 _log.warning("%s holds no checkpoint: starting from the beginning", self.root)
-        if self.ranks.first:
-            run_folder.make_way(self.root)
-        return self.ranks.gather(found)[0]
+        run_folder.make_way(self.root)
+        return found
 
     def _newest(self) -> checkpoint.Checkpoint | None:
         return checkpoint.latest(self.root / checkpoint.FOLDER, self.identity)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, BinaryIO
 
 from retrieval.text import to_unicode
 
@@ -152,13 +152,30 @@ def write_whole(path: str | Path, content: str | bytes) -> None:
     Raises:
         OSError: If it cannot be written; no draft is left behind then.
     """
+    data = content if isinstance(content, bytes) else to_unicode(content).encode("utf-8")
+    with replacing(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[BinaryIO]:
+    """Write a file that takes the place of what is there when this ends; see `write_whole`.
+
+    Args:
+        path: The file; what was there can be read until then.
+
+    Yields:
+        What to write to.
+
+    Raises:
+        OSError: If it cannot be written; no draft is left behind then, nor after other errors.
+    """
     path = Path(path)
     draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
-    data = content if isinstance(content, bytes) else to_unicode(content).encode("utf-8")
     try:
         draft.unlink(missing_ok=True)  # of a dead process; were it a link, it would be followed
         with draft.open("xb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(draft, path)
@@ -166,6 +183,19 @@ def write_whole(path: str | Path, content: str | bytes) -> None:
         with suppress(OSError):
             draft.unlink()
         raise
+
+
+def flush(path: str | Path) -> None:
+    """Wait until a file or folder has reached the disk.
+
+    Args:
+        path: The file, or the folder whose names are meant.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def replace_own(path: str | Path, content: str, mark: str) -> None:

@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from retrieval.errors import IndexFormatError
-from retrieval.files import LOCK, sole_writer, write_whole
+from retrieval.files import LOCK, flush, sole_writer, write_whole
 from retrieval.manifest import MANIFEST, PASSAGES, Manifest, entry_of, read_manifest
 
 _log = logging.getLogger(__name__)
@@ -163,10 +163,10 @@ def _name(data: Path) -> bytes:
 
 def _publish(folder: Path, data: Path, manifest: Manifest) -> None:
     for path in [*data.rglob("*"), data]:
-        _flush(path)
+        flush(path)
     write_whole(data / f"{MANIFEST}.new", manifest.text())
     os.replace(data / f"{MANIFEST}.new", folder / MANIFEST)
-    _flush(folder)
+    flush(folder)
     # Tells a reader of this build what it is, whatever is built later.
     with suppress(OSError):
         os.link(folder / MANIFEST, data / MANIFEST)
@@ -193,13 +193,5 @@ def _remove(data: Path) -> None:
         shutil.rmtree(data)
     except OSError as problem:
         _log.warning("%s could not be removed: %s", data, problem)
-    finally:
-        os.close(descriptor)
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
     finally:
         os.close(descriptor)

@@ -14,7 +14,7 @@ from rich.logging import RichHandler
 
 from at2po_agents import threads
 from at2po_agents.cli.endings import ending
-from at2po_agents.cli.terminal import errors, out, pick
+from at2po_agents.cli.terminal import HELP, errors, out, pick
 
 _LEAST_COLUMNS = 20  # tyro needs 6 to end at all
 
@@ -116,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with ending("at2po"):
         name, rest = pick("at2po", {name: each.about for name, each in COMMANDS.items()}, words)
     _log_to_terminal()
-    if COMMANDS[name].computes:
+    if COMMANDS[name].computes and HELP.isdisjoint(rest):  # choosing takes a quarter of a second
         threads.choose()
     with ending(f"at2po {name}", COMMANDS[name].again):
         COMMANDS[name].run(rest)

@@ -45,6 +45,9 @@ class Terminal(Console):
                 yield segment._replace(text=to_terminal(segment.text, self.encoding))
 
 
+HELP = frozenset({"-h", "--help"})
+"""Words that ask how a command is used."""
+
 out = Terminal()
 errors = Terminal(stderr=True)
 
@@ -75,7 +78,7 @@ def pick(prog: str, actions: Mapping[str, str], words: Sequence[str]) -> tuple[s
     """
     lines = [f"usage: {prog} ACTION [--help]", *(f"  {n:12} {a}" for n, a in actions.items())]
     name = words[0] if words else "--help"
-    if name in ("-h", "--help"):
+    if name in HELP:
         out.print("\n".join(lines), soft_wrap=True)
         raise SystemExit(0)
     if name not in actions:

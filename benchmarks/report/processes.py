@@ -104,7 +104,7 @@ def read_processes(folder: Path) -> Processes | None:
     path = folder / timeline.FILE
     try:
         pieces = [Piece(step, span) for step, span in timeline.read(folder)]
-    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+    except TypeError as error:
         raise RunFolderError(
             f"{path}: expected pieces of work, found other lines ({error!r}); take them out"
         ) from error

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from at2po_agents import threads
+from at2po_agents.cli import main
 from at2po_agents.config import TrainConfig, load_config
 from at2po_agents.trainer import Trainer
 
@@ -42,6 +43,14 @@ def test_what_the_user_has_set_stays() -> None:
         assert chosen(0.0, **{name: "x"}) == {}
     assert chosen(0.0, OMP_NUM_THREADS="1") == {}
     assert chosen(0.0, OMP_NUM_THREADS="4,2") == {"OMP_WAIT_POLICY": "PASSIVE"}
+
+
+def test_help_is_shown_without_watching_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "choose", lambda: pytest.fail("chosen"))
+    for word in ("--help", "-h"):
+        with pytest.raises(SystemExit) as stop:
+            main(["train", word])
+        assert stop.value.code == 0
 
 
 @pytest.mark.parametrize(

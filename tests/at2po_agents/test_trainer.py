@@ -22,7 +22,12 @@ from at2po_agents import losses
 from at2po_agents.algorithms import ATPO
 from at2po_agents.checkpoint import seal
 from at2po_agents.config import TrainConfig, dump_config
-from at2po_agents.errors import CheckpointError, DivergedError, EvaluationFailedError
+from at2po_agents.errors import (
+    CheckpointError,
+    DivergedError,
+    EnvironmentNotFoundError,
+    EvaluationFailedError,
+)
 from at2po_agents.jobs import Job
 from at2po_agents.metrics import read_metrics
 from at2po_agents.status import read_status
@@ -165,6 +170,12 @@ def test_a_checkpoint_of_another_configuration_is_refused(finished: Path) -> Non
 
 
 DEEP = "[" * 100_000 + "]" * 100_000
+
+
+def test_a_wrong_environment_leaves_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(EnvironmentNotFoundError, match="found 'at2po_envs:at2po/Nowhere-v0'"):
+        Trainer(replace(small(tmp_path / "run"), env="at2po/Nowhere-v0"))
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", DEEP, '{"faults": 5, "step": "abc"}', "\xff"])
