@@ -10,6 +10,7 @@ from typing import Any, BinaryIO, overload
 
 from benchmarks.errors import EvaluationError
 from benchmarks.records import ADDED_UP, EPISODE, check, parsed
+from retrieval.files import whole_file
 
 FILE = "episodes.jsonl"
 Record = dict[str, Any]
@@ -108,16 +109,13 @@ class EpisodeLog:
 
     def _drop(self, path: Path, keys: set[str]) -> None:
         """Write the file again without some records, in one step."""
-        draft = path.with_name(f".{path.name}.draft")  # ours alone, as the folder is
-        places = {}
-        draft.unlink(missing_ok=True)  # were it a link, it would be followed
-        with draft.open("xb") as file:
-            for record in self.records([key for key in self._places if key not in keys]):
-                places[record["question_key"]] = file.tell()
-                file.write(_line(record))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
+        places: dict[str, int] = {}
+        with path.open("rb") as old, whole_file(path) as new:
+            for key, place in self._places.items():
+                if key not in keys:
+                    old.seek(place)
+                    places[key] = new.tell()
+                    new.write(old.readline())
         if self._file is not None:
             self._file.close()
         self._file, self._places = path.open("ab"), places

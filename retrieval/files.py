@@ -142,8 +142,36 @@ def _is_stream(path: str | Path) -> bool:
     return path.exists() and not (path.is_file() or path.is_dir())
 
 
+@contextmanager
+def whole_file(path: str | Path) -> Iterator[IO[bytes]]:
+    """Give a file another content in one step: whatever happens meanwhile, it is old or new.
+
+    Args:
+        path: The file; what was there is replaced.
+
+    Yields:
+        Where the new content goes.
+
+    Raises:
+        OSError: If it cannot be written; no draft is left behind then.
+    """
+    path = Path(path)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
+    try:
+        draft.unlink(missing_ok=True)  # of a dead process; were it a link, it would be followed
+        with draft.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    except BaseException:
+        with suppress(OSError):
+            draft.unlink()
+        raise
+
+
 def write_whole(path: str | Path, content: str | bytes) -> None:
-    """Put a content into a file in one step: whatever happens meanwhile, the file is old or new.
+    """Put a content into a file in one step; see `whole_file`.
 
     Args:
         path: The file; what was there is replaced.
@@ -152,20 +180,9 @@ def write_whole(path: str | Path, content: str | bytes) -> None:
     Raises:
         OSError: If it cannot be written; no draft is left behind then.
     """
-    path = Path(path)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
     data = content if isinstance(content, bytes) else to_unicode(content).encode("utf-8")
-    try:
-        draft.unlink(missing_ok=True)  # of a dead process; were it a link, it would be followed
-        with draft.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    except BaseException:
-        with suppress(OSError):
-            draft.unlink()
-        raise
+    with whole_file(path) as file:
+        file.write(data)
 
 
 def replace_own(path: str | Path, content: str, mark: str) -> None:

@@ -302,7 +302,7 @@ def test_a_draft_that_is_a_link_is_not_followed(env: Any, tmp_path: Path) -> Non
     out, thesis = tmp_path / "out", tmp_path / "thesis"
     evaluate(Wrapped(env, bad=[0]), env, limit=2, out=out)
     thesis.write_text("mine")
-    (out / ".episodes.jsonl.draft").symlink_to(thesis)
+    (out / f".episodes.jsonl.{os.getpid()}.draft").symlink_to(thesis)
     assert evaluate(Wrapped(env), env, limit=2, out=out, retry_failed=True).failed == 0
     assert thesis.read_text() == "mine" and not (out / "episodes.jsonl").is_symlink()
 
