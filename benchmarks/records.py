@@ -151,11 +151,6 @@ FAULT = Kind(
     "take the file away",
     {"time": _is_time, "step": _is_count, **_each("actor what done", _is(str))},
 )
-SPAN = Kind(
-    "a piece of work",
-    "take the line out",
-    {**_each("actor stage", _is(str)), "step": _is_count, **_each("start end tokens", is_number)},
-)
 TREE = Kind("a rollout tree", "take the line out", {"nodes": _is(list)})
 NODE = Kind(
     "a node of a rollout tree",
