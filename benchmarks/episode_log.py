@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any, BinaryIO, overload
 
 from benchmarks.errors import EvaluationError
-from benchmarks.records import ADDED_UP, EPISODE, check, parsed
+from benchmarks.records import EPISODE, check, parsed
 from retrieval.files import whole_file
 
 FILE = "episodes.jsonl"
 Record = dict[str, Any]
 
-_NEEDED = tuple(name for name in ADDED_UP if name != "retrieval_recall")  # it may be null
+_UNNEEDED = ("question", "golden_answers", "retrieval_recall")  # the last one may be null
+_NEEDED = tuple(name for name in EPISODE.fields if name not in _UNNEEDED)
 
 
 class EpisodeLog:

@@ -91,8 +91,6 @@ EPISODE = Kind(
         "retrieval_recall": _maybe(_is_share),
     },
 )
-ADDED_UP = tuple(name for name in EPISODE.fields if name not in ("question", "golden_answers"))
-"""Fields of an episode that an evaluation adds up."""
 
 SUMMARY = Kind(
     "the summary of an evaluation",
