@@ -16,6 +16,7 @@ WORK = ("collect", "eval", "weights", "update", "save")
 """Stages in which an actor works; in all others it waits."""
 
 _AGES = 1e10  # seconds: more than any run takes
+_MOST = 1e18  # steps or tokens: more than any run has
 
 
 class Span(NamedTuple):
@@ -101,7 +102,7 @@ def _parsed(line: str) -> tuple[int, Span] | None:
         row = None
     if isinstance(row, dict) and row.keys() - {"tokens"} == {"step", *Span._fields[:4]}:
         span = Span(row["actor"], row["stage"], row["start"], row["end"], row.get("tokens", 0))
-        counts = all(type(number) is int for number in (row["step"], span.tokens))
+        counts = all(type(n) is int and 0 <= n < _MOST for n in (row["step"], span.tokens))
         texts = all(isinstance(text, str) for text in (span.actor, span.stage))
         times = (type(t) in (int, float) and abs(t) < _AGES for t in (span.start, span.end))
         if counts and texts and all(times):

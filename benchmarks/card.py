@@ -115,28 +115,33 @@ def card_text(summary: Mapping[str, Any], timing: Mapping[str, Any]) -> str:
         timing: Content of `timing.json`.
     """
     card = summary["card"]
-    lines = [f"# {_cell(card['agent'])} on {_cell(card['env'])}", ""]
+    lines = [f"# {cell(card['agent'])} on {cell(card['env'])}", ""]
     lines += ["| figure | value | 95 % interval |", "| --- | ---: | --- |"]
     for name, label in (("em", "EM"), ("cover_em", "cover-EM"), ("f1", "F1")):
         low, high = summary[f"{name}_interval"]
         lines.append(f"| {label} | {summary[name]:.4f} | {low:.4f} to {high:.4f} |")
-    lines += [f"| {name.replace('_', ' ')} | {_cell(summary[name])} | |" for name in _COUNTS]
+    lines += [f"| {name.replace('_', ' ')} | {cell(summary[name])} | |" for name in _COUNTS]
     failed, asked = summary["failed"], summary["questions"]
     lines += [f"| episodes that failed, counted as wrong | {failed} of {asked} | |"]
     lines += ["", "| setting | value |", "| --- | --- |"]
     rows = {**card, "date": timing["started"]} | {"versions": None, "prompt": None}
-    shown = {_cell(name): _cell(value) for name, value in rows.items() if value is not None}
+    shown = {cell(name): cell(value) for name, value in rows.items() if value is not None}
     lines += [f"| {name} | {value} |" for name, value in shown.items()]
     versions = ", ".join(f"{name} {number}" for name, number in card["versions"].items())
     lines += [f"| versions | {versions} |", "", "The prompt, `{question}` in its place:", ""]
     return "\n".join([*lines, *(f"    {line}" for line in card["prompt"].splitlines())]) + "\n"
 
 
-def _cell(value: Any) -> str:
+def cell(value: Any) -> str:
+    """Write a value so that it neither ends its cell of a Markdown table nor its row.
+
+    Args:
+        value: A text, or what JSON has.
+    """
     if isinstance(value, float):
         return f"{value:.4f}"
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return text.replace("|", "\\|").replace("\n", " ")
+    return " ".join(text.replace("|", "\\|").split())
 
 
 def _retrieval(tools: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from benchmarks.card import cell
 from benchmarks.compare_evaluations import MACRO, MICRO
 from benchmarks.intervals import ALPHA
 from retrieval.files import replace_own
@@ -56,7 +57,7 @@ def rich_table(comparison: Mapping[str, Any]) -> Table:
     heads, rows = cells(comparison)
     table = Table(*heads)
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(text) for text in row))
     return table
 
 
@@ -69,15 +70,15 @@ def markdown(comparison: Mapping[str, Any]) -> str:
     heads, rows = cells(comparison)
     others = [name for name in comparison["methods"] if name != comparison["reference"]]
     lines = [f"# {', '.join(others)} compared with {comparison['reference']}", ""]
-    table = [[_cell(text) for text in row] for row in (heads, *rows)]
+    table = [[cell(text) for text in row] for row in (heads, *rows)]
     lines += [f"| {' | '.join(row)} |" for row in (table[0], ["---"] * len(heads), *table[1:])]
     lines += ["", *(f"- {sentence}" for sentence in conclusions(comparison))]
     if comparison["warnings"]:
         lines += ["", "Warnings:", "", *(f"- {warning}" for warning in comparison["warnings"])]
     lines += ["", note(comparison), "", "| agent | evaluations |", "|---|---|"]
     for name, folders in comparison["methods"].items():
-        shown = ", ".join(f"`{_cell(folder)}`" for folder in folders)
-        lines.append(f"| {_cell(name)} | {shown} |")
+        shown = ", ".join(f"`{cell(folder)}`" for folder in folders)
+        lines.append(f"| {cell(name)} | {shown} |")
     return "\n".join(lines) + "\n"
 
 
@@ -202,11 +203,6 @@ def _compared(figures: Mapping[str, Any]) -> list[str]:
     missed = figures["detectable"]
     least = "none" if missed is None else f"{100 * missed:.1f}"
     return [shown, _p(figures["p"]), _p(figures["p_holm"]), least]
-
-
-def _cell(text: str) -> str:
-    """A text that neither ends its cell of a Markdown table nor its row."""
-    return " ".join(text.replace("|", "\\|").split())
 
 
 def _p(value: float) -> str:

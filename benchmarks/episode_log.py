@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any, BinaryIO, overload
 
 from benchmarks.errors import EvaluationError
-from benchmarks.records import ADDED_UP, EPISODE, check, parsed
-from retrieval.files import replacing
+from benchmarks.records import EPISODE, check, parsed
+from retrieval.files import whole_file
 
 FILE = "episodes.jsonl"
 Record = dict[str, Any]
 
-_NEEDED = tuple(name for name in ADDED_UP if name != "retrieval_recall")  # it may be null
+_UNNEEDED = ("question", "golden_answers", "retrieval_recall")  # the last one may be null
+_NEEDED = tuple(name for name in EPISODE.fields if name not in _UNNEEDED)
 
 
 class EpisodeLog:
@@ -109,11 +110,13 @@ class EpisodeLog:
 
     def _drop(self, path: Path, keys: set[str]) -> None:
         """Write the file again without some records, in one step."""
-        places = {}
-        with replacing(path) as file:
-            for record in self.records([key for key in self._places if key not in keys]):
-                places[record["question_key"]] = file.tell()
-                file.write(_line(record))
+        places: dict[str, int] = {}
+        with path.open("rb") as old, whole_file(path) as new:
+            for key, place in self._places.items():
+                if key not in keys:
+                    old.seek(place)
+                    places[key] = new.tell()
+                    new.write(old.readline())
         if self._file is not None:
             self._file.close()
         self._file, self._places = path.open("ab"), places

@@ -91,8 +91,6 @@ EPISODE = Kind(
         "retrieval_recall": _maybe(_is_share),
     },
 )
-ADDED_UP = tuple(name for name in EPISODE.fields if name not in ("question", "golden_answers"))
-"""Fields of an episode that an evaluation adds up."""
 
 SUMMARY = Kind(
     "the summary of an evaluation",
@@ -150,11 +148,6 @@ FAULT = Kind(
     "what happened to a run",
     "take the file away",
     {"time": _is_time, "step": _is_count, **_each("actor what done", _is(str))},
-)
-SPAN = Kind(
-    "a piece of work",
-    "take the line out",
-    {**_each("actor stage", _is(str)), "step": _is_count, **_each("start end tokens", is_number)},
 )
 TREE = Kind("a rollout tree", "take the line out", {"nodes": _is(list)})
 NODE = Kind(

@@ -102,7 +102,7 @@ def add_up(
         for name in _ADDED:
             columns[name].append(float(episode[name]))
         columns["tool_failed"].append("tool_failed" in episode["flags"])
-        if episode["retrieval_recall"] is not None:
+        if episode.get("retrieval_recall") is not None:
             columns["recall"].append(episode["retrieval_recall"])
         if episode["error"]:
             about = ("question_id", "question_key", "error")

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO
 
 from retrieval.text import to_unicode
 
@@ -142,33 +142,18 @@ def _is_stream(path: str | Path) -> bool:
     return path.exists() and not (path.is_file() or path.is_dir())
 
 
-def write_whole(path: str | Path, content: str | bytes) -> None:
-    """Put a content into a file in one step: whatever happens meanwhile, the file is old or new.
+@contextmanager
+def whole_file(path: str | Path) -> Iterator[IO[bytes]]:
+    """Give a file another content in one step: whatever happens meanwhile, it is old or new.
 
     Args:
         path: The file; what was there is replaced.
-        content: Bytes, or text for UTF-8; lone surrogates become U+FFFD.
+
+    Yields:
+        Where the new content goes.
 
     Raises:
         OSError: If it cannot be written; no draft is left behind then.
-    """
-    data = content if isinstance(content, bytes) else to_unicode(content).encode("utf-8")
-    with replacing(path) as file:
-        file.write(data)
-
-
-@contextmanager
-def replacing(path: str | Path) -> Iterator[BinaryIO]:
-    """Write a file that takes the place of what is there when this ends; see `write_whole`.
-
-    Args:
-        path: The file; what was there can be read until then.
-
-    Yields:
-        What to write to.
-
-    Raises:
-        OSError: If it cannot be written; no draft is left behind then, nor after other errors.
     """
     path = Path(path)
     draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
@@ -183,6 +168,21 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
         with suppress(OSError):
             draft.unlink()
         raise
+
+
+def write_whole(path: str | Path, content: str | bytes) -> None:
+    """Put a content into a file in one step; see `whole_file`.
+
+    Args:
+        path: The file; what was there is replaced.
+        content: Bytes, or text for UTF-8; lone surrogates become U+FFFD.
+
+    Raises:
+        OSError: If it cannot be written; no draft is left behind then.
+    """
+    data = content if isinstance(content, bytes) else to_unicode(content).encode("utf-8")
+    with whole_file(path) as file:
+        file.write(data)
 
 
 def flush(path: str | Path) -> None:

@@ -14,7 +14,6 @@ from typing import NamedTuple
 from at2po_agents import timeline
 from at2po_agents.timeline import WORK, Span
 from benchmarks.errors import RunFolderError
-from benchmarks.records import SPAN, check
 
 WAIT = "wait"
 STAGES = (*WORK, WAIT)
@@ -101,15 +100,13 @@ def read_processes(folder: Path) -> Processes | None:
     Raises:
         RunFolderError: If a line is none of a time line.
     """
-    path = folder / timeline.FILE
     try:
         pieces = [Piece(step, span) for step, span in timeline.read(folder)]
     except TypeError as error:
         raise RunFolderError(
-            f"{path}: expected pieces of work, found other lines ({error!r}); take them out"
+            f"{folder / timeline.FILE}: expected pieces of work, found other lines ({error!r}); "
+            "take them out"
         ) from error
-    for step, span in pieces:
-        check(SPAN, {"step": step, **span._asdict()}, SPAN.fields, str(path), RunFolderError)
     return processes_of(pieces) if pieces else None
 
 

@@ -65,6 +65,7 @@ def test_lines_that_are_no_spans_block_no_run(
     [
         *({"step": None}, {"step": True}, {"start": "1"}, {"end": float("nan")}, {"end": 10**400}),
         *({"actor": 1}, {"stage": ["a"]}, {"tokens": "7"}, {"more": 1}),
+        *({"step": -1}, {"step": 10**400}, {"tokens": -1}, {"tokens": 10**400}),
     ],
 )
 def test_a_span_of_other_types_is_none(change: dict[str, object], tmp_path: Path) -> None:

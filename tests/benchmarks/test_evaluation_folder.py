@@ -149,6 +149,16 @@ def test_a_damaged_record_is_named_and_its_line_can_be_taken_out(
     assert evaluate(Says(env, 0), env, limit=2, out=tmp_path).failed == 1
 
 
+def test_a_record_without_a_recall_is_as_one_whose_recall_is_null(env: Any, tmp_path: Path) -> None:
+    evaluate(Says(env), env, limit=2, out=tmp_path)
+    path = tmp_path / "episodes.jsonl"
+    first, second = path.read_text().splitlines()
+    bare = {k: v for k, v in json.loads(first).items() if k != "retrieval_recall"}
+    path.write_text(f"{json.dumps(bare)}\n{second}\n")
+    report = evaluate(Says(env), env, limit=2, out=tmp_path)
+    assert report.retrieval_recall == json.loads(second)["retrieval_recall"]
+
+
 @pytest.mark.parametrize("line", [DEEP, "[]", "null", "1" * 5000, "\x00" * 9, "", "{", '"a"'])
 def test_a_line_that_is_no_record_is_named(env: Any, tmp_path: Path, line: str) -> None:
     evaluate(Says(env), env, limit=2, out=tmp_path)
