@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import json
 import os
 import threading
 import time
@@ -81,8 +81,12 @@ class EndpointOptions:
                 "leave it out, or use the setting of that name"
             )
         for name, value in self.body.items():
-            if isinstance(value, float) and not math.isfinite(value):
-                raise ConfigError(f"body: expected finite numbers, found {name} = {value}")
+            try:
+                json.dumps(value, allow_nan=False)
+            except ValueError:
+                raise ConfigError(
+                    f"body: expected finite numbers, found {name} = {value}"
+                ) from None
 
 
 def _check_address(url: str) -> None:

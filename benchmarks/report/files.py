@@ -21,8 +21,8 @@ from benchmarks.records import (
     is_number,
     read_json,
 )
+from retrieval import jsonl
 from retrieval.files import require_file
-from retrieval.jsonl import read_objects
 
 _log = logging.getLogger(__name__)
 
@@ -86,20 +86,30 @@ def read_summary(path: Path) -> Record:
     return summary
 
 
-def read_lines(path: Path, checked: Callable[[Record, str], None]) -> list[Record]:
+def read_lines(
+    path: Path, checked: Callable[[Record, str], None], *, growing: bool = False
+) -> list[Record]:
     """Return the objects in a file of JSON lines.
 
     Args:
         path: The file.
         checked: Refuses an object; it also gets file and line.
+        growing: Whether a last line that was cut off while it was written is left out.
 
     Raises:
         RunFolderError: If a line is none, or was refused.
     """
     require_file(path)
     rows: list[Record] = []
-    for number, row in read_objects(path, "a JSON object in each line", RunFolderError):
-        checked(row, f"{path}:{number}")
+    for number, line in jsonl.read_lines(path, RunFolderError):
+        where = f"{path}:{number}"
+        try:
+            row = jsonl.object_of(line, where, "a JSON object in each line", RunFolderError)
+        except RunFolderError:
+            if growing and not line.endswith(b"\n"):
+                break
+            raise
+        checked(row, where)
         rows.append(row)
     return rows
 

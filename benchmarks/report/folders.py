@@ -105,7 +105,7 @@ def _reader(folder: Path) -> Callable[[Path], Report]:
 def _training_run(folder: Path) -> Report:
     config, settings = read_settings(folder / "config.toml")
     status = read_status(folder / STATUS)
-    rows = read_lines(folder / "metrics.jsonl", check_metrics)
+    rows = read_lines(folder / "metrics.jsonl", check_metrics, growing=True)
     ended = status is None or status["state"] == "finished"
     summary = read_summary(folder / "summary.json") if ended else _so_far(settings, rows)
     evaluated = [row for row in rows if "eval/em" in row]

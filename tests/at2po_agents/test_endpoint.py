@@ -275,6 +275,7 @@ def test_the_key_is_nowhere(env: Any, caplog: pytest.LogCaptureFixture, tmp_path
         ({"timeout_s": float("inf")}, "timeout_s"),
         ({"timeout_s": 1e12}, "timeout_s"),
         ({"body": {"top_p": float("nan")}}, "found top_p = nan"),
+        ({"body": {"bias": {"a": [float("inf")]}}}, "found bias = "),
         ({"body": {"stream": True}}, "found stream, which the agent sets itself"),
         ({"body": {"n": 2}}, "found n, which the agent sets itself"),
         ({"body": {"temperature": 1.0}}, "found temperature, which the agent sets itself"),

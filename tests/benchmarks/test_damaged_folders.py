@@ -255,6 +255,21 @@ def test_a_damaged_line_of_a_run_is_named(tmp_path: Path, name: str, line: str) 
         write_report(run)
 
 
+@pytest.mark.parametrize(
+    "cut", [b"{", b'{"step": 3, "rollout/em": 0.', '{"step": 3, "é'.encode()[:-1]]
+)
+def test_a_last_row_that_was_cut_off_costs_itself_alone(tmp_path: Path, cut: bytes) -> None:
+    """As after a loss of power, or beside a run that is writing it."""
+    run = training_run(tmp_path)
+    path = run / "metrics.jsonl"
+    expected = read(run)
+    path.write_bytes(path.read_bytes() + cut)
+    assert read(run) == expected
+    path.write_bytes(path.read_bytes() + b"\n")
+    with pytest.raises(RunFolderError, match="metrics.jsonl:"):
+        read(run)
+
+
 @pytest.mark.parametrize("text", ["\x00", "a = [", "n = " + HUGE, "[algorithm]\nchains = 'x'", ""])
 def test_a_damaged_configuration_is_named(tmp_path: Path, text: str) -> None:
     run = training_run(tmp_path)
