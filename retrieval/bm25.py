@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from retrieval.errors import CorpusMismatchError, IndexFormatError
 from retrieval.manifest import REBUILD
-from retrieval.opening import Built, open_built, reopen
+from retrieval.opening import Built, open_built
 from retrieval.passages import Corpus, Passage, corpus_hash, require_k
 from retrieval.postings import TOP, Postings, invert
 from retrieval.scoring import Scoring, Style
@@ -193,12 +193,8 @@ class BM25:
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Pickle an index on disk as its folder: another process maps the same build of it."""
         if self._built is not None:
-            return _reopen, (*self._built.reference(), self.passages)
+            return type(self).open, (self._built, self.passages)
         return super().__reduce_ex__(protocol)
-
-
-def _reopen(folder: Path, data: str, index_hash: str, passages: Corpus) -> BM25:
-    return BM25.open(reopen(folder, data, index_hash), passages)
 
 
 def _sums(

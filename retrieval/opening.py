@@ -9,6 +9,7 @@ import time
 import weakref
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from retrieval.errors import IndexFormatError
 from retrieval.manifest import REBUILD, Manifest, entry_of, read_manifest, sample_of
@@ -101,9 +102,9 @@ class Built:
         """Return the descriptor of a file, which is open for reading."""
         return self._files[name][0]
 
-    def reference(self) -> tuple[Path, str, str]:
-        """Return what `reopen` takes to find these files, or equal ones, in another process."""
-        return self._absolute, self.manifest.data, self.manifest.hash
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle as names: another process finds these files, or equal ones; see `reopen`."""
+        return reopen, (self._absolute, self.manifest.data, self.manifest.hash)
 
     def _checked(self, name: str, descriptor: int | None) -> tuple[int, tuple[int, int]]:
         entry = self.manifest.files[name]
