@@ -40,7 +40,8 @@ def building(folder: str | Path, kind: str) -> Iterator[tuple[Path, Manifest]]:
         kind: What is built.
 
     Yields:
-        The sub-folder to write to, and the manifest to fill in.
+        The sub-folder to write to, and the manifest to fill in. Its files are added at the end;
+        those that it has by then are not read again.
 
     Raises:
         IndexFormatError: If the folder holds something else, or is being built by another process.
@@ -58,7 +59,9 @@ def building(folder: str | Path, kind: str) -> Iterator[tuple[Path, Manifest]]:
             _mark(data)
             yield data, manifest
             manifest.files = {
-                name: entry_of(data / name) for name in sorted(_files_in(data)) if name != _MARK
+                name: manifest.files.get(name) or entry_of(data / name)
+                for name in sorted(_files_in(data))
+                if name != _MARK
             }
             held.require()
             _publish(folder, data, manifest)
