@@ -107,8 +107,8 @@ class StoredPassages(Sequence[Passage]):
             if self._id_hashes[i] != key:
                 break
             position = int(self._id_positions[i])
-            if 0 <= position < len(self) and self[position].id == passage_id:
-                return self[position]
+            if 0 <= position < len(self) and (passage := self[position]).id == passage_id:
+                return passage
         raise UnknownNameError(f"expected the id of a passage, found {passage_id!r}")
 
     def files(self) -> list[Path]:
