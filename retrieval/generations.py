@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from retrieval.errors import IndexFormatError
-from retrieval.files import LOCK, sole_writer, write_whole
+from retrieval.files import LOCK, lock_folder, sole_writer, write_whole
 from retrieval.manifest import MANIFEST, PASSAGES, Manifest, entry_of, read_manifest
 
 _log = logging.getLogger(__name__)
@@ -179,21 +179,17 @@ def _remove(data: Path) -> None:
     """Remove a sub-folder that is ours, unless a reader has it open."""
     descriptor = os.open(data, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        _log.info("%s is still being read; the next build removes it", data)
-        return
-    except OSError:  # a file system without locks: readers have their files open
-        pass
-    else:
-        _mark(data)  # if this process is killed now, the rest is still known as ours
-    try:
+        # Where folders cannot be locked, readers have their files open.
+        if lock_folder(descriptor, fcntl.LOCK_EX):
+            _mark(data)  # if this process is killed now, the rest is still known as ours
         for path in data.iterdir():
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             elif path.name != _MARK:
                 path.unlink()
         shutil.rmtree(data)
+    except BlockingIOError:
+        _log.info("%s is still being read; the next build removes it", data)
     except OSError as problem:
         _log.warning("%s could not be removed: %s", data, problem)
     finally:

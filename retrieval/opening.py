@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from retrieval.errors import IndexFormatError
+from retrieval.files import lock_folder
 from retrieval.manifest import REBUILD, Manifest, entry_of, read_manifest, sample_of
 
 _CHECK_S = 1.0
@@ -50,11 +51,9 @@ class Built:
         except OSError as problem:
             raise IndexFormatError(f"{self.path}: expected a folder, found {problem}") from None
         try:
-            fcntl.flock(descriptors[0], fcntl.LOCK_SH | fcntl.LOCK_NB)
+            lock_folder(descriptors[0], fcntl.LOCK_SH)
         except BlockingIOError:
             raise IndexFormatError(f"{self.path}: found it being removed; {REBUILD}") from None
-        except OSError:  # a file system without locks
-            pass
         for name in manifest.files:
             descriptor = _opened(self.path / name)
             if descriptor is not None:
