@@ -108,13 +108,12 @@ class BM25:
             IndexFormatError: If the files were altered since they were opened.
         """
         require_k(k)
-        if self._built is None:
-            return [self._passages(*self._best(query, k)) for query in queries]
-        self._built.check()
+        if self._built is not None:
+            self._built.check()
         try:
             return [self._passages(*self._best(query, k)) for query in queries]
         except (IndexError, ValueError) as problem:
-            if isinstance(problem, IndexFormatError):
+            if self._built is None or isinstance(problem, IndexFormatError):
                 raise
             raise IndexFormatError(
                 f"{self._built.folder}: expected the lists that were built, found {problem}; "
