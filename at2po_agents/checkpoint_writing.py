@@ -30,7 +30,7 @@ from at2po_agents.checkpoint import (
     step_of,
 )
 from at2po_agents.errors import CheckpointError
-from retrieval.files import LOCK, set_aside, sole_writer
+from retrieval.files import LOCK, flush, set_aside, sole_writer
 
 _log = logging.getLogger(__name__)
 
@@ -104,11 +104,11 @@ class Draft:
         }
         (folder / STATE).write_bytes(seal(state))
         for path in (*_files(folder), folder):
-            _sync(path)
+            flush(path)
         before = _make_way(final, self.fingerprint)
         folder.rename(final)
         (final / LOCK).unlink()
-        _sync(self.root)
+        flush(self.root)
         if before is not None:
             _remove(before)
         _prune(final, self.fingerprint, keep)
@@ -263,12 +263,3 @@ def _delete(hidden: Path) -> None:
 
 def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / LOCK)
-
-
-def _sync(path: Path) -> None:
-    """Wait until a file or folder has reached the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -180,6 +180,15 @@ def write_whole(path: str | Path, content: str | bytes) -> None:
         raise
 
 
+def flush(path: str | Path) -> None:
+    """Wait until a file, or the names in a folder, have reached the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def replace_own(path: str | Path, content: str, mark: str) -> None:
     """Write a file where an earlier one of ours may be; what else is there gets another name.
 

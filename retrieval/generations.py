@@ -10,7 +10,6 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -18,13 +17,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from retrieval.errors import IndexFormatError
-from retrieval.files import LOCK, lock_folder, sole_writer, write_whole
-from retrieval.manifest import MANIFEST, PASSAGES, Manifest, entry_of, read_manifest
+from retrieval.files import LOCK, flush, lock_folder, sole_writer, write_whole
+from retrieval.manifest import DATA, MANIFEST, PASSAGES, Manifest, entry_of, read_manifest
 
 _log = logging.getLogger(__name__)
 
 _MARK = ".at2po"
-_DATA = re.compile("data-[0-9a-f]{8}")
 
 
 @contextmanager
@@ -124,7 +122,7 @@ def _in_use(folder: Path) -> Manifest:
 
 def _made_here(path: Path) -> bool:
     """Whether a build of ours made a sub-folder and everything in it."""
-    if path.is_symlink() or not path.is_dir() or not _DATA.fullmatch(path.name):
+    if path.is_symlink() or not path.is_dir() or not DATA.fullmatch(path.name):
         return False
     if not any(path.iterdir()):
         return True  # made, and killed before it was marked; nothing is lost with it
@@ -166,10 +164,10 @@ def _name(data: Path) -> bytes:
 
 def _publish(folder: Path, data: Path, manifest: Manifest) -> None:
     for path in [*data.rglob("*"), data]:
-        _flush(path)
+        flush(path)
     write_whole(data / f"{MANIFEST}.new", manifest.text())
     os.replace(data / f"{MANIFEST}.new", folder / MANIFEST)
-    _flush(folder)
+    flush(folder)
     # Tells a reader of this build what it is, whatever is built later.
     with suppress(OSError):
         os.link(folder / MANIFEST, data / MANIFEST)
@@ -192,13 +190,5 @@ def _remove(data: Path) -> None:
         _log.info("%s is still being read; the next build removes it", data)
     except OSError as problem:
         _log.warning("%s could not be removed: %s", data, problem)
-    finally:
-        os.close(descriptor)
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
     finally:
         os.close(descriptor)
