@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from retrieval.errors import CorpusMismatchError, IndexFormatError
 from retrieval.manifest import REBUILD
-from retrieval.opening import Built, open_built, reopen
+from retrieval.opening import Built, open_built
 from retrieval.passages import Corpus, Passage, corpus_hash, require_k
 from retrieval.postings import TOP, Postings, invert
 from retrieval.scoring import Scoring, Style
@@ -108,13 +108,12 @@ class BM25:
             IndexFormatError: If the files were altered since they were opened.
         """
         require_k(k)
-        if self._built is None:
-            return [self._passages(*self._best(query, k)) for query in queries]
-        self._built.check()
+        if self._built is not None:
+            self._built.check()
         try:
             return [self._passages(*self._best(query, k)) for query in queries]
         except (IndexError, ValueError) as problem:
-            if isinstance(problem, IndexFormatError):
+            if self._built is None or isinstance(problem, IndexFormatError):
                 raise
             raise IndexFormatError(
                 f"{self._built.folder}: expected the lists that were built, found {problem}; "
@@ -193,12 +192,8 @@ class BM25:
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Pickle an index on disk as its folder: another process maps the same build of it."""
         if self._built is not None:
-            return _reopen, (*self._built.reference(), self.passages)
+            return type(self).open, (self._built, self.passages)
         return super().__reduce_ex__(protocol)
-
-
-def _reopen(folder: Path, data: str, index_hash: str, passages: Corpus) -> BM25:
-    return BM25.open(reopen(folder, data, index_hash), passages)
 
 
 def _sums(

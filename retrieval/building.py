@@ -19,7 +19,7 @@ from retrieval.opening import open_built, verify
 from retrieval.passages import Corpus, Passage, no_passages, require_k
 from retrieval.postings import invert
 from retrieval.scoring import Scoring, Style
-from retrieval.sources import read_source, stored
+from retrieval.sources import read_source
 from retrieval.store import StoredPassages, put_passages, store_passages
 
 _log = logging.getLogger(__name__)
@@ -165,7 +165,7 @@ def _corpus(source: str, data: Path, manifest: Manifest) -> StoredPassages:
     """The passages of the index, which holds its own: others may come and go."""
     if not (Path(source) / MANIFEST).exists():
         return put_passages(_read(source), data, manifest)
-    passages = stored(source)
+    passages = StoredPassages(source)
     if not len(passages):
         raise no_passages(source)
     return put_passages(passages, data, manifest)

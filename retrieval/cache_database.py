@@ -90,8 +90,10 @@ def make_room(database: sqlite3.Connection, max_bytes: int, coming: int) -> None
             for name in ("page_count", "freelist_count", "page_size")
         )
         held, room = (pages - free) * page, _KEPT * max_bytes - coming
+        if held + coming <= max_bytes * _FULL:
+            return
         count = database.execute("SELECT count(*) FROM entries").fetchone()[0]
-        if held + coming <= max_bytes * _FULL or not count:
+        if not count:
             return
         surplus = math.ceil(count * min(1.0, 1 - room / held))
         database.execute(

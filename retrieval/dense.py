@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from retrieval.encoder import Encoder, EncoderSettings
 from retrieval.errors import BackendUnavailableError, IndexFormatError
 from retrieval.manifest import REBUILD, Manifest, parameters_of
 from retrieval.memory import require_memory
-from retrieval.opening import Built, open_built, reopen
+from retrieval.opening import Built, open_built
 from retrieval.passages import Corpus, Passage, require_k
 
 _log = logging.getLogger(__name__)
@@ -117,7 +118,7 @@ class Dense:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as the folder: another process loads the same build of it."""
-        return _reopen, (*self._built.reference(), self.passages, self._mapped)
+        return partial(type(self), mapped=self._mapped), (self._built, self.passages)
 
 
 def load_faiss() -> Any:
@@ -180,7 +181,3 @@ def _check(encoder: Encoder, manifest: Manifest) -> None:
             f"expected the encoder that built the index ({manifest.parameters['encoder']}), found "
             "one that gives other vectors; restore its files, or build the index again"
         )
-
-
-def _reopen(folder: Path, data: str, index_hash: str, passages: Corpus, mapped: bool) -> Dense:
-    return Dense(reopen(folder, data, index_hash), passages, mapped=mapped)

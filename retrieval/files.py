@@ -71,7 +71,7 @@ def sole_writer(folder: str | Path, error: type[Exception], *, what: str) -> Ite
     with _opened(folder) as descriptor, _lock_file(folder / LOCK, error) as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _lock_folder(descriptor)
+            lock_folder(descriptor, fcntl.LOCK_EX)  # its lock's file may be removed
         except BlockingIOError:
             raise error(
                 f"{folder}: expected no other writer, found {lock.read(80).strip() or 'one'}; "
@@ -98,14 +98,26 @@ def _opened(folder: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _lock_folder(descriptor: int) -> None:
-    """Hold the folder itself, too: its lock's file may be removed."""
+def lock_folder(descriptor: int, how: int) -> bool:
+    """Hold a folder as long as it is open, where its file system can lock one.
+
+    Args:
+        descriptor: The folder, open.
+        how: ``fcntl.LOCK_EX`` or ``fcntl.LOCK_SH``.
+
+    Returns:
+        Whether it is held; False on a file system that locks files only, or nothing.
+
+    Raises:
+        BlockingIOError: If somebody else holds it.
+    """
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
     except BlockingIOError:
         raise
-    except OSError:  # a file system that locks files only
-        pass
+    except OSError:
+        return False
+    return True
 
 
 def _lock_file(path: Path, error: type[Exception]) -> IO[str]:
@@ -186,11 +198,7 @@ def write_whole(path: str | Path, content: str | bytes) -> None:
 
 
 def flush(path: str | Path) -> None:
-    """Wait until a file or folder has reached the disk.
-
-    Args:
-        path: The file, or the folder whose names are meant.
-    """
+    """Wait until a file, or the names in a folder, have reached the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

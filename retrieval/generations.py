@@ -10,7 +10,6 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -18,13 +17,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from retrieval.errors import IndexFormatError
-from retrieval.files import LOCK, flush, sole_writer, write_whole
-from retrieval.manifest import MANIFEST, PASSAGES, Manifest, entry_of, read_manifest
+from retrieval.files import LOCK, flush, lock_folder, sole_writer, write_whole
+from retrieval.manifest import DATA, MANIFEST, PASSAGES, Manifest, entry_of, read_manifest
 
 _log = logging.getLogger(__name__)
 
 _MARK = ".at2po"
-_DATA = re.compile("data-[0-9a-f]{8}")
 
 
 @contextmanager
@@ -40,7 +38,8 @@ def building(folder: str | Path, kind: str) -> Iterator[tuple[Path, Manifest]]:
         kind: What is built.
 
     Yields:
-        The sub-folder to write to, and the manifest to fill in.
+        The sub-folder to write to, and the manifest to fill in. Its files are added at the end;
+        those that it has by then are not read again.
 
     Raises:
         IndexFormatError: If the folder holds something else, or is being built by another process.
@@ -58,7 +57,9 @@ def building(folder: str | Path, kind: str) -> Iterator[tuple[Path, Manifest]]:
             _mark(data)
             yield data, manifest
             manifest.files = {
-                name: entry_of(data / name) for name in sorted(_files_in(data)) if name != _MARK
+                name: manifest.files.get(name) or entry_of(data / name)
+                for name in sorted(_files_in(data))
+                if name != _MARK
             }
             held.require()
             _publish(folder, data, manifest)
@@ -121,7 +122,7 @@ def _in_use(folder: Path) -> Manifest:
 
 def _made_here(path: Path) -> bool:
     """Whether a build of ours made a sub-folder and everything in it."""
-    if path.is_symlink() or not path.is_dir() or not _DATA.fullmatch(path.name):
+    if path.is_symlink() or not path.is_dir() or not DATA.fullmatch(path.name):
         return False
     if not any(path.iterdir()):
         return True  # made, and killed before it was marked; nothing is lost with it
@@ -176,21 +177,17 @@ def _remove(data: Path) -> None:
     """Remove a sub-folder that is ours, unless a reader has it open."""
     descriptor = os.open(data, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        _log.info("%s is still being read; the next build removes it", data)
-        return
-    except OSError:  # a file system without locks: readers have their files open
-        pass
-    else:
-        _mark(data)  # if this process is killed now, the rest is still known as ours
-    try:
+        # Where folders cannot be locked, readers have their files open.
+        if lock_folder(descriptor, fcntl.LOCK_EX):
+            _mark(data)  # if this process is killed now, the rest is still known as ours
         for path in data.iterdir():
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             elif path.name != _MARK:
                 path.unlink()
         shutil.rmtree(data)
+    except BlockingIOError:
+        _log.info("%s is still being read; the next build removes it", data)
     except OSError as problem:
         _log.warning("%s could not be removed: %s", data, problem)
     finally:

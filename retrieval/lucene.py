@@ -15,7 +15,7 @@ from typing import Any
 from retrieval.errors import BackendUnavailableError, IndexFormatError
 from retrieval.java import find_java
 from retrieval.manifest import REBUILD
-from retrieval.opening import Built, open_built, reopen
+from retrieval.opening import Built, open_built
 from retrieval.passages import Corpus, Passage, require_k
 from retrieval.scoring import Scoring
 from retrieval.text import to_nfc
@@ -90,11 +90,7 @@ class Lucene:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as the folder: another process opens the same build of it."""
-        return _reopen, (*self._built.reference(), self.passages)
-
-
-def _reopen(folder: Path, data: str, index_hash: str, passages: Corpus) -> Lucene:
-    return Lucene(reopen(folder, data, index_hash), passages)
+        return type(self), (self._built, self.passages)
 
 
 def write_lucene(passages: Iterable[Passage], folder: Path) -> None:

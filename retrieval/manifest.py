@@ -17,6 +17,8 @@ from retrieval.files import require_file
 MANIFEST = "manifest.json"
 PASSAGES = "passages"
 """Sub-folder of an index with its passages; also the kind of a folder that holds nothing else."""
+DATA = re.compile("data-[0-9a-f]{8}")
+"""Names of the sub-folders with the files of a build."""
 REBUILD = "build it again, or fetch it again"
 
 _Object = TypeVar("_Object")
@@ -25,7 +27,6 @@ _SEALED, _UNSEALED = 2, 1
 _BLOCK = 4096
 _BLOCKS = 64
 _HASH = re.compile("[0-9a-f]{64}")
-_DATA = re.compile("data-[0-9a-f]{8}")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -184,7 +185,7 @@ def _check_types(manifest: Manifest) -> None:
         _require(isinstance(getattr(manifest, name), dict), name)
     _require(_is_count(manifest.documents), "documents")
     _require(_HASH.fullmatch(manifest.corpus) is not None, "corpus")
-    _require(_DATA.fullmatch(manifest.data) is not None, "data")
+    _require(DATA.fullmatch(manifest.data) is not None, "data")
     for name, entry in manifest.files.items():
         path = PurePosixPath(name)
         _require(bool(path.parts) and not path.is_absolute() and ".." not in path.parts, "files")

@@ -9,8 +9,10 @@ import time
 import weakref
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from retrieval.errors import IndexFormatError
+from retrieval.files import lock_folder
 from retrieval.manifest import REBUILD, Manifest, entry_of, read_manifest, sample_of
 
 _CHECK_S = 1.0
@@ -49,11 +51,9 @@ class Built:
         except OSError as problem:
             raise IndexFormatError(f"{self.path}: expected a folder, found {problem}") from None
         try:
-            fcntl.flock(descriptors[0], fcntl.LOCK_SH | fcntl.LOCK_NB)
+            lock_folder(descriptors[0], fcntl.LOCK_SH)
         except BlockingIOError:
             raise IndexFormatError(f"{self.path}: found it being removed; {REBUILD}") from None
-        except OSError:  # a file system without locks
-            pass
         for name in manifest.files:
             descriptor = _opened(self.path / name)
             if descriptor is not None:
@@ -101,9 +101,9 @@ class Built:
         """Return the descriptor of a file, which is open for reading."""
         return self._files[name][0]
 
-    def reference(self) -> tuple[Path, str, str]:
-        """Return what `reopen` takes to find these files, or equal ones, in another process."""
-        return self._absolute, self.manifest.data, self.manifest.hash
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle as names: another process finds these files, or equal ones; see `reopen`."""
+        return reopen, (self._absolute, self.manifest.data, self.manifest.hash)
 
     def _checked(self, name: str, descriptor: int | None) -> tuple[int, tuple[int, int]]:
         entry = self.manifest.files[name]

@@ -37,24 +37,9 @@ def read_source(source: str | Path) -> Iterator[Passage]:
     if name.startswith(DATASETS):
         yield from _from_datasets(name.removeprefix(DATASETS))
     elif Path(name).is_dir():
-        yield from stored(name)
+        yield from StoredPassages(name)
     else:
         yield from (passage for _, passage in read_passages(name))
-
-
-def stored(folder: str | Path) -> StoredPassages:
-    """Open the passages of a folder: a store, or an index that holds one.
-
-    Args:
-        folder: The folder.
-
-    Returns:
-        The stored passages.
-
-    Raises:
-        IndexFormatError: If there are none, or they are torn or altered.
-    """
-    return StoredPassages(folder)
 
 
 def open_passages(source: str | Path) -> Passages | StoredPassages:
@@ -71,7 +56,7 @@ def open_passages(source: str | Path) -> Passages | StoredPassages:
         RetrievalError: If it is malformed, torn or altered.
     """
     if (Path(source) / MANIFEST).exists():
-        return stored(source)
+        return StoredPassages(source)
     if Path(source).is_dir():
         raise CorpusNotFoundError(
             f"expected stored passages in {source}, found no {MANIFEST}; build them with "

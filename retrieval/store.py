@@ -16,7 +16,7 @@ import numpy as np
 from retrieval.errors import CorpusFormatError, IndexFormatError, UnknownNameError
 from retrieval.generations import building
 from retrieval.manifest import PASSAGES, REBUILD, Manifest, entry_of
-from retrieval.opening import Built, open_built, reopen
+from retrieval.opening import Built, open_built
 from retrieval.passages import CorpusHash, Passage
 
 # A record is the number of bytes of id and title, then id, title and text.
@@ -107,8 +107,8 @@ class StoredPassages(Sequence[Passage]):
             if self._id_hashes[i] != key:
                 break
             position = int(self._id_positions[i])
-            if 0 <= position < len(self) and self[position].id == passage_id:
-                return self[position]
+            if 0 <= position < len(self) and (passage := self[position]).id == passage_id:
+                return passage
         raise UnknownNameError(f"expected the id of a passage, found {passage_id!r}")
 
     def files(self) -> list[Path]:
@@ -130,7 +130,7 @@ class StoredPassages(Sequence[Passage]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as the folder's name: another process opens the same build of it."""
-        return _reopen, self._built.reference()
+        return type(self), (self._built,)
 
 
 def store_passages(passages: Iterable[Passage], folder: str | Path) -> StoredPassages:
@@ -248,10 +248,6 @@ def _read(descriptor: int, start: int, stop: int, size: int) -> bytes:
     if len(record) != stop - start:
         raise ValueError(f"a record from byte {start} to {stop} of {size}, cut off")
     return record
-
-
-def _reopen(*reference: Any) -> StoredPassages:
-    return StoredPassages(reopen(*reference))
 
 
 def _with_passages(built: Built) -> Built:

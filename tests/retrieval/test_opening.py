@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import pickle
@@ -103,6 +104,17 @@ def test_a_pickled_reader_is_the_build_that_it_was(tmp_path):
         pickle.loads(pickled)
     build(corpus(tmp_path, "old"), out)
     assert titles(pickle.loads(pickled)) == {"old"}
+
+
+def test_builds_beside_a_reader_leave_no_file_open(tmp_path):
+    folder = tmp_path / "store"
+    reader = store_passages([Passage("a", "b", "old")], folder)
+    store_passages([Passage("a", "b", "new")], folder)
+    gc.collect()  # of other tests
+    opened = len(os.listdir("/dev/fd"))
+    for _ in range(3):
+        store_passages([Passage("a", "b", "new")], folder)
+    assert len(os.listdir("/dev/fd")) <= opened and reader[0].text == "old"
 
 
 # In a process of its own: a search that touched the lost part of a map would end it.

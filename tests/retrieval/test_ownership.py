@@ -16,13 +16,13 @@ from retrieval import (
     IndexFormatError,
     IndexInfo,
     Passage,
+    StoredPassages,
     build_index,
     index_info,
     open_retriever,
     store_passages,
 )
 from retrieval.generations import building
-from retrieval.sources import stored
 
 RECORDS = [("1", "Ada", "the first program"), ("2", "Faust", "a play by Goethe")]
 
@@ -56,7 +56,7 @@ def test_an_index_is_rebuilt_from_its_own_passages(tmp_path, kind):
     wiki = tmp_path / "wiki"
     build(corpus(tmp_path), wiki)
     build(wiki, wiki, style="lucene", kind=kind)
-    assert [passage.title for passage in stored(wiki)] == ["Ada", "Faust"]
+    assert [passage.title for passage in StoredPassages(wiki)] == ["Ada", "Faust"]
     if kind == "bm25":
         assert found(wiki, "goethe") == ["2"]
     assert len(list(wiki.glob("data-*"))) == 1
