@@ -35,6 +35,10 @@ EMBEDDED = ("mini", "smollm2-135m")
 _MINI = Path(__file__).parent / "mini"
 _HUB_TIMEOUT_S = 10.0
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_GIVE = (
+    "give a folder written by save_pretrained, a .gguf file, an embedded name, or a hub id with "
+    "network access"
+)
 
 
 def load_policy(
@@ -74,11 +78,11 @@ def load_tokenizer(name: str, chat_template: str) -> PreTrainedTokenizerBase:
     Raises:
         ModelNotFoundError: nothing by that name has a tokenizer.
     """
-    source, settings = _files_of(name)
+    source, settings, _ = _files_of(name)
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, **settings)
     except (OSError, ValueError) as error:
-        raise ModelNotFoundError(_missing("tokenizer", name)) from error
+        raise _missing("tokenizer", name) from error
     tokenizer.chat_template = TEMPLATES.get(chat_template, tokenizer.chat_template)
     return tokenizer
 
@@ -123,36 +127,20 @@ def load_model(
         ModelNotFoundError: nothing by that name; the message lists the places looked at.
         WeightsError: the files do not hold all weights of the architecture.
     """
-    if name == "smollm2-135m":
-        return _load_gguf(_smollm2(), dtype)
-    path = _MINI if name == "mini" else Path(name).expanduser()
-    if path.is_file() and path.suffix == ".gguf":
-        return _load_gguf(path, dtype)
-    if (path / SHARDS).is_dir():
+    source, settings, away = _files_of(name)
+    if "gguf_file" in settings:
+        return _load_gguf(source, settings, dtype)
+    if (Path(source) / SHARDS).is_dir():
         raise ModelNotFoundError(
-            f"expected a model of one piece, found the checkpoint of several ranks in {path}; "
-            f"run: at2po export {path} FOLDER, and give that folder"
+            f"expected a model of one piece, found the checkpoint of several ranks in {source}; "
+            f"run: at2po export {source} FOLDER, and give that folder"
         )
-    if (path / "config.json").is_file():
-        return _load_pretrained(str(path), dtype, local=True)
-    if name == "mini":
-        raise ModelNotFoundError(
-            f"expected the embedded model 'mini' in {path}, found no config.json there; "
-            "reinstall at2po with its package data"
-        )
-    hub, cause = "not a hub id (owner/name)", None
-    if _HUB_ID.fullmatch(name) and not path.exists():
-        away = _hub_problem(name)
-        try:
-            return _load_pretrained(name, dtype, local=away is not None)
-        except OSError as error:
-            hub, cause = str(away or error).splitlines()[0], error
-    local = "exists but holds no config.json" if path.exists() else "does not exist"
-    raise ModelNotFoundError(
-        f"expected a model called {name!r}; looked at the local path (it {local}), the embedded "
-        f"names ({', '.join(EMBEDDED)}) and the Hugging Face hub ({hub}); give a folder written "
-        "by save_pretrained, a .gguf file, an embedded name, or a hub id with network access"
-    ) from cause
+    try:
+        return _load_pretrained(source, settings, dtype)
+    except OSError as error:
+        if Path(source).is_dir():
+            raise
+        raise _nowhere(name, str(away or error).splitlines()[0]) from error
 
 
 def model_config(name: str) -> PretrainedConfig:
@@ -164,11 +152,11 @@ def model_config(name: str) -> PretrainedConfig:
     Raises:
         ModelNotFoundError: nothing by that name has a configuration.
     """
-    source, settings = _files_of(name)
+    source, settings, _ = _files_of(name)
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(source, **settings)
     except OSError as error:
-        raise ModelNotFoundError(_missing("configuration", name)) from error
+        raise _missing("configuration", name) from error
     return config
 
 
@@ -184,22 +172,52 @@ def context_length(name: str) -> int:
     return int(model_config(name).max_position_embeddings)
 
 
-def _files_of(name: str) -> tuple[str, dict[str, Any]]:
-    """Where transformers finds what belongs to a model, and how it is to look there."""
+def _files_of(name: str) -> tuple[str, dict[str, Any], Exception | None]:
+    """Where transformers finds what belongs to a model, and how it is to look there.
+
+    Returns:
+        A folder or hub id, the settings of `from_pretrained`, and why the hub does not answer if
+        it is asked in vain; then its cache may have the files.
+
+    Raises:
+        ModelNotFoundError: Nothing can be there.
+    """
     path = _smollm2() if name == "smollm2-135m" else _MINI if name == "mini" else Path(name)
     path = path.expanduser()
     if path.is_file() and path.suffix == ".gguf":
-        return str(path.parent), {"gguf_file": path.name, "local_files_only": True}
+        if importlib.util.find_spec("gguf") is None:
+            raise ModelNotFoundError(
+                f"expected the package gguf to read {path.name}, found none; "
+                "run: pip install 'at2po[gguf]'"
+            )
+        return str(path.parent), {"gguf_file": path.name, "local_files_only": True}, None
     if (path / "config.json").is_file():
-        return str(path), {"local_files_only": True}
-    return name, {"local_files_only": _hub_problem(name) is not None}
+        return str(path), {"local_files_only": True}, None
+    if name == "mini":
+        raise ModelNotFoundError(
+            f"expected the embedded model 'mini' in {path}, found no config.json there; "
+            "reinstall at2po with its package data"
+        )
+    if path.exists() or not _HUB_ID.fullmatch(name):
+        raise _nowhere(name, "not a hub id (owner/name)")
+    away = _hub_problem(name)
+    return name, {"local_files_only": away is not None}, away
 
 
-def _missing(what: str, name: str) -> str:
-    return (
+def _nowhere(name: str, hub: str) -> ModelNotFoundError:
+    local = (
+        "exists but holds no config.json" if Path(name).expanduser().exists() else "does not exist"
+    )
+    return ModelNotFoundError(
+        f"expected a model called {name!r}; looked at the local path (it {local}), the embedded "
+        f"names ({', '.join(EMBEDDED)}) and the Hugging Face hub ({hub}); {_GIVE}"
+    )
+
+
+def _missing(what: str, name: str) -> ModelNotFoundError:
+    return ModelNotFoundError(
         f"expected the {what} of {name!r}, found none in a folder of that name, among the embedded "
-        f"models ({', '.join(EMBEDDED)}) or on the hub; give a folder written by save_pretrained, "
-        "a .gguf file, an embedded name, or a hub id with network access"
+        f"models ({', '.join(EMBEDDED)}) or on the hub; {_GIVE}"
     )
 
 
@@ -306,11 +324,11 @@ def _hub_problem(name: str) -> Exception | None:
 
 
 def _load_pretrained(
-    source: str, dtype: torch.dtype, *, local: bool
+    source: str, settings: Mapping[str, Any], dtype: torch.dtype
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local)
+    tokenizer = AutoTokenizer.from_pretrained(source, **settings)
     loaded: Any = AutoModelForCausalLM.from_pretrained(
-        source, dtype=dtype, local_files_only=local, output_loading_info=True
+        source, dtype=dtype, output_loading_info=True, **settings
     )
     model: PreTrainedModel = loaded[0]
     report: dict[str, Any] = loaded[1]
@@ -329,18 +347,15 @@ def _load_pretrained(
     return model.train(False), tokenizer
 
 
-def _load_gguf(path: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def _load_gguf(
+    folder: str, settings: Mapping[str, Any], dtype: torch.dtype
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """De-quantise a GGUF file into a plain model, which can be trained and saved again."""
-    if importlib.util.find_spec("gguf") is None:
-        raise ModelNotFoundError(
-            f"expected the package gguf to read {path.name}, found none; "
-            "run: pip install 'at2po[gguf]'"
-        )
-    folder, file = str(path.parent), path.name
-    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file, local_files_only=True)
-    config = AutoConfig.from_pretrained(folder, gguf_file=file, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(folder, **settings)
+    config = AutoConfig.from_pretrained(folder, **settings)
     untyped: Any = AutoModelForCausalLM
     model: PreTrainedModel = untyped.from_config(config, dtype=dtype)
     read: Any = load_gguf_checkpoint
-    copy_weights(model, read(str(path), return_tensors=True, model_to_load=model)["tensors"])
+    file = str(Path(folder) / settings["gguf_file"])
+    copy_weights(model, read(file, return_tensors=True, model_to_load=model)["tensors"])
     return model.train(False), tokenizer

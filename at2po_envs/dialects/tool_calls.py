@@ -11,7 +11,7 @@ from at2po_envs.dialects.arguments import argument_problem
 from at2po_envs.dialects.base import Action, Reading
 from at2po_envs.dialects.messages import Messages
 from at2po_envs.dialects.tags import enclosed
-from at2po_envs.dialects.tool_calls_text import WrittenCall, take_apart
+from at2po_envs.dialects.tool_calls_text import TurnText, WrittenCall, take_apart
 from at2po_envs.errors import UnknownNameError, nearest
 from at2po_envs.tools import SEARCH, ToolCall, ToolResult, ToolSpec
 
@@ -105,7 +105,9 @@ class ToolCalls:
             All calls in order, the malformed ones with their problem; without calls an answer; or
             neither where there is nothing but thinking.
         """
-        turn = take_apart(text)
+        return self._action(take_apart(text))
+
+    def _action(self, turn: TurnText) -> Action:
         if turn.calls:
             return Action("tool", tuple(self._call(written) for written in turn.calls))
         return Action("answer" if turn.said.strip() else "none")
@@ -145,19 +147,20 @@ class ToolCalls:
         """
         if not turns:
             return Reading(None, False)
-        last, said = self.parse(turns[-1]), take_apart(turns[-1]).said.strip()
+        *before, last = map(take_apart, turns)
+        said, answered = last.said.strip(), self._action(last).kind == "answer"
         answers = [answer for _, answer in enclosed(said, "answer")]
-        answer = answers[-1].strip() if answers else said if last.kind == "answer" else None
+        answer = answers[-1].strip() if answers else said if answered else None
         format_ok = (
-            all(take_apart(turn).thinks_well for turn in turns)
-            and all(self._calls_well(turn) for turn in turns[:-1])
-            and last.kind == "answer"
+            all(turn.thinks_well for turn in (*before, last))
+            and all(map(self._calls_well, before))
+            and answered
             and said.count("<answer>") == said.count("</answer>") == len(answers) == 1
         )
         return Reading(answer, format_ok)
 
-    def _calls_well(self, turn: str) -> bool:
-        action = self.parse(turn)
+    def _calls_well(self, turn: TurnText) -> bool:
+        action = self._action(turn)
         return action.kind == "tool" and not any(call.problem for call in action.calls)
 
 

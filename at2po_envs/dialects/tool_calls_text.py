@@ -65,11 +65,10 @@ def take_apart(text: str) -> TurnText:
     calls = _calls(text)
     spans = [(call.start, call.end) for call in calls]
     tags = [tag for tag in _OTHER_TAG.finditer(text) if not _within(tag.start(), spans)]
-    thoughts, well = _thoughts(text, tags)
-    ended = [end for _, end in thoughts if end is not None]
-    begin, end = ended[-1] if ended else 0, thoughts[-1][0] if thoughts[len(ended) :] else len(text)
-    said = text[begin:end]
-    hidden = [(start, len(text) if end is None else end) for start, end in thoughts]
+    thoughts, unended, well = _thoughts(text, tags)
+    begin = thoughts[-1][1] if thoughts else 0
+    said = text[begin:unended]
+    hidden = thoughts if unended is None else [*thoughts, (unended, len(text))]
     answers = [
         (begin + start, begin + start + len(answer)) for start, answer in enclosed(said, "answer")
     ]
@@ -122,14 +121,18 @@ def _begins(text: str, position: int) -> int:
 
 def _thoughts(
     text: str, tags: Sequence[re.Match[str]]
-) -> tuple[list[tuple[int, int | None]], bool]:
-    """Find the thoughts, the last of which may have no end, and whether they are as they should be.
+) -> tuple[list[tuple[int, int]], int | None, bool]:
+    """Find the thoughts of a turn.
 
     Args:
         text: The turn.
         tags: The tags outside calls.
+
+    Returns:
+        Where each thought that ends begins and ends, where one that does not end begins (None if
+        all do), and whether they are as they should be.
     """
-    thoughts: list[tuple[int, int | None]] = []
+    thoughts: list[tuple[int, int]] = []
     begin: int | None = None
     answering, stray = False, False
     for tag in tags:
@@ -144,10 +147,10 @@ def _thoughts(
             # Without an opening tag, all so far was the thought.
             thoughts.append((begin or 0, tag.end()))
             begin, answering = None, False
-    well = len(thoughts) + (begin is not None) <= 1 and begin is None and not stray
+    well = begin is None and len(thoughts) <= 1 and not stray
     if thoughts:
         well = well and not text[: thoughts[0][0]].strip()
-    return [*thoughts, *([(begin, None)] if begin is not None else [])], well
+    return thoughts, begin, well
 
 
 def _within(position: int, spans: Sequence[tuple[int, int]]) -> bool:

@@ -20,7 +20,14 @@ from transformers import (
 from at2po_agents import models as at2po_models
 from at2po_agents.engines import Request, TransformersEngine
 from at2po_agents.errors import ConfigError, ModelNotFoundError, WeightsError
-from at2po_agents.models import find_device, load_model, load_policy, weights_hash
+from at2po_agents.models import (
+    find_device,
+    load_model,
+    load_policy,
+    load_tokenizer,
+    model_config,
+    weights_hash,
+)
 from at2po_agents.tokens import encode_inserted, encode_prompt
 
 TEMPLATE = (
@@ -139,6 +146,11 @@ def test_gguf_without_its_reader_names_the_fix(
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(ModelNotFoundError, match=r"at2po\[gguf\]"):
         load_model(str(tmp_path / "a.gguf"))
+    # A run reads these before its model.
+    with pytest.raises(ModelNotFoundError, match=r"at2po\[gguf\]"):
+        load_tokenizer(str(tmp_path / "a.gguf"), "model")
+    with pytest.raises(ModelNotFoundError, match=r"at2po\[gguf\]"):
+        model_config(str(tmp_path / "a.gguf"))
 
 
 @pytest.mark.slow

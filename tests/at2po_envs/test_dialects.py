@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import pickle
+import re
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from at2po_envs import (
@@ -216,9 +217,19 @@ BLOCKS = ["<think>a</think>", "<search>q</search>", "<search>", "</search>", "</
           "b"]  # fmt: skip
 
 
+def mentions(turn):
+    """Whether a tag stands in the turn's query or answer."""
+    before, *closed = re.split("</(search|answer)>", turn, maxsplit=1)
+    return bool(closed) and "<" in before.partition(f"<{closed[0]}>")[2]
+
+
+@example(["<think>a</think><answer><answer>\\boxed{x}</answer>"])
 @given(st.lists(st.lists(st.sampled_from(BLOCKS), max_size=4).map("".join), max_size=4))
 def test_without_mentions_the_format_is_judged_as_released(turns):
-    assert TAGS.read(turns).format_ok == At2poTags(reading="released").read(turns).format_ok
+    ours, released = (
+        dialect.read(turns).format_ok for dialect in (TAGS, At2poTags(reading="released"))
+    )
+    assert ours == released or (ours and any(map(mentions, turns)))
 
 
 def test_an_unknown_reading_is_refused():
