@@ -34,8 +34,8 @@ demo: $(INSTALLED)
 # All methods at an equal budget, about an hour on two cores; QUICK=1 takes a first look in minutes.
 # Interrupted, it goes on where it stopped.
 compare: $(INSTALLED)
-	$(BIN)/python -m benchmarks.compare $(if $(QUICK),--quick)
-	$(BIN)/python -m benchmarks.readme
+	$(BIN)/python -m benchmarks.methods $(if $(QUICK),--quick)
+	$(BIN)/python -m benchmarks.figures.readme
 
 test: $(INSTALLED)
 	$(PYTEST) --numprocesses auto --maxprocesses 4 --dist loadfile

@@ -10,11 +10,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from at2po_agents import algorithms, credit, losses
+    from at2po_agents import algorithms
     from at2po_agents.engines import Completion, Engine, Request, TransformersEngine
-    from at2po_agents.learner import Learner
-    from at2po_agents.rollout import Collector
-    from at2po_agents.trainer import Trainer
+    from at2po_agents.learner.learner import Learner
+    from at2po_agents.objective import credit, losses
+    from at2po_agents.rollout.collector import Collector
+    from at2po_agents.training.trainer import Trainer
     from at2po_agents.tree import Node, RolloutTree
 
 __all__ = [
@@ -33,15 +34,17 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Collector": "rollout",
+    "Collector": "rollout.collector",
     "Completion": "engines",
     "Engine": "engines",
-    "Learner": "learner",
+    "Learner": "learner.learner",
     "Node": "tree",
     "Request": "engines",
     "RolloutTree": "tree",
-    "Trainer": "trainer",
+    "Trainer": "training.trainer",
     "TransformersEngine": "engines",
+    "credit": "objective",
+    "losses": "objective",
 }
 
 

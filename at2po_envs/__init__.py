@@ -1,7 +1,5 @@
 """Forkable Gymnasium environments for search agents; importing registers the ids."""
 
-from at2po_envs.checker import ForkabilityError, check_forkable_env
-from at2po_envs.core import State, ToolQA, Transition, Turn
 from at2po_envs.dialects import (
     DIALECTS,
     Action,
@@ -13,12 +11,9 @@ from at2po_envs.dialects import (
     ToolCalls,
     make_dialect,
 )
-from at2po_envs.env import ForkableTextEnv
-from at2po_envs.errors import At2poEnvError
-from at2po_envs.questions import QUESTION_SETS, Question, load_questions
-from at2po_envs.registration import register_all
-from at2po_envs.replay import ReplayError, ReplayFork
-from at2po_envs.rewards import (
+from at2po_envs.episode.core import ToolQA
+from at2po_envs.episode.env import ForkableTextEnv
+from at2po_envs.episode.rewards import (
     EMReward,
     F1Reward,
     FormatReward,
@@ -27,16 +22,22 @@ from at2po_envs.rewards import (
     ToolCost,
     WeightedSum,
 )
-from at2po_envs.scoring import Judgement, judge
-from at2po_envs.search_qa import SearchQAEnv
-from at2po_envs.snapshots import Snapshot
-from at2po_envs.spaces import TextSpace
+from at2po_envs.episode.snapshots import Snapshot
+from at2po_envs.episode.spaces import TextSpace
+from at2po_envs.episode.state import State, Transition, Turn
+from at2po_envs.episode.vector import ForkableVectorEnv
+from at2po_envs.errors import At2poEnvError
+from at2po_envs.forking.checker import ForkabilityError, check_forkable_env
+from at2po_envs.forking.replay import ReplayError, ReplayFork
+from at2po_envs.question_sets.questions import QUESTION_SETS, Question, load_questions
+from at2po_envs.registration import register_all
+from at2po_envs.scoring.answers import Judgement, judge
+from at2po_envs.search_qa.env import SearchQAEnv
 from at2po_envs.tool_env import ToolEnv
 from at2po_envs.tools import SearchTool, Tool, ToolCall, ToolResult, ToolSpec
 from at2po_envs.tools.calculator import CalculatorTool
 from at2po_envs.tools.functions import function_tool
 from at2po_envs.tools.pages import page_tools
-from at2po_envs.vector import ForkableVectorEnv
 
 __all__ = [
     "Action",

@@ -6,8 +6,8 @@ from collections.abc import Generator, Sequence
 from functools import cached_property
 from typing import ClassVar
 
-from at2po_envs.env import Core
-from at2po_envs.questions import Question
+from at2po_envs.episode.env import Core
+from at2po_envs.question_sets.questions import Question
 
 Script = Generator[str, str, None]
 """Yields what the agent writes in a turn, is sent the observation that answers it."""

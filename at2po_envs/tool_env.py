@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
-from at2po_envs.core import ToolQA
 from at2po_envs.dialects import Dialect, make_dialect
-from at2po_envs.env import ForkableTextEnv
-from at2po_envs.questions import Question
-from at2po_envs.rewards import PaperReward, Reward
-from at2po_envs.scoring import Match
+from at2po_envs.episode.core import ToolQA
+from at2po_envs.episode.env import ForkableTextEnv
+from at2po_envs.episode.rewards import PaperReward, Reward
+from at2po_envs.question_sets.questions import Question
+from at2po_envs.scoring.answers import Match
 from at2po_envs.tools import Tool
 from at2po_envs.tools.functions import function_tool
 

@@ -1,6 +1,6 @@
 """Evaluation of agents on environments, reports of runs, and performance benchmarks."""
 
-from benchmarks.evaluate import Report, evaluate
-from benchmarks.suite import SuiteReport, evaluate_suite
+from benchmarks.evaluation.evaluate import Report, evaluate
+from benchmarks.evaluation.suite import SuiteReport, evaluate_suite
 
 __all__ = ["Report", "SuiteReport", "evaluate", "evaluate_suite"]

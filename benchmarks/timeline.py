@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from at2po_agents.timeline import FILE
+from at2po_agents.monitoring.trace import FILE
 from benchmarks.errors import EvaluationError
 
 

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 import at2po_envs  # noqa: F401 - registers the environments
-from at2po_agents.models import load_model
+from at2po_agents.policy.loading import load_model
 
 CHAINS = 5  # M: chains that start at the prompt
 ITERATIONS = 2  # L: expansions of a tree

@@ -3,7 +3,7 @@
 import importlib
 from typing import Any
 
-from retrieval.bm25 import BM25
+from retrieval.bm25.index import BM25
 from retrieval.building import (
     IndexBuild,
     IndexInfo,
@@ -12,6 +12,8 @@ from retrieval.building import (
     index_info,
     search_index,
 )
+from retrieval.corpus.passages import Corpus, Passage, Passages, Retriever
+from retrieval.corpus.store import StoredPassages, store_passages
 from retrieval.errors import (
     BackendUnavailableError,
     CorpusFormatError,
@@ -25,8 +27,6 @@ from retrieval.errors import (
 )
 from retrieval.factory import open_retriever
 from retrieval.hybrid import Hybrid
-from retrieval.passages import Corpus, Passage, Passages, Retriever
-from retrieval.store import StoredPassages, store_passages
 
 __all__ = [
     "BM25",
@@ -61,8 +61,8 @@ __all__ = [
 # Name -> its module, imported when it is first asked for: they need the extra "server", or sqlite.
 _LAZY = {
     "CachedRetriever": "retrieval.cache",
-    "RemoteRetriever": "retrieval.client",
-    "create_app": "retrieval.server",
+    "RemoteRetriever": "retrieval.http.client",
+    "create_app": "retrieval.http.server.app",
 }
 
 

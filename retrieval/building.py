@@ -10,17 +10,17 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-from retrieval.encoder import Dtype, Encoder, EncoderSettings
+from retrieval.bm25.postings import invert
+from retrieval.bm25.scoring import Scoring, Style
+from retrieval.corpus.passages import Corpus, Passage, no_passages, require_k
+from retrieval.corpus.sources import read_source
+from retrieval.corpus.store import StoredPassages, put_passages, store_passages
+from retrieval.dense.encoder import Dtype, Encoder, EncoderSettings
 from retrieval.errors import SearchArgumentError
 from retrieval.factory import open_retriever
-from retrieval.generations import building
-from retrieval.manifest import MANIFEST, PASSAGES, Manifest
-from retrieval.opening import open_built, verify
-from retrieval.passages import Corpus, Passage, no_passages, require_k
-from retrieval.postings import invert
-from retrieval.scoring import Scoring, Style
-from retrieval.sources import read_source
-from retrieval.store import StoredPassages, put_passages, store_passages
+from retrieval.storage.generations import building
+from retrieval.storage.manifest import MANIFEST, PASSAGES, Manifest
+from retrieval.storage.opening import open_built, verify
 
 _log = logging.getLogger(__name__)
 
@@ -195,7 +195,7 @@ def _lucene(settings: IndexBuild) -> _Write:
     scoring = Scoring(settings.k1, settings.b, "lucene")
 
     def write(passages: Corpus, data: Path, manifest: Manifest) -> None:
-        from retrieval.lucene import write_lucene
+        from retrieval.lucene.index import write_lucene
 
         write_lucene(passages, data)
         manifest.parameters = asdict(scoring)
@@ -204,7 +204,7 @@ def _lucene(settings: IndexBuild) -> _Write:
 
 
 def _dense(settings: IndexBuild) -> _Write:
-    from retrieval.dense_build import DenseParameters, write_dense
+    from retrieval.dense.build import DenseParameters, write_dense
 
     names = settings.model, settings.query_prefix, settings.passage_prefix, settings.max_tokens
     parameters = DenseParameters(

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from retrieval.cache_database import FORMAT, log_has_room, make_room, open_database
+from retrieval.corpus.passages import Passage, Retriever
 from retrieval.errors import SearchArgumentError
-from retrieval.passages import Passage, Retriever
 from retrieval.text import to_query
 
 _log = logging.getLogger(__name__)

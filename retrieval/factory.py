@@ -6,13 +6,13 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from retrieval.bm25 import BM25
+from retrieval.bm25.index import BM25
+from retrieval.corpus.passages import Corpus, Passages, Retriever
+from retrieval.corpus.sources import open_passages
+from retrieval.corpus.store import StoredPassages
 from retrieval.errors import CorpusMismatchError, UnknownNameError, nearest
 from retrieval.hybrid import Hybrid
-from retrieval.opening import Built, open_built
-from retrieval.passages import Corpus, Passages, Retriever
-from retrieval.sources import open_passages
-from retrieval.store import StoredPassages
+from retrieval.storage.opening import Built, open_built
 
 _EXAMPLES = (
     "bm25:FOLDER, dense:FOLDER, lucene:FOLDER, hybrid:bm25:FOLDER+dense:FOLDER, http://HOST:PORT"
@@ -27,8 +27,7 @@ def open_retriever(name: str, *, corpus: str | Path | None = None) -> Retriever:
             ``hybrid:A+B`` (two or more of the others), ``http://HOST:PORT`` (a server;
             ``#HASH`` behind it names the index that it must serve), or
             ``bm25:FILE`` for a small corpus file, which is indexed in memory.
-            ``dense-mapped:FOLDER`` leaves the index on the disk. ``ray:N:NAME`` opens another
-            retriever in N processes of Ray, which all that ask for it share.
+            ``dense-mapped:FOLDER`` leaves the index on the disk.
         corpus: Passages in a folder or file; None takes those that the index names.
 
     Returns:
@@ -41,7 +40,7 @@ def open_retriever(name: str, *, corpus: str | Path | None = None) -> Retriever:
     """
     kind, _, rest = name.partition(":")
     if kind in ("http", "https"):
-        from retrieval.client import RemoteRetriever
+        from retrieval.http.client import RemoteRetriever
 
         url, _, index_hash = name.partition("#")
         return RemoteRetriever(url, index_hash=index_hash or None)
@@ -86,7 +85,7 @@ def _bm25(place: str, corpus: str | Path | None) -> Retriever:
 
 
 def _dense(place: str, corpus: str | Path | None, mapped: bool = False) -> Retriever:
-    from retrieval.dense import Dense
+    from retrieval.dense.index import Dense
 
     built = open_built(place, "dense")
     return Dense(built, passages_of(built, corpus), mapped=mapped)
@@ -97,22 +96,10 @@ def _dense_mapped(place: str, corpus: str | Path | None) -> Retriever:
 
 
 def _lucene(place: str, corpus: str | Path | None) -> Retriever:
-    from retrieval.lucene import Lucene
+    from retrieval.lucene.index import Lucene
 
     built = open_built(place, "lucene")
     return Lucene(built, passages_of(built, corpus))
-
-
-def _ray(rest: str, corpus: str | Path | None) -> Retriever:
-    from retrieval.ray_pool import RayPool
-
-    size, _, name = rest.partition(":")
-    if not size.isdecimal() or not name:
-        raise UnknownNameError(
-            f"expected a number of processes and a retriever, as in ray:4:bm25:FOLDER, found "
-            f"'ray:{rest}'"
-        )
-    return RayPool(name, int(size), corpus=corpus)
 
 
 def _hybrid(parts: str, corpus: str | Path | None) -> Retriever:
@@ -128,5 +115,4 @@ _OPENERS: dict[str, Callable[[str, str | Path | None], Retriever]] = {
     "dense-mapped": _dense_mapped,
     "lucene": _lucene,
     "hybrid": _hybrid,
-    "ray": _ray,
 }

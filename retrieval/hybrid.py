@@ -7,8 +7,8 @@ from functools import cached_property
 from hashlib import sha256
 from typing import Any
 
+from retrieval.corpus.passages import Passage, Retriever, require_k
 from retrieval.errors import CorpusMismatchError, SearchArgumentError
-from retrieval.passages import Passage, Retriever, require_k
 
 RANK_CONSTANT = 60
 """Source: Cormack, Clarke & Büttcher 2009, "Reciprocal rank fusion", k = 60."""

@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 
 import at2po_envs  # noqa: F401 - registers the ids
 from at2po_agents.algorithms import ATPO
-from at2po_agents.batching import whole
-from at2po_agents.config import TrainConfig, load_config
-from at2po_agents.logprobs import token_logprobs
-from at2po_agents.models import load_model
-from at2po_agents.packing import pack
+from at2po_agents.config.train import TrainConfig, load_config
+from at2po_agents.learner.batching import whole
+from at2po_agents.learner.logprobs import token_logprobs
+from at2po_agents.learner.packing import pack
+from at2po_agents.policy.loading import load_model
 from at2po_agents.tree import RolloutTree
 from tests.at2po_agents.samples import random_tree, tiny_model
 
@@ -57,7 +57,7 @@ def test_it_is_one_readable_file() -> None:
     text = FILE.read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 400
     ours = [line for line in text.splitlines() if "import" in line and "at2po_agents" in line]
-    assert ours == ["from at2po_agents.models import load_model"]
+    assert ours == ["from at2po_agents.policy.loading import load_model"]
 
 
 def test_its_settings_are_those_of_the_preset() -> None:

@@ -5,18 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from at2po_agents import credit
 from at2po_agents.algorithms.base import ClippedLoss
-from at2po_agents.expansion import AEPOBranching, Entropy, Expansion
-from at2po_agents.expansion.base import finite
-from at2po_agents.expansion.branching import Variant
+from at2po_agents.objective import credit
+from at2po_agents.rollout.expansion import AEPOBranching, Entropy, Expansion
+from at2po_agents.rollout.expansion.base import finite
+from at2po_agents.rollout.expansion.branching import Variant
 from at2po_agents.tree import RolloutTree
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from at2po_agents.losses import LossOutput
-    from at2po_agents.packing import Rows
+    from at2po_agents.objective.losses import LossOutput
+    from at2po_agents.objective.rows import Rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,7 @@ class AEPO(ClippedLoss):
     def loss(self, rows: Rows, logp: Tensor, old: Tensor) -> LossOutput:
         """Return the clipped loss with advantages A (1 + weight z) as designed."""
         if self.variant == "designed" and self.entropy_weight:
-            from at2po_agents.losses import entropy_weighted
+            from at2po_agents.objective.losses import entropy_weighted
 
             rows = entropy_weighted(rows, self.entropy_weight)
         return super().loss(rows, logp, old)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from at2po_agents import credit
 from at2po_agents.algorithms.base import ClippedLoss
-from at2po_agents.expansion import ARPOBranching, Entropy, Expansion
-from at2po_agents.expansion.branching import Variant
+from at2po_agents.objective import credit
+from at2po_agents.rollout.expansion import ARPOBranching, Entropy, Expansion
+from at2po_agents.rollout.expansion.branching import Variant
 from at2po_agents.tree import RolloutTree
 
 Credit = Literal["soft", "hard"]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from at2po_agents import credit
 from at2po_agents.algorithms.base import ClippedLoss
-from at2po_agents.expansion import Entropy, EntropyGuided, Expansion, RandomExpansion
-from at2po_agents.expansion.search import Rule
-from at2po_agents.loss_options import Aggregation, Ratio
+from at2po_agents.objective import credit
+from at2po_agents.objective.loss_options import Aggregation, Ratio
+from at2po_agents.rollout.expansion import Entropy, EntropyGuided, Expansion, RandomExpansion
+from at2po_agents.rollout.expansion.tree_search import Rule
 from at2po_agents.tree import RolloutTree
 
 Search = Literal["entropy", "random"]

@@ -6,17 +6,17 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
-from at2po_agents.credit import check
 from at2po_agents.errors import ConfigError
-from at2po_agents.expansion import Expansion
-from at2po_agents.loss_options import KL, Aggregation, Ratio, Shared
+from at2po_agents.objective.credit import check
+from at2po_agents.objective.loss_options import KL, Aggregation, Ratio, Shared
+from at2po_agents.rollout.expansion import Expansion
 from at2po_agents.tree import RolloutTree
 
 if TYPE_CHECKING:  # torch takes seconds, and settings do without it
     from torch import Tensor
 
-    from at2po_agents.losses import LossOutput
-    from at2po_agents.packing import Rows
+    from at2po_agents.objective.losses import LossOutput
+    from at2po_agents.objective.rows import Rows
 
 
 class Algorithm(Protocol):
@@ -130,8 +130,8 @@ class ClippedLoss:
 
     def loss(self, rows: Rows, logp: Tensor, old: Tensor) -> LossOutput:
         """Return the rows' share of the mini-batch loss, see `Algorithm.loss`."""
-        from at2po_agents import losses
-        from at2po_agents.diagnostics import measure_importance
+        from at2po_agents.objective import losses
+        from at2po_agents.objective.diagnostics import measure_importance
 
         if self.mask_truncated:
             rows = losses.without_truncated(rows)
@@ -159,7 +159,7 @@ class ClippedLoss:
 
     def averaged(self, rows: Rows, terms: Tensor) -> Tensor:
         """Return [R] each row's share of the mean of [R, T] terms, of the KL estimate as well."""
-        from at2po_agents import losses
+        from at2po_agents.objective import losses
 
         if self.shared == "once":
             terms = losses.count_once(rows, terms)

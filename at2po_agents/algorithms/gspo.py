@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from at2po_agents import credit
 from at2po_agents.algorithms.base import ClippedLoss
-from at2po_agents.expansion import Chains, Expansion
-from at2po_agents.loss_options import Aggregation, Ratio
+from at2po_agents.objective import credit
+from at2po_agents.objective.loss_options import Aggregation, Ratio
+from at2po_agents.rollout.expansion import Chains, Expansion
 from at2po_agents.tree import RolloutTree
 
 

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from at2po_agents.errors import ConfigError
-from at2po_agents.expansion import Chains, Expansion
+from at2po_agents.rollout.expansion import Chains, Expansion
 from at2po_agents.tree import RolloutTree
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from at2po_agents.losses import LossOutput
-    from at2po_agents.packing import Rows
+    from at2po_agents.objective.losses import LossOutput
+    from at2po_agents.objective.rows import Rows
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,11 +33,11 @@ class PaperCheckConfig:
 
 def evaluate(arguments: Sequence[str]) -> None:
     """Evaluate an agent and write its episodes and their summary."""
-    from at2po_agents.config import parse_config
-    from at2po_agents.evaluation import EvalConfig, agent_factory
+    from at2po_agents.config.train import parse_config
+    from at2po_agents.evaluation.settings import EvalConfig, agent_factory
 
     config = parse_config(EvalConfig, arguments, prog="at2po eval")
-    from at2po_agents.environments import check_id, make_env, on_test_split
+    from at2po_agents.rollout.environments import check_id, make_env, on_test_split
     from benchmarks import evaluate as run
     from benchmarks import evaluate_suite
     from benchmarks.report import write_report
@@ -75,9 +75,9 @@ def evaluate(arguments: Sequence[str]) -> None:
 
 def compare(arguments: Sequence[str]) -> None:
     """Compare evaluations on the same questions: differences, tests, what can be concluded."""
-    from benchmarks.compare_evaluations import compare as run
-    from benchmarks.compare_evaluations_text import conclusions, note, rich_table, write
-    from benchmarks.read_evaluations import read_methods
+    from benchmarks.comparison.compare import compare as run
+    from benchmarks.comparison.text import conclusions, note, rich_table, write
+    from benchmarks.evaluation.reading import read_methods
 
     config = tyro.cli(CompareConfig, args=arguments, prog="at2po compare", registry=PATHS)
     comparison = run(read_methods(config.evaluations), common=config.common)
@@ -90,7 +90,7 @@ def compare(arguments: Sequence[str]) -> None:
 
 def paper_check(arguments: Sequence[str]) -> None:
     """Recompute the averages of the paper's Table 1 and list figures that do not fit together."""
-    from benchmarks.paper_check import report
+    from benchmarks.paper.check import report
 
     tyro.cli(PaperCheckConfig, args=arguments, prog="at2po paper-check")
     for part in report():

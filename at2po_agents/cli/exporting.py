@@ -26,7 +26,7 @@ class ExportConfig:
 def export(arguments: Sequence[str]) -> None:
     """Write a checkpoint's model as a plain folder, for evaluations, servers and other trainers."""
     config = tyro.cli(ExportConfig, args=arguments, prog="at2po export", registry=PATHS)
-    from at2po_agents.export_model import export_model  # a module that needs torch
+    from at2po_agents.training.export_policy import export_model  # a module that needs torch
 
     found = export_model(config.checkpoint, config.out)
     out.print(f"step {found.step} of {found.path}: {config.out}", soft_wrap=True)

@@ -21,7 +21,7 @@ class DoctorConfig:
 
 def doctor(arguments: Sequence[str]) -> None:
     """Check this installation, or with --plan whether a training fits on GPUs."""
-    from at2po_agents.memory import Plan
+    from at2po_agents.doctor.memory import Plan
 
     keys = ", ".join(each.name for each in fields(Plan))
     about = f"{DoctorConfig.__doc__}\n\nKeys of a plan: {keys}; see docs/how-to/plan-memory.md."
@@ -29,9 +29,9 @@ def doctor(arguments: Sequence[str]) -> None:
     if config.plan or "--plan" in arguments:
         _plan(config.plan)
         return
-    from at2po_agents.doctor import installation, table
-    from at2po_envs.questions import questions_folder
-    from retrieval.java import find_java
+    from at2po_agents.doctor.installation import installation, table
+    from at2po_envs.question_sets.questions import questions_folder
+    from retrieval.lucene.java import find_java
 
     checks = installation(find_java, questions_folder)
     out.print(table(checks))
@@ -41,8 +41,8 @@ def doctor(arguments: Sequence[str]) -> None:
 
 def _plan(options: Options) -> None:
     """Print what memory a training needs; a plan that does not fit ends with code 1."""
-    from at2po_agents.memory import describe, fits, parse_plan
-    from at2po_agents.model_sizes import find_sizes
+    from at2po_agents.doctor.memory import describe, fits, parse_plan
+    from at2po_agents.policy.sizes import find_sizes
 
     plan = parse_plan(options)
     sizes, source = find_sizes(plan.model)

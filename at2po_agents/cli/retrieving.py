@@ -57,15 +57,15 @@ def index(arguments: Sequence[str]) -> None:
 def serve(arguments: Sequence[str]) -> None:
     """Serve a retriever over HTTP, to Search-R1's clients and ours."""
     from retrieval import open_retriever
-    from retrieval.server_run import ServeOptions
-    from retrieval.server_run import serve as run
+    from retrieval.http.server.run import ServeOptions
+    from retrieval.http.server.run import serve as run
 
     options = tyro.cli(ServeOptions, args=arguments, prog="at2po serve", registry=PATHS)
     run(options, open_retriever)
 
 
 def _verify(root: Path | None) -> None:
-    from at2po_envs.manifest import verify
+    from at2po_envs.question_sets.manifest import verify
 
     differences = verify(root)
     for difference in differences:
@@ -76,7 +76,7 @@ def _verify(root: Path | None) -> None:
 
 
 def _list(root: Path | None) -> None:
-    from at2po_envs.manifest import survey
+    from at2po_envs.question_sets.manifest import survey
 
     table = Table("set", "split", "found", "published", "difference")
     for report in survey(root):

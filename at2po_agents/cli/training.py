@@ -10,7 +10,7 @@ from typing import Any
 from rich.tree import Tree as RichTree
 
 from at2po_agents.cli.terminal import out, show_json
-from at2po_agents.config import TrainConfig, load_config, parse_config
+from at2po_agents.config.train import TrainConfig, load_config, parse_config
 from at2po_agents.errors import ConfigError
 from at2po_agents.settings import COUNT_OR_NONE, check_ranges
 
@@ -40,7 +40,7 @@ def demo(arguments: Sequence[str]) -> None:
     """Train the embedded model on the embedded world and write a report."""
     chosen = ["--config", "demo", *arguments] if "--config" not in arguments else list(arguments)
     config = parse_config(TrainConfig, chosen, prog="at2po demo")
-    from at2po_agents.run_folder import move_aside
+    from at2po_agents.training.run_folder import move_aside
 
     if not config.resume and (old := move_aside(Path(config.out))):
         out.print(f"the earlier run is now in {old}")
@@ -51,10 +51,10 @@ def rollout(arguments: Sequence[str]) -> None:
     """Grow one tree and print it."""
     config = parse_config(RolloutConfig, arguments, prog="at2po rollout")
     from at2po_agents.engines import make_engine
-    from at2po_agents.environments import make_env
-    from at2po_agents.export import flat_rows, write_rows
-    from at2po_agents.jobs import new_collector
-    from at2po_agents.models import load_policy
+    from at2po_agents.policy.loading import load_policy
+    from at2po_agents.rollout.environments import make_env
+    from at2po_agents.rollout.export import flat_rows, write_rows
+    from at2po_agents.workers.rollout_worker import new_collector
 
     settings = config.train
     env = make_env(settings.env, settings.env_options)
@@ -83,16 +83,16 @@ def rollout(arguments: Sequence[str]) -> None:
 
 def warmstart(arguments: Sequence[str]) -> None:
     """Make the mini model from nothing: tokenizer, demonstrations, supervised training."""
-    from at2po_agents.warmstart_options import WarmStart
+    from at2po_agents.config.warmstart import WarmStart
 
     config = parse_config(WarmStart, arguments, prog="at2po warmstart")
-    from at2po_agents.warmstart import warm_start  # a module that needs torch
+    from at2po_agents.training.warmstart import warm_start  # a module that needs torch
 
     show_json(warm_start(config))
 
 
 def _train(config: TrainConfig) -> None:
-    from at2po_agents.trainer import Trainer
+    from at2po_agents.training.trainer import Trainer
     from benchmarks.report import write_report
 
     trainer = Trainer(config)

@@ -9,7 +9,7 @@ from at2po_agents.engines.base import Completion, Engine, EngineStats, Request
 from at2po_agents.engines.factory import EngineName, make_engine
 
 if TYPE_CHECKING:
-    from at2po_agents.engines.transformers_engine import TransformersEngine
+    from at2po_agents.engines.transformers.engine import TransformersEngine
 
 __all__ = [
     "Completion",
@@ -26,4 +26,4 @@ def __getattr__(name: str) -> Any:
     """Import the engine that needs torch and transformers when it is asked for."""
     if name != "TransformersEngine":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return import_module(f"{__name__}.transformers_engine").TransformersEngine
+    return import_module(f"{__name__}.transformers.engine").TransformersEngine

@@ -45,7 +45,7 @@ def make_engine(
         ConfigError: there is no such option, vLLM is not installed, or it cannot do what is asked.
     """
     if name == "transformers":
-        from at2po_agents.engines.transformers_engine import TransformersEngine
+        from at2po_agents.engines.transformers.engine import TransformersEngine
 
         _check_options(options, _OURS)
         return TransformersEngine(
@@ -59,12 +59,12 @@ def make_engine(
         )
     if "url" in options:
         _check_installed("httpx2", "server")
-        from at2po_agents.engines.vllm_server import VLLMServerEngine
+        from at2po_agents.engines.vllm.server import VLLMServerEngine
 
         _check_options(options, _SERVER)
         return VLLMServerEngine(model, tokenizer, max_batch=max_batch, **options)
     _check_installed("vllm", "vllm")
-    from at2po_agents.engines.vllm_engine import OPTIONS, VLLMEngine
+    from at2po_agents.engines.vllm.engine import OPTIONS, VLLMEngine
 
     _check_options(options, _OURS | dict.fromkeys(OPTIONS, object))
     return VLLMEngine(model, tokenizer, max_batch=max_batch, **options)

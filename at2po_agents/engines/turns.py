@@ -9,10 +9,10 @@ from typing import Literal
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from at2po_agents.chat_template import ChatTemplateError, end_of_turn
 from at2po_agents.engines.base import Completion, Request
 from at2po_agents.engines.stopping import StopStrings
 from at2po_agents.errors import NonFiniteLogitsError
+from at2po_agents.policy.chat_template import ChatTemplateError, end_of_turn
 
 
 class Vocabulary:

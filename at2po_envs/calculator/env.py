@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from at2po_envs.calculator.experts import StepByStepAgent
 from at2po_envs.calculator.problems import draw_problems
-from at2po_envs.scoring import numeric_match
+from at2po_envs.scoring.answers import numeric_match
 from at2po_envs.seeds import Split
 from at2po_envs.tool_env import ToolEnv
 from at2po_envs.tools.calculator import CalculatorTool

@@ -8,9 +8,9 @@ from typing import ClassVar
 import numpy as np
 
 from at2po_envs.calculator.problems import Step, solution_of
-from at2po_envs.core import ToolQA
+from at2po_envs.episode.core import ToolQA
 from at2po_envs.errors import At2poEnvError
-from at2po_envs.questions import Question
+from at2po_envs.question_sets.questions import Question
 from at2po_envs.scripted import Script, Scripted
 from at2po_envs.seeds import stable_hash
 from at2po_envs.tools.calculator import calculate, written

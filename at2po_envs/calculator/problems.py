@@ -17,7 +17,7 @@ from at2po_envs.calculator.stories import (
     STORIES,
     Story,
 )
-from at2po_envs.questions import Question
+from at2po_envs.question_sets.questions import Question
 from at2po_envs.seeds import Split, plain_integer, stable_hash
 from at2po_envs.tools.calculator import calculate, written
 

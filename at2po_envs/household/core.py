@@ -7,15 +7,16 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from numbers import Integral
 
-from at2po_envs.core import State, Transition, Turn, require_running, turn_info
 from at2po_envs.dialects import At2poTags, Dialect
+from at2po_envs.episode.core import require_running, turn_info
+from at2po_envs.episode.rewards import EMReward, Reward
+from at2po_envs.episode.state import State, Transition, Turn
 from at2po_envs.errors import ToolResultError
 from at2po_envs.household.commands import COMMANDS, obey
 from at2po_envs.household.house import Goal, House, World
 from at2po_envs.household.tasks import task_of
-from at2po_envs.questions import Question
-from at2po_envs.rewards import EMReward, Reward
-from at2po_envs.scoring import Judgement
+from at2po_envs.question_sets.questions import Question
+from at2po_envs.scoring.answers import Judgement
 from at2po_envs.tools import ToolCall, ToolResult, ToolSpec
 
 ACT = ToolSpec(

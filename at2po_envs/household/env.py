@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from at2po_envs.dialects import make_dialect
-from at2po_envs.env import ForkableTextEnv
+from at2po_envs.episode.env import ForkableTextEnv
 from at2po_envs.household.core import ACT, HouseholdRules, HouseholdTags
 from at2po_envs.household.experts import PlannerAgent
 from at2po_envs.household.tasks import SIZES, draw_questions

@@ -10,7 +10,7 @@ import numpy as np
 from at2po_envs.household.core import HouseholdRules, HouseholdState, household_state
 from at2po_envs.household.house import HANDS, World
 from at2po_envs.household.planner import plan
-from at2po_envs.questions import Question
+from at2po_envs.question_sets.questions import Question
 from at2po_envs.scripted import Script, Scripted
 from at2po_envs.seeds import stable_hash
 

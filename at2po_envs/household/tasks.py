@@ -23,7 +23,7 @@ from at2po_envs.household.house import (
     describe_room,
 )
 from at2po_envs.household.planner import plan
-from at2po_envs.questions import Question
+from at2po_envs.question_sets.questions import Question
 from at2po_envs.seeds import Split, plain_integer, stable_hash
 
 _T = TypeVar("_T")

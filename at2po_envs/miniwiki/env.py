@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from at2po_envs.core import ToolQA
 from at2po_envs.dialects import At2poTags
-from at2po_envs.env import ForkableTextEnv
+from at2po_envs.episode.core import ToolQA
+from at2po_envs.episode.env import ForkableTextEnv
 from at2po_envs.miniwiki.experts import ScriptedAgent
 from at2po_envs.miniwiki.wiki import MiniWiki
 from at2po_envs.seeds import Split

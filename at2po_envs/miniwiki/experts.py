@@ -8,11 +8,11 @@ from typing import Literal
 
 import numpy as np
 
-from at2po_envs.core import ToolQA
+from at2po_envs.episode.core import ToolQA
 from at2po_envs.miniwiki.phrases import FACTS
 from at2po_envs.miniwiki.questions import Plan, plan_of
 from at2po_envs.miniwiki.world import BY_NAME, Entity, World
-from at2po_envs.questions import Question
+from at2po_envs.question_sets.questions import Question
 from at2po_envs.scripted import Script, Scripted, check_rate
 from at2po_envs.seeds import stable_hash
 

@@ -11,7 +11,7 @@ import numpy as np
 from at2po_envs.miniwiki.phrases import COMPARISONS, NOUN_PHRASES, QUESTIONS, SAME
 from at2po_envs.miniwiki.text import mention
 from at2po_envs.miniwiki.world import BY_NAME, Entity, World, check_ranges, pick
-from at2po_envs.questions import Question
+from at2po_envs.question_sets.questions import Question
 from at2po_envs.seeds import stable_hash
 
 Operation = Literal["value", "less", "more", "same"]

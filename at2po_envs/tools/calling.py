@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from at2po_envs.errors import At2poEnvError, ToolResultError
 from at2po_envs.tools.base import Tool, ToolCall, ToolResult
 from retrieval import RetrievalError
-from retrieval.remote_errors import TemporaryRemoteError
+from retrieval.http.errors import TemporaryRemoteError
 
 _log = logging.getLogger(__name__)
 

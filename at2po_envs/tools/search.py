@@ -10,13 +10,13 @@ from typing import Any, ClassVar
 from at2po_envs.errors import At2poEnvError, ToolResultError
 from at2po_envs.tools.base import ToolResult, ToolSpec
 from retrieval import Passage, RetrievalError, Retriever
-from retrieval.remote_errors import (
+from retrieval.http.errors import (
     ReplyFormatError,
     RequestRefusedError,
     ServerFailedError,
     TemporaryRemoteError,
 )
-from retrieval.server_protocol import MAX_QUERY_CHARS
+from retrieval.http.protocol import MAX_QUERY_CHARS
 from retrieval.text import to_unicode
 
 _log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.errors import RunFolderError
-from benchmarks.records import ASKED, ENDED, NODE, TREE, Record, check
+from benchmarks.evaluation.records import ASKED, ENDED, NODE, TREE, Record, check
 
 Pair = tuple["Case | None", ...]
 """The cases of one question, one a side; None where a side lacks the question."""

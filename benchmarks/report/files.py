@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.errors import RunFolderError
-from benchmarks.records import (
+from benchmarks.evaluation.records import (
     EPISODE,
     EVALUATED,
     FAULT,
@@ -21,8 +21,8 @@ from benchmarks.records import (
     is_number,
     read_json,
 )
-from retrieval import jsonl
-from retrieval.files import require_file
+from retrieval.corpus import jsonl
+from retrieval.storage.files import require_file
 
 _log = logging.getLogger(__name__)
 

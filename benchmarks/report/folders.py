@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from at2po_agents.status import FILE as STATUS
+from at2po_agents.monitoring.status import FILE as STATUS
 from benchmarks.errors import RunFolderError
-from benchmarks.intervals import wilson
-from benchmarks.records import SUITE, SUMMARY, Record, check, read_json
+from benchmarks.evaluation.records import SUITE, SUMMARY, Record, check, read_json
 from benchmarks.report.cases import (
     Case,
     Collection,
@@ -33,6 +32,7 @@ from benchmarks.report.files import (
 )
 from benchmarks.report.processes import Processes, read_processes
 from benchmarks.report.tiles import Tile, evaluation_tiles, training_tiles
+from benchmarks.statistics.intervals import wilson
 
 _STEP = re.compile(r"step_[0-9]{1,18}\.jsonl")
 

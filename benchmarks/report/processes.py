@@ -11,8 +11,8 @@ from itertools import accumulate, groupby
 from pathlib import Path
 from typing import NamedTuple
 
-from at2po_agents import timeline
-from at2po_agents.timeline import WORK, Span
+from at2po_agents.monitoring import trace as timeline
+from at2po_agents.monitoring.trace import WORK, Span
 from benchmarks.errors import RunFolderError
 
 WAIT = "wait"

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from html import escape
 
-from benchmarks.records import Record
+from benchmarks.evaluation.records import Record
 from benchmarks.report.processes import STAGES, Processes
 from benchmarks.report.work import work_charts
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.records import Record
+from benchmarks.evaluation.records import Record
 
 Tile = tuple[str, str]
 """A figure and what it is."""

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from benchmarks.curves import save_curves
+from benchmarks.figures.curves import save_curves
 from benchmarks.report.difference import compared
 from benchmarks.report.folders import read
 from benchmarks.report.page import FOOTER, page
-from retrieval.files import replace_own
+from retrieval.storage.files import replace_own
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 import gymnasium
 import pytest
 
-from at2po_agents.warmstart import train_tokenizer
+from at2po_agents.training.warmstart import train_tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from at2po_agents.learner import Learner
+from at2po_agents.learner.learner import Learner
 from at2po_agents.tree import Node, RolloutTree, Row
 
 VOCABULARY = 31

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from at2po_agents import algorithms
-from at2po_agents.config import TrainConfig, dump_config, load_config, parse_config
-from at2po_agents.trainer import Trainer
+from at2po_agents.config.train import TrainConfig, dump_config, load_config, parse_config
+from at2po_agents.training.trainer import Trainer
 from tests.at2po_agents.samples import spec_tree
 
 ROOT = Path(__file__).parents[2]

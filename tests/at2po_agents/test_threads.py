@@ -12,8 +12,8 @@ import torch
 
 from at2po_agents import threads
 from at2po_agents.cli import main
-from at2po_agents.config import TrainConfig, load_config
-from at2po_agents.trainer import Trainer
+from at2po_agents.config.train import TrainConfig, load_config
+from at2po_agents.training.trainer import Trainer
 
 
 @pytest.fixture(autouse=True)

@@ -14,10 +14,10 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 
 from at2po_envs import Question, ToolEnv, ToolResult, ToolSpec
-from at2po_envs.checker import check_forkable_env
+from at2po_envs.episode.vector import ForkableVectorEnv
 from at2po_envs.errors import SnapshotError
-from at2po_envs.questions import QUESTION_SETS
-from at2po_envs.vector import ForkableVectorEnv
+from at2po_envs.forking.checker import check_forkable_env
+from at2po_envs.question_sets.questions import QUESTION_SETS
 
 IDS = sorted(name for name in gymnasium.registry if name.startswith("at2po/"))
 WORLDS: dict[str, dict[str, Any]] = {

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from at2po_envs import At2poTags, EMReward, Question
-from at2po_envs.scoring import numeric_match
+from at2po_envs.scoring.answers import numeric_match
 from at2po_envs.tool_env import ToolEnv
 from at2po_envs.tools.calculator import CALCULATOR, CalculatorTool
 from at2po_envs.tools.functions import FunctionToolError

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from at2po_agents.cli import main
-from at2po_agents.config import parse_config
-from at2po_agents.evaluation import EvalConfig
+from at2po_agents.config.train import parse_config
+from at2po_agents.evaluation.settings import EvalConfig
 
 ROOT = Path(__file__).parents[2]
 GUIDE = ROOT / "docs" / "how-to" / "benchmark-your-agent.md"

@@ -17,11 +17,11 @@ from retrieval import (
     SearchArgumentError,
     UnknownNameError,
     build_index,
-    memory,
     open_retriever,
     search_index,
 )
-from retrieval.java import find_java
+from retrieval.lucene.java import find_java
+from retrieval.storage import memory
 
 CORPUS = Passages(Passage(str(i), f"T{i}", text) for i, text in enumerate(["river", "city", "sea"]))
 
@@ -97,7 +97,7 @@ def test_names_open_retrievers(tmp_path):
 
 
 def test_a_server_is_opened_by_its_address():
-    client = pytest.importorskip("retrieval.client")
+    client = pytest.importorskip("retrieval.http.client")
     retriever = open_retriever("http://127.0.0.1:9")
     assert isinstance(retriever, client.RemoteRetriever) and retriever.index_hash is None
     pinned = open_retriever("http://127.0.0.1:9#abc")
@@ -144,7 +144,7 @@ def java_home(folder, version):
 
 def test_java_is_found_where_it_is_new_enough(tmp_path, monkeypatch):
     old = java_home(tmp_path / "jdk8", "1.8.0_402")
-    monkeypatch.setattr("retrieval.java._PLACES", (str(tmp_path / "jvm"),))
+    monkeypatch.setattr("retrieval.lucene.java._PLACES", (str(tmp_path / "jvm"),))
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("JAVA_HOME", str(old))
     with pytest.raises(BackendUnavailableError, match=r"Java 21 or later .*found 8 in .*JAVA_HOME"):
@@ -158,7 +158,7 @@ def test_java_is_found_where_it_is_new_enough(tmp_path, monkeypatch):
 
 
 def test_without_pyserini_the_error_names_what_does_the_same(tmp_path, monkeypatch):
-    monkeypatch.setattr("retrieval.lucene.find_spec", lambda name: None)
+    monkeypatch.setattr("retrieval.lucene.index.find_spec", lambda name: None)
     settings = IndexBuild(corpus=str(corpus_file(tmp_path)), out=tmp_path / "i", kind="lucene")
     with pytest.raises(BackendUnavailableError, match="--style lucene"):
         build_index(settings)

@@ -1,0 +1,1 @@
+"""Whether an installation works, and whether a training fits into memory."""

@@ -1,0 +1,90 @@
+"""Which settings to change so that a training fits, the cheapest changes first."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+from typing import Any
+
+from at2po_agents.doctor.memory.estimate import estimates
+from at2po_agents.doctor.memory.plan import Gpus, Plan
+from at2po_agents.policy.sizes import Decoder
+
+ORDER = ("gradient_checkpointing", "token_budget", "sequences", "offload", "lora", "gpus")
+"""Fields of `Plan` in the order in which they are changed: from what costs time alone to what
+changes the training or needs a purchase."""
+LORA_RANK = 16
+MOST_GPUS = 64
+PER_MACHINE = 8  # more GPUs than these are more machines
+
+
+def fits(plan: Plan, sizes: Decoder) -> bool:
+    """Return whether every GPU of a plan has the memory that it needs."""
+    return all(estimate.fits for estimate in estimates(plan, sizes))
+
+
+def cheapest_changes(
+    plan: Plan, sizes: Decoder, without: Collection[str] = ()
+) -> dict[str, Any] | None:
+    """Return the fields to change, with their values, so that a plan fits.
+
+    Fields are changed in `ORDER`, each step by step to its end before the next, until the plan
+    fits. Then, from the last field to the first, each goes back as far as it can.
+
+    Args:
+        plan: A plan that does not fit.
+        sizes: The model's sizes.
+        without: Fields that must stay as they are.
+
+    Returns:
+        Field to new value; None if no change that is known here makes it fit.
+    """
+    ladder = {name: steps for name, steps in _ladder(plan).items() if name not in without}
+    changed = plan
+    for name, value in ((name, value) for name, steps in ladder.items() for value in steps):
+        changed = replace(changed, **{name: value})
+        if fits(changed, sizes):
+            break
+    else:
+        return None
+    for name, steps in reversed(ladder.items()):
+        for value in (getattr(plan, name), *steps):
+            if fits(milder := replace(changed, **{name: value}), sizes):
+                changed = milder
+                break
+    names = (name for name in ORDER if getattr(changed, name) != getattr(plan, name))
+    return {name: getattr(changed, name) for name in names}
+
+
+def _ladder(plan: Plan) -> dict[str, list[Any]]:
+    """The values that each field can take, the mildest first."""
+    steps: dict[str, list[Any]] = {
+        "gradient_checkpointing": [True],
+        # A row of the whole context must go through the model in one piece.
+        "token_budget": _halves(plan.token_budget, plan.context),
+        "sequences": _halves(plan.sequences, 1),
+        "offload": [True],
+        "lora": [] if plan.lora else [LORA_RANK],
+        "gpus": _more(plan.machines),
+    }
+    return {name: steps[name] for name in ORDER}
+
+
+def _halves(value: int, least: int) -> list[int]:
+    found = []
+    while value // 2 >= least:
+        value //= 2
+        found.append(value)
+    return found
+
+
+def _more(gpus: Gpus) -> list[str]:
+    """Twice as many GPUs again and again, in more machines once one is full."""
+    found = []
+    while 2 * gpus.total <= MOST_GPUS:
+        if 2 * gpus.each <= PER_MACHINE:
+            gpus = gpus._replace(each=2 * gpus.each)
+        else:
+            gpus = gpus._replace(machines=2 * gpus.machines)
+        found.append(str(gpus))
+    return found

@@ -1,0 +1,1 @@
+"""Continuous batching over models of Hugging Face transformers."""

@@ -1,0 +1,1 @@
+"""vLLM as a generation engine, in this process or behind HTTP."""

@@ -1,0 +1,1 @@
+"""What is evaluated: a policy, baselines without training, models behind an endpoint."""

@@ -1,0 +1,1 @@
+"""The learner: packed trees, log-probabilities, one optimizer step, checkpoints, ranks."""

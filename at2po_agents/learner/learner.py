@@ -1,0 +1,365 @@
+"""The learner: credited trees in, one policy update out."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from at2po_agents.algorithms.base import Algorithm
+from at2po_agents.errors import ConfigError, TreeError
+from at2po_agents.learner.batching import Slice, row_tokens, shares, shortest, split
+from at2po_agents.learner.logprobs import token_logprobs
+from at2po_agents.learner.master_weights import MasterWeights
+from at2po_agents.learner.packing import Pack, pack
+from at2po_agents.learner.process_group import Ranks
+from at2po_agents.learner.tree_attention import check_model, tree_attention
+from at2po_agents.objective.diagnostics import combine
+from at2po_agents.objective.losses import LossOutput
+from at2po_agents.policy.adapters import find_adapter, without_adapter
+from at2po_agents.rollout.expansion.entropy import entropy_moments
+from at2po_agents.tree import RolloutTree
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class _Part:
+    """Trees, or parts of them, that go through the model together.
+
+    A part without trees counts for nothing: other ranks go through the model once more than this
+    one has reason to, and all have to do so together.
+    """
+
+    trees: list[RolloutTree]
+    pack: Pack
+    row_tokens: int
+    old: Tensor | None = None  # [S] log-probs before the update; None: read off the first forward
+
+
+class Learner:
+    """Turns rollout trees into AdamW steps on a model.
+
+    Several ranks share the work and the weights: each is given all trees, takes of each mini-batch
+    nearly as many unique tokens as the others, be it by parts of trees, and ends with its shard of
+    the same update that one process would make. All of them have to call `update` together.
+
+    Attributes:
+        model: The model being trained, in place.
+        masters: Its weights in at least float32; gradients are added up and steps taken there.
+        optimizer: Their AdamW optimizer.
+        reference: The frozen policy of the KL term, which is the model without its adapter where
+            only that is trained; None for an algorithm without such a term.
+        offending: Trees whose loss or gradient was not finite in the latest update.
+        ranks: Those that share the work.
+        passes: Forward passes of the model so far, a sign of life.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        *,
+        algorithm: Algorithm,
+        lr: float = 1e-6,
+        betas: tuple[float, float] = (0.9, 0.999),
+        weight_decay: float = 0.01,
+        grad_clip: float = 1.0,
+        mini_batches: int = 1,
+        token_budget: int = 16384,
+        gradient_checkpointing: bool = False,
+        offload: bool = False,
+        temperature: float = 1.0,
+        warmup: int = 0,
+        reference: PreTrainedModel | None = None,
+        ranks: Ranks = Ranks(),  # noqa: B008 - immutable
+    ) -> None:
+        """Prepare to train a model.
+
+        Args:
+            model: A transformers decoder with full attention; changed in place. Parameters without
+                gradient stay as they are.
+            algorithm: Credit and loss.
+            lr: Learning rate after the warm-up, constant.
+            betas: AdamW's decay rates.
+            weight_decay: AdamW's weight decay, on all parameters.
+            grad_clip: Largest gradient norm of a step, above 0.
+            mini_batches: Optimizer steps per update, at least 1.
+            token_budget: Largest number of unique tokens in one forward pass, at least 1; a larger
+                tree is cut between its rows, a larger row gets a pass of its own.
+            gradient_checkpointing: Recompute activations in the backward pass to save memory.
+            offload: Keep the masters and the optimizer's state in the CPU's memory.
+            temperature: Sampling temperature of the rollouts, above 0.
+            warmup: Updates over which the learning rate rises linearly, at least 0.
+            reference: The policy that the run started from, for an algorithm whose `kl_coef` is
+                not 0; None takes a copy of `model` as it is now. Not used for a model that has an
+                adapter.
+            ranks: Those that share the work; with more than one, `model` is sharded.
+
+        Raises:
+            ConfigError: If a setting is out of range.
+            UnsupportedModelError: If packed training would not be exact for the model.
+
+        Source: AdamW with lr 1e-6, weight decay 0.01, clip 1.0, no warm-up: released AT2PO code.
+        """
+        for name, count in {"mini_batches": mini_batches, "token_budget": token_budget}.items():
+            if count < 1:
+                raise ConfigError(f"{name} must be at least 1, found {count}; raise it")
+        for name, value in {"lr": lr, "grad_clip": grad_clip, "temperature": temperature}.items():
+            if not value > 0:
+                raise ConfigError(f"{name} must be above 0, found {value}; raise it")
+        check_model(model)
+        if gradient_checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        self.model = model
+        self.algorithm = algorithm
+        self.temperature = temperature
+        self.lr, self.warmup, self.grad_clip = lr, warmup, grad_clip
+        self.mini_batches, self.token_budget = mini_batches, token_budget
+        self.gradient_checkpointing = gradient_checkpointing
+        self.offending: list[RolloutTree] = []
+        self.reference: PreTrainedModel | None = None
+        if getattr(algorithm, "kl_coef", 0.0):
+            if find_adapter(model):
+                self.reference = model
+            else:
+                self.reference = (reference or deepcopy(model)).requires_grad_(False).eval()
+        self.ranks, self.passes = ranks, 0
+        self._device = model.device  # where it computes; offloaded shards lie elsewhere
+        self._score = self._scorer(model, offload)
+        self._score_reference = self._score
+        if self.reference is not None and self.reference is not model:
+            self._score_reference = self._scorer(self.reference, offload)
+        trained = (p for p in model.parameters() if p.requires_grad)
+        self.masters = MasterWeights(trained, offload=offload and ranks.size == 1)
+        self.optimizer = torch.optim.AdamW(
+            self.masters.parameters, lr=lr, betas=betas, weight_decay=weight_decay
+        )
+
+    def update(self, trees: Sequence[RolloutTree], step: int = 0) -> dict[str, float]:
+        """Credit the trees and take one optimizer step per mini-batch.
+
+        Args:
+            trees: Complete trees of one batch of questions, at least one.
+            step: Number of this update, from 0; only the warm-up reads it.
+
+        Returns:
+            Metrics. Means over the steps taken: loss, grad_norm. Over all row tokens: the
+            algorithm's own. Of these, means over all tokens and extremes do not depend on packs and
+            ranks; quantiles, and means over rows or some of the tokens (h_turn, those of one turn,
+            all where truncated rows are masked), are means over packs weighted by their tokens, so
+            they do a little. Counts: optimizer_steps, skipped (steps not taken because loss or
+            gradient was not finite; their trees are in `offending`), trees, rows,
+            zero_variance_trees, unique_tokens, row_tokens (what the rows would cost unpacked),
+            trained_tokens (that went forward and backward on all ranks: unique tokens, but what the
+            parts of a tree that was cut share counts in each). And lr. A metric that was not
+            measured or is not finite is absent.
+
+        Raises:
+            TreeError: If there is no tree or a tree is not complete.
+        """
+        if not trees:
+            raise TreeError("an update needs at least one tree, found none; collect rollouts first")
+        for tree in trees:
+            self.algorithm.assign_credit(tree)
+        rate = self.lr * min(1.0, (step + 1) / self.warmup) if self.warmup else self.lr
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.offending = []
+        with self._mode():
+            batches = [self._mini_batch(part) for part in split(trees, self.mini_batches)]
+            # The later mini-batches need the log-probs of the policy that the update started from;
+            # the first reads them off its own forward pass, so that its ratios are exactly 1.
+            for part in (part for batch in batches[1:] for part in batch):
+                with torch.no_grad():
+                    part.old = self._forward(part.pack)
+            steps = [self._step(batch) for batch in batches]
+        own = [place for place, tree in enumerate(trees) if tree in self.offending]
+        self.offending = [trees[place] for place in sorted(set(chain(*self.ranks.gather(own))))]
+        return {"lr": rate, **self._summary(steps), **self._counts(trees, batches)}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of the optimizer and what the model's own weights, saved apart, lack."""
+        return {"optimizer": self.optimizer.state_dict(), "masters": self.masters.state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned.
+
+        Args:
+            state: The state that a learner of one process had for a model of the same shape.
+        """
+        if self.ranks.size > 1:
+            from at2po_agents.learner.fsdp import load_whole
+
+            load_whole(state, self.optimizer)
+            return
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.masters.load(state["masters"])
+
+    def _mini_batch(self, trees: Sequence[RolloutTree]) -> list[_Part]:
+        """Pack the trees that carry a gradient; all of them stay in the denominators."""
+        rows = sum(len(tree.leaves()) for tree in trees)
+        tokens = sum(row_tokens(tree, sampled_only=True) for tree in trees)
+        moments = entropy_moments([leaf for tree in trees for leaf in tree.leaves()])
+        counted = [tree for tree in trees if self._counts_in(tree)]
+        parts = []
+        for members in self._own(counted):
+            there = members or [shortest(counted)]
+            packed = pack(there, device=self._device, dtype=self._dtype)
+            own = packed.rows.total_tokens if members else 0
+            whole = replace(packed.rows, total_rows=rows, total_tokens=tokens, moments=moments)
+            parts.append(_Part([part.tree for part in members], replace(packed, rows=whole), own))
+        return parts
+
+    def _own(self, trees: Sequence[RolloutTree]) -> list[list[Slice]]:
+        """Return this rank's packs of trees; all ranks have equally many, if need be idle ones."""
+        packs = shares(trees, self.ranks.size, self.token_budget)
+        own = packs[self.ranks.rank]
+        return own + [[]] * (max(map(len, packs)) - len(own))
+
+    def _step(self, parts: list[_Part]) -> _Step:
+        """Accumulate the gradients of one mini-batch and step if all of it is finite."""
+        self.optimizer.zero_grad()
+        outputs = []
+        for part in parts:
+            rows = part.pack.rows
+            if self.reference is not None:
+                with torch.no_grad(), without_adapter(self.reference):
+                    rows = replace(rows, reference=rows.gather(self._score_reference(part.pack)))
+            logp = self._forward(part.pack)
+            old = logp.detach() if part.old is None else part.old
+            if part.trees:
+                output = self.algorithm.loss(rows, rows.gather(logp), rows.gather(old))
+                outputs.append(replace(output, loss=output.loss.detach()))
+                output.loss.backward()
+            else:
+                (0.0 * logp.sum()).backward()
+            self.masters.collect()
+        for parameter in self.masters.parameters:
+            # Without any advantage the gradient is 0 rather than absent, so momentum and decay
+            # act just as if the trees had been processed.
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        norm = self._clip()
+        loss = sum(self.ranks.gather(sum(output.loss.item() for output in outputs)))
+        taken = math.isfinite(norm + loss)
+        if taken:
+            self.optimizer.step()
+            self.masters.publish()
+        else:
+            found = _broken([part for part in parts if part.trees], outputs)
+            everything = [tree for part in parts for tree in part.trees]
+            # Where only the gradient is not finite, no tree is known to be at fault.
+            self.offending += found if any(self.ranks.gather(bool(found))) else everything
+            if self.ranks.first:
+                logger.warning("step skipped: loss %s, gradient norm %s", loss, norm)
+        self.optimizer.zero_grad()
+        tokens = [part.row_tokens for part in parts if part.trees]
+        return _Step(taken, loss, norm, tokens, [_on_cpu(output.metrics) for output in outputs])
+
+    def _forward(self, pack: Pack) -> Tensor:
+        self.passes += 1
+        return self._score(pack)
+
+    def _clip(self) -> float:
+        """Clip the gradient, and return the norm that it had."""
+        norm: Any = torch.nn.utils.clip_grad_norm_(self.masters.parameters, self.grad_clip)
+        return float(norm.full_tensor() if self.ranks.size > 1 else norm)
+
+    def _scorer(self, model: PreTrainedModel, offload: bool) -> Callable[[Pack], Tensor]:
+        """Return what computes the log-probabilities of a pack under a model."""
+        if self.ranks.size == 1:
+            return partial(token_logprobs, model, temperature=self.temperature)
+        from at2po_agents.learner.fsdp import ShardedScorer
+
+        size, temperature = self.ranks.size, self.temperature
+        return ShardedScorer(model, size, temperature=temperature, offload=offload)
+
+    def _counts_in(self, tree: RolloutTree) -> bool:
+        """Whether a tree has a gradient: an advantage, or tokens to keep near the reference."""
+        sampled = any(node.sampled for node in tree.nodes())
+        return sampled and (self.reference is not None or _credited(tree))
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        """The dtype in which log-probabilities come: never narrower than float32."""
+        return torch.promote_types(self.model.dtype, torch.float32)
+
+    @contextmanager
+    def _mode(self) -> Iterator[None]:
+        """Switch dropout off; transformers checkpoints activations in training mode only."""
+        before = self.model.training
+        self.model.train(self.gradient_checkpointing)
+        try:
+            # Held over the backward pass too, where checkpointed layers run a second time.
+            with tree_attention(self.model):
+                yield
+        finally:
+            self.model.train(before)
+
+    def _counts(self, trees: Sequence[RolloutTree], batches: list[list[_Part]]) -> dict[str, float]:
+        return {
+            "trees": len(trees),
+            "rows": sum(len(tree.leaves()) for tree in trees),
+            "zero_variance_trees": sum(not _credited(tree) for tree in trees),
+            "unique_tokens": sum(tree.unique_tokens for tree in trees),
+            "row_tokens": sum(row_tokens(tree) for tree in trees),
+            "trained_tokens": sum(
+                self.ranks.gather(
+                    sum(part.pack.ids.numel() for batch in batches for part in batch if part.trees)
+                )
+            ),
+        }
+
+    def _summary(self, steps: list[_Step]) -> dict[str, float]:
+        """Reduce the metrics of all steps; what was not measured or is not finite is left out."""
+        taken = [step for step in steps if step.taken]
+        counts = {"optimizer_steps": len(taken), "skipped": len(steps) - len(taken)}
+        means = {}
+        if taken:
+            means["loss"] = sum(step.loss for step in taken) / len(taken)
+            means["grad_norm"] = sum(step.norm for step in taken) / len(taken)
+        everywhere = list(chain(*self.ranks.gather(steps)))
+        tokens = [count for step in everywhere for count in step.tokens]
+        measured = [metrics for step in everywhere for metrics in step.metrics]
+        return {**counts, **means, **combine(measured, tokens)}
+
+
+@dataclass(frozen=True)
+class _Step:
+    """What one mini-batch did."""
+
+    taken: bool
+    loss: float  # of all ranks
+    norm: float  # of all ranks
+    tokens: list[int]  # sampled row tokens of each of this rank's parts
+    metrics: list[dict[str, Tensor]]  # of each of them
+
+
+def _on_cpu(metrics: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.cpu() for name, value in metrics.items()}
+
+
+def _broken(parts: list[_Part], outputs: list[LossOutput]) -> list[RolloutTree]:
+    """Return the trees that have rows whose loss is not finite."""
+    return [
+        part.trees[number]
+        for part, output in zip(parts, outputs, strict=True)
+        for number in set(part.pack.rows.tree[~torch.isfinite(output.per_row)].tolist())
+    ]
+
+
+def _credited(tree: RolloutTree) -> bool:
+    """Whether any token of the tree can have a weight in the loss."""
+    turns = tree.nodes()[1:]
+    credited = any(node.advantage or node.row_advantage for node in turns)
+    return credited and any(node.sampled for node in turns)

@@ -1,0 +1,1 @@
+"""The policy: a language model, its tokenizer and chat template, adapters, sizes."""

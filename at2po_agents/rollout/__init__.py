@@ -1,0 +1,1 @@
+"""Rollouts: questions in, trees of turns out."""

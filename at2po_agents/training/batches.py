@@ -1,0 +1,140 @@
+"""The batches of a run: which questions come next, and the trees that are rolled out for them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.random import default_rng
+from numpy.typing import NDArray
+
+from at2po_agents.config.train import TrainConfig
+from at2po_agents.seeds import seed_of
+from at2po_agents.training.dynamic_sampling import fill
+from at2po_agents.tree import RolloutTree
+from at2po_agents.workers.local import Workers
+from at2po_agents.workers.rollout_worker import Job
+
+if TYPE_CHECKING:
+    from at2po_agents.workers.ray.prefetch import Stream
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a step has to learn from.
+
+    Attributes:
+        grown: All trees that were grown for it.
+        trees: Those of them that are learned from.
+        ages: Updates between the weights that sampled a tree and those that learn from it, for all
+            that were grown ahead; empty where nothing is.
+        asked: Questions that it took.
+    """
+
+    grown: list[RolloutTree]
+    trees: list[RolloutTree]
+    ages: list[int]
+    asked: int
+
+
+class Batches:
+    """Rolls out one batch of questions a step.
+
+    Where the learner can be lost and begun again, the last two batches are kept: an update that has
+    to be repeated takes the trees that it had, since the same weights would grow the same ones.
+
+    Args:
+        config: The settings of the run.
+        known: Number of questions that there are, at least 1.
+        workers: Roll out.
+        asked: Numbers of those that are asked, at least one; all by default. Leaving some out does
+            not change the order of the others.
+
+    Attributes:
+        stream: Grows trees ahead of the updates, where a run may do so.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        known: int,
+        workers: Workers,
+        asked: Sequence[int] | None = None,
+    ) -> None:
+        self.config, self._known, self._workers = config, known, workers
+        self._chosen = np.isin(np.arange(known), range(known) if asked is None else asked)
+        self.stream: Stream | None = None
+        self._asked = 0
+        self._kept: dict[int, Batch] = {}
+
+    def restart(self, step: int, asked: int) -> None:
+        """Go on from a checkpoint.
+
+        Args:
+            step: Steps done.
+            asked: Questions of those steps.
+        """
+        self._asked = asked
+        self._kept = {number: batch for number, batch in self._kept.items() if number == step}
+        if self.stream is not None:
+            self.stream.clear()
+
+    def take(self, step: int) -> Batch:
+        """Return the batch of the next step.
+
+        Args:
+            step: Steps done.
+        """
+        if step in self._kept:
+            batch = self._kept[step]
+            self._asked += batch.asked
+        else:
+            batch = self._roll_out(step)
+        if self.config.cluster.collectors:
+            # The checkpoint that comes before this step may still be being written.
+            self._kept = {n: old for n, old in self._kept.items() if n == step - 1} | {step: batch}
+        return batch
+
+    def job_ahead(self, count: int) -> Job:
+        """Return the job of rolling out the next questions, whichever step will learn from them."""
+        return self._job(count, "ahead", self._asked)
+
+    def _roll_out(self, step: int) -> Batch:
+        ages: list[int] = []
+        asked = 0
+
+        def grow(count: int, generation: int) -> list[RolloutTree]:
+            nonlocal asked
+            asked += count
+            if self.stream is not None:
+                trees, old = self.stream.take(step, count)
+                ages.extend(old)
+                return trees
+            again = (generation,) if generation else ()
+            return self._workers.collect(self._job(count, step, *again))
+
+        grown, trees = fill(self.config.algorithm, self.config.questions_per_step, grow)
+        return Batch(grown, trees, ages, asked)
+
+    def _job(self, count: int, *place: Any) -> Job:
+        """The job of rolling out the next questions."""
+        return Job(
+            tuple(self._questions(count)),
+            self.config.algorithm.expansion(),
+            seed=seed_of(self.config.seed, "rollout", *place),
+            temperature=self.config.temperature,
+        )
+
+    def _questions(self, count: int) -> list[int]:
+        """The next questions: a new random order of those that are asked each time round."""
+        lap_length = int(self._chosen.sum())
+        places = [divmod(self._asked + place, lap_length) for place in range(count)]
+        self._asked += count
+        orders = {lap: self._order(lap) for lap in {lap for lap, _ in places}}
+        return [int(orders[lap][index]) for lap, index in places]
+
+    def _order(self, lap: int) -> NDArray[np.int64]:
+        order = default_rng(seed_of(self.config.seed, "order", lap)).permutation(self._known)
+        return order[self._chosen[order]]

@@ -1,0 +1,1 @@
+"""Rollout workers and learner workers, in this process or in several."""

@@ -1,0 +1,164 @@
+"""What carries out a run's updates: a policy, its learner, and how both are kept on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from at2po_agents.config.train import TrainConfig
+from at2po_agents.learner import checkpoint, checkpoint_writing
+from at2po_agents.learner.learner import Learner
+from at2po_agents.learner.process_group import Ranks
+from at2po_agents.policy.adapters import adapter_names
+from at2po_agents.policy.loading import load_policy
+from at2po_agents.policy.lora import Lora
+from at2po_agents.seeds import seed_of
+from at2po_agents.tree import RolloutTree
+
+
+class Policy(NamedTuple):
+    """A policy that is trained.
+
+    Attributes:
+        model: Its model, with an adapter if only that is trained.
+        tokenizer: Of the model.
+        saved: What writes the model into a checkpoint.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    saved: checkpoint_writing.Pretrained
+
+
+class LearnerWorker:
+    """A policy that is trained, in this process or together with other ranks.
+
+    Whatever several ranks share, all of them have to call.
+
+    Args:
+        config: The settings of the run.
+        policy: What `load_start` loaded; several ranks shard the model.
+        resumed: The checkpoint to go on from.
+        ranks: Those that learn together.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        policy: Policy,
+        resumed: checkpoint.Checkpoint | None,
+        ranks: Ranks,
+    ) -> None:
+        self.config, self.policy, self.ranks = config, policy, ranks
+        self.model = model = policy.model
+        lora = config.lora.rank > 0
+        anchored = getattr(config.algorithm, "kl_coef", 0.0) and resumed is not None and not lora
+        self.learner = Learner(
+            model,
+            algorithm=config.algorithm,
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+            grad_clip=config.grad_clip,
+            mini_batches=config.mini_batches,
+            token_budget=config.token_budget,
+            gradient_checkpointing=config.gradient_checkpointing,
+            offload=config.offload,
+            temperature=config.temperature,
+            # A resumed run keeps to the policy that it started from, not to its checkpoint.
+            reference=load_start(config, None).model if anchored else None,
+            ranks=ranks,
+        )
+        self._saver: Any = None
+        if ranks.size > 1:
+            from at2po_agents.learner.fsdp import ShardSaver
+
+            self._saver = ShardSaver(model, self.learner.optimizer, policy.tokenizer, ranks)
+        if resumed is not None:
+            self._resume(resumed)
+
+    def update(self, trees: Sequence[RolloutTree], step: int) -> dict[str, float]:
+        """Learn from trees; see `Learner.update`."""
+        return self.learner.update(trees, step)
+
+    def weights(self) -> Mapping[str, Tensor]:
+        """Return the state that an engine takes: the adapter alone, where only that is trained."""
+        state = self.model.state_dict(keep_vars=self.ranks.size > 1)
+        if names := adapter_names(state):
+            state = {name: state[name] for name in names}
+        if self.ranks.size == 1:
+            return state
+        from at2po_agents.learner.fsdp import full_state
+
+        return full_state(state, getattr(torch, self.config.dtype))
+
+    def save(self, root: Path, step: int, **facts: Any) -> None:
+        """Write a checkpoint; that of several ranks is written while they go on.
+
+        Args:
+            root: Folder of the run's checkpoints.
+            step: Training steps done.
+            **facts: `extra`, `fingerprint` and `keep` of `checkpoint_writing.save`.
+        """
+        if self._saver is not None:
+            self._saver.save(root, step, **facts)
+            return
+        checkpoint_writing.save(
+            root,
+            step,
+            model=self.policy.saved,
+            tokenizer=self.policy.tokenizer,
+            optimizer_state=self.learner.state_dict(),
+            **facts,
+        )
+
+    def settle(self) -> None:
+        """Wait until the last checkpoint is written."""
+        if self._saver is not None:
+            self._saver.wait()
+
+    def _resume(self, resumed: checkpoint.Checkpoint) -> None:
+        """Restore what `load_start` has not; one process and several read each other's files."""
+        if resumed.shards is None:
+            self.learner.load_state_dict(resumed.optimizer())
+            return
+        from at2po_agents.learner.fsdp import load_shards, read_shards
+
+        if self.ranks.size > 1:
+            load_shards(resumed.shards, self.model, self.learner.optimizer)
+            return
+        weights = read_shards(resumed.shards, "model")
+        moments = read_shards(resumed.shards, "optimizer")["state"]
+        self.model.load_state_dict(weights)
+        own = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
+        narrow = [name for name, p in own if torch.promote_types(p.dtype, torch.float32) != p.dtype]
+        state = self.learner.state_dict() | {"masters": [weights[name] for name in narrow]}
+        state["optimizer"]["state"] = {
+            number: moments[name] for number, (name, _) in enumerate(own)
+        }
+        self.learner.load_state_dict(state)
+
+
+def load_start(config: TrainConfig, resumed: checkpoint.Checkpoint | None) -> Policy:
+    """Load the policy that a run begins with.
+
+    Args:
+        config: The settings of the run.
+        resumed: The checkpoint to go on from; the weights of a sharded one are read later.
+    """
+    lora, source = config.lora.rank > 0, config.model
+    if resumed is not None and resumed.shards is None and not lora:
+        source = str(resumed.path)
+    settings = (config.dtype, config.chat_template, config.device)
+    model, tokenizer = load_policy(source, *settings)
+    if not lora:
+        return Policy(model, tokenizer, model)
+    # An adapter goes on beside the weights it started with; checkpoints hold the two merged.
+    adapter = Lora(model, config.lora, seed=seed_of(config.seed, "lora"))
+    if resumed is not None and resumed.shards is None:
+        adapter.load(resumed.path)
+    return Policy(model, tokenizer, adapter)

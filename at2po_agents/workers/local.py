@@ -1,0 +1,156 @@
+"""Who rolls out and who learns: this process, or each of several that `torchrun` started."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, Protocol
+
+from at2po_agents.config.train import TrainConfig
+from at2po_agents.errors import ToolsAwayError
+from at2po_agents.learner import checkpoint
+from at2po_agents.learner.process_group import Ranks
+from at2po_agents.monitoring.queue_length import QueueLength
+from at2po_agents.monitoring.trace import Span, sampled_tokens
+from at2po_agents.tree import RolloutTree
+from at2po_agents.workers.learner_worker import LearnerWorker, load_start
+from at2po_agents.workers.rollout_worker import Job, RolloutWorker
+
+
+class Workers(Protocol):
+    """What a trainer asks of those who do the work; an implementation is made for one run."""
+
+    @property
+    def offending(self) -> Sequence[RolloutTree]:
+        """Trees whose loss or gradient was not finite in the latest update."""
+        ...
+
+    def start(self, resumed: checkpoint.Checkpoint | None) -> None:
+        """Begin with a checkpoint's policy and optimizer, or with the configured model."""
+        ...
+
+    def collect(self, job: Job) -> list[RolloutTree]:
+        """Roll a job out under the newest weights; return one tree a question, in their order."""
+        ...
+
+    def learn(self, trees: Sequence[RolloutTree], step: int) -> dict[str, float]:
+        """Learn from trees; see `Learner.update`."""
+        ...
+
+    def save(self, root: Path, step: int, *, extra: Any, fingerprint: str, keep: int) -> None:
+        """Write a checkpoint, or begin to; see `checkpoint_writing.save`."""
+        ...
+
+    def settle(self) -> None:
+        """Wait until the last checkpoint is written."""
+        ...
+
+    def take_spans(self) -> list[Span]:
+        """Return what was done since this was last called; nothing where one process is alone."""
+        ...
+
+    def take_queues(self) -> list[QueueLength]:
+        """Return how long queues were since this was last called; nothing where one is alone."""
+        ...
+
+    def close(self) -> None:
+        """Finish what was begun, and free everything."""
+        ...
+
+
+class LocalWorkers:
+    """This process rolls out and learns; so do the others that `torchrun` started, in step.
+
+    Each rank rolls out its share of a job's questions; all of them then have all trees. A lone
+    process has one model, which both its engine and its learner use.
+
+    Args:
+        config: The settings of the run.
+        envs: The environments that train and that evaluate.
+        ranks: Those that work together.
+    """
+
+    learning: LearnerWorker
+    rollout: RolloutWorker
+
+    def __init__(self, config: TrainConfig, envs: tuple[Any, Any], ranks: Ranks) -> None:
+        self.config, self.ranks, self._envs = config, ranks, envs
+        self._spans: list[Span] = []
+        self._queues: list[QueueLength] = []
+
+    @property
+    def offending(self) -> Sequence[RolloutTree]:
+        """Trees whose loss or gradient was not finite in the latest update."""
+        return self.learning.learner.offending
+
+    def start(self, resumed: checkpoint.Checkpoint | None) -> None:
+        """Load the policy, and make engine and learner."""
+        config, alone = self.config, self.ranks.size == 1
+        policy = load_start(config, resumed)
+        # Shards cannot generate; vLLM has weights of its own anyhow.
+        served = policy.model if alone or config.engine == "vllm" else deepcopy(policy.model)
+        self.rollout = RolloutWorker(config, served, policy.tokenizer, self._envs)
+        self.learning = LearnerWorker(config, policy, resumed, self.ranks)
+
+    def collect(self, job: Job) -> list[RolloutTree]:
+        """Roll out this rank's share of a job, and return the trees of all."""
+        shares = job.shares(self.ranks.size)
+        begun, own = time.time(), list[RolloutTree]()
+        away: ToolsAwayError | None = None
+        weights = self.learning.weights()
+        loaded = time.time()
+        if self.ranks.rank < len(shares):
+            try:
+                own = self.rollout.collect(shares[self.ranks.rank], weights)
+            except ToolsAwayError as error:
+                away = error  # all ranks have to pause together
+            if self.ranks.size > 1:
+                self._queues += [queue.take() for queue in self.rollout.queues]
+        done = time.time()
+        gathered = self.ranks.gather((own, away))
+        if errors := [error for _, error in gathered if error is not None]:
+            raise errors[0]
+        trees = [tree for found, _ in gathered for tree in found]
+        self._note("weights", begun, loaded)
+        self._note("eval" if job.test else "collect", loaded, done, sampled_tokens(own))
+        self._note("wait", done, time.time())
+        return trees
+
+    def learn(self, trees: Sequence[RolloutTree], step: int) -> dict[str, float]:
+        """Learn from trees while the engine sleeps."""
+        self.rollout.engine.sleep()
+        begun = time.time()
+        learned = self.learning.update(trees, step)
+        self._note("update", begun, time.time(), int(learned["trained_tokens"]))
+        return learned
+
+    def save(self, root: Path, step: int, *, extra: Any, fingerprint: str, keep: int) -> None:
+        """Write a checkpoint; that of several ranks is written while they go on."""
+        self.learning.save(root, step, extra=extra, fingerprint=fingerprint, keep=keep)
+
+    def settle(self) -> None:
+        """Wait until the last checkpoint is written."""
+        self.learning.settle()
+
+    def take_spans(self) -> list[Span]:
+        """Return what all ranks did since this was last called."""
+        spans, self._spans = self._spans, []
+        return [span for found in self.ranks.gather(spans) for span in found]
+
+    def take_queues(self) -> list[QueueLength]:
+        """Return how long the queues of all ranks were since this was last called."""
+        queues, self._queues = self._queues, []
+        return [queue for found in self.ranks.gather(queues) for queue in found]
+
+    def close(self) -> None:
+        """Wait until the last checkpoint is written, and free the engine."""
+        try:
+            self.settle()
+        finally:
+            self.rollout.engine.close()
+
+    def _note(self, stage: str, start: float, end: float, tokens: int = 0) -> None:
+        if self.ranks.size > 1:
+            self._spans.append(Span(f"rank-{self.ranks.rank}", stage, start, end, tokens))

@@ -1,0 +1,1 @@
+"""Workers that Ray starts and watches; nothing else imports Ray."""

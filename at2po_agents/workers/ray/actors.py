@@ -1,0 +1,199 @@
+"""What runs in the processes that Ray starts: a collector, and a rank of the learner."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple
+from pathlib import Path
+from typing import Any
+
+import ray
+from torch import Tensor
+
+from at2po_agents.config.train import TrainConfig
+from at2po_agents.learner.checkpoint import Checkpoint
+from at2po_agents.learner.process_group import join
+from at2po_agents.monitoring.queue_length import QueueLength
+from at2po_agents.monitoring.trace import Span, sampled_tokens
+from at2po_agents.policy.loading import find_device
+from at2po_agents.tree import RolloutTree
+from at2po_agents.workers.learner_worker import LearnerWorker, load_start
+from at2po_agents.workers.ray.broadcast import Broadcast, Part, Seat, layout_of
+from at2po_agents.workers.rollout_worker import Job, RolloutWorker, make_envs
+
+Box = Sequence[Any]
+"""A list that holds the reference of an object: Ray fetches it only where it is asked for."""
+
+
+class CollectorActor:
+    """An engine and its environments, which take weights and return trees.
+
+    Args:
+        config: The settings of the run.
+        name: Name in the time line.
+    """
+
+    def __init__(self, config: TrainConfig, name: str) -> None:
+        self.config, self.name = config, name
+        self._worker: RolloutWorker | None = None
+        self._weights: Mapping[str, Tensor] = {}
+        self._held = ""  # the reference of those that were fetched
+        self._broadcast = Broadcast(config.device, config.cluster.stall_s)
+
+    def ready(self) -> None:
+        """Start the engine and its environments, if they were not yet."""
+        self._started()
+
+    def receive(self, seat: Seat, layout: Sequence[Part]) -> Span:
+        """Take weights that are sent to all collectors.
+
+        Args:
+            seat: This collector's among them.
+            layout: What travels.
+
+        Returns:
+            How long it took.
+        """
+        begun = time.time()
+        self._weights = {}  # the new ones need their memory
+        self._weights = self._broadcast.receive(seat, layout)
+        return Span(self.name, "weights", begun, time.time())
+
+    def collect(
+        self, job: Job, weights: Box
+    ) -> tuple[list[RolloutTree], list[Span], list[QueueLength]]:
+        """Roll out a job.
+
+        Args:
+            job: The questions, and how.
+            weights: Where they are; fetched if they are not those of the last job. An empty box
+                stands for those that were sent.
+
+        Returns:
+            Its trees, what was done when, and how long queues were meanwhile.
+        """
+        begun = time.time()
+        worker = self._started()
+        # Versions do not tell them apart: those of steps that were lost come again.
+        if weights and weights[0].hex() != self._held:
+            self._weights, self._held = ray.get(weights[0]), weights[0].hex()
+        loaded = time.time()
+        trees = worker.collect(job, self._weights)
+        stage = "eval" if job.test else "collect"
+        spans = [
+            Span(self.name, "weights", begun, loaded),
+            Span(self.name, stage, loaded, time.time(), sampled_tokens(trees)),
+        ]
+        return trees, spans, [queue.take() for queue in worker.queues]
+
+    def sleep(self) -> None:
+        """Lend the engine's memory to the learner."""
+        if self._worker is not None:
+            self._worker.engine.sleep()
+
+    def progress(self) -> Any:
+        """Return what changes as long as this process gets on."""
+        if self._worker is None:
+            return None
+        return time.time() if self._worker.waiting else astuple(self._worker.engine.stats)
+
+    def _started(self) -> RolloutWorker:
+        if self._worker is None:  # here, so that errors are those of a call, not of a dead actor
+            policy = load_start(self.config, None)
+            envs = make_envs(self.config)
+            self._worker = RolloutWorker(self.config, policy.model, policy.tokenizer, envs)
+        return self._worker
+
+
+class LearnerActor:
+    """One rank of the learner.
+
+    Args:
+        config: The settings of the run.
+        rank: Its number.
+    """
+
+    _worker: LearnerWorker
+
+    def __init__(self, config: TrainConfig, rank: int) -> None:
+        self.config, self.rank = config, rank
+        self._broadcast = Broadcast(config.device, config.cluster.stall_s)
+        self._gathered: Mapping[str, Tensor] = {}
+
+    def address(self) -> str:
+        """Return a `host:port` of this process's machine at which the ranks can meet."""
+        with socket.socket() as free:
+            free.bind(("", 0))
+            host: str = ray.util.get_node_ip_address()
+            return f"{host}:{free.getsockname()[1]}"
+
+    def start(self, address: str, resumed: Checkpoint | None) -> None:
+        """Join the other ranks, and load the policy.
+
+        Args:
+            address: Where they meet.
+            resumed: The checkpoint to go on from.
+        """
+        options = self.config.cluster
+        ranks = join(
+            rank=self.rank, size=options.learners, address=address, timeout_s=options.stall_s
+        )
+        policy = load_start(self.config, resumed)
+        self._worker = LearnerWorker(self.config, policy, resumed, ranks)
+
+    def update(
+        self, trees: Box, step: int
+    ) -> tuple[dict[str, float], list[RolloutTree], list[Span]]:
+        """Learn from trees.
+
+        Returns:
+            Metrics and offending trees, on rank 0 alone, and what was done when.
+        """
+        fetched = ray.get(trees[0])
+        begun = time.time()
+        learned = self._worker.update(fetched, step)
+        tokens = int(learned["trained_tokens"]) if self.rank == 0 else 0
+        span = Span(f"learner-{self.rank}", "update", begun, time.time(), tokens)
+        offending = self._worker.learner.offending if self.rank == 0 else []
+        return learned, offending, [span]
+
+    def weights(self) -> Box:
+        """Return where the weights of the policy are; empty on ranks that do not hand them out."""
+        state, transport = self._worker.weights(), self.config.cluster.transport
+        if self.rank > 0 and transport != "cuda_ipc":  # else each does to the one on its GPU
+            return []
+        if transport == "object-store":
+            return [ray.put({name: tensor.cpu() for name, tensor in state.items()})]
+        # Collectors read this memory when they come to it: it must not be what the learner changes.
+        place = find_device(self.config.device)
+        copies = {name: tensor.detach().to(place, copy=True) for name, tensor in state.items()}
+        return [ray.put(copies, _tensor_transport=transport)]
+
+    def gather(self) -> list[Part]:
+        """Put the weights of the policy in one piece, for rank 0 to send; return their layout."""
+        state = self._worker.weights()
+        self._gathered = state if self.rank == 0 else {}
+        return layout_of(self._gathered)
+
+    def send(self, seat: Seat) -> None:
+        """Send what was gathered to all collectors.
+
+        Args:
+            seat: This rank's among them.
+        """
+        self._broadcast.send(seat, self._gathered)
+        self._gathered = {}
+
+    def save(self, root: Path, step: int, facts: Mapping[str, Any]) -> None:
+        """Write a checkpoint, or begin to."""
+        self._worker.save(root, step, **facts)
+
+    def settle(self) -> None:
+        """Wait until the last checkpoint is written."""
+        self._worker.settle()
+
+    def progress(self) -> Any:
+        """Return what changes as long as this process gets on."""
+        return self._worker.learner.passes if hasattr(self, "_worker") else None

@@ -1,0 +1,182 @@
+"""A job of rolling out questions, and what carries it out: an engine and its environments."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from at2po_agents.config.train import TrainConfig
+from at2po_agents.engines import Engine, make_engine
+from at2po_agents.errors import ToolsAwayError
+from at2po_agents.learner.batching import split
+from at2po_agents.monitoring.queue_length import QueueWatch
+from at2po_agents.rollout.collector import Collector
+from at2po_agents.rollout.environments import make_env, on_test_split
+from at2po_agents.rollout.expansion import Expansion
+from at2po_agents.tree import RolloutTree
+
+_log = logging.getLogger(__name__)
+
+REGROWTHS = 3
+"""Times that a tree is grown again after its tools failed; then the failure stays in it."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """Questions that are rolled out in the same way.
+
+    Attributes:
+        questions: Their numbers in the environment.
+        expansion: Says where a tree grows.
+        seed: Seed of the collection that the job is, or belongs to.
+        temperature: Sampling temperature; 0 is greedy.
+        test: Whether they are those of the environment that evaluates.
+        first: Number of the first of them within the whole collection.
+    """
+
+    questions: tuple[int, ...]
+    expansion: Expansion
+    seed: int = 0
+    temperature: float = 1.0
+    test: bool = False
+    first: int = 0
+
+    def shares(self, parts: int) -> list[Job]:
+        """Cut the job into at most so many consecutive ones of nearly equal size."""
+        found, first = [], self.first
+        for questions in split(self.questions, parts):
+            found.append(replace(self, questions=tuple(questions), first=first))
+            first += len(questions)
+        return found
+
+
+class RolloutWorker:
+    """An engine with the environments that it plays in.
+
+    Args:
+        config: The settings of the run.
+        model: What generates.
+        tokenizer: Of the model.
+        envs: The environments that train and that evaluate.
+
+    Attributes:
+        waiting: Whether it waits for tools that are away.
+        queues: Turns at the engine and at tools, during the latest job.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        envs: tuple[Any, Any],
+    ) -> None:
+        self.config, self.tokenizer, self.envs = config, tokenizer, envs
+        self.waiting = False
+        self.queues: Sequence[QueueWatch] = ()
+        self.engine = make_engine(
+            config.engine,
+            model,
+            tokenizer,
+            max_batch=config.max_batch,
+            keep_entropies=getattr(config.algorithm, "entropy", None) == "full",
+            options=config.engine_options,
+        )
+
+    def collect(self, job: Job, weights: Mapping[str, Tensor]) -> list[RolloutTree]:
+        """Roll out a job.
+
+        The engine begins with nothing in its cache: what an earlier collection left there would
+        change the rounding of this one, and a resumed run would differ from one that was never
+        interrupted.
+
+        A tree whose tools failed because they were away is grown again: an agent should not learn
+        from the text of an error that is none of its doing. One whose tools go on failing though
+        they are there keeps the failure, and its flag.
+
+        Args:
+            job: The questions, and how.
+            weights: State of the policy.
+
+        Returns:
+            One tree a question, in their order.
+
+        Raises:
+            ToolsAwayError: If tools failed, and are away longer than the run's patience.
+        """
+        self.engine.load_weights(weights)
+        env = self.envs[job.test]
+        collector = new_collector(self.config, env, self.engine, self.tokenizer)
+        self.queues = collector.queues
+        chosen = [env.questions[number] for number in job.questions]
+
+        def grow(places: Sequence[int]) -> list[RolloutTree]:
+            return collector.collect(
+                [chosen[place] for place in places],
+                job.expansion,
+                seed=job.seed,
+                temperature=job.temperature,
+                numbers=[job.first + place for place in places],
+            )
+
+        trees = grow(range(len(chosen)))
+        for _ in range(REGROWTHS):
+            failed = [place for place, tree in enumerate(trees) if _tools_failed(tree)]
+            if not failed or not self._wait_for_tools(env, len(failed)):
+                break
+            for place, tree in zip(failed, grow(failed), strict=True):
+                trees[place] = tree
+        return trees
+
+    def _wait_for_tools(self, env: Any, failed: int) -> bool:
+        """Wait until tools are there again; False if nothing can be said of them."""
+        if not hasattr(env, "tools_away"):
+            return False
+        patience = self.config.patience_s
+        _log.warning("tools failed in %d trees; waiting until they are there", failed)
+        self.waiting = True
+        away = env.tools_away(patience)
+        self.waiting = False
+        if away:
+            raise ToolsAwayError(
+                f"expected tools that answer, found away for {patience:g} s: {', '.join(away)}; "
+                "bring them back, then go on with --resume"
+            )
+        return away is not None
+
+
+def make_envs(config: TrainConfig) -> tuple[Any, Any]:
+    """Make the environments of a run: the one that trains, and the one that evaluates."""
+    testing = on_test_split(config.env, config.eval_env_options)
+    return make_env(config.env, config.env_options), make_env(config.env, testing)
+
+
+def new_collector(config: TrainConfig, env: Any, engine: Engine, tokenizer: Any) -> Collector:
+    """Build the collector that a configuration asks for.
+
+    Args:
+        config: The limits.
+        env: The environment played.
+        engine: Samples turns.
+        tokenizer: The policy's tokenizer.
+
+    Returns:
+        A collector.
+    """
+    return Collector(
+        env,
+        engine,
+        tokenizer,
+        max_prompt_tokens=config.max_prompt_tokens,
+        max_response_tokens=config.max_response_tokens,
+        context=engine.max_length,
+    )
+
+
+def _tools_failed(tree: RolloutTree) -> bool:
+    return any("tool_failed" in leaf.info.get("flags", ()) for leaf in tree.leaves())

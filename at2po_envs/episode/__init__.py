@@ -1,0 +1,1 @@
+"""Episodes: the functional core, its Gymnasium shell, rewards, snapshots, many side by side."""

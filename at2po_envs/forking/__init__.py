@@ -1,0 +1,1 @@
+"""Environments that can be forked: checked, and made so by replay."""

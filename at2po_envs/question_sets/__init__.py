@@ -1,0 +1,1 @@
+"""Questions with their golden answers, and the sets as published."""

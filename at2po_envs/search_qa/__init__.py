@@ -1,0 +1,1 @@
+"""Question answering with a search tool, over real question sets and real passages."""

@@ -1,0 +1,5 @@
+"""Started as `python -m benchmarks.baselines`."""
+
+from benchmarks.baselines.study import main
+
+main()

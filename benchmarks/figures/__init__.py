@@ -1,0 +1,1 @@
+"""Measured figures as curves, and in README.md and docs."""

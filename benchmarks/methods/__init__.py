@@ -1,0 +1,1 @@
+"""All methods at an equal budget: `make methods`."""

@@ -1,0 +1,5 @@
+"""Started as `python -m benchmarks.methods`."""
+
+from benchmarks.methods.study import main
+
+main()

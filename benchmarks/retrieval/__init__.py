@@ -1,0 +1,1 @@
+"""Quality, speed, cost and load of the retrievers and their server."""

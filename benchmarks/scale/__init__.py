@@ -1,0 +1,1 @@
+"""What a training step costs on many GPUs: simulated, and held against runs on this machine."""

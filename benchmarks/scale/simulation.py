@@ -1,0 +1,249 @@
+"""Training on many devices, simulated: collectors and learners step by step, as a timeline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from heapq import heapify, heapreplace
+from itertools import zip_longest
+
+from at2po_agents.learner.batching import split
+from at2po_agents.learner.partition import by_tree, share
+from at2po_agents.learner.process_group import share_out
+from benchmarks.errors import EvaluationError
+from benchmarks.scale.costs import Costs
+from benchmarks.scale.rollout import Collected, collect
+from benchmarks.scale.workload import Plan
+from benchmarks.speed.step_cost import Work, add
+from benchmarks.timeline import Piece
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """How a step is carried out, and by how many.
+
+    Attributes:
+        collectors: Devices that collect.
+        learners: Devices that learn.
+        colocate: The same devices do both in turns; then both numbers are the same.
+        staleness: Updates that a step's trees may be behind the weights that learn from them.
+        rounds: Collectors wait at barriers after every round of turns.
+        reuse: Collectors keep keys and values for later turns and forks.
+        packed: Learners compute every token of a tree once, and share out trees; otherwise they
+            compute every row alone, share out rows, and wait for each other only in the end.
+        whole: Learners take whole trees, even where they would wait less for cut ones.
+        mini_batches: Optimizer steps per update.
+        token_budget: Most tokens of a pass.
+        max_batch: Most turns that a collector samples at a time.
+    """
+
+    collectors: int = 1
+    learners: int = 1
+    colocate: bool = True
+    staleness: int = 0
+    rounds: bool = False
+    reuse: bool = True
+    packed: bool = True
+    whole: bool = False
+    mini_batches: int = 8
+    token_budget: int = 16384
+    max_batch: int = 256
+
+    def __post_init__(self) -> None:
+        """Check that it can be."""
+        if min(self.collectors, self.learners) < 1 or self.staleness < 0:
+            raise EvaluationError(
+                "expected at least 1 collector and learner, and a staleness of at least 0; found "
+                f"{self.collectors}, {self.learners} and {self.staleness}"
+            )
+        if self.colocate and self.collectors != self.learners:
+            raise EvaluationError(
+                f"expected as many collectors as learners on the same devices, found "
+                f"{self.collectors} and {self.learners}; set colocate to False"
+            )
+
+    @property
+    def devices(self) -> int:
+        """Devices altogether."""
+        return self.collectors if self.colocate else self.collectors + self.learners
+
+
+OTHER = "other side"
+"""What a device waits for whose own side has nothing to do: collectors for learners, or these."""
+Rollouts = list[list[Collected]]
+"""What every share of the questions took, for every step."""
+
+
+def rollouts(steps: Sequence[Sequence[Plan]], setup: Setup, costs: Costs) -> Rollouts:
+    """Simulate the collections of all steps, in as many shares as there are collectors.
+
+    Args:
+        steps: The trees of each step.
+        setup: Says how, and how many collectors.
+        costs: What everything takes.
+    """
+    return [
+        [
+            collect(
+                share,
+                costs,
+                rounds=setup.rounds,
+                reuse=setup.reuse,
+                max_batch=setup.max_batch,
+            )
+            for share in split(trees, setup.collectors)
+        ]
+        for trees in steps
+    ]
+
+
+def simulate(
+    steps: Sequence[Sequence[Plan]],
+    setup: Setup,
+    costs: Costs,
+    collected: Rollouts | None = None,
+) -> list[Piece]:
+    """Simulate training steps.
+
+    A step's questions are dealt out in shares, and whoever is idle takes the next one; they are
+    asked for as soon as there are weights that are new enough. The learners begin when there are
+    as many trees as a step has, whichever ended first. On the same devices the engines sleep
+    meanwhile, so that nothing can be collected ahead.
+
+    Args:
+        steps: The trees of each step, equally many.
+        setup: How they are collected and learned from, and by how many devices.
+        costs: What everything takes.
+        collected: What `rollouts` returned for them, where it is known already.
+
+    Returns:
+        What every device did at any time, from 0 to the end of the last step: `device-0` and so on
+        where the same ones do both, else `collector-0` and so on, then `learner-0`.
+    """
+    run = _Run(setup, costs)
+    shares = collected or rollouts(steps, setup, costs)
+    ahead = 0 if setup.colocate else setup.staleness
+    published = 0.0  # when the newest weights were ready
+    for step, trees in enumerate(steps):
+        first = step + ahead if step else 0
+        for number, own in enumerate(shares[first : step + ahead + 1], start=first):
+            counts = [len(part) for part in split(steps[number], len(own))]
+            run.collect(number, own, counts, published)
+        gathered = run.gathered(sum(map(len, steps[: step + 1])))
+        published = run.update(step, gathered, _updates(trees, setup, costs))
+    for name in run.now:
+        run.until(name, len(steps) - 1, published)
+    return run.pieces
+
+
+class _Run:
+    """A timeline that grows without gaps, actor by actor."""
+
+    def __init__(self, setup: Setup, costs: Costs) -> None:
+        self.costs = costs
+        self.switch = costs.switch if setup.colocate else 0.0
+        roles = ("device", "device") if setup.colocate else ("collector", "learner")
+        self.collectors = [f"{roles[0]}-{n}" for n in range(setup.collectors)]
+        self.learners = [f"{roles[1]}-{n}" for n in range(setup.learners)]
+        self.now = dict.fromkeys((*self.collectors, *self.learners), 0.0)
+        self.ended: list[tuple[float, int]] = []  # when shares were collected, and their trees
+        self.pieces: list[Piece] = []
+
+    def collect(
+        self, step: int, shares: Sequence[Collected], trees: Sequence[int], asked: float
+    ) -> None:
+        """Deal out the shares of a step, each to whoever is idle first."""
+        idle = [(self.now[name], number) for number, name in enumerate(self.collectors)]
+        heapify(idle)
+        busy = max(idle)[0]
+        for own, count in zip(shares, trees, strict=True):
+            number = idle[0][1]
+            name = self.collectors[number]
+            self.until(name, step, min(asked, busy), "stragglers")
+            self.until(name, step, asked)
+            self._add(name, "weights", step, {"weights": self.costs.load, "switch": self.switch})
+            self.ended.append((self._add(name, "collect", step, own.parts), count))
+            heapreplace(idle, (self.now[name], number))
+
+    def gathered(self, count: int) -> float:
+        """Return when so many trees had been collected since the start."""
+        there = 0
+        for end, trees in sorted(self.ended):
+            there += trees
+            if there >= count:
+                return end
+        return 0.0  # for no trees at all
+
+    def update(self, step: int, begin: float, parts: Sequence[dict[str, float]]) -> float:
+        """Let all learners make an update; return when its weights are ready."""
+        for name, own in zip(self.learners, parts, strict=True):
+            self.until(name, step, begin, "stragglers" if name in self.collectors else OTHER)
+            self._add(name, "weights", step, {"switch": self.switch})
+            self._add(name, "update", step, own)
+        return max(
+            self._add(name, "weights", step, {"weights": self.costs.publish})
+            for name in self.learners
+        )
+
+    def until(self, actor: str, step: int, time: float, why: str = OTHER) -> None:
+        """Let an actor wait."""
+        if time > (start := self.now[actor]):
+            self.pieces.append(Piece(actor, "wait", step, start, time, {why: time - start}))
+            self.now[actor] = time
+
+    def _add(self, actor: str, stage: str, step: int, parts: Mapping[str, float]) -> float:
+        """Let an actor do something next; return when it is done."""
+        start = self.now[actor]
+        self.now[actor] = start + sum(parts.values())
+        if self.now[actor] > start:
+            self.pieces.append(Piece(actor, stage, step, start, self.now[actor], parts))
+        return self.now[actor]
+
+
+def _updates(trees: Sequence[Plan], setup: Setup, costs: Costs) -> list[dict[str, float]]:
+    """Return what an update takes each learner, by what it goes to; all take equally long."""
+    parts = [
+        {"learn": 0.0, "exchange": 0.0, "optimizer": 0.0, "imbalance": 0.0}
+        for _ in range(setup.learners)
+    ]
+    for batch in split(trees, setup.mini_batches):
+        for shares, passes in _shares([tree for tree in batch if tree.learned], setup):
+            seconds = [costs.training(own) for own in shares]
+            slowest = max(seconds)
+            exchange = passes * costs.exchange(setup.learners)
+            exposed = max(0.0, exchange - costs.overlap * slowest)
+            for own, its in zip(parts, seconds, strict=True):
+                own["learn"] += its
+                own["exchange"] += exposed
+                own["imbalance"] += slowest - its
+        for own in parts:
+            own["optimizer"] += costs.optimizer / setup.learners
+    return parts
+
+
+def _shares(trees: Sequence[Plan], setup: Setup) -> Iterator[tuple[list[Work], int]]:
+    """Go through a mini-batch: what learners do until they wait for each other, and passes."""
+    if setup.packed:
+        way = by_tree if setup.whole else share
+        packs = way([tree.lengths() for tree in trees], setup.learners, setup.token_budget)
+        for together in zip_longest(*packs, fillvalue=()):
+            yield [add(trees[n].part(a, b) for n, a, b, _ in pack) for pack in together], 1
+    else:
+        rows = [row for tree in trees for row in tree.rows()]
+        numbers = share_out([row.tokens for row in rows], setup.learners)
+        shares = [add(rows[number] for number in own) for own in numbers]
+        yield shares, max(-(-own.tokens // setup.token_budget) for own in shares)
+
+
+def splits(devices: int, setup: Setup) -> list[Setup]:
+    """Return ways to divide devices into collectors and learners, by eighths.
+
+    Args:
+        devices: How many there are, at least 2.
+        setup: What else is set.
+    """
+    counts = {max(1, devices * eighths // 8) for eighths in range(1, 8)}
+    return [
+        replace(setup, colocate=False, collectors=count, learners=devices - count)
+        for count in sorted(counts)
+    ]

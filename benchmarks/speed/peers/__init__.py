@@ -1,0 +1,1 @@
+"""Measurements that run in a Python of their own, with a peer's package."""

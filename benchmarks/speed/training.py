@@ -1,0 +1,287 @@
+"""Packed against flat training: seconds, tokens and memory of one AT²PO mini-batch, as JSON.
+
+`python -m benchmarks.speed.training` goes forward and backward over the same trees in two ways:
+every unique token once, and every row as a sequence of its own. The latter goes in batches of rows
+of similar length, with causal attention and a head that sees sampled tokens only, under the same token
+budget. Gradients are the same, and checked to be. The trees are those of the demo's first step, and
+random ones of the paper's shape.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from json import dumps
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedModel as Model
+
+from at2po_agents.algorithms import ATPO, Algorithm
+from at2po_agents.learner.batching import alike, row_tokens, within
+from at2po_agents.learner.logprobs import flat_logprobs, token_logprobs
+from at2po_agents.learner.packing import pack
+from at2po_agents.objective.rows import Rows
+from at2po_agents.policy.loading import load_model
+from at2po_agents.rollout.expansion.entropy import entropy_moments
+from at2po_agents.tree import RolloutTree
+from benchmarks.environment import environment
+from benchmarks.errors import EvaluationError
+from benchmarks.speed.train_trees import SHAPES
+
+GOAL = 0.85
+"""Share of the ratio of row tokens to unique tokens that should arrive as speed."""
+TOLERANCE = 1e-3
+"""Largest difference of the two gradients in float32, in parts of their norm."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSpeedConfig:
+    """Measure what packing saves in training on this machine."""
+
+    trees: tuple[int, ...] = (1, 4, 16)
+    """Sizes of the mini-batches."""
+    repeats: int = 5
+    """Passes per way of training, taken in turn."""
+    token_budget: int = 16384
+    """Most tokens in one forward pass, of both ways."""
+    seed: int = 0
+    """Seed of the trees."""
+    out: Path = Path("benchmarks/results/train_speed.json")
+    """Where the figures go."""
+
+
+def packed(model: Model, algorithm: Algorithm, trees: list[RolloutTree], budget: int) -> int:
+    """Add the gradients of a mini-batch to the model as the learner does.
+
+    Args:
+        model: The model.
+        algorithm: Its loss is taken.
+        trees: Credited trees.
+        budget: Most tokens in one forward pass.
+
+    Returns:
+        Tokens that went through the model.
+    """
+    tokens = 0
+    for members in within(trees, budget):
+        part = pack(members, dtype=model.dtype)
+        logp = token_logprobs(model, part)
+        rows = _shared(part.rows, trees)
+        _backward(algorithm, rows, rows.gather(logp))
+        tokens += part.ids.numel()
+    return tokens
+
+
+def flat(model: Model, algorithm: Algorithm, trees: list[RolloutTree], budget: int) -> int:
+    """Do what `packed` does with every row as a sequence of its own."""
+    rows = _shared(pack(trees, dtype=model.dtype).rows, trees)
+    sequences = [r for tree in trees for r in sorted(tree.rows(), key=lambda r: r.leaf.key)]
+    tokens = 0
+    for numbers in alike([len(row.ids) for row in sequences], budget):
+        batch = [sequences[number] for number in numbers]
+        own = _take(rows, numbers)
+        scores = pad_sequence(flat_logprobs(model, batch), batch_first=True)
+        _backward(algorithm, own, scores)
+        tokens += len(batch) * max(len(row.ids) for row in batch)
+    return tokens
+
+
+WAYS: dict[str, Callable[[Model, Algorithm, list[RolloutTree], int], int]] = {
+    "packed": packed,
+    "flat": flat,
+}
+
+
+def _shared(rows: Rows, trees: Sequence[RolloutTree]) -> Rows:
+    """Give rows the denominators and moments of the whole mini-batch."""
+    leaves = [leaf for tree in trees for leaf in tree.leaves()]
+    tokens = sum(row_tokens(tree, sampled_only=True) for tree in trees)
+    return replace(
+        rows, total_rows=len(leaves), total_tokens=tokens, moments=entropy_moments(leaves)
+    )
+
+
+def _take(rows: Rows, numbers: Sequence[int]) -> Rows:
+    """Choose rows, as wide as the longest of them."""
+    width = int(rows.mask[numbers].sum(1).max())
+    chosen: dict[str, Any] = {
+        field.name: value[numbers, :width] if value.dim() == 2 else value[numbers]
+        for field in fields(rows)
+        if isinstance(value := getattr(rows, field.name), Tensor)
+    }
+    return replace(rows, **chosen)
+
+
+def _backward(algorithm: Algorithm, rows: Rows, logp: Tensor) -> None:
+    algorithm.loss(rows, logp, logp.detach()).loss.backward()
+
+
+def measure(config: TrainSpeedConfig) -> dict[str, Any]:
+    """Time both ways over all shapes and sizes.
+
+    Args:
+        config: What is measured.
+
+    Returns:
+        JSON-able figures.
+
+    Raises:
+        EvaluationError: If a number is out of range, or the ways do not agree.
+    """
+    if config.repeats < 1 or min(config.trees, default=0) < 1 or config.token_budget < 1:
+        raise EvaluationError(f"expected numbers of at least 1, found {config}")
+    cases = []
+    for shape, grow in SHAPES.items():
+        trees = grow(max(config.trees), config.seed)
+        for count in config.trees:
+            cases.append({"shape": shape, **compare(trees[:count], config)})
+    return {
+        "model": "mini",
+        "algorithm": ATPO.name,
+        "repeats": config.repeats,
+        "token_budget": config.token_budget,
+        "goal": GOAL,
+        "cases": cases,
+        "load_average": os.getloadavg()[0],
+        "environment": environment(),
+    }
+
+
+def compare(trees: list[RolloutTree], config: TrainSpeedConfig) -> dict[str, Any]:
+    """Measure both ways over one mini-batch.
+
+    Args:
+        trees: Credited trees.
+        config: Repeats and token budget.
+
+    Returns:
+        Counts of tokens and of pairs that attend, median seconds, peak memory in MiB above what
+        the process held before; then the ratio of row tokens to unique tokens, that of the
+        multiplications in the model's layers (attention saves less than the rest, as what is
+        shared stands early in its rows and sees little), the speed-up, and the speed-up over the
+        ratio of tokens.
+
+    Raises:
+        EvaluationError: If the ways' gradients differ.
+    """
+    model, _ = load_model("mini")
+    seconds: dict[str, list[float]] = {name: [] for name in WAYS}
+    tokens, gradients = {}, {}
+    for repeat in range(config.repeats + 1):  # the first is not counted
+        for name, way in WAYS.items():
+            model.zero_grad()
+            start = time.perf_counter()
+            tokens[name] = way(model, ATPO(), trees, config.token_budget)
+            took = time.perf_counter() - start
+            if repeat:
+                seconds[name].append(took)
+            else:
+                gradients[name] = _gradient(model)
+    off = (gradients["packed"] - gradients["flat"]).norm() / gradients["flat"].norm()
+    if not off < TOLERANCE:
+        raise EvaluationError(f"expected equal gradients, found a difference of {off}; a bug")
+    rows, unique = sum(map(row_tokens, trees)), sum(tree.unique_tokens for tree in trees)
+    medians = {name: statistics.median(times) for name, times in seconds.items()}
+    speed_up, ratio = medians["flat"] / medians["packed"], rows / unique
+    leaves = [leaf for tree in trees for leaf in tree.leaves()]
+    pairs = _pairs(trees)
+    flops = {
+        "packed": _flops(model, unique, pairs["packed"]),
+        "flat": _flops(model, rows, pairs["flat"]),
+    }
+    return {
+        "trees": len(trees),
+        "leaves": len(leaves),
+        "turns_mean": round(statistics.mean(leaf.depth for leaf in leaves), 2),
+        "row_tokens": rows,
+        "unique_tokens": unique,
+        "row_pairs": pairs["flat"],
+        "unique_pairs": pairs["packed"],
+        "tokens_processed": tokens,
+        "seconds": {name: round(median, 4) for name, median in medians.items()},
+        "peak_mib": {name: round(_peak_alone(name, trees, config), 1) for name in WAYS},
+        "gradient_difference": float(off),
+        "ratio": round(ratio, 3),
+        "flop_ratio": round(flops["flat"] / flops["packed"], 3),
+        "speed_up": round(speed_up, 3),
+        "speed_up_of_ratio": round(speed_up / ratio, 3),
+    }
+
+
+def _pairs(trees: Sequence[RolloutTree]) -> dict[str, int]:
+    """Count the pairs of a token and one that it sees, by way of training."""
+
+    def up_to(length: int) -> int:
+        return length * (length + 1) // 2
+
+    nodes = [node for tree in trees for node in tree.nodes()]
+    lengths = {node: len(node.ids()) for node in nodes}
+    before = {node: lengths[node.parent] if node.parent else 0 for node in nodes}
+    return {
+        "packed": sum(up_to(lengths[node]) - up_to(before[node]) for node in nodes),
+        "flat": sum(up_to(lengths[node]) for node in nodes if node.is_leaf),
+    }
+
+
+def _flops(model: Model, tokens: int, pairs: int) -> int:
+    """Return the multiplications of a forward pass through the layers, without the head."""
+    config = model.config
+    weights = sum(
+        p.numel() for name, p in model.named_parameters() if "layers" in name and p.dim() == 2
+    )
+    heads = config.num_hidden_layers * config.num_attention_heads * config.head_dim
+    return int(weights * tokens + 2 * heads * pairs)
+
+
+def _gradient(model: Model) -> Tensor:
+    """Return the gradients of all parameters as one vector."""
+    return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+
+def _peak_alone(name: str, trees: list[RolloutTree], config: TrainSpeedConfig) -> float:
+    """Return the memory in MiB that one way takes in a process of its own."""
+    job = (name, [tree.to_dict() for tree in trees], config.token_budget, torch.get_num_threads())
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_peak, job)
+
+
+def _peak(name: str, trees: list[dict[str, Any]], budget: int, threads: int) -> float:
+    torch.set_num_threads(threads)
+    model, _ = load_model("mini")
+    grown = [RolloutTree.from_dict(tree) for tree in trees]
+    before = _memory("VmRSS")
+    WAYS[name](model, ATPO(), grown, budget)
+    return (_memory("VmHWM") - before) / 2**10
+
+
+def _memory(name: str) -> int:
+    """Return a figure of this process from Linux, in KiB."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return int(next(line for line in lines if line.startswith(name)).split()[1])
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and write the figures.
+
+    Args:
+        arguments: Words of the command line; None takes the process's own.
+    """
+    config = tyro.cli(TrainSpeedConfig, prog="python -m benchmarks.speed.training", args=arguments)
+    text = dumps(measure(config), indent=2) + "\n"
+    config.out.parent.mkdir(parents=True, exist_ok=True)
+    config.out.write_text(text, encoding="utf-8")
+    sys.stdout.write(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""BM25, in memory or on disk: analyzers, postings, weights, the index."""

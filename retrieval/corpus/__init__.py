@@ -1,0 +1,1 @@
+"""Passages and where they come from: files, stored folders, data sets."""

@@ -1,0 +1,5 @@
+"""Started as `python -m retrieval.http.conformance URL`."""
+
+from retrieval.http.conformance.checks import main
+
+main()

@@ -1,0 +1,1 @@
+"""The retrieval server: an application that any ASGI server runs, and ours that trusts nobody."""

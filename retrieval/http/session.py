@@ -1,0 +1,261 @@
+"""HTTP requests to one server that keep a deadline and try again: the lower half of the client."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+import numpy as np
+
+from retrieval.errors import SearchArgumentError
+from retrieval.http.errors import (
+    RemoteDeadlineError,
+    ReplyFormatError,
+    ServerFailedError,
+    ServerUnavailableError,
+    TemporaryRemoteError,
+)
+from retrieval.http.protocol import is_token
+from retrieval.http.wire import Deadline, DeadlineTransport, client_headers
+from retrieval.text import to_terminal
+
+_log = logging.getLogger(__name__)
+
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0  # between attempts; doubles from one to the other
+_TRY_AGAIN = (408, 429)  # and every 5xx: Search-R1's server answers 500 to passing troubles too
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A reply whose status is final: trying again would not change it."""
+
+    status: int
+    headers: httpx2.Headers
+    body: bytes
+
+    def json(self) -> Any:
+        """Return the body as JSON.
+
+        Raises:
+            ValueError: If it is none.
+        """
+        try:
+            return json.loads(self.body)
+        except RecursionError:
+            raise ValueError("nested too deeply") from None
+
+    def detail(self) -> str:
+        """Return what an error message should say about the body."""
+        try:
+            fields = self.json()
+            return to_terminal(str(fields.get("detail") or fields.get("reason") or fields)[:500])
+        except (ValueError, AttributeError):
+            return repr(self.body[:200])
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionOptions:
+    """How a session talks to its server.
+
+    Attributes:
+        retries: Attempts after the first one, >= 0.
+        token: The server's bearer token; None sends none.
+        max_reply_bytes: Most bytes of a reply, >= 1.
+        seed: Seed of the random part of the pauses.
+        transport: Replaces the network, for tests and for Unix sockets.
+        clock: Seconds, monotonic.
+        sleep: Waits for so many seconds.
+    """
+
+    retries: int = 10
+    token: str | None = None
+    max_reply_bytes: int = 64 * 2**20
+    seed: int = 0
+    transport: httpx2.BaseTransport | None = None
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+
+
+def check_url(url: str) -> None:
+    """Refuse what is no address of a server.
+
+    Raises:
+        SearchArgumentError: If it is none.
+    """
+    if not url.startswith(("http://", "https://")):
+        raise SearchArgumentError(f"expected a URL such as http://127.0.0.1:8000, found {url!r}")
+    try:
+        parts = httpx2.URL(url)
+    except (httpx2.InvalidURL, UnicodeError) as error:
+        raise SearchArgumentError(
+            f"expected a URL such as http://127.0.0.1:8000, found {url!r} ({error})"
+        ) from None
+    # The system's functions would take a port beyond 65535 for another one.
+    port = 1 if parts.port is None else parts.port
+    if not (parts.host and 1 <= port <= 65_535) or parts.query or parts.fragment:
+        raise SearchArgumentError(
+            "expected a URL such as http://127.0.0.1:8000, of a host, a port from 1 to 65535 "
+            f"and a path alone, found {url!r}"
+        )
+
+
+class Session:
+    """Connections to one server, kept and reused, by any number of threads and after a fork.
+
+    Args:
+        url: Address of the server.
+        options: How to talk to it.
+
+    Raises:
+        SearchArgumentError: If an argument is out of range.
+    """
+
+    def __init__(self, url: str, options: SessionOptions) -> None:
+        """Keep the settings; nothing is sent yet."""
+        check_url(url)
+        if options.retries < 0:
+            raise SearchArgumentError(f"expected retries >= 0, found {options.retries}")
+        if options.max_reply_bytes < 1:
+            raise SearchArgumentError(
+                f"expected max_reply_bytes >= 1, found {options.max_reply_bytes}"
+            )
+        if options.token is not None and not is_token(options.token):
+            raise SearchArgumentError("expected a token of visible characters, found others")
+        self.url, self.options = url, options
+        self._deadline = Deadline(options.clock)
+        self._jitter = np.random.default_rng(options.seed)
+        self._lock = threading.Lock()
+        self._client: httpx2.Client | None = None
+        self._owner = 0
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        deadline: float,
+        body: dict[str, Any] | None = None,
+        *,
+        repeat_failed: bool = True,
+    ) -> Reply:
+        """Send a request until there is an answer that trying again would not change.
+
+        Args:
+            method: Such as ``POST``.
+            path: Below the server's address.
+            deadline: Time of the session's clock by which all attempts have ended: connections,
+                heads and bodies. Only looking up a name is not bounded by it.
+            body: Sent as JSON.
+            repeat_failed: Whether to try again what the server says it failed at (500).
+
+        Returns:
+            The reply, which may be a refusal.
+
+        Raises:
+            TemporaryRemoteError: As the last attempt ended, if none succeeded.
+            ReplyFormatError: If a reply is longer than it may be.
+        """
+        for attempt in itertools.count():
+            answer = self._attempt(method, path, deadline, body)
+            if isinstance(answer, Reply):
+                return answer
+            problem, asked_s = answer
+            with self._lock:
+                jitter = self._jitter.uniform(0.5, 1.5)
+            pause_s = min(_FIRST_PAUSE_S * 2 ** min(attempt, 16), _LONGEST_PAUSE_S)
+            wait_s = asked_s + jitter * pause_s
+            last = isinstance(problem, ServerFailedError) and not repeat_failed
+            last = last or attempt >= self.options.retries
+            if last or self.options.clock() + wait_s >= deadline:
+                raise problem
+            _log.debug("%s; trying again in %.1f s", problem, wait_s)
+            self.options.sleep(wait_s)
+        raise AssertionError("unreachable")
+
+    def close(self) -> None:
+        """Close the connections; the next request opens new ones."""
+        if self._client is not None and self._owner == os.getpid():
+            self._client.close()
+        self._client = None
+
+    def _http(self) -> httpx2.Client:
+        with self._lock:
+            if self._client is None or self._owner != os.getpid():
+                verify = self.url.startswith("https:")
+                self._client = httpx2.Client(
+                    base_url=self.url,
+                    headers=client_headers(self.options.token),
+                    trust_env=False,
+                    transport=self.options.transport
+                    or DeadlineTransport(self._deadline, verify=verify),
+                )
+                self._owner = os.getpid()
+            return self._client
+
+    def _attempt(
+        self, method: str, path: str, deadline: float, body: dict[str, Any] | None
+    ) -> Reply | tuple[TemporaryRemoteError, float]:
+        """Send a request once; a passing trouble comes back with the pause that was asked for."""
+        where, left_s = f"{method} {self.url}{path}", deadline - self.options.clock()
+        late = RemoteDeadlineError(
+            f"expected {where} to answer in time, found nothing; fix: look at the server's load, "
+            "or raise timeout_s"
+        )
+        if left_s <= 0:
+            return late, 0.0
+        self._deadline.move_to(deadline)
+        try:
+            with self._http().stream(
+                method,
+                path,
+                content=None if body is None else json.dumps(body).encode(),
+                headers={"Content-Type": "application/json"},
+                timeout=httpx2.Timeout(left_s),  # for other transports than ours
+            ) as response:
+                content = self._content(response, deadline, where)
+                reply = Reply(response.status_code, response.headers, content)
+        except httpx2.TransportError as error:
+            waiting = isinstance(error, httpx2.ReadTimeout | httpx2.WriteTimeout)
+            if waiting or self.options.clock() >= deadline:
+                return late, 0.0
+            unavailable = ServerUnavailableError(
+                f"expected a server at {self.url}, found {type(error).__name__}: {error}; fix: "
+                "start one with `at2po serve`, or check the address"
+            )
+            return unavailable, 0.0
+        if reply.status < 500 and reply.status not in _TRY_AGAIN:
+            return reply
+        kinds = {500: ServerFailedError, 504: RemoteDeadlineError}
+        kind = kinds.get(reply.status, ServerUnavailableError)
+        asked = reply.headers.get("Retry-After", "")
+        return (
+            kind(f"expected {where} to answer, found status {reply.status}: {reply.detail()}"),
+            float(asked) if asked.isdecimal() else 0.0,
+        )
+
+    def _content(self, response: httpx2.Response, deadline: float, where: str) -> bytes:
+        """Read a reply, as far as bytes and time allow."""
+        encoding = response.headers.get("Content-Encoding", "identity")
+        if encoding != "identity":
+            raise ReplyFormatError(
+                f"expected a reply without an encoding to {where}, found {encoding!r:.100}; fix: "
+                "have the server obey 'Accept-Encoding: identity'"
+            )
+        most, content = self.options.max_reply_bytes, bytearray()
+        for chunk in response.iter_bytes():
+            content += chunk
+            if self.options.clock() > deadline:  # other transports than ours may not see to it
+                raise httpx2.ReadTimeout("the deadline is over")
+            if len(content) > most:
+                raise ReplyFormatError(
+                    f"expected a reply of at most {most} bytes to {where}, found more; fix: ask "
+                    "for fewer queries or passages at a time, or raise max_reply_bytes"
+                )
+        return bytes(content)

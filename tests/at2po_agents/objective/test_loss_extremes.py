@@ -1,0 +1,252 @@
+"""Losses against a second implementation, in plain Python: KL terms, and ratios far from 1."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from itertools import product
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from at2po_agents.algorithms import AEPO, ARPO, ATPO, DAPO, GRPO, GSPO, ClippedLoss, TreeGRPO
+from at2po_agents.objective import losses
+from at2po_agents.objective.rows import Rows
+from tests.at2po_agents.objective.test_losses import one_row, rows_of
+
+CLASSES: list[type[Any]] = [ATPO, GRPO, DAPO, GSPO, ARPO, AEPO, TreeGRPO]
+LEVELS = ("token", "turn", "sequence")
+
+
+def group(level: str, rows: Rows, r: int, t: int) -> list[int]:
+    """The places whose log-ratios make up that of a token."""
+    places = rows.mask[r].nonzero()[:, 0].tolist()
+    return [
+        p
+        for p in places
+        if {"token": p == t, "turn": rows.turn[r, p] == rows.turn[r, t], "sequence": True}[level]
+    ]
+
+
+def by_hand(algorithm: ClippedLoss, rows: Rows, logp: Tensor, old: Tensor) -> tuple[float, Tensor]:
+    """Value and gradient, token by token, from the formulas of the released codes."""
+    loss, gradient = 0.0, torch.zeros_like(logp)
+    low, high, dual = algorithm.clip_low, algorithm.clip_high, algorithm.dual_clip
+    if algorithm.mask_truncated:
+        rows = replace(rows, mask=rows.mask & ~rows.truncated[:, None])
+    for r, t in rows.mask.nonzero().tolist():
+        places = group(algorithm.ratio, rows, r, t)
+        rho = sum((logp - old)[r, p].item() for p in places) / len(places)
+        over = algorithm.ratio != "token" and rho > 10  # the released clamp, without gradient
+        s, a = math.exp(min(rho, 10.0 if over else 705.0)), rows.advantages[r, t].item()
+        value, slope = -a * s, 0.0 if over else -a * s
+        bounded = -a * min(max(s, 1 - low), 1 + high)
+        if bounded > value:
+            kept = algorithm.soft_upper_clip and s > 1 + high
+            value, slope = bounded, bounded if kept else 0.0
+        if dual and a < 0 and value > -a * dual:
+            value, slope = -a * dual, 0.0
+        if algorithm.kl_coef and rows.reference is not None:
+            d = (rows.reference - logp)[r, t].item()
+            if algorithm.kl == "k1":
+                k, k_slope = -d, 1.0
+            else:
+                k = math.exp(min(d, 705.0)) - d - 1
+                k, k_slope = (10.0, 0.0) if k > 10 else (k, 1 - math.exp(d))
+            value, slope = value + algorithm.kl_coef * k, slope + algorithm.kl_coef * k_slope
+        turns = len(set(rows.turn[r][rows.mask[r]].tolist()))
+        weight = {
+            "token-mean": 1 / rows.total_tokens,
+            "seq-mean-token-mean": 1 / (int(rows.mask[r].sum()) * rows.total_rows),
+            "turn-mean": 1 / (len(group("turn", rows, r, t)) * turns * rows.total_rows),
+        }[algorithm.aggregation]
+        if algorithm.shared == "once":
+            weight /= rows.copies[r, t].item()
+        loss += weight * value
+        gradient[r, t] = weight * slope
+    return loss, gradient
+
+
+def solve(algorithm: ClippedLoss, rows: Rows, logp: Tensor, old: Tensor) -> tuple[float, Tensor]:
+    logp = logp.detach().requires_grad_()
+    loss = algorithm.loss(rows, logp, old).loss
+    return loss.item(), torch.autograd.grad(loss, logp)[0]
+
+
+def noise(rows: Rows, seed: int, scale: float) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(rows.mask.shape, generator=generator, dtype=torch.float64) * scale
+
+
+def double(x: float) -> Tensor:
+    return torch.tensor([[x]], dtype=torch.float64)
+
+
+def two_rows(reference: float) -> tuple[Rows, Tensor]:
+    """Rows of one and of three tokens, without advantage; the reference differs on the single."""
+    one, three = one_row([0], [0.0]), one_row([0, 0, 0], [0.0, 0.0, 0.0])
+    old = torch.full((2, 3), -1.0, dtype=torch.float64)
+    rows = replace(
+        three,
+        **{
+            name: torch.cat([torch.nn.functional.pad(getattr(one, name), (0, 2)), value])
+            for name, value in vars(three).items()
+            if isinstance(value, Tensor) and value.ndim == 2
+        },
+        rewards=torch.zeros(2).double(),
+        truncated=torch.zeros(2, dtype=torch.bool),
+        tree=torch.zeros(2, dtype=torch.int64),
+        total_rows=2,
+        total_tokens=4,
+        reference=old + torch.tensor([[reference, 0, 0], [0, 0, 0]]),
+    )
+    return rows, old
+
+
+@pytest.mark.parametrize(
+    ("aggregation", "loss", "slope"),
+    [
+        ("token-mean", 0.0767132, -0.25),
+        ("seq-mean-token-mean", 0.1534264, -0.5),
+        ("turn-mean", 0.1534264, -0.5),
+    ],
+)
+@pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.name)
+def test_kl_is_averaged_as_the_loss_is(
+    cls: type[Any], aggregation: str, loss: float, slope: float
+) -> None:
+    """k3 = 2 - ln 2 - 1 on the single token of a row; its gradient is 1 - 2."""
+    rows, old = two_rows(math.log(2))
+    found, gradient = solve(cls(aggregation=aggregation, kl_coef=1.0), rows, old, old)
+    assert found == pytest.approx(loss, abs=1e-6)
+    assert gradient.flatten().tolist() == pytest.approx([slope, 0, 0, 0, 0, 0])
+
+
+@pytest.mark.parametrize("aggregation", losses.AGGREGATIONS)
+@pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.name)
+@settings(deadline=None, max_examples=4)
+@given(st.integers(0, 2**32), st.booleans(), st.sampled_from(["leaves", "once"]))
+def test_a_loss_with_kl_is_the_sum_of_two_means_of_the_same_weights(
+    cls: type[Any], aggregation: str, seed: int, masked: bool, shared: str
+) -> None:
+    rows = rows_of(seed)
+    old = noise(rows, seed, 1.0) - 2
+    logp = old + noise(rows, seed + 1, 0.3)
+    rows = replace(rows, reference=logp + noise(rows, seed + 2, 1.5))
+    variant = {"variant": "released"} if cls is AEPO else {}
+    settings_ = {"aggregation": aggregation, "mask_truncated": masked, "shared": shared, **variant}
+    for kl in ("k1", "k3"):
+        algorithm = cls(**settings_, kl_coef=0.3, kl=kl)
+        loss, gradient = solve(algorithm, rows, logp, old)
+        expected, slopes = by_hand(algorithm, rows, logp, old)
+        assert loss == pytest.approx(expected, rel=1e-9, abs=1e-12)
+        torch.testing.assert_close(gradient, slopes, rtol=1e-9, atol=1e-12)
+
+
+def test_the_kept_gradient_of_the_soft_clip_outlives_every_ratio() -> None:
+    rows, old = one_row([0], [1.0]), double(-1.0)
+    for level, delta in product(LEVELS, (0.2, 9.9, 10.1, 11.0, 89.0, 710.0, 1e4)):
+        loss, gradient = solve(AEPO(variant="released", ratio=level), rows, old + delta, old)
+        assert loss == pytest.approx(-1.2)
+        assert gradient.item() == pytest.approx(-1.2)
+
+
+EXTREMES = (-1e4, -750.0, -105.0, -11.0, -0.3, 0.0, 0.3, 1.3, 9.0, 11.0, 60.0, 105.0, 750.0, 1e4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("dual_clip", [0.0, 3.0])
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("advantage", [-1.5, 0.0, 1.5])
+def test_value_and_gradient_of_one_token_at_any_ratio(
+    level: str, dual_clip: float, soft: bool, advantage: float, dtype: torch.dtype
+) -> None:
+    algorithm = GRPO(ratio=level, dual_clip=dual_clip, soft_upper_clip=soft, kl_coef=0.0)
+    limit = 0.99 * math.log(torch.finfo(dtype).max)
+    for delta in EXTREMES:
+        rows = one_row([0], [advantage])
+        rows = replace(rows, advantages=rows.advantages.to(dtype))
+        old = torch.tensor([[-0.5]], dtype=dtype)
+        loss, gradient = solve(algorithm, rows, old + delta, old)
+        expected, slope = by_hand(algorithm, rows, double(min(delta, limit)), double(0.0))
+        # Rounding of the sum old + delta in float32 counts as often as the ratio is large.
+        close = {"rel": 1e-3 if dtype == torch.float32 else 1e-9, "abs": 1e-30}
+        assert loss == pytest.approx(expected, **close), delta
+        assert gradient.item() == pytest.approx(slope.item(), **close), delta
+
+
+@pytest.mark.parametrize("kl", ["k1", "k3"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_value_and_gradient_of_the_kl_at_any_distance(kl: str, dtype: torch.dtype) -> None:
+    for delta in EXTREMES:
+        old = torch.tensor([[-0.5]], dtype=dtype)
+        rows = replace(one_row([0], [0.0]), reference=old + delta)
+        rows = replace(rows, advantages=rows.advantages.to(dtype))
+        loss, gradient = solve(GRPO(kl_coef=0.7, kl=kl), rows, old, old)
+        expected, slope = by_hand(
+            GRPO(kl_coef=0.7, kl=kl),
+            replace(rows, reference=double(delta)),
+            double(0.0),
+            double(0.0),
+        )
+        assert loss == pytest.approx(expected, rel=1e-4, abs=1e-6), delta
+        assert gradient.item() == pytest.approx(slope.item(), rel=1e-4, abs=1e-6), delta
+
+
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("level", LEVELS)
+@settings(deadline=None, max_examples=6)
+@given(st.integers(0, 2**32), st.sampled_from([0.01, 1.0, 12.0]))
+def test_gradients_are_those_of_finite_differences(
+    level: str, soft: bool, seed: int, scale: float
+) -> None:
+    """Of the value, by the token's own ratio; what is kept on purpose is compared by hand."""
+    rows = rows_of(seed)
+    old = noise(rows, seed, 1.0) - 2
+    logp = old + noise(rows, seed + 1, scale)
+    rows = replace(rows, reference=logp + noise(rows, seed + 2, scale))
+    algorithm = GRPO(ratio=level, soft_upper_clip=soft, dual_clip=0.0, kl_coef=0.2)
+    loss, gradient = solve(algorithm, rows, logp, old)
+    expected, slopes = by_hand(algorithm, rows, logp, old)
+    assert loss == pytest.approx(expected, rel=1e-9, abs=1e-12)
+    torch.testing.assert_close(gradient, slopes, rtol=1e-9, atol=1e-12)
+    if soft or level != "token":
+        return  # their gradient is by design not that of their value
+    step = 1e-6
+    for r, t in rows.mask.nonzero().tolist()[:6]:
+        up, down = logp.clone(), logp.clone()
+        up[r, t] += step
+        down[r, t] -= step
+        slope = (by_hand(algorithm, rows, up, old)[0] - by_hand(algorithm, rows, down, old)[0]) / (
+            2 * step
+        )
+        size = max(1.0, abs(loss))
+        assert gradient[r, t].item() == pytest.approx(slope, rel=1e-4, abs=1e-7 * size)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("advantage", [-1.0, 0.0, 1.0])
+@pytest.mark.parametrize(
+    ("logp", "old"),
+    [(math.nan, -1), (-1, math.nan), (-math.inf, -1), (-1, -math.inf), (-math.inf, -math.inf)],
+)
+def test_what_is_no_number_is_never_clipped_away(
+    level: str, soft: bool, advantage: float, logp: float, old: float
+) -> None:
+    """The loss is NaN, so that the learner skips the update and names the tree."""
+    algorithm = GRPO(ratio=level, soft_upper_clip=soft, kl_coef=0.0)
+    now, before = (double(x) for x in (logp, old))
+    assert algorithm.loss(one_row([0], [advantage]), now, before).per_row.isnan().all()
+
+
+@pytest.mark.parametrize("reference", [math.nan, math.inf, -math.inf])
+def test_a_reference_that_is_no_number_is_never_clamped_away(reference: float) -> None:
+    rows = replace(one_row([0], [0.0]), reference=double(reference))
+    logp = double(-1.0)
+    assert GRPO().loss(rows, logp, logp).per_row.isnan().all()

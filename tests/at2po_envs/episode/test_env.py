@@ -1,0 +1,336 @@
+from __future__ import annotations
+
+import copy
+import json
+import os
+import pickle
+import subprocess
+import sys
+import warnings
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.error import ResetNeeded
+from gymnasium.utils.env_checker import check_env
+from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from at2po_envs import QUESTION_SETS, SearchQAEnv, SearchTool, TextSpace, ToolCall
+from at2po_envs.errors import (
+    DataNotFoundError,
+    EpisodeOverError,
+    InvalidActionError,
+    ToolResultError,
+    UnknownNameError,
+)
+from at2po_envs.search_qa.env import CorpusFile, find_corpus
+from retrieval import CorpusFormatError
+from tests.at2po_envs.forking import check_restores_forks_and_replays, perform
+
+QUESTIONS = [
+    {"id": f"q{i}", "question": f"What is film {i}?", "golden_answers": [f"Answer {i}"]}
+    for i in range(10, 30)
+]
+PASSAGES = [
+    {"id": str(i), "contents": f'"Film {i}"\nThe film number {i} is called Answer {i}.'}
+    for i in range(10, 30)
+]
+SEARCH = "<think>a</think> <search>film 17</search>"
+ANSWER = r"<think>a</think> <answer>\boxed{Answer 17}</answer>"
+
+
+class MuteTool(SearchTool):
+    def __call__(self, arguments):
+        return []
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("world")
+    for name, rows in (("questions", QUESTIONS), ("passages", PASSAGES)):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return {
+        "questions_path": str(folder / "questions.jsonl"),
+        "corpus_path": str(folder / "passages.jsonl"),
+    }
+
+
+@pytest.fixture
+def env(files):
+    return SearchQAEnv(**files, max_tool_calls=3, render_mode="ansi")
+
+
+def test_a_whole_episode(env):
+    prompt, info = env.reset(options={"question_id": "q17"})
+    assert prompt.endswith("user\nWhat is film 17?") and info == {"question_id": "q17"}
+    observation, reward, terminated, truncated, info = env.step(SEARCH)
+    assert observation.startswith(' <result>\nPage 1: "Film 17"\nThe film number 17 is called')
+    assert (reward, terminated, truncated) == (0.0, False, False)
+    assert info["titles"][0] == "Film 17" and len(info["titles"]) == 3
+    observation, reward, terminated, truncated, info = env.step(ANSWER)
+    assert (observation, reward, terminated, truncated) == ("", 1.0, True, False)
+    assert info["answer"] == "Answer 17"
+    with pytest.raises(EpisodeOverError):
+        env.step(ANSWER)
+
+
+def test_the_seed_draws_the_question_and_options_pick_it(env):
+    drawn = [env.reset(seed=3)[1]["question_id"]]
+    drawn += [env.reset()[1]["question_id"] for _ in range(5)]
+    again = [env.reset(seed=3)[1]["question_id"]]
+    again += [env.reset()[1]["question_id"] for _ in range(5)]
+    assert drawn == again and len(set(drawn)) > 1
+    assert env.reset(options={"index": 4})[1] == {"question_id": "q14"}
+    assert env.reset(options={"index": np.int64(4)})[1] == {"question_id": "q14"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"question_id": "q77"}, "found 'q77'; did you mean"),
+        ({"question_id": ["q17"]}, "found .'q17'."),
+        ({"index": 20}, "expected an index from 0 to 19, found 20"),
+        ({"index": -1}, "found -1"),
+        ({"questionid": "q17"}, "found 'questionid'; did you mean 'question_id'"),
+        ({"question_id": "q17", "index": 7}, "found both"),
+    ],
+)
+def test_wrong_reset_options_are_refused(env, options, message):
+    with pytest.raises(UnknownNameError, match=message):
+        env.reset(options=options)
+
+
+def test_misuse_is_refused_with_the_reason(env, files):
+    with pytest.raises(ResetNeeded, match="call reset"):
+        env.step(SEARCH)
+    env.reset(seed=0)
+    with pytest.raises(InvalidActionError, match="expected a str as action, found int"):
+        env.step(7)
+    with pytest.raises(UnknownNameError, match="found 'human'"):
+        SearchQAEnv(**files, render_mode="human")
+    env.tools["search"] = MuteTool(env.tools["search"].retriever)
+    with pytest.raises(ToolResultError, match="expected 1 results of tool 'search', found 0"):
+        env.step(SEARCH)
+
+
+def test_a_batch_of_calls_is_one_retriever_call(files):
+    class Counting:
+        batches: list[list[str]] = []
+
+        def search(self, queries, k):
+            self.batches.append(list(queries))
+            return [[] for _ in queries]
+
+    env = SearchQAEnv(questions_path=files["questions_path"], retriever=Counting())
+    assert len(env.run_tools([ToolCall("search", {"query": q}) for q in "ab"])) == 2
+    assert env.run_tools([]) == []
+    assert Counting.batches == [["a", "b"]]
+
+
+def test_render_is_a_transcript(env):
+    env.reset(options={"index": 7})
+    env.step(SEARCH)
+    env.step(ANSWER)
+    text = env.render()
+    assert text.startswith("Question: What is film 17?\n--- turn 1\n" + SEARCH)
+    assert "Page 1: " in text and text.endswith(ANSWER + "\n--- ended, 1 tool calls")
+
+
+# -- snapshot, restore, fork ---------------------------------------------------------------------
+
+moves = st.lists(
+    st.sampled_from(
+        [
+            SEARCH,
+            "<search>answer number</search>",
+            "<search></search>",
+            ANSWER,
+            "nothing",
+            "reset",
+            "\ud800</search>",
+        ]
+    ),
+    min_size=1,
+    max_size=10,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 5), before=moves, after=moves, detour=moves)
+def test_two_restores_a_fork_and_a_fresh_replay_agree(files, seed, before, after, detour):
+    env = SearchQAEnv(**files, max_tool_calls=3)
+    snapshot, expected = check_restores_forks_and_replays(env, seed, before, after, detour)
+
+    fresh = SearchQAEnv(**files, max_tool_calls=3)
+    fresh.reset(seed=seed)
+    perform(fresh, before)
+    assert fresh.snapshot() == snapshot
+    assert perform(fresh, after) == expected
+
+    elsewhere = SearchQAEnv(**files, max_tool_calls=3)
+    elsewhere.restore(pickle.loads(pickle.dumps(snapshot)))
+    assert perform(elsewhere, after) == expected
+
+
+def test_a_fork_shares_the_parts_but_not_the_episode(env):
+    env.reset(seed=1)
+    env.step(SEARCH)
+    fork = env.fork()
+    assert fork.core is env.core and fork.questions is env.questions
+    assert fork.tools is env.tools and fork.np_random is not env.np_random
+    fork.step(ANSWER)
+    assert fork.state.done and not env.state.done
+    env.action_space.seed(0)
+    expected = env.action_space.sample()
+    env.action_space.seed(0)
+    fork.action_space.sample()
+    assert env.action_space.sample() == expected
+
+
+def test_the_snapshot_holds_the_limit(env):
+    env.reset(seed=0)
+    for _ in range(4):
+        env.step(SEARCH)
+    snapshot = env.snapshot()
+    assert env.step(SEARCH)[2]
+    env.restore(snapshot)
+    assert env.state.limit_reached and env.step(SEARCH)[2]
+
+
+def test_a_snapshot_restores_what_others_drew_from_the_generator(env):
+    env.reset(seed=4)
+    snapshot = env.snapshot()
+    drawn = env.np_random.random(3).tolist()
+    fork = env.fork()
+    env.restore(snapshot)
+    assert env.np_random.random(3).tolist() == drawn
+    assert fork.np_random.random() == env.np_random.random() not in drawn
+
+
+def test_copy_and_pickle_go_on_alike(env):
+    env.reset(seed=2)
+    env.step(SEARCH)
+    for twin in (copy.deepcopy(env), pickle.loads(pickle.dumps(env))):
+        assert perform(twin, [SEARCH, ANSWER, "reset"]) == perform(
+            env.fork(), [SEARCH, ANSWER, "reset"]
+        )
+
+
+# -- Gymnasium -----------------------------------------------------------------------------------
+
+
+def make(files, **kwargs):
+    return gymnasium.make("at2po/HotpotQA-v0", **files, **kwargs)
+
+
+def test_gymnasiums_checker_is_content(files):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        checked = make(files, render_mode="ansi")
+        check_env(checked.unwrapped)
+        checked.reset(seed=0)  # and PassiveEnvChecker, which make() puts around it
+        checked.step(SEARCH)
+        checked.render()
+        checked.step(ANSWER)
+
+
+@pytest.mark.parametrize("name", QUESTION_SETS)
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_every_set_passes_gymnasiums_checker(at2po_data, name, split):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        env = gymnasium.make(f"at2po/{name}-v0", split=split)
+        check_env(env.unwrapped, skip_render_check=True)
+        env.reset(seed=0)
+        observation, *_ = env.step("<think>a</think><search>Paris</search>")
+    assert observation.startswith(' <result>\nPage 1: "')
+
+
+def test_vector_environments(files):
+    def one():
+        return make(files, max_tool_calls=1)
+
+    makers = [one] * 2
+    for vector in (SyncVectorEnv(makers), AsyncVectorEnv(makers, shared_memory=False)):
+        prompts, _ = vector.reset(seed=[3, 3])
+        assert prompts[0] == prompts[1]
+        observations, rewards, terminated, _, infos = vector.step((SEARCH, ANSWER))
+        assert observations[0].startswith(" <result>") and observations[1] == ""
+        assert list(terminated) == [False, True] and rewards[0] == 0.0
+        assert infos["answer"][1] == "Answer 17" and infos["titles"][0][0] == "Film 17"
+        vector.close()
+
+
+def test_specs_are_written_as_json(files):
+    spec = make(files).spec
+    again = gymnasium.make(gymnasium.envs.registration.EnvSpec.from_json(spec.to_json()))
+    assert again.reset(seed=1) == make(files).reset(seed=1)
+
+
+def test_text_space():
+    space = TextSpace(20, templates=("<search>{}</search>", "{}"))
+    for text in ("", "\u8bd7 \ud800\x00", "a" * 20):
+        assert text in space
+    for other in ("a" * 21, b"a", 7, None):
+        assert other not in space
+    space.seed(5)
+    samples = [space.sample() for _ in range(30)]
+    assert all(sample in space for sample in samples) and len(set(samples)) > 20
+    space.seed(5)
+    assert [space.sample() for _ in range(30)] == samples
+    assert repr(TextSpace()) == "TextSpace(max_length=1000000)"
+    assert pickle.loads(pickle.dumps(space)) == space
+    assert space.sample(mask=(3, np.zeros(len(space.character_list), dtype=np.int8))) == ""
+
+
+def test_sampled_actions_are_searches_and_answers(env):
+    env.action_space.seed(0)
+    kinds = {env.core.dialect.parse(env.action_space.sample()).kind for _ in range(30)}
+    assert kinds == {"tool", "answer"}
+
+
+# -- data and imports ----------------------------------------------------------------------------
+
+
+def test_a_missing_corpus_names_the_places_and_the_fix(files, monkeypatch, tmp_path):
+    monkeypatch.delenv("AT2PO_DATA", raising=False)
+    with pytest.raises(DataNotFoundError, match=r"AT2PO_DATA/corpus(.|\n)*Fix: pass corpus_path"):
+        SearchQAEnv(questions_path=files["questions_path"])
+    with pytest.raises(DataNotFoundError, match="gone.jsonl"):
+        find_corpus(tmp_path / "gone.jsonl")
+
+
+def test_a_malformed_corpus_is_an_error_and_not_an_observation(files, tmp_path):
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text('{"id": "0"}\n')
+    env = SearchQAEnv(questions_path=files["questions_path"], corpus_path=str(bad))
+    env.reset(seed=0)
+    with pytest.raises(CorpusFormatError, match="bad.jsonl:1: expected"):
+        env.step(SEARCH)
+
+
+def test_a_corpus_file_is_indexed_once_and_again_when_it_changes(tmp_path):
+    file = tmp_path / "corpus.jsonl"
+    file.write_text(json.dumps(PASSAGES[0]) + "\n")
+    corpus = CorpusFile(file)
+    ((first,),) = corpus.search(["film"], 3)
+    ((again,),) = CorpusFile(file).search(["film"], 3)
+    assert first == again
+    file.write_text("".join(json.dumps(row) + "\n" for row in PASSAGES[:2]))
+    assert len(corpus.search(["film"], 3)[0]) == 2
+
+
+def test_the_import_stays_light():
+    code = (
+        "import sys, at2po_envs, retrieval; heavy = {'torch', 'transformers', 'datasets', 'bm25s',"
+        " 'huggingface_hub', 'numba', 'scipy'} & set(sys.modules); print(*heavy)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
+    assert (run.returncode, run.stdout.strip(), run.stderr) == (0, "", "")

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from at2po_envs.question_sets.questions import Question
+from benchmarks.errors import BenchmarkError
+from benchmarks.retrieval.cost import DOCUMENTS, cost_table
+from benchmarks.retrieval.measure import beside_bm25s, build, passages, search, vocabulary
+from benchmarks.retrieval.quality import agreement, ensure, measure, table
+from benchmarks.retrieval.speed import Figures, SpeedConfig
+from retrieval import BM25, IndexBuild, Passage, Passages
+
+CORPUS = Passages(
+    [
+        Passage("0", "Ada Lovelace", "wrote a program for the engine in London"),
+        Passage("1", "Charles Babbage", "designed the engine"),
+        Passage("2", "London", "a city on the river"),
+        *(Passage(str(i), f"Filler {i}", "engine engine engine program") for i in range(3, 9)),
+    ]
+)
+QUESTIONS = [
+    Question("a", "London river", ("City",), {"supporting_titles": ["London", "Paris"]}),
+    Question("b", "Ada program", ("a Charles",), {"supporting_titles": ["Ada Lovelace"]}),
+    Question("c", "engine of Babbage", ("yes",), {}),
+]
+
+
+def test_answers_and_titles_found_are_counted():
+    figures = measure({"bm25": BM25(CORPUS)}, {"one": QUESTIONS, "none": []})
+    scored = figures["retrievers"]["bm25"]["one"]
+    assert (scored["questions"], scored["questions_with_answer"]) == (3, 2)
+    assert scored["answer_recall@3"] == scored["answer_recall@10"] == 0.5
+    assert scored["title_recall@3"] == 0.75
+    assert scored["answer_recall@3_interval"][0] < 0.5 < scored["answer_recall@3_interval"][1]
+    assert figures["retrievers"]["bm25"]["all"] == scored
+    assert figures["retrievers"]["bm25"]["none"]["questions"] == 0
+    assert "agreement_with_lucene" not in figures
+    assert table({"retrievers": {"bm25": {"nq": scored}}}).row_count == 1
+    with pytest.raises(BenchmarkError, match="expected questions"):
+        measure({"bm25": BM25(CORPUS)}, {"one": []})
+
+
+def test_agreement_tells_ties_from_other_differences():
+    def ranking(**scores):
+        return [Passage(name, "", "", score) for name, score in scores.items()]
+
+    base = ranking(a=3.0, b=2.0, c=2.0, d=1.0)
+    pairs = [
+        (base, base),
+        (base, ranking(a=3.0, c=2.0, b=1.999999, d=1.0)),
+        (base, ranking(d=9.0, a=3.0, b=2.0)),
+        (base, ranking(a=3.0)),
+        ([], []),
+    ]
+    found = agreement(pairs)
+    assert (found["same_top3"], found["same_top3_set"]) == (0.4, 0.6)
+    assert (found["differing"], found["differing_by_order_of_ties_only"]) == (3, 1)
+    assert found["largest_score_difference"] == 6.0
+
+
+def test_an_index_is_built_once_for_a_corpus(tmp_path):
+    corpus = tmp_path / "corpus.jsonl"
+    lines = [json.dumps({"id": p.id, "contents": p.contents}) + "\n" for p in CORPUS]
+    corpus.write_text("".join(lines))
+    store = IndexBuild(corpus=str(corpus), out=tmp_path / "p", kind="passages")
+    index = IndexBuild(corpus=str(tmp_path / "p"), out=tmp_path / "i")
+    ensure(store)
+    first = ensure(index)
+    assert ensure(index)["facts"] == first["facts"]  # its time among them
+    (tmp_path / "p" / "manifest.json").unlink()
+    corpus.write_text("".join(lines[:4]))
+    ensure(store)
+    assert ensure(index)["documents"] == 4
+
+
+def test_speed_is_measured_on_a_small_world(tmp_path):
+    folder, index = str(tmp_path / "passages"), str(tmp_path / "index")
+    stored = passages(folder, 300, "")
+    assert stored["passages"] == 300 and stored["bytes"] > stored["bytes_of_text"] > 10_000
+    built = build(folder, index, "bm25", "bm25s")
+    asked = ["Who wrote the book?"] * 64
+    found = search(f"bm25:{index}", asked, 0.01)
+    assert found["batch_queries_per_second"] > 0 and found["rss_mib"] > found["anonymous_mib"]
+    beside = beside_bm25s(index, asked, 0.01)
+    assert beside["our_time_over_bm25s-numpy"] > 0
+    terms = vocabulary(folder)["terms_by_passages"]
+    assert list(terms.values()) == sorted(terms.values())
+    measured = {"passages": stored, "bm25 build": built, "bm25 search": found}
+    assert cost_table(measured) is None
+    cost = cost_table({**measured, "vocabulary": vocabulary(folder)})
+    assert cost["rows"]["bm25"]["disk_gib"] == pytest.approx(
+        built["index_bytes"] / 300 * DOCUMENTS / 2**30, rel=0.01
+    )
+    assert cost["terms"] > 300
+
+
+def test_figures_are_kept_as_they_come_and_failures_are_told(tmp_path):
+    config = SpeedConfig(out=tmp_path / "out.json", work=tmp_path)
+    figures = Figures(config)
+    assert figures.take("c", "passages", passages, str(tmp_path / "p"), 300, "")
+    kept = json.loads(Path(config.out).read_text())["corpora"]["c"]["passages"]
+    assert Figures(config).by_corpus["c"]["passages"] == kept
+    assert Figures(config).take("c", "passages", passages, "never", "looked", "at")
+    late = Figures(SpeedConfig(out=config.out, minutes=0))
+    assert not late.take("c", "more", passages, str(tmp_path / "q"), 300, "")
+    with pytest.raises(BenchmarkError, match="c, wrong: expected a figure, found exit code 1"):
+        figures.take("c", "wrong", passages, str(tmp_path / "q"), -5, "")

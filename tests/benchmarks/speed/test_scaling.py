@@ -1,0 +1,181 @@
+"""The scaling benchmark: its arithmetic against counts by hand, its fits, and a tiny run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import Qwen3Config
+
+from at2po_agents.policy.sizes import SIZES, Decoder
+from at2po_agents.tree import RolloutTree
+from benchmarks.errors import EvaluationError
+from benchmarks.figures.readme import RESULTS
+from benchmarks.speed import scaling, throughput
+from benchmarks.speed.cost_model import fit, non_negative
+from benchmarks.speed.scaling import Point, ScalingConfig, paper_step
+from benchmarks.speed.step_cost import PaperStep, Work, bill, flops, step_work
+from benchmarks.speed.tables import _demo
+
+NO_DEMO = ("--demo-steps", "0")
+
+
+def small_tree() -> RolloutTree:
+    """Prompt of 3; a turn of 2 with 4 inserted; behind it two turns of 2 and 1; a chain of 1."""
+    tree = RolloutTree("q", [0] * 3)
+    first = tree.add(tree.root, sampled=[0] * 2, inserted=[0] * 4)
+    tree.add(first, sampled=[0] * 2)
+    tree.add(first, sampled=[0])
+    tree.add(tree.root, sampled=[0])
+    return tree
+
+
+def test_work_of_a_tree_is_that_by_hand() -> None:
+    work = step_work([small_tree()])
+    # A token at place p, from 1, attends to p tokens. Rows are 3+2+4+2 = 11, 10 and 4 long.
+    assert work["packed"] == Work(13, sum(range(1, 12)) + 10 + 4, 6)
+    assert work["flat"] == Work(25, 66 + 55 + 10, (2 + 2) + (2 + 1) + 1)
+    # Decoded are places 4 and 10; the last token of a turn passes through only where more follows.
+    assert work["decode"] == Work(2, 4 + 10, 6)
+    assert work["prefill"] == Work(3 + 5, 1 + 2 + 3 + 5 + 6 + 7 + 8 + 9, 0)
+    # Both chains prefill the prompt; the first goes on with 5 tokens, the fork prefills all 9.
+    assert work["prefill_chains"] == Work(3 + 3 + 5 + 9, 6 + 6 + 35 + 45, 0)
+    assert work["prefill_turns"] == Work(3 + 3 + 9 + 9, 6 + 6 + 45 + 45, 0)
+    both = step_work([small_tree(), small_tree()])
+    assert both["flat"] == Work(50, 262, 16)
+
+
+def test_flops_of_a_decoder_are_those_by_hand() -> None:
+    # 36 layers of q and o (2560 x 4096), k and v (2560 x 1024), and three matrices 2560 x 9728.
+    qwen3_4b = SIZES["Qwen3-4B"]
+    assert qwen3_4b.weights == 36 * (2 * 10_485_760 + 2 * 2_621_440 + 3 * 24_903_680)
+    assert flops(qwen3_4b, Work(1, 0, 0)) == 2 * 3_633_315_840
+    assert flops(qwen3_4b, Work(0, 1, 0)) == 4 * 36 * 4096
+    assert flops(qwen3_4b, Work(0, 0, 1)) == 2 * 2560 * 151_936
+    assert Decoder.of(Qwen3Config(**_sizes())) == Decoder(2, 8, 4, 2, 4, 16, 32)
+
+
+def _sizes() -> dict[str, int]:
+    return {
+        "num_hidden_layers": 2,
+        "hidden_size": 8,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 4,
+        "intermediate_size": 16,
+        "vocab_size": 32,
+    }
+
+
+def test_the_bill_adds_up() -> None:
+    unit = Decoder(1, 1000, 1, 1, 1000, 1000, 1000)  # 7e6 weights
+    work = step_work([small_tree()])
+    found = bill(work, unit, mini_batches=4)
+    million = flops(unit, work["packed"]) / 1e12
+    assert found["shared"]["update"]["tokens"] == 13
+    assert found["shared"]["old log-probabilities"]["tokens"] == 13 * 3 // 4 + 1  # rounded 9.75
+    assert found["chains"]["old log-probabilities"]["tokens"] == 25
+    assert found["nothing"]["prefill"]["tokens"] == 24
+    big = bill({name: Work(*(n * 10**7 for n in w)) for name, w in work.items()}, unit, 4)
+    assert big["shared"]["update"]["tflops"] == pytest.approx(3e7 * million, abs=0.06)
+    for parts in big.values():
+        named = ("decode", "prefill", "old log-probabilities", "update")
+        total = sum(parts[part]["tflops"] for part in named)
+        assert parts["total"]["tflops"] == pytest.approx(total, abs=0.06)
+
+
+def test_the_step_of_the_paper_has_its_shape() -> None:
+    step = PaperStep(prompts=20)
+    trees = step.trees(np.random.default_rng(1))
+    leaves = [leaf for tree in trees for leaf in tree.leaves()]
+    assert len(leaves) == 20 * 22
+    assert np.mean([leaf.depth for leaf in leaves]) == pytest.approx(3.71, abs=0.15)
+    for node in (node for tree in trees for node in tree.nodes()[1:]):
+        assert len(node.sampled) == step.turn
+        assert len(node.inserted) == (0 if node.is_leaf else step.result)
+    work = step_work(trees)
+    assert work["packed"].tokens < work["flat"].tokens
+    assert work["prefill"] < work["prefill_chains"] < work["prefill_turns"]
+
+
+def test_the_recorded_bill_follows_from_the_arithmetic() -> None:
+    recorded = json.loads((RESULTS / "scaling.json").read_text(encoding="utf-8"))
+    assert recorded["paper_step"] == json.loads(json.dumps(paper_step()))
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 9), min_size=3, max_size=3), min_size=4, max_size=8),
+    st.lists(st.floats(-5, 5), min_size=3, max_size=3),
+)
+def test_no_other_non_negative_costs_fit_better(rows: list[list[int]], move: list[float]) -> None:
+    terms = np.array(rows, dtype=np.float64)
+    times = terms @ np.array([1.0, -0.5, 0.25]) + 1.0
+    found = non_negative(terms, times)
+    assert (found >= 0).all()
+    error = np.square(times - terms @ found).sum()
+    other = np.maximum(found + np.array(move), 0)
+    assert error <= np.square(times - terms @ other).sum() + 1e-6
+
+
+def test_a_fit_finds_the_costs_that_were_there() -> None:
+    rng = np.random.default_rng(0)
+    rows = [{"a": float(a), "b": float(b)} for a, b in rng.integers(1, 100, (8, 2))]
+    exact = [{**row, "t": 2e-3 * row["a"] + 5e-6 * row["b"]} for row in rows]
+    found = fit(exact, ("a", "b"), "t")
+    assert found["microseconds_per"] == pytest.approx({"a": 2000, "b": 5})
+    assert found["r2"] == 1 and found["left_out_error_max"] == 0
+    odd = [*exact, {"a": 10.0, "b": 10.0, "t": 1.0}]
+    assert fit(odd, ("a", "b"), "t")["left_out_error_max"] == pytest.approx(0.98, abs=0.01)
+
+
+def test_the_command_takes_steps_and_prints_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def tiny(**changes: int) -> Point:
+        return Point(**{"questions": 1, "chains": 2, "beam": 1, "depth": 2} | changes)
+
+    monkeypatch.setattr(scaling, "BASE", tiny())
+    factors = {"questions": (tiny(), tiny(questions=2)), "depth": (tiny(), tiny(depth=3))}
+    monkeypatch.setattr(scaling, "FACTORS", factors)
+    out = tmp_path / "figures.json"
+    scaling.main(["--repeats", "1", "--out", str(out), "--factors", "questions", "depth", *NO_DEMO])
+    figures = json.loads(out.read_text())
+    one, two = figures["factors"]["questions"]
+    assert (one["leaves"], two["leaves"]) == (4, 8)
+    assert one == figures["factors"]["depth"][0]
+    assert figures["factors"]["depth"][1]["turns_per_leaf"] == 3
+    # Every tree is trained on whole, whatever it earned.
+    assert two["trained"] == two["prompt"] + two["sampled"] + two["inserted"]
+    assert one["peak_mib"] > 50
+    shown = capsys.readouterr().out
+    assert "| questions | 2 |" in shown and "PFLOP" in shown
+
+
+def test_the_demo_is_timed_beside_what_is_on_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded = json.loads((RESULTS / "throughput.json").read_text(encoding="utf-8"))
+    taken = {
+        "steps": 4,
+        "rollout_seconds": 2.0,
+        "update_seconds": 1.0,
+        "seconds_per_step": 0.75,
+        "environment": {"git_commit": "now", "cpu": recorded["environment"]["cpu"]},
+    }
+    monkeypatch.setattr(throughput, "measure", lambda config, steps: taken)
+    found = throughput.demo_step(4)
+    assert (found["rollout"], found["update"], found["step"]) == (0.5, 0.25, 0.75)
+    assert found["before"]["git_commit"] == recorded["environment"]["git_commit"]
+    assert found["speedup"] == pytest.approx(recorded["seconds_per_step"] / 0.75, abs=0.01)
+    assert "takes 0.75 s" in _demo(found)[0] and "times as long" in _demo(found)[0]
+    taken["environment"] = {"git_commit": "now", "cpu": "another"}
+    other = throughput.demo_step(4)
+    assert other["speedup"] is None and "another processor" in _demo(other)[0]
+
+
+@pytest.mark.parametrize("wrong", [{"repeats": 0}, {"smallest": 1}, {"factors": ("heat",)}])
+def test_wrong_settings_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(EvaluationError, match="expected repeats"):
+        scaling.measure(ScalingConfig(**wrong))  # type: ignore[arg-type]

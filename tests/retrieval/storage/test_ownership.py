@@ -1,0 +1,440 @@
+"""A build removes and overwrites nothing but what builds of ours have written."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+from pathlib import Path
+
+import pytest
+
+from retrieval import (
+    CorpusFormatError,
+    IndexBuild,
+    IndexFormatError,
+    IndexInfo,
+    Passage,
+    StoredPassages,
+    build_index,
+    index_info,
+    open_retriever,
+    store_passages,
+)
+from retrieval.storage.generations import building
+
+RECORDS = [("1", "Ada", "the first program"), ("2", "Faust", "a play by Goethe")]
+
+
+def corpus(tmp_path: Path, records=RECORDS) -> Path:
+    file = tmp_path / "corpus.jsonl"
+    lines = [json.dumps({"id": i, "contents": f'"{t}"\n{x}'}) + "\n" for i, t, x in records]
+    file.write_text("".join(lines))
+    return file
+
+
+def build(source, out: Path, **settings):
+    return build_index(IndexBuild(corpus=str(source), out=out, **settings))
+
+
+def found(place: Path, query: str) -> list[str]:
+    return [passage.id for passage in open_retriever(f"bm25:{place}").search([query], 3)[0]]
+
+
+def snapshot(folder: Path) -> dict[str, bytes | str]:
+    """Everything below a folder, byte for byte."""
+    return {
+        str(path.relative_to(folder)): os.readlink(path) if path.is_symlink() else path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_symlink() or path.is_file()
+    }
+
+
+@pytest.mark.parametrize("kind", ["bm25", "passages"])
+def test_an_index_is_rebuilt_from_its_own_passages(tmp_path, kind):
+    wiki = tmp_path / "wiki"
+    build(corpus(tmp_path), wiki)
+    build(wiki, wiki, style="lucene", kind=kind)
+    assert [passage.title for passage in StoredPassages(wiki)] == ["Ada", "Faust"]
+    if kind == "bm25":
+        assert found(wiki, "goethe") == ["2"]
+    assert len(list(wiki.glob("data-*"))) == 1
+
+
+@pytest.mark.parametrize("linked", [True, False])
+def test_an_index_outlives_the_folder_that_its_corpus_came_from(tmp_path, linked, monkeypatch):
+    if not linked:
+        monkeypatch.setattr(
+            os, "link", lambda *_: (_ for _ in ()).throw(OSError(18, "cross-device"))
+        )
+    first, second = tmp_path / "first", tmp_path / "second"
+    build(corpus(tmp_path), first)
+    build(first, second)
+    pickled = pickle.dumps(open_retriever(f"bm25:{second}"))
+    build(corpus(tmp_path, [("9", "Other", "words")]), first)
+    assert found(second, "goethe") == ["2"] and found(first, "words") == ["9"]
+    shutil.rmtree(first)
+    assert found(second, "goethe") == ["2"]
+    assert pickle.loads(pickled).search(["goethe"], 1)[0][0].title == "Faust"
+
+
+def test_the_hash_of_an_index_does_not_depend_on_where_its_passages_came_from(tmp_path):
+    direct = build(corpus(tmp_path), tmp_path / "direct")
+    store_passages([Passage(*record) for record in RECORDS], tmp_path / "store")
+    indirect = build(tmp_path / "store", tmp_path / "indirect")
+    again = build(corpus(tmp_path), tmp_path / "direct")
+    assert direct["index_hash"] == indirect["index_hash"] == again["index_hash"]
+
+
+def data_folder(folder: Path) -> None:
+    (folder / "data-raw").mkdir()
+    (folder / "data-raw" / "thesis").write_text("years of work")
+
+
+def well_named_data_folder(folder: Path) -> None:
+    (folder / "data-0123abcd").mkdir()
+    (folder / "data-0123abcd" / "thesis").write_text("years of work")
+
+
+def data_file(folder: Path) -> None:
+    (folder / "data-0123abcd").write_text("years of work")
+
+
+def manifest_of_others(folder: Path) -> None:
+    (folder / "manifest.json").write_text('{"name": "an extension", "data": "data-raw"}')
+    data_folder(folder)
+
+
+def nested_manifest(folder: Path) -> None:
+    (folder / "manifest.json").write_text("[" * 100_000)
+
+
+def manifest_that_is_a_folder(folder: Path) -> None:
+    (folder / "manifest.json").mkdir()
+    (folder / "manifest.json" / "thesis").write_text("years of work")
+
+
+def lock_of_others(folder: Path) -> None:
+    (folder / ".lock").write_text("years of work")
+
+
+def lock_that_is_a_link(folder: Path) -> None:
+    (folder.parent / "thesis").write_text("years of work")
+    (folder / ".lock").symlink_to(folder.parent / "thesis")
+
+
+def link_to_a_folder(folder: Path) -> None:
+    data_folder(folder.parent)
+    (folder / "data-0123abcd").symlink_to(folder.parent / "data-raw")
+
+
+def hidden_file(folder: Path) -> None:
+    (folder / ".env").write_text("secret")
+
+
+def draft(folder: Path) -> None:
+    (folder / "manifest.json.new").write_text("years of work")
+
+
+def copy_of_our_data(folder: Path) -> None:
+    """Somebody's backup of a build, under another name."""
+    build(corpus(folder.parent), folder.parent / "ours")
+    (data,) = (folder.parent / "ours").glob("data-*")
+    shutil.copytree(data, folder / "data-0123abcd")
+
+
+def note_in_our_data(folder: Path) -> None:
+    build(corpus(folder.parent), folder)
+    (data,) = folder.glob("data-*")
+    (data / "notes.txt").write_text("years of work")
+
+
+def folder_in_our_data(folder: Path) -> None:
+    build(corpus(folder.parent), folder)
+    (data,) = folder.glob("data-*")
+    data_folder(data)
+
+
+def link_in_our_data(folder: Path) -> None:
+    build(corpus(folder.parent), folder)
+    (data,) = folder.glob("data-*")
+    shutil.move(data / "passages", folder.parent / "elsewhere")
+    (data / "passages").symlink_to(folder.parent / "elsewhere")
+
+
+def altered_manifest_of_ours(folder: Path) -> None:
+    build(corpus(folder.parent), folder)
+    path = folder / "manifest.json"
+    path.write_text(path.read_text().replace('"documents": 2', '"documents": 3'))
+
+
+FOREIGN = [
+    data_folder,
+    well_named_data_folder,
+    data_file,
+    manifest_of_others,
+    nested_manifest,
+    manifest_that_is_a_folder,
+    lock_of_others,
+    lock_that_is_a_link,
+    link_to_a_folder,
+    hidden_file,
+    draft,
+    copy_of_our_data,
+    note_in_our_data,
+    folder_in_our_data,
+    link_in_our_data,
+    altered_manifest_of_ours,
+]
+
+
+@pytest.mark.parametrize("put", FOREIGN, ids=lambda put: put.__name__)
+@pytest.mark.parametrize("kind", ["bm25", "passages"])
+def test_a_folder_with_anything_of_others_is_refused_before_a_byte_is_written(tmp_path, put, kind):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    put(folder)
+    source = corpus(tmp_path)
+    before = snapshot(tmp_path)
+    with pytest.raises(IndexFormatError, match=r"expected .*found .*(choose another|move them)"):
+        build(source, folder, kind=kind)
+    assert snapshot(tmp_path) == before
+
+
+def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
+    (tmp_path / "out").write_text("years of work")
+    with pytest.raises(IndexFormatError, match="expected a folder, found a file"):
+        build(corpus(tmp_path), tmp_path / "out")
+    assert (tmp_path / "out").read_text() == "years of work"
+
+
+def test_what_somebody_adds_while_the_index_is_rebuilt_stays(tmp_path):
+    build(corpus(tmp_path), tmp_path / "out")
+    (data,) = (tmp_path / "out").glob("data-*")
+    with building(tmp_path / "out", "bm25") as (new, manifest):
+        manifest.corpus = "0" * 64
+        (new / "file").write_text("new")
+        (data / "notes.txt").write_text("years of work")
+    assert (data / "notes.txt").read_text() == "years of work"
+    with pytest.raises(IndexFormatError, match="found other files"):
+        build(corpus(tmp_path), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "left", ["nothing", "an empty mark", "a mark and files", "a manifest to be"]
+)
+def test_what_killed_builds_left_is_tidied_up(tmp_path, left):
+    build(corpus(tmp_path), tmp_path / "out")
+    killed = tmp_path / "out" / "data-0123abcd"
+    killed.mkdir()
+    if left != "nothing":
+        text = "" if "empty" in left else "made by at2po index build as data-0123abcd\n"
+        (killed / ".at2po").write_text(text)
+    if left == "a manifest to be":
+        (killed / "manifest.json.new").write_text("{")
+        (killed / ".manifest.json.new.17.draft").write_text("{")
+    if left == "a mark and files":
+        (killed / "passages").mkdir()
+        (killed / "passages" / "text.bin").write_bytes(b"half")
+    build(corpus(tmp_path), tmp_path / "out")
+    assert not killed.exists() and found(tmp_path / "out", "goethe") == ["2"]
+
+
+def old_format(folder: Path, corpus_folder: Path | None = None) -> None:
+    """Turn an index into one of the format that had no seal."""
+    (data,) = folder.glob("data-*")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest.pop("seal")
+    manifest["format"] = 1
+    manifest["parameters"].pop("analyzer_version", None)
+    (data / "manifest.json").unlink()
+    (data / ".at2po").unlink()
+    if manifest["kind"] != "passages":
+        shutil.rmtree(data / "passages")
+        if corpus_folder is not None:
+            manifest["facts"]["corpus_folder"] = os.path.relpath(corpus_folder, folder)
+        else:
+            store_passages([Passage(*record) for record in RECORDS], data / "passages")
+            old_format(data / "passages")
+    for name in [name for name in manifest["files"] if name.startswith("passages/")]:
+        del manifest["files"][name]
+    manifest["files"] = {
+        name: entry for name, entry in manifest["files"].items() if (data / name).is_file()
+    }
+    del manifest["format"]
+    (folder / "manifest.json").write_text(json.dumps({"format": 1, **manifest}))
+
+
+@pytest.mark.parametrize("nested", [True, False])
+def test_indexes_of_the_earlier_format_are_read(tmp_path, nested):
+    index, store = tmp_path / "index", tmp_path / "store"
+    build(corpus(tmp_path), index)
+    store_passages([Passage(*record) for record in RECORDS], store)
+    old_format(store)
+    old_format(index, None if nested else store)
+    assert found(index, "goethe") == ["2"]
+    retriever = open_retriever(f"bm25:{index}")
+    assert retriever.scoring.analyzer_version == 1
+    assert pickle.loads(pickle.dumps(retriever)).search(["goethe"], 1)[0][0].id == "2"
+    build(index, tmp_path / "new")
+    shutil.rmtree(index)
+    assert found(tmp_path / "new", "goethe") == ["2"]
+
+
+def test_passages_of_the_earlier_format_which_others_may_read_are_not_replaced(tmp_path):
+    index, store, other = tmp_path / "index", tmp_path / "store", tmp_path / "other"
+    build(corpus(tmp_path), index)
+    build(corpus(tmp_path), other)
+    store_passages([Passage(*record) for record in RECORDS], store)
+    old_format(index)
+    old_format(store)
+    old_format(other, store)
+    for place, kind in ((index, "bm25"), (store, "passages")):
+        before = snapshot(place)
+        with pytest.raises(IndexFormatError, match="passages of an earlier version"):
+            build(corpus(tmp_path), place, kind=kind)
+        assert snapshot(place) == before
+    assert found(other, "goethe") == ["2"]
+    build(other, other)  # its passages are elsewhere, so nobody reads them here
+    shutil.rmtree(store)
+    assert found(other, "goethe") == ["2"]
+
+
+@pytest.mark.parametrize("name", ["corpus.jsonl", "corpus.jsonl.gz"])
+@pytest.mark.parametrize("kind", ["bm25", "passages"])
+def test_an_empty_corpus_is_refused_and_the_old_index_stays(tmp_path, name, kind):
+    build(corpus(tmp_path), tmp_path / "out")
+    empty = tmp_path / "empty" / name
+    empty.parent.mkdir()
+    empty.write_bytes(b"")
+    with pytest.raises(CorpusFormatError, match="expected at least one passage, found none; fetch"):
+        build(empty, tmp_path / "out", kind=kind)
+    assert found(tmp_path / "out", "goethe") == ["2"]
+    with pytest.raises(CorpusFormatError, match="at least one passage"):
+        open_retriever(f"bm25:{empty}")
+
+
+def test_a_store_without_passages_is_refused(tmp_path):
+    store_passages([], tmp_path / "store")
+    with pytest.raises(CorpusFormatError, match="at least one passage"):
+        build(tmp_path / "store", tmp_path / "out")
+
+
+def test_damaged_passages_are_not_sealed_into_another_index(tmp_path):
+    many = [Passage(f"id{i}", f"T{i}", f"text {i} " * 9) for i in range(20_000)]
+    store_passages(many, tmp_path / "store")
+    (text,) = tmp_path.glob("store/data-*/text.bin")
+    content = bytearray(text.read_bytes())
+    content[len(content) // 2 + 3000] ^= 1  # between the blocks that opening looks at
+    text.write_bytes(content)
+    with pytest.raises(IndexFormatError, match=r"text\.bin: expected the bytes that were built"):
+        build(tmp_path / "store", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"k1": -1.0},
+        {"k1": float("nan")},
+        {"k1": float("inf")},
+        {"k1": 1e300},
+        {"b": 1.5},
+        {"b": -0.1},
+        {"kind": "lucene", "k1": -1.0},
+        {"kind": "dense", "max_tokens": 0},
+        {"kind": "dense", "max_tokens": -5},
+        {"kind": "dense", "seed": -1},
+        {"kind": "dense", "seed": 2**70},
+        {"kind": "dense", "model": ""},
+    ],
+    ids=str,
+)
+def test_parameters_out_of_range_are_refused_before_the_corpus_is_read(tmp_path, wrong):
+    if wrong.get("kind") == "dense":
+        pytest.importorskip("faiss")
+    with pytest.raises(ValueError, match="expected"):
+        build(tmp_path / "nowhere.jsonl", tmp_path / "out", **wrong)
+    assert not (tmp_path / "out").exists()
+
+
+def test_vectors_inside_the_index_are_refused(tmp_path):
+    pytest.importorskip("faiss")
+    out = tmp_path / "out"
+    with pytest.raises(ValueError, match="expected --vectors outside the index"):
+        build(corpus(tmp_path), out, kind="dense", vectors=out / "vectors.bin")
+    assert not out.exists()
+
+
+def test_a_change_of_any_field_of_a_manifest_is_refused(tmp_path):
+    build(corpus(tmp_path), tmp_path / "out")
+    path = tmp_path / "out" / "manifest.json"
+    whole = json.loads(path.read_text())
+    changes = {
+        "style": {**whole, "parameters": {**whole["parameters"], "style": "lucene"}},
+        "k1": {**whole, "parameters": {**whole["parameters"], "k1": 0.91}},
+        "documents": {**whole, "documents": 3},
+        "facts": {**whole, "facts": {}},
+        "seal": {**whole, "seal": "0" * 64},
+        "format": {**whole, "format": 1},
+        "true": {**whole, "format": True},
+        "more": {**whole, "more": 1},
+        **{f"{name} gone": {k: v for k, v in whole.items() if k != name} for name in whole},
+        **{f"{name} null": {**whole, name: None} for name in whole},
+        **{f"{name} list": {**whole, name: [1]} for name in whole},
+        **{f"{name} text": {**whole, name: "x"} for name in whole},
+    }
+    for name, content in changes.items():
+        path.write_text(json.dumps(content))
+        with pytest.raises(IndexFormatError, match=r"manifest\.json: expected .* found"):
+            open_retriever(f"bm25:{tmp_path / 'out'}")
+            pytest.fail(name)
+
+
+UNSEALED = {
+    "parameters": [None, [], {"k1": "0.9"}, {"k1": -1}, {"style": "x"}, {"k1": None}, {"x": 1}],
+    "files": [None, [], {"a": {}}, {"a": None}, {"/etc/passwd": {}}, {}],
+    "corpus": [None, 5, "x"],
+    "data": [None, 5, "..", "/tmp", "data-raw", ""],
+    "documents": [None, "2", -1, 2.0, True],
+    "kind": [None, 5],
+    "facts": [None, []],
+}
+
+
+@pytest.mark.parametrize("name", UNSEALED)
+def test_fields_of_an_unsealed_manifest_are_typed(tmp_path, name):
+    build(corpus(tmp_path), tmp_path / "out")
+    old_format(tmp_path / "out")
+    path = tmp_path / "out" / "manifest.json"
+    whole = json.loads(path.read_text())
+    for wrong in UNSEALED[name]:
+        path.write_text(json.dumps({**whole, name: wrong}))
+        with pytest.raises(IndexFormatError, match="expected"):
+            open_retriever(f"bm25:{tmp_path / 'out'}")
+            pytest.fail(repr(wrong))
+
+
+def test_a_file_is_no_folder_of_an_index(tmp_path):
+    with pytest.raises(IndexFormatError, match=r"expected a folder with a manifest\.json"):
+        index_info(IndexInfo(index=corpus(tmp_path)))
+
+
+def test_a_pipe_called_manifest_is_not_waited_for(tmp_path: Path) -> None:
+    out = tmp_path / "index"
+    out.mkdir()
+    os.mkfifo(out / "manifest.json")
+    with pytest.raises(IndexFormatError, match="found a pipe or a device"):
+        index_info(IndexInfo(index=out))
+    with pytest.raises(IndexFormatError, match="found a pipe or a device"):
+        build(corpus(tmp_path), out)
+
+
+def test_a_build_whose_folder_was_renamed_leaves_the_one_in_its_place(tmp_path: Path) -> None:
+    source, out = corpus(tmp_path), tmp_path / "index"
+    with pytest.raises(IndexFormatError, match="found it renamed or removed"):
+        with building(out, "passages") as (data, _):
+            out.rename(tmp_path / "index.1")
+            there = build(source, out)
+            data.mkdir()
+    assert index_info(IndexInfo(index=out)) == there
