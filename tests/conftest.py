@@ -6,6 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("at2po", deadline=None)
+settings.load_profile("at2po")
 
 
 @pytest.fixture(scope="session")

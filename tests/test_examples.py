@@ -74,7 +74,6 @@ def test_its_settings_are_those_of_the_preset() -> None:
     assert single.RESPONSE == LIBRARY.max_response_tokens
 
 
-@settings(deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_the_same_turns_are_sampled_again(seed: int) -> None:
     tree = random_tree(seed, size=12)
@@ -85,7 +84,6 @@ def test_the_same_turns_are_sampled_again(seed: int) -> None:
     assert [place[id(node)] for node in single.to_fork(root)] == [library[n] for n in chosen]
 
 
-@settings(deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_the_same_credit_is_given(seed: int) -> None:
     tree = random_tree(seed, size=12)
@@ -99,7 +97,7 @@ def test_the_same_credit_is_given(seed: int) -> None:
     assert [node.advantage for node in ours[1:]] == pytest.approx(expected, abs=1e-12)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 2**32 - 1), drift=st.sampled_from([0.0, 1e-3, 1e-2]))
 def test_loss_and_gradients_are_equal(seed: int, drift: float) -> None:
     trees = [random_tree(seed), random_tree(seed + 1)]

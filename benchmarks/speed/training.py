@@ -2,9 +2,9 @@
 
 `python -m benchmarks.speed.training` goes forward and backward over the same trees in two ways:
 every unique token once, and every row as a sequence of its own. The latter goes in batches of rows
-of similar length, with causal attention and a head that sees sampled tokens only, under the same token
-budget. Gradients are the same, and checked to be. The trees are those of the demo's first step, and
-random ones of the paper's shape.
+of similar length, with causal attention and a head that sees sampled tokens only, under the same
+token budget. Gradients are the same, and checked to be. The trees are those of the demo's first
+step, and random ones of the paper's shape.
 """
 
 from __future__ import annotations

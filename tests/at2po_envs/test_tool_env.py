@@ -14,7 +14,7 @@ from at2po_envs.tool_env import ToolEnv
 from at2po_envs.tools.calculator import CALCULATOR, CalculatorTool
 from at2po_envs.tools.functions import FunctionToolError
 from at2po_envs.tools.pages import page_tools
-from tests.at2po_envs.forking import check_restores_forks_and_replays
+from tests.at2po_envs.fork_checks import check_restores_forks_and_replays
 
 HEIGHTS = {"Great Tower": 120, "Old Tower": 45}
 
@@ -124,7 +124,7 @@ moves = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(0, 3), moves, moves, moves)
 def test_restores_forks_and_replays_agree(seed, before, after, detour):
     check_restores_forks_and_replays(make(), seed, before, after, detour)

@@ -88,7 +88,7 @@ def test_space_and_unicode_composition_do_not_matter_with_or_without_an_entry(tm
     assert (warm.hits, warm.misses) == (1, 1)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     calls=st.lists(
         st.tuples(st.lists(st.text(max_size=3), max_size=4), st.integers(1, 3)), max_size=6
@@ -192,7 +192,7 @@ def test_a_cut_off_file_costs_entries_and_no_answer(tmp_path, share):
     assert torn.misses == 0
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(data=st.data())
 def test_flipped_bytes_never_give_a_wrong_answer(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("cache")

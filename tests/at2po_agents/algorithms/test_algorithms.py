@@ -134,7 +134,7 @@ def credited_trees(algorithm: Algorithm, seed: int) -> list[RolloutTree]:
 
 
 @pytest.mark.parametrize("algorithm", EVERY, ids=lambda algorithm: algorithm.name)
-@settings(deadline=None, max_examples=4)
+@settings(max_examples=4)
 @given(seed=st.integers(0, 2**32))
 def test_packed_equals_flat_however_trees_are_cut(algorithm: Algorithm, seed: int) -> None:
     model = tiny_model()
@@ -209,7 +209,7 @@ def test_what_did_not_fit_counts_in_the_length(length: int, dropped: int, reward
     assert DAPO().shaped(leaf) == pytest.approx(reward)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 2**32), room=st.integers(1, 300), by_context=st.booleans())
 def test_rows_are_as_long_for_dapo_as_what_they_would_have_held(
     seed: int, room: int, by_context: bool, env: Any, tokenizer: Any

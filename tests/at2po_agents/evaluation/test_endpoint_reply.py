@@ -426,7 +426,7 @@ PARTS = (
 ).split()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     message=JSON | st.dictionaries(st.sampled_from(PARTS), JSON),
     choice=st.dictionaries(

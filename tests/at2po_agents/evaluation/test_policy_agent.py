@@ -104,7 +104,7 @@ def test_the_engine_sees_the_same_contexts_as_in_training(
 
 
 @given(order=st.permutations(range(6)), split=st.integers(1, 6))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_replies_do_not_depend_on_company_or_order(
     env: Any, tokenizer: Any, order: list[int], split: int
 ) -> None:

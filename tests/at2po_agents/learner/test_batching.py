@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from at2po_agents.learner.batching import Slice, alike, shares, shortest, split, whole, within
@@ -11,7 +11,6 @@ from tests.at2po_agents.samples import random_tree
 seeds = st.integers(0, 2**32)
 
 
-@settings(deadline=None)
 @given(seeds, st.integers(1, 3), st.integers(1, 80))
 def test_packs_hold_every_row_once_and_keep_to_the_budget(
     seed: int, count: int, budget: int
@@ -36,7 +35,6 @@ def learned(tree: RolloutTree) -> list[Node]:
     return [leaf for leaf in whole(tree).leaves if any(node.sampled for node in leaf.path())]
 
 
-@settings(deadline=None)
 @given(seeds, st.integers(1, 3), st.integers(1, 5), st.integers(1, 80))
 def test_ranks_share_every_row_with_sampled_tokens(
     seed: int, count: int, ranks: int, budget: int
@@ -74,7 +72,6 @@ def test_parts_are_consecutive_and_nearly_equal(items: list[int], parts: int) ->
     assert not sizes or max(sizes) - min(sizes) <= 1
 
 
-@settings(deadline=None)
 @given(seeds, st.integers(1, 4))
 def test_the_shortest_path_is_the_cheapest_pack_there_is(seed: int, count: int) -> None:
     trees = [random_tree(seed + number, size=12) for number in range(count)]

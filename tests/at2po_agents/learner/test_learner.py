@@ -65,7 +65,7 @@ def flat_update(model: PreTrainedModel, batch: list[RolloutTree], lr: float) -> 
     return loss.item()
 
 
-@settings(deadline=None, max_examples=8)
+@settings(max_examples=8)
 @given(st.integers(0, 2**32))
 def test_update_equals_the_flat_reference(seed: int) -> None:
     batch, ours, reference = trees(2, seed), tiny_model(), tiny_model()

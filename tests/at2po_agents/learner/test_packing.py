@@ -51,7 +51,7 @@ def gradients(model: PreTrainedModel, scores: Tensor) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("family", MODELS)
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(seed=seeds, count=st.integers(1, 3))
 def test_packed_equals_flat(family: str, seed: int, count: int) -> None:
     model = MODELS[family]
@@ -87,7 +87,7 @@ def test_logits_never_stand_whole_in_memory(dtype: torch.dtype) -> None:
     assert max(sizes) <= at_once
 
 
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(seed=seeds)
 def test_flat_rows_are_scored_as_the_model_itself_scores_them(seed: int) -> None:
     model, rows = MODELS["llama"], random_tree(seed).rows()
@@ -98,7 +98,7 @@ def test_flat_rows_are_scored_as_the_model_itself_scores_them(seed: int) -> None
         torch.testing.assert_close(scores, expected, rtol=0, atol=1e-12)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(seeds, seeds)
 def test_every_token_stands_once_and_rows_spell_their_paths(one: int, two: int) -> None:
     trees = [random_tree(one), random_tree(two)]

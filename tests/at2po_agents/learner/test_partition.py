@@ -54,7 +54,6 @@ def test_lengths_are_those_of_rows(seed: int) -> None:
 
 
 @pytest.mark.parametrize("way", [share, by_tree, evenly])
-@settings(deadline=None)
 @given(seeds, counts, counts, budgets)
 def test_every_row_is_in_one_pack_within_the_budget(
     way: Callable[..., list[Packs]], seed: int, count: int, ranks: int, budget: int
@@ -74,7 +73,6 @@ def test_every_row_is_in_one_pack_within_the_budget(
     assert sorted(found) == [(n, row) for n in range(count) for row in range(len(rows[n]))]
 
 
-@settings(deadline=None)
 @given(seeds, counts, counts, budgets)
 def test_ranks_never_wait_longer_than_for_whole_trees(
     seed: int, count: int, ranks: int, budget: int
@@ -100,7 +98,7 @@ def test_one_rank_takes_whole_trees_one_after_the_other(seed: int, count: int, b
         assert (len(own) == 1) == (sum(row.new for row in tree) <= budget or len(tree) == 1)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(seeds, st.integers(1, 2), counts, budgets)
 def test_the_largest_of_even_packs_is_as_small_as_it_can_be(
     seed: int, count: int, ranks: int, budget: int

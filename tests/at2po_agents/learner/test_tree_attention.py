@@ -50,7 +50,7 @@ def of_spans(spans: attention.Spans) -> Tensor:
     return count.bool()
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(seeds, seeds)
 def test_a_token_sees_its_path_and_nothing_else(one: int, two: int) -> None:
     trees = [random_tree(one, size=12), random_tree(two)]
@@ -76,7 +76,7 @@ def random_heads(size: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor,
     )
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(seeds)
 def test_output_and_gradient_are_those_of_a_dense_mask(seed: int) -> None:
     trees = [random_tree(seed, size=12), random_tree(seed + 1)]

@@ -128,7 +128,7 @@ def test_kl_is_averaged_as_the_loss_is(
 
 @pytest.mark.parametrize("aggregation", losses.AGGREGATIONS)
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.name)
-@settings(deadline=None, max_examples=4)
+@settings(max_examples=4)
 @given(st.integers(0, 2**32), st.booleans(), st.sampled_from(["leaves", "once"]))
 def test_a_loss_with_kl_is_the_sum_of_two_means_of_the_same_weights(
     cls: type[Any], aggregation: str, seed: int, masked: bool, shared: str
@@ -200,7 +200,7 @@ def test_value_and_gradient_of_the_kl_at_any_distance(kl: str, dtype: torch.dtyp
 
 @pytest.mark.parametrize("soft", [False, True])
 @pytest.mark.parametrize("level", LEVELS)
-@settings(deadline=None, max_examples=6)
+@settings(max_examples=6)
 @given(st.integers(0, 2**32), st.sampled_from([0.01, 1.0, 12.0]))
 def test_gradients_are_those_of_finite_differences(
     level: str, soft: bool, seed: int, scale: float

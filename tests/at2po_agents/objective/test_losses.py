@@ -85,7 +85,7 @@ def test_log_ratio_is_clamped_from_above() -> None:
     assert ratio.item() == pytest.approx(torch.tensor(10.0).exp().item())
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.integers(0, 2**32))
 def test_gradient_is_the_closed_form(seed: int) -> None:
     """Each token's gradient is -A s / (|y| G), or 0 where the turn is clipped."""
@@ -107,7 +107,7 @@ def test_gradient_is_the_closed_form(seed: int) -> None:
         assert not gradient[row, ~mask].any()
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(0, 2**32))
 def test_ratio_one_gives_minus_the_weighted_mean_advantage(seed: int) -> None:
     rows = pack([random_tree(seed)], dtype=torch.float64).rows
@@ -225,7 +225,7 @@ def closed_form(algorithm: ClippedLoss, rows: Rows, logp: Tensor, old: Tensor) -
 
 @pytest.mark.parametrize("algorithm", ALL, ids=lambda a: a.name)
 @pytest.mark.parametrize("scale", [3e-4, 4e-3, 0.4])
-@settings(deadline=None, max_examples=8)
+@settings(max_examples=8)
 @given(seed=st.integers(0, 2**32))
 def test_every_gradient_is_the_closed_form(algorithm: ClippedLoss, scale: float, seed: int) -> None:
     rows = rows_of(seed)
@@ -249,7 +249,7 @@ def test_sequence_ratio_of_the_specified_row() -> None:
     assert ratio[0].tolist() == pytest.approx([1.0014010] * 5, abs=1e-7)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(0, 2**32))
 def test_gspo_is_atpo_on_rows_of_one_turn(seed: int) -> None:
     rows = rows_of(seed)
@@ -265,7 +265,7 @@ def test_gspo_is_atpo_on_rows_of_one_turn(seed: int) -> None:
     assert torch.equal(first[1], second[1])
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(0, 2**32), st.integers(2, 4), st.integers(1, 3))
 def test_leaf_mean_credit_is_grpo_on_rows_of_equal_length(seed: int, fan: int, depth: int) -> None:
     """At ratio 1 a shared token receives the same from both, up to sqrt(n / (n - 1))."""
@@ -307,7 +307,7 @@ def test_a_shared_turn_counts_once_or_once_per_leaf() -> None:
     assert found["once"] == pytest.approx([-0.125] * 5)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(0, 2**32))
 def test_entropy_moments_standardise_the_batch(seed: int) -> None:
     rows = replace(rows_of(seed), advantages=torch.ones_like(rows_of(seed).entropy))
@@ -347,7 +347,7 @@ def test_weights_of_stale_trees_by_hand(level: losses.Ratio, cap: float) -> None
 
 
 @pytest.mark.parametrize("algorithm", ALL, ids=lambda a: a.name)
-@settings(deadline=None, max_examples=5)
+@settings(max_examples=5)
 @given(seed=st.integers(0, 2**32))
 def test_correction_of_fresh_trees_changes_no_bit(algorithm: ClippedLoss, seed: int) -> None:
     rows = rows_of(seed)

@@ -139,7 +139,7 @@ PIECES = st.sampled_from([*MARKS, "im_end|>", "<", "|>", " ", "\n", "\ud83d", "Ã
 TEXTS = st.lists(PIECES | st.text(max_size=5), max_size=12).map("".join)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(TEXTS)
 def test_no_text_gives_a_control_token_and_every_text_is_kept(text):
     tokenizer = tokenizer_of("toy")

@@ -75,7 +75,7 @@ def grow(
     return collector.collect(env.questions[:QUESTIONS], expansion, seed=seed)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 2**32), room=st.integers(20, 400))
 def test_rows_repeat_what_the_engine_saw_and_sampled(
     env: Any, tokenizer: Any, seed: int, room: int
@@ -94,7 +94,7 @@ def test_rows_repeat_what_the_engine_saw_and_sampled(
 
 
 @given(order=st.integers(1, 2**16), seed=st.integers(0, 2**16))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_trees_do_not_depend_on_the_order_in_which_turns_end(
     env: Any, tokenizer: Any, order: int, seed: int
 ) -> None:
@@ -108,7 +108,7 @@ def test_trees_do_not_depend_on_the_order_in_which_turns_end(
     chosen=st.lists(st.integers(0, 5), min_size=1, max_size=6, unique=True),
     seed=st.integers(0, 2**16),
 )
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_a_part_of_a_collection_gives_its_trees(
     env: Any, tokenizer: Any, chosen: list[int], seed: int
 ) -> None:

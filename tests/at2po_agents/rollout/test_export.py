@@ -35,7 +35,7 @@ def test_a_row_is_an_episode() -> None:
 
 
 @given(seeds=st.lists(st.integers(0, 10**6), min_size=1, max_size=4, unique=True))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_rows_survive_json_and_agree_with_the_pack(
     seeds: list[int], tmp_path_factory: pytest.TempPathFactory
 ) -> None:

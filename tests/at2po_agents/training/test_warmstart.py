@@ -42,7 +42,7 @@ def tokenizer(played: list[list[tuple[str, bool]]]) -> Any:
 
 
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=60))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_decoding_gives_back_what_was_encoded(tokenizer: Any, text: str) -> None:
     assert tokenizer.decode(tokenizer.encode(text, add_special_tokens=False)) == text
 

@@ -18,7 +18,7 @@ from at2po_envs.calculator import CalculatorEnv, StepByStepAgent, draw_problems
 from at2po_envs.calculator.problems import solution_of
 from at2po_envs.calculator.stories import DISTRACTORS, NAMES
 from at2po_envs.scoring.answers import numeric_match
-from tests.at2po_envs.forking import check_restores_forks_and_replays, perform
+from tests.at2po_envs.fork_checks import check_restores_forks_and_replays, perform
 
 
 def play(env, agent):
@@ -215,7 +215,7 @@ moves = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 5), before=moves, after=moves, detour=moves)
 def test_restores_forks_and_replays_agree(env, seed, before, after, detour):
     snapshot, expected = check_restores_forks_and_replays(env, seed, before, after, detour)

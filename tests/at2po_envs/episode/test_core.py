@@ -175,7 +175,7 @@ odd_texts = st.lists(
 ).map("".join)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(odd_texts, min_size=1, max_size=9))
 def test_odd_texts_never_raise_and_every_episode_ends_in_time(actions):
     core = ToolQA(max_tool_calls=2)

@@ -27,7 +27,7 @@ from at2po_envs.errors import (
 )
 from at2po_envs.search_qa.env import CorpusFile, find_corpus
 from retrieval import CorpusFormatError
-from tests.at2po_envs.forking import check_restores_forks_and_replays, perform
+from tests.at2po_envs.fork_checks import check_restores_forks_and_replays, perform
 
 QUESTIONS = [
     {"id": f"q{i}", "question": f"What is film {i}?", "golden_answers": [f"Answer {i}"]}
@@ -157,7 +157,7 @@ moves = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 5), before=moves, after=moves, detour=moves)
 def test_two_restores_a_fork_and_a_fresh_replay_agree(files, seed, before, after, detour):
     env = SearchQAEnv(**files, max_tool_calls=3)

@@ -72,7 +72,7 @@ def assert_equal(ours, theirs):
 
 
 @pytest.mark.parametrize("mode", list(AutoresetMode))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 50), script=st.integers(0, 2**32))
 def test_it_gives_what_the_sync_vector_gives(questions, mode, seed, script):
     ours = ForkableVectorEnv(qa(questions), 3, mode)

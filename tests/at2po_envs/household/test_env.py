@@ -16,7 +16,7 @@ from at2po_envs.errors import EpisodeOverError, ToolResultError
 from at2po_envs.household import HouseholdEnv, HouseholdRules, PlannerAgent, draw_questions
 from at2po_envs.household.planner import plan
 from at2po_envs.household.tasks import task_of
-from tests.at2po_envs.forking import check_restores_forks_and_replays, perform
+from tests.at2po_envs.fork_checks import check_restores_forks_and_replays, perform
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def write(env, move):
     return act(plan(env.state.world, env.state.goal)[0]) if move == "expert" else move
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 5), before=moves, after=moves, detour=moves)
 def test_restores_forks_and_replays_agree(env, seed, before, after, detour):
     snapshot, expected = check_restores_forks_and_replays(env, seed, before, after, detour, write)

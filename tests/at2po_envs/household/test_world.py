@@ -319,7 +319,7 @@ def test_tasks_do_not_depend_on_the_process():
     assert texts == {f"{expected}\n"}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 50), st.integers(0, 30), st.integers(0, 2**32))
 def test_plans_lead_to_the_goal_from_wherever_one_has_strayed(number, steps, seed):
     task = draw_task("standard", "train", 1, number)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from at2po_envs.miniwiki import PRESETS, MiniWikiEnv
-from tests.at2po_envs.forking import check_restores_forks_and_replays
+from tests.at2po_envs.fork_checks import check_restores_forks_and_replays
 
 ENV_ID = "at2po/MiniWiki-v0"
 
@@ -107,7 +107,7 @@ moves = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 5), before=moves, after=moves, detour=moves)
 def test_restores_forks_and_replays_agree(env, seed, before, after, detour):
     check_restores_forks_and_replays(env, seed, before, after, detour)

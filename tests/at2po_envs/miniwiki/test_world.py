@@ -63,7 +63,7 @@ def test_seeds_and_settings_give_other_worlds():
     assert tiny(seed=np.int64(2)).world.names == tiny(seed=2).world.names
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     seeds=st.tuples(st.integers(0, 2**40), st.integers(0, 2**40)),
     sizes=st.tuples(st.integers(100, 3000), st.integers(100, 3000)),

@@ -112,7 +112,7 @@ def test_an_interval_over_seeds_is_wider_than_one_over_questions() -> None:
 RIGHT = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=30)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(RIGHT, st.randoms(use_true_random=False))
 def test_the_order_of_episodes_changes_nothing(pairs: list[tuple[bool, bool]], rng: Any) -> None:
     def methods(order: Sequence[int]) -> list[Method]:

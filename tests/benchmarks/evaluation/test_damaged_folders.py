@@ -104,7 +104,7 @@ def damage_line(path: Path, number: int, data: st.DataObject) -> None:
 
 @pytest.mark.parametrize("name", ["summary.json", "episodes.jsonl"])
 @given(data=st.data())
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 def test_an_evaluation_with_any_part_changed_has_a_report_or_an_error_that_names_the_file(
     tmp_path_factory: pytest.TempPathFactory, name: str, data: st.DataObject
 ) -> None:
@@ -122,7 +122,7 @@ def test_an_evaluation_with_any_part_changed_has_a_report_or_an_error_that_names
 
 
 @given(data=st.data())
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 def test_a_training_run_with_any_part_changed_has_a_report_or_an_error_that_names_the_file(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:

@@ -68,7 +68,7 @@ def test_what_has_ended_is_not_asked_again(env: Any, tmp_path: Path) -> None:
 
 
 @given(cut=st.integers(0, 10**6), order=st.permutations(range(12)))
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow])
 def test_a_file_cut_at_any_byte_is_gone_on_with(
     env: Any, tmp_path_factory: pytest.TempPathFactory, cut: int, order: list[int]
 ) -> None:

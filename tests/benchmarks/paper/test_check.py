@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from at2po_agents.cli import main
@@ -46,7 +46,6 @@ def printed(value: Fraction) -> Fraction:
     return Fraction(f"{float(value):.2f}")
 
 
-@settings(deadline=None)
 @given(st.tuples(*(st.integers(0, size) for size in MULTI_HOP.values())))
 def test_averages_of_real_counts_always_reproduce(right: tuple[int, ...]) -> None:
     exact = {

@@ -73,7 +73,7 @@ def test_barriers_hold_back_forks_of_other_trees() -> None:
     assert collect([forked(2), chain((9, 0, 0.0))], cost, rounds=True).seconds == 14.0
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(seeds, st.booleans(), st.booleans(), st.integers(1, 40))
 def test_amounts_of_work_are_those_of_the_trees(
     seed: int, rounds: bool, reuse: bool, max_batch: int
@@ -98,7 +98,7 @@ def test_amounts_of_work_are_those_of_the_trees(
     assert (found.prefilled, found.pairs) == (prefill.tokens, attended + prefill.pairs)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(seeds, st.integers(1, 40), st.floats(0, 3))
 def test_barriers_are_never_faster(seed: int, max_batch: int, tool: float) -> None:
     """But for a step of the engine per turn of a chain: an answer waits for the one under way."""
@@ -110,7 +110,7 @@ def test_barriers_are_never_faster(seed: int, max_batch: int, tool: float) -> No
     assert free <= held + longest * 3 * step
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(seeds, st.booleans())
 def test_reuse_is_never_slower(seed: int, rounds: bool) -> None:
     plans = draw(seed, workload=replace(SMALL, tool_seconds=0.0))

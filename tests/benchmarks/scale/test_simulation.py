@@ -34,7 +34,7 @@ setups = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(seeds, setups)
 def test_every_second_of_every_device_is_accounted_for(seed: int, setup: Setup) -> None:
     pieces = simulate(steps_of(seed), setup, SOME)
@@ -119,7 +119,7 @@ def test_trees_without_credit_are_not_learned_from() -> None:
     assert stage_seconds(pieces, "update", skip=0) == 0.0
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(seeds, setups)
 def test_a_stale_step_is_never_slower(seed: int, setup: Setup) -> None:
     steps = steps_of(seed)
@@ -132,7 +132,7 @@ def test_a_stale_step_is_never_slower(seed: int, setup: Setup) -> None:
         assert ends[0] == ends[2]
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(seeds, setups, st.booleans())
 def test_more_devices_are_never_slower(seed: int, setup: Setup, learners: bool) -> None:
     """With twice the collectors each has half the questions; ranks never wait within updates."""
@@ -182,7 +182,7 @@ def test_learners_do_not_wait_for_stragglers_of_a_step_that_may_be_stale() -> No
     ]
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(seeds, setups)
 def test_cut_trees_are_never_learned_from_more_slowly(seed: int, setup: Setup) -> None:
     """By tokens, which is what ranks share out by."""

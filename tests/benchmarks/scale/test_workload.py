@@ -32,7 +32,7 @@ def test_the_steps_drawn_have_the_shape_of_the_paper_s() -> None:
         assert (turn.inserted, turn.tool > 0) == ((440, True) if turn.follows else (0, False))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(seeds)
 def test_work_is_that_of_the_tree(seed: int) -> None:
     plans = draw(seed, 2)
@@ -50,7 +50,7 @@ def test_work_is_that_of_the_tree(seed: int) -> None:
             assert new == plan.part(0, stop).tokens
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(seeds)
 def test_plans_are_read_off_real_trees(seed: int) -> None:
     """Trees that grow here as in a collector, with the order in which chains began."""

@@ -51,7 +51,7 @@ def test_a_seed_fixes_the_draws() -> None:
     assert not np.array_equal(first, other)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.permutations(range(12)))
 def test_the_order_of_questions_changes_nothing(order: list[int]) -> None:
     scores = np.random.default_rng(3).integers(0, 2, (2, 12)).astype(float)

@@ -8,7 +8,7 @@ from itertools import permutations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom, binomtest
 
@@ -30,7 +30,6 @@ def test_mcnemar_gives_the_published_value() -> None:
     assert mcnemar(1, 7) == pytest.approx(0.0391, abs=5e-5)
 
 
-@settings(deadline=None)
 @given(COUNTS, COUNTS)
 def test_mcnemar_agrees_with_scipy(first: int, second: int) -> None:
     pairs = first + second

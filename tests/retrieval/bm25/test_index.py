@@ -35,7 +35,7 @@ def reference_scores(passages, query, k1, b):
     return scores
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     contents=st.lists(texts, min_size=1, max_size=12),
     queries=st.lists(texts, max_size=4),

@@ -31,7 +31,7 @@ def many(n):
     return [Passage(f"id{i}", f"Title {i}", f"text {i} " * (i % 7)) for i in range(n)]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.builds(Passage, st.text(), st.text(), st.text()), unique_by=lambda p: p.id))
 def test_what_was_stored_is_read_back(tmp_path_factory, passages):
     folder = tmp_path_factory.mktemp("store")

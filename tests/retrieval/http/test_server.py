@@ -141,7 +141,7 @@ def test_a_wrong_request_is_told_what_was_expected_and_found(echo, body, message
     assert detail.startswith("expected ") and "; found " in detail and "; fix: " in detail
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     body=st.binary()
     | st.recursive(

@@ -200,7 +200,7 @@ def test_nonsense_after_a_whole_request_spoils_no_reply(server):
     assert replies.count(b"HTTP/1.1 200") == 1 and replies.count(b"HTTP/1.1 400") == 1
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(
         st.binary(max_size=60)
