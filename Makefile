@@ -35,7 +35,7 @@ demo: $(INSTALLED)
 # Interrupted, it goes on where it stopped.
 compare: $(INSTALLED)
 	$(BIN)/python -m benchmarks.methods $(if $(QUICK),--quick)
-	$(BIN)/python -m benchmarks.figures.readme
+	$(BIN)/python -m benchmarks.readme
 
 test: $(INSTALLED)
 	$(PYTEST) --numprocesses auto --maxprocesses 4 --dist loadfile

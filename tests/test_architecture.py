@@ -1,49 +1,78 @@
-"""The rules that hold the packages apart, read off their import statements."""
+"""The rules that hold packages, rooms and modules apart."""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-# Package -> packages of ours that it may import; the command line may import all of them.
-ALLOWED = {
-    "retrieval": {"retrieval"},
-    "at2po_envs": {"retrieval", "at2po_envs"},
-    "at2po_agents": {"retrieval", "at2po_envs", "at2po_agents"},
-    "benchmarks": {"retrieval", "at2po_envs", "at2po_agents", "benchmarks"},
+from tests.architecture import Architecture
+
+OURS = Architecture()
+# What stands at the bottom comes first: nothing imports what comes after it.
+ORDER = {
+    "retrieval": "errors text storage corpus bm25 dense lucene hybrid cache_database cache http "
+    "factory building",
+    "at2po_envs": "errors seeds tools dialects scoring question_sets episode tool_env scripted "
+    "forking search_qa calculator household miniwiki registration",
+    "at2po_agents": "errors threads seeds settings tree monitoring policy engines rollout "
+    "objective algorithms learner config workers training evaluation doctor cli __main__",
+    "benchmarks": "errors memory environment timeline statistics curves paper evaluation "
+    "comparison baselines report methods environments speed retrieval scale readme",
 }
-COMMAND_LINE = ROOT / "at2po_agents" / "cli"
-STARTED = ROOT / "at2po_agents" / "__main__.py"
-FILES = [path for package in ALLOWED for path in sorted((ROOT / package).rglob("*.py"))]
+PACKAGES = list(ORDER)  # the lowest first
+LARGEST_FOLDER, LONGEST_FILE, LONGEST_FUNCTION = 12, 350, 50
+modules = pytest.mark.parametrize("module", OURS.files)
 
 
-def imported(path: Path) -> Iterator[str]:
-    """Names of the modules that a file imports, wherever it does so."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
+def package(module: str) -> str:
+    return module.partition(".")[0]
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_dependencies_point_one_way(path: Path) -> None:
-    package = path.relative_to(ROOT).parts[0]
-    if COMMAND_LINE in path.parents:
+@modules
+def test_packages_import_what_is_below_them(module: str) -> None:
+    if OURS.room(module) == "at2po_agents.cli":  # the command line starts all of them
         return
-    names = set(imported(path))
-    assert {name.split(".")[0] for name in names} & ALLOWED.keys() <= ALLOWED[package]
-    assert any(name.startswith("at2po_agents.cli") for name in names) == (path == STARTED)
+    above = set(PACKAGES[PACKAGES.index(package(module)) + 1 :])
+    assert not {package(name) for name in OURS.imported(module)} & above
+    commands = {name for name in OURS.imported(module) if name.startswith("at2po_agents.cli")}
+    assert not commands or module == "at2po_agents.__main__"
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_print_no_global_randomness(path: Path) -> None:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+@modules
+def test_rooms_import_what_is_below_them(module: str) -> None:
+    """Also: every room has its place in the order."""
+    if module in PACKAGES:  # what a package offers comes from all of its rooms
+        return
+    order = [f"{package(module)}.{name}" for name in ORDER[package(module)].split()]
+    here = order.index(OURS.room(module))
+    mates = {name for name in OURS.arrows[module] if package(name) == package(module)}
+    rooms = {OURS.room(name) for name in mates - {package(module)}}
+    assert {room for room in rooms if order.index(room) > here} == set()
+
+
+def test_no_module_imports_itself_by_others() -> None:
+    assert OURS.cycles() == []
+
+
+def test_folders_are_small() -> None:
+    assert {folder: n for folder, n in OURS.folders.items() if n > LARGEST_FOLDER} == {}
+
+
+@modules
+def test_files_and_functions_are_short(module: str) -> None:
+    text = OURS.files[module].read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= LONGEST_FILE
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            first = node.body[1 if ast.get_docstring(node) and len(node.body) > 1 else 0]
+            assert (node.end_lineno or 0) - first.lineno < LONGEST_FUNCTION, node.name
+
+
+@modules
+def test_no_print_no_global_randomness(module: str) -> None:
+    tree = ast.parse(OURS.files[module].read_text(encoding="utf-8"))
     calls = [ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)]
     forbidden = {"print", "random.seed", "random.random", "np.random.seed", "np.random.rand"}
     assert not forbidden & set(calls)
-    assert "random" not in set(imported(path))
+    assert "random" not in set(OURS.imported(module))

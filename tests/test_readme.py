@@ -11,7 +11,7 @@ import pytest
 
 from at2po_agents.cli import COMMANDS
 from at2po_agents.config.train import PRESETS, TrainConfig, load_config
-from benchmarks.figures.readme import DOCUMENTS, RESULTS, fill, fill_all
+from benchmarks.readme import DOCUMENTS, RESULTS, fill, fill_all
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

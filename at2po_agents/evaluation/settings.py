@@ -126,7 +126,8 @@ def _endpoint(config: EvalConfig) -> Callable[[Any], Agent]:
 
 
 def _policy(config: EvalConfig) -> Callable[[Any], Agent]:
-    from at2po_agents.policy.loading import load_policy, weights_hash  # a module that needs torch
+    from at2po_agents.policy.loading import load_policy  # needs torch
+    from at2po_agents.policy.weights import weights_hash
 
     # vLLM takes the weights to where it computes; a second copy there would only be in its way.
     device = "cpu" if config.engine == "vllm" else config.device

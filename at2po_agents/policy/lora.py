@@ -18,8 +18,8 @@ from at2po_agents.policy.adapters import (
     file_name,
     is_adapted_linear,
 )
-from at2po_agents.policy.loading import copy_weights, state_hash
 from at2po_agents.policy.lora_options import LoraOptions
+from at2po_agents.policy.weights import copy_weights, state_hash
 
 __all__ = ["ADAPTER_FOLDER", "Lora", "LoraOptions"]
 

@@ -138,9 +138,7 @@ def find_sizes(name: str) -> tuple[Decoder, str]:
         ModelNotFoundError: None of the places has it.
         UnsupportedModelError: It is no Llama-like decoder.
     """
-    from at2po_agents.policy.loading import (
-        model_config,  # a module that needs torch and transformers
-    )
+    from at2po_agents.policy.loading import model_config  # needs torch and transformers
 
     listed = SIZES.get(re.sub(r"^Qwen/|-(Instruct|Base)$", "", name))
     try:

@@ -2,7 +2,7 @@
 
 It needs the data pack (`$AT2PO_DATA`). Episodes are kept under `runs/evaluations`, so a run that
 was interrupted goes on where it stopped; after each agent it writes what there is so far into
-`benchmarks/results/evaluations.json`. `python -m benchmarks.figures.readme` puts that into
+`benchmarks/results/evaluations.json`. `python -m benchmarks.readme` puts that into
 docs/results.md.
 """
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from importlib.resources import files
 
+from benchmarks.curves import inline_curves
 from benchmarks.evaluation.records import Record
-from benchmarks.figures.curves import inline_curves
 from benchmarks.report.embedding import embed, embed_processes
 from benchmarks.report.folders import Report
 from benchmarks.report.run_sections import happened, processes_section, work_section

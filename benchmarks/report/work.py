@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from matplotlib.axes import Axes
 
+from benchmarks.curves import Colours, dress, inline, show_shares, show_steps
 from benchmarks.evaluation.records import Record
-from benchmarks.figures.curves import Colours, dress, inline, show_shares, show_steps
 
 Line = tuple[Sequence[int], Sequence[float]]
 """Steps, and a figure at each."""

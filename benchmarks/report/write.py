@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from benchmarks.figures.curves import save_curves
+from benchmarks.curves import save_curves
 from benchmarks.report.difference import compared
 from benchmarks.report.folders import read
 from benchmarks.report.page import FOOTER, page

@@ -18,7 +18,7 @@ from transformers import (
 
 from at2po_agents.engines import Completion, EngineStats, Request
 from at2po_agents.engines.stopping import StopStrings
-from at2po_agents.policy.loading import copy_weights
+from at2po_agents.policy.weights import copy_weights
 from benchmarks.errors import EvaluationError
 
 

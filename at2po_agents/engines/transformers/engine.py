@@ -27,7 +27,7 @@ from at2po_agents.engines.transformers.prefix_cache import PrefixCache, common_p
 from at2po_agents.engines.transformers.sampling import entropies, sample, uniforms
 from at2po_agents.engines.turns import Vocabulary
 from at2po_agents.errors import UnsupportedModelError
-from at2po_agents.policy.loading import copy_weights
+from at2po_agents.policy.weights import copy_weights
 
 # Tokens per prefill pass, padding included: bounds the memory of activations.
 _PREFILL_TOKENS = 2048

@@ -31,7 +31,7 @@ from at2po_agents.errors import (
     RequestError,
 )
 from at2po_agents.policy.adapters import base_state, find_adapter
-from at2po_agents.policy.loading import StateLayout
+from at2po_agents.policy.weights import StateLayout
 
 OPTIONS = frozenset(field.name for field in fields(EngineArgs)) - {"model", "max_num_seqs"}
 """Fields of `vllm.EngineArgs` that the engine passes on."""

@@ -18,7 +18,7 @@ from at2po_agents.engines.turns import Turn, Vocabulary
 from at2po_agents.engines.vllm.requests import check_sampled, sampling
 from at2po_agents.errors import EngineServerError
 from at2po_agents.policy.adapters import Adapter, base_state, find_adapter
-from at2po_agents.policy.loading import StateLayout
+from at2po_agents.policy.weights import StateLayout
 
 # Added to the logits of ids that must not be sampled; vLLM clips larger ones. A reply that holds
 # such an id all the same is refused.

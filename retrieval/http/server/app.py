@@ -144,6 +144,11 @@ def create_app(
     app.add_middleware(HostCheck, names=names)
     refuse_the_rest(app)
 
+    _add_routes(app, service, metrics)
+    return app
+
+
+def _add_routes(app: FastAPI, service: _Service, metrics: Metrics) -> None:
     @app.post("/retrieve")
     async def retrieve(request: Request) -> Response:
         start = time.perf_counter()
@@ -162,8 +167,6 @@ def create_app(
         except RefusedError as refused:
             return refusal(refused)
         return Response(metrics.text(), media_type=metrics.media_type)
-
-    return app
 
 
 @dataclass(frozen=True, slots=True)

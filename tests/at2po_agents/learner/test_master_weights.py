@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from at2po_agents.algorithms import ATPO
 from at2po_agents.learner.learner import Learner
 from at2po_agents.learner.master_weights import MasterWeights
-from at2po_agents.policy.loading import weights_hash
+from at2po_agents.policy.weights import weights_hash
 from tests.at2po_agents.learner.test_learner import trees
 from tests.at2po_agents.samples import tiny_model
 

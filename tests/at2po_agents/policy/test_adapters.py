@@ -19,7 +19,7 @@ from at2po_agents.policy.adapters import (
     find_adapter,
     without_adapter,
 )
-from at2po_agents.policy.loading import copy_weights, state_hash, weights_hash
+from at2po_agents.policy.weights import copy_weights, state_hash, weights_hash
 from tests.at2po_agents.policy.adapted import add_lora, shake
 from tests.at2po_agents.samples import flat_rows, random_tree, tiny_model
 

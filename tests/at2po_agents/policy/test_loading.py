@@ -27,8 +27,8 @@ from at2po_agents.policy.loading import (
     load_policy,
     load_tokenizer,
     model_config,
-    weights_hash,
 )
+from at2po_agents.policy.weights import weights_hash
 
 TEMPLATE = (
     "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"

@@ -23,8 +23,9 @@ from at2po_agents.learner.packing import pack
 from at2po_agents.objective.losses import LossOutput
 from at2po_agents.objective.rows import Rows
 from at2po_agents.policy.adapters import adapter_names, base_state
-from at2po_agents.policy.loading import load_model, state_hash, weights_hash
+from at2po_agents.policy.loading import load_model
 from at2po_agents.policy.lora import Lora, LoraOptions
+from at2po_agents.policy.weights import state_hash, weights_hash
 from tests.at2po_agents.engines.engine_contract import (
     contexts,
     finish,

@@ -20,8 +20,9 @@ from at2po_agents.errors import WeightsError
 from at2po_agents.learner.learner import Learner
 from at2po_agents.monitoring.metrics_log import read_metrics
 from at2po_agents.policy.adapters import ADAPTER_FILE
-from at2po_agents.policy.loading import load_model, state_hash, weights_hash
+from at2po_agents.policy.loading import load_model
 from at2po_agents.policy.lora import ADAPTER_FOLDER, LoraOptions
+from at2po_agents.policy.weights import state_hash, weights_hash
 from at2po_agents.training.trainer import Trainer
 from tests.at2po_agents.learner.test_learner import trees
 from tests.at2po_agents.samples import tiny_model

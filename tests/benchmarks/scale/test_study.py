@@ -11,7 +11,7 @@ import pytest
 
 from at2po_agents.policy.sizes import SIZES, Decoder
 from benchmarks.errors import EvaluationError
-from benchmarks.figures.readme import RESULTS
+from benchmarks.readme import RESULTS
 from benchmarks.scale import study as scale
 from benchmarks.scale.calibration import amounts, calibrate, compared
 from benchmarks.scale.costs import Assumptions, Gpu, fitted, on_gpus

@@ -14,7 +14,7 @@ from transformers import Qwen3Config
 from at2po_agents.policy.sizes import SIZES, Decoder
 from at2po_agents.tree import RolloutTree
 from benchmarks.errors import EvaluationError
-from benchmarks.figures.readme import RESULTS
+from benchmarks.readme import RESULTS
 from benchmarks.speed import scaling, throughput
 from benchmarks.speed.cost_model import fit, non_negative
 from benchmarks.speed.scaling import Point, ScalingConfig, paper_step

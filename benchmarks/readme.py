@@ -1,4 +1,4 @@
-"""Measured figures into README.md and docs: `python -m benchmarks.figures.readme [runs/demo]`.
+"""Measured figures into README.md and docs: `python -m benchmarks.readme [runs/demo]`.
 
 They come from the JSON files in `benchmarks/results`; none is typed by hand. With the folder of a
 demo run, that run is put on record first, together with the environment it was made in.
@@ -14,14 +14,14 @@ from typing import Any
 
 from at2po_agents.monitoring.metrics_log import read_metrics
 from benchmarks.baselines import table as results_table
+from benchmarks.curves import save_curves
 from benchmarks.environment import environment
-from benchmarks.figures.curves import save_curves
 from benchmarks.methods.statistics import table
 from benchmarks.scale.tables import scale
 from benchmarks.speed.tables import rollout_speed, scaling, train_speed
 from benchmarks.statistics.intervals import wilson
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 FIGURE = ROOT / "docs" / "demo.svg"
 

@@ -1,1 +1,0 @@
-"""Measured figures as curves, and in README.md and docs."""

@@ -1,0 +1,136 @@
+"""How the packages are built, read off their files: `python -m tests.architecture` prints it."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("retrieval", "at2po_envs", "at2po_agents", "benchmarks")
+
+
+class Architecture:
+    """The modules of our packages, and which of them imports which, types included.
+
+    Args:
+        root: A checkout.
+    """
+
+    def __init__(self, root: Path = ROOT) -> None:
+        self.root = root
+        self.files = {
+            ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): path
+            for package in PACKAGES
+            for path in sorted((root / package).rglob("*.py"))
+        }
+
+    def imported(self, module: str) -> Iterator[str]:
+        """Names of the modules that a module imports, wherever it does so; ours and others."""
+        for node in ast.walk(ast.parse(self.files[module].read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                yield from (alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names = {f"{node.module}.{alias.name}" for alias in node.names}
+                yield from names & self.files.keys()
+                if names - self.files.keys():
+                    yield node.module
+
+    @cached_property
+    def arrows(self) -> dict[str, set[str]]:
+        """Module -> modules of ours that it imports."""
+        return {
+            module: set(self.imported(module)) & self.files.keys() - {module}
+            for module in self.files
+        }
+
+    @cached_property
+    def folders(self) -> Counter[str]:
+        """Folder -> its modules, `__init__` among them."""
+        return Counter(str(path.parent.relative_to(self.root)) for path in self.files.values())
+
+    def room(self, module: str) -> str:
+        """The first folder below the package, or the module itself at the top of its package."""
+        package, _, rest = module.partition(".")
+        name = rest.partition(".")[0]
+        return f"{package}.{name}" if name else package
+
+    def cycles(self) -> list[list[str]]:
+        """Sets of modules that import each other; a package's own `__init__` stands apart."""
+        inner = {
+            module: {other for other in others if self.files[other].name != "__init__.py"}
+            for module, others in self.arrows.items()
+            if self.files[module].name != "__init__.py"
+        }
+        return [sorted(group) for group in _components(inner) if len(group) > 1]
+
+    def layers(self) -> int:
+        """Modules on the longest way along imports, those of a cycle counted once."""
+        groups = _components(self.arrows)
+        group_of = {module: number for number, group in enumerate(groups) for module in group}
+        depth: list[int] = []
+        for number, group in enumerate(groups):  # what is imported comes first
+            below = {group_of[other] for module in group for other in self.arrows[module]}
+            depth.append(1 + max((depth[other] for other in below - {number}), default=0))
+        return max(depth)
+
+    def figures(self) -> dict[str, object]:
+        """Return counts that say how the code is built."""
+        agents = "".join(
+            path.read_text(encoding="utf-8")
+            for module, path in self.files.items()
+            if module.startswith("at2po_agents")
+        )
+        return {
+            "modules": len(self.files),
+            "folders": len(self.folders),
+            "most modules in a folder": dict(self.folders.most_common(5)),
+            "arrows": sum(map(len, self.arrows.values())),
+            "layers": self.layers(),
+            "cycles": self.cycles(),
+            "lines": {package: _lines(self.root / package) for package in (*PACKAGES, "tests")},
+            "Any in at2po_agents": len(re.findall(r"\bAny\b", agents)),
+            "getattr in at2po_agents": len(re.findall(r"\bgetattr\(", agents)),
+        }
+
+
+def _lines(folder: Path) -> dict[str, int]:
+    texts = [path.read_text(encoding="utf-8") for path in folder.rglob("*.py")]
+    lines = [line.strip() for text in texts for line in text.splitlines()]
+    return {"all": len(lines), "comments": sum(line.startswith("#") for line in lines)}
+
+
+def _components(graph: Mapping[str, set[str]]) -> list[list[str]]:
+    """Strongly connected components, what is imported first (Tarjan)."""
+    found: list[list[str]] = []
+    order: dict[str, int] = {}
+    lowest: dict[str, int] = {}
+    stack: list[str] = []
+
+    def visit(module: str) -> None:
+        order[module] = lowest[module] = len(order)
+        stack.append(module)
+        for other in sorted(graph[module]):
+            if other not in order:
+                visit(other)
+            if other in stack:
+                lowest[module] = min(lowest[module], lowest[other])
+        if lowest[module] == order[module]:
+            at = stack.index(module)
+            found.append(stack[at:])
+            del stack[at:]
+
+    for module in graph:
+        if module not in order:
+            visit(module)
+    return found
+
+
+if __name__ == "__main__":
+    root = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT
+    json.dump(Architecture(root).figures(), sys.stdout, indent=1)
