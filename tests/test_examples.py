@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 import at2po_envs  # noqa: F401 - registers the ids
 from at2po_agents.algorithms import ATPO
 from at2po_agents.config.train import TrainConfig, load_config
-from at2po_agents.learner.batching import whole
 from at2po_agents.learner.logprobs import token_logprobs
 from at2po_agents.learner.packing import pack
+from at2po_agents.learner.partition import whole
 from at2po_agents.policy.loading import load_model
 from at2po_agents.tree import RolloutTree
 from tests.at2po_agents.samples import random_tree, tiny_model

@@ -97,7 +97,7 @@ def _train(config: TrainConfig) -> None:
 
     trainer = Trainer(config)
     summary = trainer.run()
-    if trainer.ranks.first:
+    if trainer.group.is_main:
         show_json(summary)
         out.print(f"report: {write_report(Path(config.out))}")
 

@@ -27,7 +27,7 @@ class ClusterOptions:
     """Processes that roll out, each with an engine; 0 uses no Ray: this process does all, or the
     ranks of torchrun."""
     learners: int = 1
-    """Ranks of the learner, which share its weights by FSDP2."""
+    """DataParallelGroup of the learner, which share its weights by FSDP2."""
     address: str = ""
     """Address of a Ray cluster, or `auto` for the one of this machine; empty starts one here."""
     collector_gpus: float = 0

@@ -35,7 +35,7 @@ from at2po_agents.learner import checkpoint
 from at2po_agents.learner.checkpoint_writing import Draft, Pretrained, unwritten
 from at2po_agents.learner.logprobs import token_logprobs
 from at2po_agents.learner.packing import Pack
-from at2po_agents.learner.process_group import Ranks
+from at2po_agents.learner.process_group import DataParallelGroup
 from at2po_agents.policy.adapters import find_adapter
 from at2po_agents.policy.lora import ADAPTER_FOLDER
 
@@ -114,16 +114,20 @@ class ShardSaver:
         model: What a `ShardedScorer` holds.
         optimizer: Of its parameters.
         tokenizer: Of the model.
-        ranks: Those that hold the shards. They need one folder that all of them see.
+        group: Processes that hold the shards. They need one folder that all of them see.
     """
 
     def __init__(
-        self, model: PreTrainedModel, optimizer: Optimizer, tokenizer: Pretrained, ranks: Ranks
+        self,
+        model: PreTrainedModel,
+        optimizer: Optimizer,
+        tokenizer: Pretrained,
+        group: DataParallelGroup,
     ) -> None:
         self._model, self._optimizer, self._tokenizer = model, optimizer, tokenizer
-        self._ranks = ranks
-        # A group that nothing else uses: it is at work while the others are.
-        self._group = dist.new_group(backend="gloo")
+        self._group = group
+        # Another that nothing else uses: it is at work while the first is.
+        self._saving_group = dist.new_group(backend="gloo")
         self._thread = ThreadPoolExecutor(1)
         self._pending: Future[None] | None = None
 
@@ -136,14 +140,14 @@ class ShardSaver:
         extra = deepcopy(extra)
         with ExitStack() as ends:
             draft = None
-            if self._ranks.first:
+            if self._group.is_main:
                 draft = ends.enter_context(Draft(root, step, fingerprint))
                 self._write_settings(draft.folder)
-            folder = self._ranks.gather(Path() if draft is None else draft.folder)[0]
+            folder = self._group.all_gather(Path() if draft is None else draft.folder)[0]
             saving: Any = async_save(
                 _state(self._model, self._optimizer),
                 checkpoint_id=folder / checkpoint.SHARDS,
-                process_group=self._group,
+                process_group=self._saving_group,
             )
             held = ends.pop_all()
 

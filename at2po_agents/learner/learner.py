@@ -18,13 +18,19 @@ from transformers import PreTrainedModel
 
 from at2po_agents.algorithms.base import Algorithm
 from at2po_agents.errors import ConfigError, TreeError
-from at2po_agents.learner.batching import Slice, row_tokens, shares, shortest, split
 from at2po_agents.learner.logprobs import token_logprobs
 from at2po_agents.learner.master_weights import MasterWeights
 from at2po_agents.learner.packing import Pack, pack
-from at2po_agents.learner.process_group import Ranks
+from at2po_agents.learner.partition import Slice, partition_packs, row_tokens, shortest, split
+from at2po_agents.learner.process_group import DataParallelGroup
 from at2po_agents.learner.tree_attention import check_model, tree_attention
-from at2po_agents.objective.diagnostics import combine
+from at2po_agents.learner.update_metrics import (
+    MiniBatchStep,
+    carries_credit,
+    count_trees,
+    on_cpu,
+    summarize,
+)
 from at2po_agents.objective.losses import LossOutput
 from at2po_agents.policy.adapters import find_adapter, without_adapter
 from at2po_agents.rollout.expansion.entropy import entropy_moments
@@ -46,6 +52,11 @@ class _Part:
     row_tokens: int
     old: Tensor | None = None  # [S] log-probs before the update; None: read off the first forward
 
+    @property
+    def tokens(self) -> int:
+        """Unique tokens that are trained."""
+        return self.pack.ids.numel() if self.trees else 0
+
 
 class Learner:
     """Turns rollout trees into AdamW steps on a model.
@@ -60,8 +71,8 @@ class Learner:
         optimizer: Their AdamW optimizer.
         reference: The frozen policy of the KL term, which is the model without its adapter where
             only that is trained; None for an algorithm without such a term.
-        offending: Trees whose loss or gradient was not finite in the latest update.
-        ranks: Those that share the work.
+        nonfinite_trees: Trees whose loss or gradient was not finite in the latest update.
+        group: Processes that share the work.
         passes: Forward passes of the model so far, a sign of life.
     """
 
@@ -81,14 +92,14 @@ class Learner:
         temperature: float = 1.0,
         warmup: int = 0,
         reference: PreTrainedModel | None = None,
-        ranks: Ranks = Ranks(),  # noqa: B008 - immutable
+        group: DataParallelGroup = DataParallelGroup(),  # noqa: B008 - immutable
     ) -> None:
         """Prepare to train a model.
 
         Args:
             model: A transformers decoder with full attention; changed in place. Parameters without
                 gradient stay as they are.
-            algorithm: Credit and loss.
+            algorithm: Says what is minimised.
             lr: Learning rate after the warm-up, constant.
             betas: AdamW's decay rates.
             weight_decay: AdamW's weight decay, on all parameters.
@@ -103,7 +114,7 @@ class Learner:
             reference: The policy that the run started from, for an algorithm whose `kl_coef` is
                 not 0; None takes a copy of `model` as it is now. Not used for a model that has an
                 adapter.
-            ranks: Those that share the work; with more than one, `model` is sharded.
+            group: Processes that share the work; with more than one, `model` is sharded.
 
         Raises:
             ConfigError: If a setting is out of range.
@@ -126,30 +137,31 @@ class Learner:
         self.lr, self.warmup, self.grad_clip = lr, warmup, grad_clip
         self.mini_batches, self.token_budget = mini_batches, token_budget
         self.gradient_checkpointing = gradient_checkpointing
-        self.offending: list[RolloutTree] = []
+        self.nonfinite_trees: list[RolloutTree] = []
         self.reference: PreTrainedModel | None = None
         if getattr(algorithm, "kl_coef", 0.0):
             if find_adapter(model):
                 self.reference = model
             else:
                 self.reference = (reference or deepcopy(model)).requires_grad_(False).eval()
-        self.ranks, self.passes = ranks, 0
+        self.group, self.passes = group, 0
         self._device = model.device  # where it computes; offloaded shards lie elsewhere
         self._score = self._scorer(model, offload)
         self._score_reference = self._score
         if self.reference is not None and self.reference is not model:
             self._score_reference = self._scorer(self.reference, offload)
         trained = (p for p in model.parameters() if p.requires_grad)
-        self.masters = MasterWeights(trained, offload=offload and ranks.size == 1)
+        self.masters = MasterWeights(trained, offload=offload and group.world_size == 1)
         self.optimizer = torch.optim.AdamW(
             self.masters.parameters, lr=lr, betas=betas, weight_decay=weight_decay
         )
 
     def update(self, trees: Sequence[RolloutTree], step: int = 0) -> dict[str, float]:
-        """Credit the trees and take one optimizer step per mini-batch.
+        """Take one optimizer step per mini-batch of credited trees.
 
         Args:
-            trees: Complete trees of one batch of questions, at least one.
+            trees: Complete trees of one batch of questions whose turns carry advantages, at least
+                one.
             step: Number of this update, from 0; only the warm-up reads it.
 
         Returns:
@@ -158,7 +170,7 @@ class Learner:
             ranks; quantiles, and means over rows or some of the tokens (h_turn, those of one turn,
             all where truncated rows are masked), are means over packs weighted by their tokens, so
             they do a little. Counts: optimizer_steps, skipped (steps not taken because loss or
-            gradient was not finite; their trees are in `offending`), trees, rows,
+            gradient was not finite; their trees are in `nonfinite_trees`), trees, rows,
             zero_variance_trees, unique_tokens, row_tokens (what the rows would cost unpacked),
             trained_tokens (that went forward and backward on all ranks: unique tokens, but what the
             parts of a tree that was cut share counts in each). And lr. A metric that was not
@@ -169,12 +181,10 @@ class Learner:
         """
         if not trees:
             raise TreeError("an update needs at least one tree, found none; collect rollouts first")
-        for tree in trees:
-            self.algorithm.assign_credit(tree)
         rate = self.lr * min(1.0, (step + 1) / self.warmup) if self.warmup else self.lr
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        self.offending = []
+        self.nonfinite_trees = []
         with self._mode():
             batches = [self._mini_batch(part) for part in split(trees, self.mini_batches)]
             # The later mini-batches need the log-probs of the policy that the update started from;
@@ -183,9 +193,12 @@ class Learner:
                 with torch.no_grad():
                     part.old = self._forward(part.pack)
             steps = [self._step(batch) for batch in batches]
-        own = [place for place, tree in enumerate(trees) if tree in self.offending]
-        self.offending = [trees[place] for place in sorted(set(chain(*self.ranks.gather(own))))]
-        return {"lr": rate, **self._summary(steps), **self._counts(trees, batches)}
+        own = [place for place, tree in enumerate(trees) if tree in self.nonfinite_trees]
+        places = set(chain(*self.group.all_gather(own)))
+        self.nonfinite_trees = [trees[place] for place in sorted(places)]
+        trained = sum(part.tokens for batch in batches for part in batch)
+        counts = count_trees(trees, self.group.all_gather(trained))
+        return {"lr": rate, **summarize(self.group.all_gather(steps)), **counts}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the optimizer and what the model's own weights, saved apart, lack."""
@@ -197,7 +210,7 @@ class Learner:
         Args:
             state: The state that a learner of one process had for a model of the same shape.
         """
-        if self.ranks.size > 1:
+        if self.group.world_size > 1:
             from at2po_agents.learner.fsdp import load_whole
 
             load_whole(state, self.optimizer)
@@ -222,11 +235,11 @@ class Learner:
 
     def _own(self, trees: Sequence[RolloutTree]) -> list[list[Slice]]:
         """Return this rank's packs of trees; all ranks have equally many, if need be idle ones."""
-        packs = shares(trees, self.ranks.size, self.token_budget)
-        own = packs[self.ranks.rank]
+        packs = partition_packs(trees, self.group.world_size, self.token_budget)
+        own = packs[self.group.rank]
         return own + [[]] * (max(map(len, packs)) - len(own))
 
-    def _step(self, parts: list[_Part]) -> _Step:
+    def _step(self, parts: list[_Part]) -> MiniBatchStep:
         """Accumulate the gradients of one mini-batch and step if all of it is finite."""
         self.optimizer.zero_grad()
         outputs = []
@@ -243,28 +256,30 @@ class Learner:
                 output.loss.backward()
             else:
                 (0.0 * logp.sum()).backward()
-            self.masters.collect()
+            self.masters.accumulate_grads()
         for parameter in self.masters.parameters:
             # Without any advantage the gradient is 0 rather than absent, so momentum and decay
             # act just as if the trees had been processed.
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         norm = self._clip()
-        loss = sum(self.ranks.gather(sum(output.loss.item() for output in outputs)))
+        loss = sum(self.group.all_gather(sum(output.loss.item() for output in outputs)))
         taken = math.isfinite(norm + loss)
         if taken:
             self.optimizer.step()
-            self.masters.publish()
+            self.masters.copy_to_model()
         else:
             found = _broken([part for part in parts if part.trees], outputs)
             everything = [tree for part in parts for tree in part.trees]
             # Where only the gradient is not finite, no tree is known to be at fault.
-            self.offending += found if any(self.ranks.gather(bool(found))) else everything
-            if self.ranks.first:
+            self.nonfinite_trees += found if any(self.group.all_gather(bool(found))) else everything
+            if self.group.is_main:
                 logger.warning("step skipped: loss %s, gradient norm %s", loss, norm)
         self.optimizer.zero_grad()
         tokens = [part.row_tokens for part in parts if part.trees]
-        return _Step(taken, loss, norm, tokens, [_on_cpu(output.metrics) for output in outputs])
+        return MiniBatchStep(
+            taken, loss, norm, tokens, [on_cpu(output.metrics) for output in outputs]
+        )
 
     def _forward(self, pack: Pack) -> Tensor:
         self.passes += 1
@@ -273,21 +288,21 @@ class Learner:
     def _clip(self) -> float:
         """Clip the gradient, and return the norm that it had."""
         norm: Any = torch.nn.utils.clip_grad_norm_(self.masters.parameters, self.grad_clip)
-        return float(norm.full_tensor() if self.ranks.size > 1 else norm)
+        return float(norm.full_tensor() if self.group.world_size > 1 else norm)
 
     def _scorer(self, model: PreTrainedModel, offload: bool) -> Callable[[Pack], Tensor]:
         """Return what computes the log-probabilities of a pack under a model."""
-        if self.ranks.size == 1:
+        if self.group.world_size == 1:
             return partial(token_logprobs, model, temperature=self.temperature)
         from at2po_agents.learner.fsdp import ShardedScorer
 
-        size, temperature = self.ranks.size, self.temperature
+        size, temperature = self.group.world_size, self.temperature
         return ShardedScorer(model, size, temperature=temperature, offload=offload)
 
     def _counts_in(self, tree: RolloutTree) -> bool:
         """Whether a tree has a gradient: an advantage, or tokens to keep near the reference."""
         sampled = any(node.sampled for node in tree.nodes())
-        return sampled and (self.reference is not None or _credited(tree))
+        return sampled and (self.reference is not None or carries_credit(tree))
 
     @property
     def _dtype(self) -> torch.dtype:
@@ -306,48 +321,6 @@ class Learner:
         finally:
             self.model.train(before)
 
-    def _counts(self, trees: Sequence[RolloutTree], batches: list[list[_Part]]) -> dict[str, float]:
-        return {
-            "trees": len(trees),
-            "rows": sum(len(tree.leaves()) for tree in trees),
-            "zero_variance_trees": sum(not _credited(tree) for tree in trees),
-            "unique_tokens": sum(tree.unique_tokens for tree in trees),
-            "row_tokens": sum(row_tokens(tree) for tree in trees),
-            "trained_tokens": sum(
-                self.ranks.gather(
-                    sum(part.pack.ids.numel() for batch in batches for part in batch if part.trees)
-                )
-            ),
-        }
-
-    def _summary(self, steps: list[_Step]) -> dict[str, float]:
-        """Reduce the metrics of all steps; what was not measured or is not finite is left out."""
-        taken = [step for step in steps if step.taken]
-        counts = {"optimizer_steps": len(taken), "skipped": len(steps) - len(taken)}
-        means = {}
-        if taken:
-            means["loss"] = sum(step.loss for step in taken) / len(taken)
-            means["grad_norm"] = sum(step.norm for step in taken) / len(taken)
-        everywhere = list(chain(*self.ranks.gather(steps)))
-        tokens = [count for step in everywhere for count in step.tokens]
-        measured = [metrics for step in everywhere for metrics in step.metrics]
-        return {**counts, **means, **combine(measured, tokens)}
-
-
-@dataclass(frozen=True)
-class _Step:
-    """What one mini-batch did."""
-
-    taken: bool
-    loss: float  # of all ranks
-    norm: float  # of all ranks
-    tokens: list[int]  # sampled row tokens of each of this rank's parts
-    metrics: list[dict[str, Tensor]]  # of each of them
-
-
-def _on_cpu(metrics: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value.cpu() for name, value in metrics.items()}
-
 
 def _broken(parts: list[_Part], outputs: list[LossOutput]) -> list[RolloutTree]:
     """Return the trees that have rows whose loss is not finite."""
@@ -356,10 +329,3 @@ def _broken(parts: list[_Part], outputs: list[LossOutput]) -> list[RolloutTree]:
         for part, output in zip(parts, outputs, strict=True)
         for number in set(part.pack.rows.tree[~torch.isfinite(output.per_row)].tolist())
     ]
-
-
-def _credited(tree: RolloutTree) -> bool:
-    """Whether any token of the tree can have a weight in the loss."""
-    turns = tree.nodes()[1:]
-    credited = any(node.advantage or node.row_advantage for node in turns)
-    return credited and any(node.sampled for node in turns)

@@ -40,7 +40,7 @@ class MasterWeights:
                 self._pairs.append((own, master))
             self.parameters.append(master)
 
-    def collect(self) -> None:
+    def accumulate_grads(self) -> None:
         """Add the model's gradients to those of the masters; called after every backward pass."""
         for own, master in self._pairs:
             if own.grad is not None:
@@ -49,7 +49,7 @@ class MasterWeights:
                 own.grad = None
 
     @torch.no_grad()
-    def publish(self) -> None:
+    def copy_to_model(self) -> None:
         """Round the masters into the model."""
         for own, master in self._pairs:
             own.copy_(master)
@@ -68,7 +68,7 @@ class MasterWeights:
         wider = [master for own, master in self._pairs if own.dtype != master.dtype]
         for master, saved in zip(wider, state, strict=True):
             master.copy_(saved)
-        self.publish()
+        self.copy_to_model()
 
 
 def _moved(gradient: Tensor, device: torch.device) -> Tensor:

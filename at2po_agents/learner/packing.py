@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from at2po_agents.errors import TreeError
-from at2po_agents.learner.batching import Slice, whole
+from at2po_agents.learner.partition import Slice, whole
 from at2po_agents.learner.tree_attention import Pattern, pattern
 from at2po_agents.objective.rows import Rows
 from at2po_agents.rollout.expansion.entropy import entropy_moments, sampling_entropies

@@ -1,19 +1,20 @@
-"""Balance: the rows of trees, shared out among ranks and among the passes of each of them.
+"""Trees partitioned into mini-batches, among ranks, and into packs that fit into memory.
 
-Ranks exchange weights and gradients in every pass, so all of them wait for its largest pack. Only
-lengths count here: `batching` makes packs of trees of them.
+Ranks exchange weights and gradients in every pass, so all of them wait for its largest pack.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Hashable, Sequence
+from heapq import heapreplace
 from itertools import accumulate, groupby, zip_longest
 from operator import itemgetter
 from typing import NamedTuple, TypeVar
 
-from at2po_agents.learner.process_group import share_out
+from at2po_agents.tree import Node, RolloutTree
 
+T = TypeVar("T")
 Turn = TypeVar("Turn", bound=Hashable)
 
 
@@ -65,7 +66,7 @@ def lengths(rows: Sequence[Sequence[Turn]], tokens: Callable[[Turn], int]) -> li
     return found
 
 
-def share(trees: Sequence[Sequence[Length]], ranks: int, budget: int) -> list[Packs]:
+def partition_rows(trees: Sequence[Sequence[Length]], ranks: int, budget: int) -> list[Packs]:
     """Share trees out among ranks: whole ones, or cut ones where ranks then wait less.
 
     Args:
@@ -94,9 +95,9 @@ def by_tree(trees: Sequence[Sequence[Length]], ranks: int, budget: int) -> list[
     """Share whole trees out among ranks, each of which fills packs with what it got.
 
     Args:
-        trees: As for `share`.
-        ranks: As for `share`.
-        budget: As for `share`.
+        trees: As for `partition_rows`.
+        ranks: As for `partition_rows`.
+        budget: As for `partition_rows`.
     """
     parts = [
         [_span(number, tree, start, stop) for start, stop in _cut(tree, budget)]
@@ -105,7 +106,7 @@ def by_tree(trees: Sequence[Sequence[Length]], ranks: int, budget: int) -> list[
     sizes = [sum(span.tokens for span in spans) for spans in parts]
     return [
         _fill([span for number in own for span in parts[number]], budget)
-        for own in share_out(sizes, ranks)
+        for own in lpt_partition(sizes, ranks)
     ]
 
 
@@ -116,9 +117,9 @@ def evenly(trees: Sequence[Sequence[Length]], ranks: int, budget: int) -> list[P
     ways to cut the rows in this order into a pack for every rank in every pass.
 
     Args:
-        trees: As for `share`.
-        ranks: As for `share`.
-        budget: As for `share`.
+        trees: As for `partition_rows`.
+        ranks: As for `partition_rows`.
+        budget: As for `partition_rows`.
 
     Source: the linear partition problem, by bisection of the limit up to which parts are filled.
     """
@@ -167,3 +168,118 @@ def _fill(spans: Sequence[Span], budget: int) -> Packs:
         packs[-1].append(span)
         used += span.tokens
     return packs
+
+
+def lpt_partition(sizes: Sequence[int], parts: int) -> list[list[int]]:
+    """Share items out among parts so that the largest part is small.
+
+    Args:
+        sizes: Size of each item, such as the unique tokens of a tree.
+        parts: Number of parts, at least 1.
+
+    Returns:
+        The numbers of each part's items, in ascending order; the same on every rank.
+
+    Source: longest processing time first (Graham 1969): the largest part is at most 4/3 of the
+    best possible.
+    """
+    shares: list[list[int]] = [[] for _ in range(parts)]
+    loads = [(0, part) for part in range(parts)]  # a heap
+    for number in sorted(range(len(sizes)), key=lambda number: -sizes[number]):
+        load, part = loads[0]
+        shares[part].append(number)
+        heapreplace(loads, (load + sizes[number], part))
+    return [sorted(share) for share in shares]
+
+
+class Slice(NamedTuple):
+    """What one pack holds of a tree: consecutive leaves, depth first."""
+
+    tree: RolloutTree
+    leaves: list[Node]
+
+
+def row_tokens(tree: RolloutTree, *, sampled_only: bool = False) -> int:
+    """Count the tokens of all rows, shared prefixes once per row."""
+    return sum(
+        len(node.sampled) + (0 if sampled_only else len(node.inserted))
+        for leaf in tree.leaves()
+        for node in leaf.path()
+    )
+
+
+def split(items: Sequence[T], parts: int) -> list[list[T]]:
+    """Cut items, such as trees, into consecutive parts of nearly equal size, none of them empty."""
+    edges = [len(items) * part // parts for part in range(parts + 1)]
+    return [list(items[a:b]) for a, b in zip(edges, edges[1:], strict=False) if b > a]
+
+
+def whole(tree: RolloutTree) -> Slice:
+    """Return all leaves of a tree, depth first."""
+    return Slice(tree, sorted(tree.leaves(), key=lambda leaf: leaf.key))
+
+
+def shortest(trees: Sequence[RolloutTree]) -> Slice:
+    """Return the path of fewest tokens, among those with sampled ones; at least one has some."""
+    paths = [Slice(tree, [leaf]) for tree in trees for leaf in _learned(tree)]
+    return min(paths, key=lambda part: sum(map(_tokens, part.leaves[0].path())))
+
+
+def partition_packs(
+    trees: Sequence[RolloutTree], ranks: int, budget: int
+) -> list[list[list[Slice]]]:
+    """Share trees out among ranks, and fill packs up to a number of unique tokens.
+
+    Args:
+        trees: The trees.
+        ranks: Number of ranks, at least 1. They take whole trees, or parts of them where they would
+            have to wait longer for each other otherwise (see `partition_rows`).
+        budget: Most tokens of a pack, at least 1. A larger tree is cut between leaves, and what
+            its parts share stands in each of them; a single path that is larger gets a pack alone.
+
+    Returns:
+        The packs of each rank, the same on every rank; rows without sampled tokens, which are no
+        part of any loss, are left out.
+    """
+    leaves = [_learned(tree) for tree in trees]
+    rows = [lengths([leaf.path() for leaf in own], _tokens) for own in leaves]
+    return [
+        [[Slice(trees[n], leaves[n][start:stop]) for n, start, stop, _ in pack] for pack in packs]
+        for packs in partition_rows(rows, ranks, budget)
+    ]
+
+
+def within(trees: Sequence[RolloutTree], budget: int) -> list[list[Slice]]:
+    """Return the packs of a rank that is alone, see `partition_packs`."""
+    (packs,) = partition_packs(trees, 1, budget)
+    return packs
+
+
+def alike(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Share sequences out among batches in which less than an eighth is padding.
+
+    Args:
+        lengths: Tokens of each sequence.
+        budget: Most tokens of a batch, padding included; a longer sequence gets a batch alone.
+
+    Returns:
+        The numbers of each batch's sequences, longest first.
+    """
+    batches: list[list[int]] = []
+    for number in sorted(range(len(lengths)), key=lambda number: -lengths[number]):
+        longest = lengths[batches[-1][0]] if batches else 0
+        fits = longest and longest * (len(batches[-1]) + 1) <= budget
+        if fits and 8 * lengths[number] > 7 * longest:
+            batches[-1].append(number)
+        else:
+            batches.append([number])
+    return batches
+
+
+def _learned(tree: RolloutTree) -> list[Node]:
+    """Return the leaves, depth first, that have sampled tokens on their paths."""
+    return [leaf for leaf in whole(tree).leaves if any(node.sampled for node in leaf.path())]
+
+
+def _tokens(node: Node) -> int:
+    return len(node.sampled) + len(node.inserted)

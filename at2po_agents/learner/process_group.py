@@ -1,12 +1,10 @@
-"""The ranks that share a learner: processes that `torchrun` or Ray started, or this one alone."""
+"""The data-parallel process group of a learner: started by `torchrun` or Ray, or one process."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from heapq import heapreplace
 from typing import Any, TypeVar
 
 import torch
@@ -17,43 +15,43 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Ranks:
+class DataParallelGroup:
     """This process among those that learn together.
 
     Attributes:
         rank: Its number, from 0.
-        size: How many there are; 1 asks nothing of `torch.distributed`.
+        world_size: Number of processes; 1 asks nothing of `torch.distributed`.
     """
 
     rank: int = 0
-    size: int = 1
+    world_size: int = 1
 
     @property
-    def first(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this is the rank that writes what is written once."""
         return self.rank == 0
 
-    def gather(self, own: T) -> list[T]:
+    def all_gather(self, own: T) -> list[T]:
         """Return what each rank gave, in order; all ranks have to call it.
 
         Args:
             own: Anything that can be pickled.
         """
-        if self.size == 1:
+        if self.world_size == 1:
             return [own]
         import torch.distributed as dist
 
-        found: list[T | None] = [None] * self.size
+        found: list[T | None] = [None] * self.world_size
         dist.all_gather_object(found, own)
         return found  # type: ignore[return-value]
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Wait until all ranks are here."""
-        self.gather(None)
+        self.all_gather(None)
 
-    def leave(self) -> None:
+    def destroy(self) -> None:
         """End the connection to the other ranks; one that has ended is none."""
-        if self.size > 1:
+        if self.world_size > 1:
             import torch.distributed as dist
 
             if dist.is_initialized():
@@ -62,7 +60,7 @@ class Ranks:
 
 def join(
     *, rank: int | None = None, size: int | None = None, address: str = "", timeout_s: float = 3600
-) -> Ranks:
+) -> DataParallelGroup:
     """Join the other ranks; without arguments those of `torchrun`, if it started this process.
 
     Args:
@@ -83,7 +81,7 @@ def join(
     if size is None:
         rank, size = _of_torchrun()
     if size == 1:
-        return Ranks()
+        return DataParallelGroup()
     import torch.distributed as dist
 
     start: dict[str, Any] = {"init_method": f"tcp://{address}"}
@@ -106,7 +104,7 @@ def join(
         timeout=timeout,
         **start,
     )
-    return Ranks(rank or 0, size)
+    return DataParallelGroup(rank or 0, size)
 
 
 def _of_torchrun() -> tuple[int, int]:
@@ -135,25 +133,3 @@ def _of_torchrun() -> tuple[int, int]:
 def _store_outlives_ranks() -> bool:
     """Whether the store at which ranks meet is that of `torchrun` itself."""
     return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-
-
-def share_out(sizes: Sequence[int], parts: int) -> list[list[int]]:
-    """Share items out among parts so that the largest part is small.
-
-    Args:
-        sizes: Size of each item, such as the unique tokens of a tree.
-        parts: Number of parts, at least 1.
-
-    Returns:
-        The numbers of each part's items, in ascending order; the same on every rank.
-
-    Source: longest processing time first (Graham 1969): the largest part is at most 4/3 of the
-    best possible.
-    """
-    shares: list[list[int]] = [[] for _ in range(parts)]
-    loads = [(0, part) for part in range(parts)]  # a heap
-    for number in sorted(range(len(sizes)), key=lambda number: -sizes[number]):
-        load, part = loads[0]
-        shares[part].append(number)
-        heapreplace(loads, (load + sizes[number], part))
-    return [sorted(share) for share in shares]

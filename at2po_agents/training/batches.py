@@ -10,9 +10,9 @@ import numpy as np
 from numpy.random import default_rng
 from numpy.typing import NDArray
 
+from at2po_agents.algorithms.base import Filter
 from at2po_agents.config.train import TrainConfig
 from at2po_agents.seeds import seed_of
-from at2po_agents.training.dynamic_sampling import fill
 from at2po_agents.tree import RolloutTree
 from at2po_agents.workers.local import Workers
 from at2po_agents.workers.rollout_worker import Job
@@ -81,7 +81,7 @@ class Batches:
         if self.stream is not None:
             self.stream.clear()
 
-    def take(self, step: int) -> Batch:
+    def collect(self, step: int) -> Batch:
         """Return the batch of the next step.
 
         Args:
@@ -102,21 +102,36 @@ class Batches:
         return self._job(count, "ahead", self._asked)
 
     def _roll_out(self, step: int) -> Batch:
+        """Roll out questions, more of them where an algorithm does not learn from all trees.
+
+        Where too few trees are informative after the last round, others fill the batch up.
+
+        Source: dynamic sampling of DAPO (arXiv 2503.14476, Section 3.2); limit and filling up as in
+        the code that the AT2PO paper's runs used.
+        """
+        algorithm, wanted = self.config.algorithm, self.config.questions_per_step
+        choosy = algorithm if isinstance(algorithm, Filter) else None
+        rounds, count = (choosy.generations, wanted * choosy.oversample) if choosy else (1, wanted)
+        grown: list[RolloutTree] = []
+        informative: list[RolloutTree] = []
+        others: list[RolloutTree] = []
         ages: list[int] = []
-        asked = 0
+        for number in range(rounds):
+            trees, old = self._trees(step, count, number)
+            grown += trees
+            ages += old
+            for tree in trees:
+                (informative if not choosy or choosy.informative(tree) else others).append(tree)
+            if len(informative) >= wanted:
+                break
+        return Batch(grown, [*informative, *others][:wanted], ages, count * (number + 1))
 
-        def grow(count: int, generation: int) -> list[RolloutTree]:
-            nonlocal asked
-            asked += count
-            if self.stream is not None:
-                trees, old = self.stream.take(step, count)
-                ages.extend(old)
-                return trees
-            again = (generation,) if generation else ()
-            return self._workers.collect(self._job(count, step, *again))
-
-        grown, trees = fill(self.config.algorithm, self.config.questions_per_step, grow)
-        return Batch(grown, trees, ages, asked)
+    def _trees(self, step: int, count: int, number: int) -> tuple[list[RolloutTree], list[int]]:
+        """Return trees of new questions, and their ages if they were grown ahead."""
+        if self.stream is not None:
+            return self.stream.take(step, count)
+        job = self._job(count, step, number) if number else self._job(count, step)
+        return self._workers.collect(job), []
 
     def _job(self, count: int, *place: Any) -> Job:
         """The job of rolling out the next questions."""

@@ -21,9 +21,9 @@ _log = logging.getLogger(__name__)
 
 CONFIG = "config.toml"
 SUMMARY = "summary.json"
-EPISODES, TREES, OFFENDING = "episodes", "trees", "offending"
+EPISODES, TREES, NONFINITE_TREES = "episodes", "trees", "nonfinite_trees"
 FILES = (CONFIG, metrics.FILE, status.FILE, timeline.FILE, SUMMARY, "wandb_id")
-FOLDERS = (checkpoint.FOLDER, EPISODES, TREES, OFFENDING, "tensorboard")
+FOLDERS = (checkpoint.FOLDER, EPISODES, TREES, NONFINITE_TREES, "tensorboard")
 
 
 @contextmanager

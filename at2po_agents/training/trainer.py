@@ -7,7 +7,7 @@ import logging
 import tempfile
 import time
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ from at2po_agents import threads
 from at2po_agents.algorithms import name_of
 from at2po_agents.config.train import RESUMABLE, TrainConfig, dump_config, fingerprint
 from at2po_agents.errors import (
-    CheckpointError,
     ConfigError,
     DivergedError,
     EvaluationFailedError,
@@ -37,6 +36,8 @@ from at2po_agents.training import run_folder
 from at2po_agents.training.batches import Batches
 from at2po_agents.training.prompts import askable_in_run
 from at2po_agents.training.run_folder import write_lines
+from at2po_agents.training.run_state import RunState
+from at2po_agents.training.step import StepResult, training_step
 from at2po_agents.workers.local import LocalWorkers, Workers
 from at2po_agents.workers.rollout_worker import Job, make_envs
 from retrieval.storage.files import Held, write_whole
@@ -45,41 +46,6 @@ _log = logging.getLogger(__name__)
 
 SKIPS_ALLOWED = 2
 """Steps in a row that may be skipped for a non-finite loss or gradient; one more ends the run."""
-
-
-@dataclass
-class _Past:
-    """What a run has behind it; saved in every checkpoint.
-
-    Attributes:
-        step: Steps done.
-        questions: Questions rolled out in training.
-        sampled_tokens: Tokens sampled in training.
-        seconds: Time spent, evaluations included.
-        skipped: Steps skipped in a row, up to now.
-        threads: Threads that this process computes with: results repeat for a number of them.
-    """
-
-    step: int = 0
-    questions: int = 0
-    sampled_tokens: int = 0
-    seconds: float = 0.0
-    skipped: int = 0
-    threads: int = 0
-
-    @classmethod
-    def of(cls, found: checkpoint.Checkpoint) -> _Past:
-        """Return what a checkpoint says, or raise `CheckpointError`."""
-        extra, known = found.extra, asdict(cls())
-        kinds = (int, float)
-        if not {"step"} <= extra.keys() <= known.keys() or any(
-            type(n) not in kinds for n in extra.values()
-        ):
-            raise CheckpointError(
-                f"{found.path}: expected the numbers {', '.join(known)}, found {extra}; go on with "
-                "the version of at2po that wrote it"
-            )
-        return cls(**extra)
 
 
 class Trainer:
@@ -105,16 +71,16 @@ class Trainer:
                 f"steps: expected 0 with {name_of(algorithm)}, which does not learn, found "
                 f"{config.steps}; add --steps 0 to evaluate the starting policy"
             )
-        self.ranks = join()
+        self.group = join()
         self.config, self.root = config, Path(config.out)
         self.identity = fingerprint(config, RESUMABLE)
         # All ranks of torchrun run this same loop; what the others write is thrown away.
-        self._scratch = None if self.ranks.first else tempfile.TemporaryDirectory()
+        self._scratch = None if self.group.is_main else tempfile.TemporaryDirectory()
         self.out = self.root if self._scratch is None else Path(self._scratch.name)
         self.env, self.eval_env = make_envs(config)  # before there is a folder
         self._folder: Held | None = None
         with ExitStack() as held:
-            if self.ranks.first:
+            if self.group.is_main:
                 self._folder = held.enter_context(run_folder.hold(self.root))
             resumed = self._checkpoint()
             self.status = RunStatus(self.out, resumed=resumed is not None)
@@ -127,9 +93,9 @@ class Trainer:
         """Return those who do the work, and the batches that they roll out."""
         config = self.config
         if not config.cluster.collectors:
-            local = LocalWorkers(config, (self.env, self.eval_env), self.ranks)
+            local = LocalWorkers(config, (self.env, self.eval_env), self.group)
             return local, Batches(config, len(self.env.questions), local, self.asked)
-        if self.ranks.size > 1:
+        if self.group.world_size > 1:
             raise ConfigError(
                 "cluster.collectors: expected 0 under torchrun, found "
                 f"{config.cluster.collectors}; start without torchrun, or set it to 0"
@@ -143,10 +109,10 @@ class Trainer:
 
     def _begin(self, resumed: checkpoint.Checkpoint | None) -> None:
         """Begin with a checkpoint, or with the first step."""
-        self.past = _Past() if resumed is None else _Past.of(resumed)
-        self.past.threads = threads.keep(self.past.threads)
+        self.state = RunState() if resumed is None else RunState.of(resumed)
+        self.state.threads = threads.keep(self.state.threads)
         self.workers.start(resumed)
-        self.batches.restart(self.past.step, self.past.questions)
+        self.batches.restart(self.state.step, self.state.questions)
 
     def run(self) -> dict[str, Any]:
         """Train to the last step.
@@ -161,7 +127,7 @@ class Trainer:
             write_whole(self.out / run_folder.CONFIG, dump_config(self.config))
             # The time line goes on after all that is in it: work that was lost took its time, too.
             last = timeline.last_end(self.out)
-            self._origin = time.time() - max(self.past.seconds, last)
+            self._origin = time.time() - max(self.state.seconds, last)
             try:
                 lost = False
                 while True:
@@ -169,98 +135,99 @@ class Trainer:
                         if lost:
                             self._begin(self._newest())
                         self._train()
-                        self.workers.settle()  # a rank that is lost now takes steps along
+                        self.workers.wait_for_checkpoint()  # a rank that is lost now takes steps along
                         break
                     except LearnerLostError as error:
                         _log.warning("%s: going on from the last checkpoint", error)
                         lost = True
                 # While the ranks are together: an engine of vLLM takes their group along.
-                summary = self.ranks.gather(self._summary() if self.ranks.first else {})[0]
+                summary = self.group.all_gather(self._summary() if self.group.is_main else {})[0]
             finally:
                 self.workers.close()  # writes what a run that pauses has not yet written
-        self.ranks.leave()
+        self.group.destroy()
         return summary
 
     def _train(self) -> None:
         """Do the steps that are left."""
-        start = time.monotonic() - self.past.seconds
-        fresh = self.past.step == 0
+        start = time.monotonic() - self.state.seconds
+        fresh = self.state.step == 0
         with (
             self._metrics_log(fresh) as log,
             RunProgress(
-                self.config.steps, done=self.past.step, quiet=not self.ranks.first
+                self.config.steps, done=self.state.step, quiet=not self.group.is_main
             ) as progress,
         ):
             if fresh:
                 metrics, took = self._evaluate()
                 log.write(0, metrics, took | self._times())
                 progress.update(0, tokens=0, figures=_figures(metrics))
-            while self.past.step < self.config.steps:
-                before = replace(self.past)
+            while self.state.step < self.config.steps:
+                before = replace(self.state)
                 try:
                     metrics, took = self._step()
                 except (EvaluationFailedError, ToolsAwayError):
                     # What was learned so far; the step of an evaluation that failed is repeated.
-                    if self.past.step == before.step:
-                        self.past = before
+                    if self.state.step == before.step:
+                        self.state = before
                         self._save()
                     raise
-                self.past.seconds = time.monotonic() - start
-                log.write(self.past.step, metrics, took | self._times())
-                self.status.update(self.past.step)
+                self.state.seconds = time.monotonic() - start
+                log.write(self.state.step, metrics, took | self._times())
+                self.status.update(self.state.step)
                 tokens = metrics["tokens/sampled"]
-                progress.update(self.past.step, tokens=tokens, figures=_figures(metrics))
+                progress.update(self.state.step, tokens=tokens, figures=_figures(metrics))
                 if self._due(self.config.save_every):
                     self._save()
-                if self.past.skipped > SKIPS_ALLOWED:
+                if self.state.skipped > SKIPS_ALLOWED:
                     raise DivergedError(
-                        f"expected finite losses and gradients, found {self.past.skipped} steps in "
-                        f"a row without at step {self.past.step}; the trees are in "
-                        f"{self.out / run_folder.OFFENDING}; lower learning_rate, or look into them"
+                        f"expected finite losses and gradients, found {self.state.skipped} steps "
+                        f"in a row without at step {self.state.step}; lower learning_rate, or look "
+                        f"into their trees in {self.out / run_folder.NONFINITE_TREES}"
                     )
 
     def _times(self) -> dict[str, float]:
         """Write down what the workers did in a step, and sum it up."""
         spans = self.workers.take_spans()
         if spans:
-            timeline.append(self.out, self.past.step, spans, self._origin)
+            timeline.append(self.out, self.state.step, spans, self._origin)
         return timeline.summarise(spans) | queues.summarise(self.workers.take_queues())
 
     def _metrics_log(self, fresh: bool) -> MetricsLog:
         """Open the run's metrics, and a tracker where one is asked for."""
         settings = to_table(self.config)
-        asked = self.config.tracker if self.ranks.first else "none"
+        asked = self.config.tracker if self.group.is_main else "none"
         tracker = open_tracker(asked, self.out, settings, resumed=not fresh)
-        through = -1 if fresh else self.past.step
-        first = self.ranks.first
+        through = -1 if fresh else self.state.step
+        first = self.group.is_main
         return MetricsLog(self.out, keep_through=through, tensorboard=first, tracker=tracker)
 
     def _step(self) -> tuple[dict[str, Any], dict[str, float]]:
-        """One batch of questions: trees, update, and an evaluation where one is due."""
-        step, clock = self.past.step, time.monotonic()
-        batch = self.batches.take(step)
-        self.past.questions += batch.asked
-        collected = time.monotonic()
-        learned = self.workers.learn(batch.trees, step)
-        took = {"rollout": collected - clock, "update": time.monotonic() - collected}
-        self.past.step += 1
-        self.past.skipped = self.past.skipped + 1 if learned["skipped"] else 0
-        offending = (tree.to_dict() for tree in self.workers.offending)
-        write_lines(self._lines(run_folder.OFFENDING), offending)
-        # What was sampled counts, whether it was learned from or not.
+        """Take a training step, and evaluate where that is due; return metrics and seconds."""
+        config, state = self.config, self.state
+        done = training_step(state.step, self.batches, config.algorithm, self.workers)
+        state.step += 1
+        state.questions += done.batch.asked
+        state.skipped = state.skipped + 1 if done.update["skipped"] else 0
+        nonfinite = (tree.to_dict() for tree in self.workers.nonfinite_trees)
+        write_lines(self._lines(run_folder.NONFINITE_TREES), nonfinite)
+        metrics = self._step_metrics(done)
+        state.sampled_tokens += metrics["tokens/sampled"]
+        if not self._due(config.eval_every):
+            return metrics, done.seconds
+        write_lines(self._lines(run_folder.TREES), (tree.to_dict() for tree in done.batch.trees))
+        evaluated, took = self._evaluate()
+        return metrics | evaluated, done.seconds | took
+
+    def _step_metrics(self, done: StepResult) -> dict[str, Any]:
+        """What was sampled counts, whether it was learned from or not."""
+        batch, stream = done.batch, self.batches.stream
         metrics = rollout_metrics(batch.grown) | {"rollout/trees": len(batch.grown)}
         if left_out := len(self.env.questions) - len(self.asked):
             metrics["rollout/overlong_prompts"] = left_out
-        if stream := self.batches.stream:
+        if stream:
             age = sum(batch.ages) / len(batch.ages)
             metrics |= {"rollout/staleness": age, "rollout/dropped": stream.dropped}
-        self.past.sampled_tokens += metrics["tokens/sampled"]
-        metrics |= {_learner_name(name): value for name, value in learned.items()}
-        if self._due(self.config.eval_every):
-            write_lines(self._lines(run_folder.TREES), (tree.to_dict() for tree in batch.trees))
-            evaluated, more = self._evaluate()
-            metrics, took = metrics | evaluated, took | more
-        return metrics, took
+        return metrics | {_learner_name(name): value for name, value in done.update.items()}
 
     def _evaluate(self) -> tuple[dict[str, Any], dict[str, float]]:
         """Answer the first questions of the evaluation set greedily, one chain each."""
@@ -275,16 +242,16 @@ class Trainer:
     def _lines(self, folder: str) -> Path:
         """The file of this step in a folder of the run, which must still be in its place."""
         self._require_folder()
-        return self.out / folder / f"{checkpoint.name_of(self.past.step)}.jsonl"
+        return self.out / folder / f"{checkpoint.name_of(self.state.step)}.jsonl"
 
     def _due(self, every: int) -> bool:
         """Whether something that happens every so many steps, and after the last, happens now."""
-        step = self.past.step
+        step = self.state.step
         return step == self.config.steps or (every > 0 and step % every == 0)
 
     def _checkpoint(self) -> checkpoint.Checkpoint | None:
         """The checkpoint to go on from, or None for a new run; rank 0 decides for all."""
-        return self.ranks.gather(self._make_ready() if self.ranks.first else None)[0]
+        return self.group.all_gather(self._make_ready() if self.group.is_main else None)[0]
 
     def _make_ready(self) -> checkpoint.Checkpoint | None:
         """Make the folder ready to be written to; return the checkpoint to go on from, if any."""
@@ -311,8 +278,8 @@ class Trainer:
         self._require_folder()
         self.workers.save(
             self.root / checkpoint.FOLDER,
-            self.past.step,
-            extra=vars(self.past),
+            self.state.step,
+            extra=vars(self.state),
             fingerprint=self.identity,
             keep=self.config.keep_checkpoints,
         )
@@ -321,7 +288,7 @@ class Trainer:
         self._require_folder()
         rows = {row["step"]: row for row in read_metrics(self.out / FILE) if "eval/em" in row}
         # Rows that somebody took away are not made up for: the figures are null.
-        first, last = rows.get(0, {}), rows.get(self.past.step, {})
+        first, last = rows.get(0, {}), rows.get(self.state.step, {})
         summary = {
             "em_before": first.get("eval/em"),
             "em_after": last.get("eval/em"),
@@ -330,10 +297,10 @@ class Trainer:
             "turns": last.get("eval/turns"),
             "format_rate": last.get("eval/format_rate"),
             "truncated": last.get("eval/truncated"),
-            "steps": self.past.step,
-            "sampled_tokens": self.past.sampled_tokens,
-            "seconds": round(self.past.seconds, 1),
-            "threads": self.past.threads,
+            "steps": self.state.step,
+            "sampled_tokens": self.state.sampled_tokens,
+            "seconds": round(self.state.seconds, 1),
+            "threads": self.state.threads,
             "seed": self.config.seed,
             "algorithm": name_of(self.config.algorithm),
             "env": self.config.env,

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from at2po_agents.config.train import TrainConfig
 from at2po_agents.learner import checkpoint, checkpoint_writing
 from at2po_agents.learner.learner import Learner
-from at2po_agents.learner.process_group import Ranks
+from at2po_agents.learner.process_group import DataParallelGroup
 from at2po_agents.policy.adapters import adapter_names
 from at2po_agents.policy.loading import load_policy
 from at2po_agents.policy.lora import Lora
@@ -44,7 +44,7 @@ class LearnerWorker:
         config: The settings of the run.
         policy: What `load_start` loaded; several ranks shard the model.
         resumed: The checkpoint to go on from.
-        ranks: Those that learn together.
+        group: Processes that learn together.
     """
 
     def __init__(
@@ -52,9 +52,9 @@ class LearnerWorker:
         config: TrainConfig,
         policy: Policy,
         resumed: checkpoint.Checkpoint | None,
-        ranks: Ranks,
+        group: DataParallelGroup,
     ) -> None:
-        self.config, self.policy, self.ranks = config, policy, ranks
+        self.config, self.policy, self.group = config, policy, group
         self.model = model = policy.model
         lora = config.lora.rank > 0
         anchored = getattr(config.algorithm, "kl_coef", 0.0) and resumed is not None and not lora
@@ -71,13 +71,13 @@ class LearnerWorker:
             temperature=config.temperature,
             # A resumed run keeps to the policy that it started from, not to its checkpoint.
             reference=load_start(config, None).model if anchored else None,
-            ranks=ranks,
+            group=group,
         )
         self._saver: Any = None
-        if ranks.size > 1:
+        if group.world_size > 1:
             from at2po_agents.learner.fsdp import ShardSaver
 
-            self._saver = ShardSaver(model, self.learner.optimizer, policy.tokenizer, ranks)
+            self._saver = ShardSaver(model, self.learner.optimizer, policy.tokenizer, group)
         if resumed is not None:
             self._resume(resumed)
 
@@ -87,10 +87,10 @@ class LearnerWorker:
 
     def weights(self) -> Mapping[str, Tensor]:
         """Return the state that an engine takes: the adapter alone, where only that is trained."""
-        state = self.model.state_dict(keep_vars=self.ranks.size > 1)
+        state = self.model.state_dict(keep_vars=self.group.world_size > 1)
         if names := adapter_names(state):
             state = {name: state[name] for name in names}
-        if self.ranks.size == 1:
+        if self.group.world_size == 1:
             return state
         from at2po_agents.learner.fsdp import full_state
 
@@ -116,7 +116,7 @@ class LearnerWorker:
             **facts,
         )
 
-    def settle(self) -> None:
+    def wait_for_checkpoint(self) -> None:
         """Wait until the last checkpoint is written."""
         if self._saver is not None:
             self._saver.wait()
@@ -128,7 +128,7 @@ class LearnerWorker:
             return
         from at2po_agents.learner.fsdp import load_shards, read_shards
 
-        if self.ranks.size > 1:
+        if self.group.world_size > 1:
             load_shards(resumed.shards, self.model, self.learner.optimizer)
             return
         weights = read_shards(resumed.shards, "model")

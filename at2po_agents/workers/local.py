@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, Protocol
 
+from torch import Tensor
+
 from at2po_agents.config.train import TrainConfig
 from at2po_agents.errors import ToolsAwayError
 from at2po_agents.learner import checkpoint
-from at2po_agents.learner.process_group import Ranks
+from at2po_agents.learner.process_group import DataParallelGroup
 from at2po_agents.monitoring.queue_length import QueueLength
 from at2po_agents.monitoring.trace import Span, sampled_tokens
 from at2po_agents.tree import RolloutTree
@@ -23,7 +25,7 @@ class Workers(Protocol):
     """What a trainer asks of those who do the work; an implementation is made for one run."""
 
     @property
-    def offending(self) -> Sequence[RolloutTree]:
+    def nonfinite_trees(self) -> Sequence[RolloutTree]:
         """Trees whose loss or gradient was not finite in the latest update."""
         ...
 
@@ -32,18 +34,22 @@ class Workers(Protocol):
         ...
 
     def collect(self, job: Job) -> list[RolloutTree]:
-        """Roll a job out under the newest weights; return one tree a question, in their order."""
+        """Roll a job out under the published weights; return a tree a question, in their order."""
         ...
 
     def learn(self, trees: Sequence[RolloutTree], step: int) -> dict[str, float]:
-        """Learn from trees; see `Learner.update`."""
+        """Learn from credited trees; see `Learner.update`."""
+        ...
+
+    def publish(self) -> None:
+        """Make the learner's weights those that engines sample with from now on."""
         ...
 
     def save(self, root: Path, step: int, *, extra: Any, fingerprint: str, keep: int) -> None:
         """Write a checkpoint, or begin to; see `checkpoint_writing.save`."""
         ...
 
-    def settle(self) -> None:
+    def wait_for_checkpoint(self) -> None:
         """Wait until the last checkpoint is written."""
         ...
 
@@ -69,88 +75,96 @@ class LocalWorkers:
     Args:
         config: The settings of the run.
         envs: The environments that train and that evaluate.
-        ranks: Those that work together.
+        group: Processes that work together.
     """
 
     learning: LearnerWorker
     rollout: RolloutWorker
 
-    def __init__(self, config: TrainConfig, envs: tuple[Any, Any], ranks: Ranks) -> None:
-        self.config, self.ranks, self._envs = config, ranks, envs
+    def __init__(
+        self, config: TrainConfig, envs: tuple[Any, Any], group: DataParallelGroup
+    ) -> None:
+        self.config, self.group, self._envs = config, group, envs
+        self._weights: Mapping[str, Tensor] = {}
         self._spans: list[Span] = []
         self._queues: list[QueueLength] = []
 
     @property
-    def offending(self) -> Sequence[RolloutTree]:
+    def nonfinite_trees(self) -> Sequence[RolloutTree]:
         """Trees whose loss or gradient was not finite in the latest update."""
-        return self.learning.learner.offending
+        return self.learning.learner.nonfinite_trees
 
     def start(self, resumed: checkpoint.Checkpoint | None) -> None:
         """Load the policy, and make engine and learner."""
-        config, alone = self.config, self.ranks.size == 1
+        config, alone = self.config, self.group.world_size == 1
         policy = load_start(config, resumed)
         # Shards cannot generate; vLLM has weights of its own anyhow.
         served = policy.model if alone or config.engine == "vllm" else deepcopy(policy.model)
         self.rollout = RolloutWorker(config, served, policy.tokenizer, self._envs)
-        self.learning = LearnerWorker(config, policy, resumed, self.ranks)
+        self.learning = LearnerWorker(config, policy, resumed, self.group)
+        self.publish()
 
     def collect(self, job: Job) -> list[RolloutTree]:
         """Roll out this rank's share of a job, and return the trees of all."""
-        shares = job.shares(self.ranks.size)
+        shares = job.shares(self.group.world_size)
         begun, own = time.time(), list[RolloutTree]()
         away: ToolsAwayError | None = None
-        weights = self.learning.weights()
-        loaded = time.time()
-        if self.ranks.rank < len(shares):
+        if self.group.rank < len(shares):
             try:
-                own = self.rollout.collect(shares[self.ranks.rank], weights)
+                own = self.rollout.collect(shares[self.group.rank], self._weights)
             except ToolsAwayError as error:
                 away = error  # all ranks have to pause together
-            if self.ranks.size > 1:
+            if self.group.world_size > 1:
                 self._queues += [queue.take() for queue in self.rollout.queues]
         done = time.time()
-        gathered = self.ranks.gather((own, away))
+        gathered = self.group.all_gather((own, away))
         if errors := [error for _, error in gathered if error is not None]:
             raise errors[0]
         trees = [tree for found, _ in gathered for tree in found]
-        self._note("weights", begun, loaded)
-        self._note("eval" if job.test else "collect", loaded, done, sampled_tokens(own))
+        self._note("eval" if job.test else "collect", begun, done, sampled_tokens(own))
         self._note("wait", done, time.time())
         return trees
 
     def learn(self, trees: Sequence[RolloutTree], step: int) -> dict[str, float]:
-        """Learn from trees while the engine sleeps."""
+        """Learn from credited trees while the engine sleeps."""
         self.rollout.engine.sleep()
+        self._weights = {}  # of several ranks a copy, whose memory the update may need
         begun = time.time()
         learned = self.learning.update(trees, step)
         self._note("update", begun, time.time(), int(learned["trained_tokens"]))
         return learned
 
+    def publish(self) -> None:
+        """Hand the learner's weights, in one piece, to the engine's next collection."""
+        begun = time.time()
+        self._weights = self.learning.weights()
+        self._note("weights", begun, time.time())
+
     def save(self, root: Path, step: int, *, extra: Any, fingerprint: str, keep: int) -> None:
         """Write a checkpoint; that of several ranks is written while they go on."""
         self.learning.save(root, step, extra=extra, fingerprint=fingerprint, keep=keep)
 
-    def settle(self) -> None:
+    def wait_for_checkpoint(self) -> None:
         """Wait until the last checkpoint is written."""
-        self.learning.settle()
+        self.learning.wait_for_checkpoint()
 
     def take_spans(self) -> list[Span]:
         """Return what all ranks did since this was last called."""
         spans, self._spans = self._spans, []
-        return [span for found in self.ranks.gather(spans) for span in found]
+        return [span for found in self.group.all_gather(spans) for span in found]
 
     def take_queues(self) -> list[QueueLength]:
         """Return how long the queues of all ranks were since this was last called."""
         queues, self._queues = self._queues, []
-        return [queue for found in self.ranks.gather(queues) for queue in found]
+        return [queue for found in self.group.all_gather(queues) for queue in found]
 
     def close(self) -> None:
         """Wait until the last checkpoint is written, and free the engine."""
         try:
-            self.settle()
+            self.wait_for_checkpoint()
         finally:
             self.rollout.engine.close()
 
     def _note(self, stage: str, start: float, end: float, tokens: int = 0) -> None:
-        if self.ranks.size > 1:
-            self._spans.append(Span(f"rank-{self.ranks.rank}", stage, start, end, tokens))
+        if self.group.world_size > 1:
+            self._spans.append(Span(f"rank-{self.group.rank}", stage, start, end, tokens))

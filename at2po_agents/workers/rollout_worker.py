@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from at2po_agents.config.train import TrainConfig
 from at2po_agents.engines import Engine, make_engine
 from at2po_agents.errors import ToolsAwayError
-from at2po_agents.learner.batching import split
+from at2po_agents.learner.partition import split
 from at2po_agents.monitoring.queue_length import QueueWatch
 from at2po_agents.rollout.collector import Collector
 from at2po_agents.rollout.environments import make_env, on_test_split
@@ -22,7 +22,7 @@ from at2po_agents.tree import RolloutTree
 
 _log = logging.getLogger(__name__)
 
-REGROWTHS = 3
+MAX_ROLLOUT_RETRIES = 3
 """Times that a tree is grown again after its tools failed; then the failure stays in it."""
 
 
@@ -115,23 +115,23 @@ class RolloutWorker:
         self.queues = collector.queues
         chosen = [env.questions[number] for number in job.questions]
 
-        def grow(places: Sequence[int]) -> list[RolloutTree]:
-            return collector.collect(
+        grown: dict[int, RolloutTree] = {}
+        places = list(range(len(chosen)))
+        for attempt in range(1 + MAX_ROLLOUT_RETRIES):
+            trees = collector.collect(
                 [chosen[place] for place in places],
                 job.expansion,
                 seed=job.seed,
                 temperature=job.temperature,
                 numbers=[job.first + place for place in places],
             )
-
-        trees = grow(range(len(chosen)))
-        for _ in range(REGROWTHS):
-            failed = [place for place, tree in enumerate(trees) if _tools_failed(tree)]
-            if not failed or not self._wait_for_tools(env, len(failed)):
+            grown |= zip(places, trees, strict=True)
+            places = [place for place in places if _tools_failed(grown[place])]
+            if not places or attempt == MAX_ROLLOUT_RETRIES:
                 break
-            for place, tree in zip(failed, grow(failed), strict=True):
-                trees[place] = tree
-        return trees
+            if not self._wait_for_tools(env, len(places)):
+                break
+        return [grown[place] for place in range(len(chosen))]
 
     def _wait_for_tools(self, env: Any, failed: int) -> bool:
         """Wait until tools are there again; False if nothing can be said of them."""

@@ -77,19 +77,19 @@ class BudgetRun(Trainer):
         points = []
         for mark in marks:
             clipped = []
-            while self.past.sampled_tokens < mark:
+            while self.state.sampled_tokens < mark:
                 learned, _ = self._step()
                 clipped.append(learned.get("policy/clip_frac", 0.0))
-                if self.past.skipped > SKIPS_ALLOWED:
+                if self.state.skipped > SKIPS_ALLOWED:
                     raise EvaluationError(
-                        f"{self.out}: expected finite updates, found {self.past.skipped} in a row "
+                        f"{self.out}: expected finite updates, found {self.state.skipped} in a row "
                         "that are not; lower --learning-rate"
                     )
             metrics, _ = self._evaluate()
             done: Result = {
                 "mark": mark,
-                "tokens": self.past.sampled_tokens,
-                "steps": self.past.step,
+                "tokens": self.state.sampled_tokens,
+                "steps": self.state.step,
             }
             done["clip_frac"] = sum(clipped) / len(clipped) if clipped else None
             points.append(done | {k.removeprefix("eval/"): v for k, v in metrics.items()})

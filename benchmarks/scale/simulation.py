@@ -7,9 +7,7 @@ from dataclasses import dataclass, replace
 from heapq import heapify, heapreplace
 from itertools import zip_longest
 
-from at2po_agents.learner.batching import split
-from at2po_agents.learner.partition import by_tree, share
-from at2po_agents.learner.process_group import share_out
+from at2po_agents.learner.partition import by_tree, lpt_partition, partition_rows, split
 from benchmarks.errors import EvaluationError
 from benchmarks.scale.costs import Costs
 from benchmarks.scale.rollout import Collected, collect
@@ -224,13 +222,13 @@ def _updates(trees: Sequence[Plan], setup: Setup, costs: Costs) -> list[dict[str
 def _shares(trees: Sequence[Plan], setup: Setup) -> Iterator[tuple[list[Work], int]]:
     """Go through a mini-batch: what learners do until they wait for each other, and passes."""
     if setup.packed:
-        way = by_tree if setup.whole else share
+        way = by_tree if setup.whole else partition_rows
         packs = way([tree.lengths() for tree in trees], setup.learners, setup.token_budget)
         for together in zip_longest(*packs, fillvalue=()):
             yield [add(trees[n].part(a, b) for n, a, b, _ in pack) for pack in together], 1
     else:
         rows = [row for tree in trees for row in tree.rows()]
-        numbers = share_out([row.tokens for row in rows], setup.learners)
+        numbers = lpt_partition([row.tokens for row in rows], setup.learners)
         shares = [add(rows[number] for number in own) for own in numbers]
         yield shares, max(-(-own.tokens // setup.token_budget) for own in shares)
 

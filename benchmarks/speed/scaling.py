@@ -153,6 +153,8 @@ class Stepper:
         )
         collected = self.clock()
         _reward(trees)
+        for tree in trees:
+            self.learner.algorithm.assign_credit(tree)
         learned = self.learner.update(trees, number)
         seconds = self.clock() - collected
         work = step_work(trees)

@@ -119,6 +119,8 @@ def _step(trainer: Trainer, workers: LocalWorkers, step: int, totals: _Totals) -
         questions, config.algorithm.expansion(), seed=seed, temperature=config.temperature
     )
     collected = time.perf_counter()
+    for tree in trees:
+        config.algorithm.assign_credit(tree)
     learned = workers.learning.update(trees, step)
     rollout.engine.load_weights(model.state_dict())
     totals.rollout_seconds += collected - start

@@ -27,9 +27,9 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel as Model
 
 from at2po_agents.algorithms import ATPO, Algorithm
-from at2po_agents.learner.batching import alike, row_tokens, within
 from at2po_agents.learner.logprobs import flat_logprobs, token_logprobs
 from at2po_agents.learner.packing import pack
+from at2po_agents.learner.partition import alike, row_tokens, within
 from at2po_agents.objective.rows import Rows
 from at2po_agents.policy.loading import load_model
 from at2po_agents.rollout.expansion.entropy import entropy_moments

@@ -83,6 +83,15 @@ def flat_rows(trees: Sequence[RolloutTree]) -> list[Row]:
     return [row for tree in trees for row in sorted(tree.rows(), key=lambda row: row.leaf.key)]
 
 
+class StepLearner(Learner):
+    """A learner that credits trees before it learns from them, as a training step does."""
+
+    def update(self, trees: Sequence[RolloutTree], step: int = 0) -> dict[str, float]:
+        for tree in trees:
+            self.algorithm.assign_credit(tree)
+        return super().update(trees, step)
+
+
 def damped(learner: Learner) -> Learner:
     """Make steps smooth in the gradient: Adam's usual epsilon turns rounding noise into steps."""
     learner.optimizer.param_groups[0]["eps"] = 1.0

@@ -89,12 +89,12 @@ class CollectorActor:
         return trees, spans, [queue.take() for queue in worker.queues]
 
     def sleep(self) -> None:
-        """Lend the engine's memory to the learner."""
+        """Release the engine's weights and KV cache, so that the learner has their memory."""
         if self._worker is not None:
             self._worker.engine.sleep()
 
-    def progress(self) -> Any:
-        """Return what changes as long as this process gets on."""
+    def heartbeat(self) -> Any:
+        """Return a value that changes as long as this process makes progress."""
         if self._worker is None:
             return None
         return time.time() if self._worker.waiting else astuple(self._worker.engine.stats)
@@ -137,11 +137,11 @@ class LearnerActor:
             resumed: The checkpoint to go on from.
         """
         options = self.config.cluster
-        ranks = join(
+        group = join(
             rank=self.rank, size=options.learners, address=address, timeout_s=options.stall_s
         )
         policy = load_start(self.config, resumed)
-        self._worker = LearnerWorker(self.config, policy, resumed, ranks)
+        self._worker = LearnerWorker(self.config, policy, resumed, group)
 
     def update(
         self, trees: Box, step: int
@@ -149,15 +149,15 @@ class LearnerActor:
         """Learn from trees.
 
         Returns:
-            Metrics and offending trees, on rank 0 alone, and what was done when.
+            Metrics and nonfinite trees, on rank 0 alone, and what was done when.
         """
         fetched = ray.get(trees[0])
         begun = time.time()
         learned = self._worker.update(fetched, step)
         tokens = int(learned["trained_tokens"]) if self.rank == 0 else 0
         span = Span(f"learner-{self.rank}", "update", begun, time.time(), tokens)
-        offending = self._worker.learner.offending if self.rank == 0 else []
-        return learned, offending, [span]
+        nonfinite = self._worker.learner.nonfinite_trees if self.rank == 0 else []
+        return learned, nonfinite, [span]
 
     def weights(self) -> Box:
         """Return where the weights of the policy are; empty on ranks that do not hand them out."""
@@ -190,10 +190,10 @@ class LearnerActor:
         """Write a checkpoint, or begin to."""
         self._worker.save(root, step, **facts)
 
-    def settle(self) -> None:
+    def wait_for_checkpoint(self) -> None:
         """Wait until the last checkpoint is written."""
-        self._worker.settle()
+        self._worker.wait_for_checkpoint()
 
-    def progress(self) -> Any:
-        """Return what changes as long as this process gets on."""
+    def heartbeat(self) -> Any:
+        """Return a value that changes as long as this process makes progress."""
         return self._worker.learner.passes if hasattr(self, "_worker") else None

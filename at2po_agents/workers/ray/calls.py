@@ -156,7 +156,7 @@ def await_all(calls: Mapping[str, Call], meanwhile: Callable[[], None]) -> list[
 
 def _lost_among(calls: Mapping[str, Call]) -> ActorLostError | None:
     """Return the loss of a process that died or hung, if one is found before all answer again."""
-    asked = {name: call.after("progress") for name, call in calls.items()}
+    asked = {name: call.after("heartbeat") for name, call in calls.items()}
     end = time.monotonic() + GRACE_S
     while asked and time.monotonic() < end:
         for name, again in list(asked.items()):

@@ -43,7 +43,7 @@ class RayWorkers:
 
     def __init__(self, config: TrainConfig, status: RunStatus) -> None:
         self.config, self.options, self._status = config, config.cluster, status
-        self.offending: Sequence[RolloutTree] = ()
+        self.nonfinite_trees: Sequence[RolloutTree] = ()
         self.version = 0
         self._losses = Counter[str]()
         self._spans: list[Span] = []
@@ -129,11 +129,15 @@ class RayWorkers:
         if self.options.colocate:
             self.pool.call_all("sleep")
         replies = self._learn("update", [ray.put(list(trees))], step)
-        self.version, self._weights = step + 1, None
         for _, _, spans in replies:
             self._spans += spans
-        learned, self.offending, _ = replies[0]
+        learned, self.nonfinite_trees, _ = replies[0]
         return dict(learned)
+
+    def publish(self) -> None:
+        """Let the next jobs be rolled out under the learner's weights, fetched when one waits."""
+        self.version += 1
+        self._weights = None
 
     def save(self, root: Path, step: int, *, extra: Any, fingerprint: str, keep: int) -> None:
         """Write a checkpoint, or begin to."""
@@ -152,15 +156,15 @@ class RayWorkers:
         """Return how long queues were since this was last called."""
         return [self._trees.take(), *self.pool.take_queues()]
 
-    def settle(self) -> None:
+    def wait_for_checkpoint(self) -> None:
         """Wait until the last checkpoint is written."""
-        self._learn("settle")
+        self._learn("wait_for_checkpoint")
 
     def close(self) -> None:
         """Wait until the last checkpoint is written, and end all actors."""
         self.pool.forget()
         try:
-            await_all(self._calls("settle"), lambda: None)
+            await_all(self._calls("wait_for_checkpoint"), lambda: None)
         except ActorLostError as error:
             _log.warning("the last checkpoint may not be whole: %s %s", error.actor, error)
         finally:

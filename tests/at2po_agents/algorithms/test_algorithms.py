@@ -31,20 +31,20 @@ from at2po_agents.algorithms import (
 from at2po_agents.config.train import TrainConfig, dump_config, fingerprint, load_config
 from at2po_agents.engines import TransformersEngine
 from at2po_agents.errors import ConfigError
-from at2po_agents.learner.batching import within
-from at2po_agents.learner.learner import Learner
 from at2po_agents.learner.logprobs import flat_logprobs, token_logprobs
 from at2po_agents.learner.packing import Pack, pack
+from at2po_agents.learner.partition import within
 from at2po_agents.monitoring.metrics_log import read_metrics
 from at2po_agents.policy.loading import load_model
 from at2po_agents.rollout.collector import Collector
 from at2po_agents.rollout.expansion import forest
-from at2po_agents.training.dynamic_sampling import fill
+from at2po_agents.training.batches import Batches
 from at2po_agents.training.trainer import Trainer
 from at2po_agents.tree import Node, RolloutTree
+from at2po_agents.workers.rollout_worker import Job
 from tests.at2po_agents.rollout.test_collector import TURNS as SPOKEN
 from tests.at2po_agents.rollout.test_collector import ScriptedEngine
-from tests.at2po_agents.samples import flat_rows, random_tree, tiny_model
+from tests.at2po_agents.samples import StepLearner, flat_rows, random_tree, tiny_model
 
 TURNS = SPOKEN  # what the tokenizer has to know
 
@@ -103,7 +103,7 @@ def test_one_step_of_the_embedded_model(algorithm: Algorithm, leaves: int, env: 
         for number, leaf in enumerate(tree.leaves()):
             leaf.reward = float(number % 2)
     before = torch.cat([p.detach().flatten().clone() for p in model.parameters()])
-    metrics = Learner(model, algorithm=algorithm, lr=1e-3).update(trees)
+    metrics = StepLearner(model, algorithm=algorithm, lr=1e-3).update(trees)
     assert metrics["rows"] == 2 * leaves
     assert (metrics["optimizer_steps"], metrics["skipped"]) == (1, 0)
     assert metrics["ratio_min"] == metrics["ratio_max"] == 1.0
@@ -267,15 +267,19 @@ def test_a_batch_is_filled_up_to_the_limit(
     stock = [group(1, 1 - kind) for kind in [*informative, 0]]
     taken: list[RolloutTree] = []
 
-    def grow(count: int, generation: int) -> list[RolloutTree]:
-        assert generation * count == len(taken)
-        fresh = stock[len(taken) : len(taken) + count]
-        taken.extend(fresh)
-        return fresh
+    class Workers:
+        def collect(self, job: Job) -> list[RolloutTree]:
+            fresh = stock[len(taken) : len(taken) + len(job.questions)]
+            taken.extend(fresh)
+            return fresh
 
-    trees, batch = fill(DAPO(oversample=1, generations=generations), 2, grow)
-    assert trees == stock[:grown]
-    assert batch == [stock[place] for place in kept]
+    workers: Any = Workers()
+    algorithm = DAPO(oversample=1, generations=generations)
+    config = TrainConfig(algorithm=algorithm, questions_per_step=2, mini_batches=1)
+    batch = Batches(config, 10, workers).collect(0)
+    assert batch.grown == taken == stock[:grown]
+    assert batch.trees == [stock[place] for place in kept]
+    assert batch.asked == grown
 
 
 def run(out: Path, **changes: Any) -> TrainConfig:
@@ -416,7 +420,7 @@ def kl_model() -> tuple[PreTrainedModel, RolloutTree]:
 
 def test_a_kl_term_pulls_even_trees_without_advantage_back() -> None:
     model, tree = kl_model()
-    ours = Learner(model, algorithm=GRPO(kl_coef=1.0), lr=1e-3, weight_decay=0.0)
+    ours = StepLearner(model, algorithm=GRPO(kl_coef=1.0), lr=1e-3, weight_decay=0.0)
     assert ours.reference is not None
     with torch.no_grad():
         for parameter in model.parameters():
@@ -430,9 +434,9 @@ def test_a_kl_term_pulls_even_trees_without_advantage_back() -> None:
 
 def test_without_a_coefficient_there_is_no_reference() -> None:
     model, tree = kl_model()
-    assert Learner(model, algorithm=GRPO(kl_coef=0.0)).reference is None
+    assert StepLearner(model, algorithm=GRPO(kl_coef=0.0)).reference is None
     start = tiny_model(seed=3)
-    kept = Learner(model, algorithm=GRPO(), reference=start)
+    kept = StepLearner(model, algorithm=GRPO(), reference=start)
     assert kept.reference is start
     assert not any(p.requires_grad for p in start.parameters())
     assert kept.update([tree])["loss"] > 0  # two models: there is a distance from the first step

@@ -26,14 +26,13 @@ from at2po_agents.doctor.memory.activations import (
 from at2po_agents.doctor.memory.learner_terms import ROW_BYTES, learner_terms
 from at2po_agents.doctor.memory.terms import LOGIT_BYTES
 from at2po_agents.learner import tree_attention as attention
-from at2po_agents.learner.learner import Learner
 from at2po_agents.learner.logprobs import LOGITS_AT_ONCE, token_logprobs
 from at2po_agents.learner.packing import Pack, pack
 from at2po_agents.learner.tree_attention import tree_attention
 from at2po_agents.policy.loading import load_model
 from at2po_agents.policy.sizes import SIZES, Decoder
 from at2po_agents.tree import RolloutTree
-from tests.at2po_agents.samples import random_tree
+from tests.at2po_agents.samples import StepLearner, random_tree
 
 TOLERANCE = 0.02
 """Share by which what torch keeps may differ from the formula, which leaves out single numbers."""
@@ -63,7 +62,7 @@ def bytes_of(tensors: Any) -> int:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_learner_holds_the_bytes_of_the_plan(dtype: Any) -> None:
     model, _ = load_model("mini", getattr(torch, dtype))
-    learner = Learner(model, algorithm=ATPO())
+    learner = StepLearner(model, algorithm=ATPO())
     gradients: list[int] = []
     learner.optimizer.register_step_pre_hook(
         lambda *unused: gradients.append(bytes_of(p.grad for p in learner.masters.parameters))

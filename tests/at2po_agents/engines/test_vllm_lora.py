@@ -12,7 +12,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from at2po_agents.engines import Engine, make_engine
 from at2po_agents.errors import WeightsError
-from at2po_agents.learner.learner import Learner
 from at2po_agents.policy.adapters import adapter_names
 from at2po_agents.policy.loading import load_model
 from at2po_agents.tree import RolloutTree
@@ -20,6 +19,7 @@ from tests.at2po_agents.engines.engine_contract import finish, miniwiki_requests
 from tests.at2po_agents.engines.test_vllm_server import long, serving
 from tests.at2po_agents.learner.test_learner import WIDE
 from tests.at2po_agents.policy.adapted import add_lora, answered, shake
+from tests.at2po_agents.samples import StepLearner
 
 pytest.importorskip("vllm", reason="needs vLLM: run `make test-vllm`")
 pytestmark = [pytest.mark.vllm, pytest.mark.filterwarnings("default")]
@@ -64,7 +64,7 @@ def check(engine: Engine, model: PreTrainedModel, tokenizer: Any) -> list[Rollou
 
 def test_logprobs_are_the_learner_s_before_and_after_an_update(engine: Engine) -> None:
     model, tokenizer = adapted()
-    learner = Learner(model, algorithm=WIDE, lr=1e-2)
+    learner = StepLearner(model, algorithm=WIDE, lr=1e-2)
     engine.load_weights(model.state_dict())
     before = check(engine, model, tokenizer)
     learner.update(before)

@@ -3,8 +3,16 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from at2po_agents.learner.batching import Slice, alike, shares, shortest, split, whole, within
 from at2po_agents.learner.packing import pack
+from at2po_agents.learner.partition import (
+    Slice,
+    alike,
+    partition_packs,
+    shortest,
+    split,
+    whole,
+    within,
+)
 from at2po_agents.tree import Node, RolloutTree
 from tests.at2po_agents.samples import random_tree
 
@@ -40,8 +48,8 @@ def test_ranks_share_every_row_with_sampled_tokens(
     seed: int, count: int, ranks: int, budget: int
 ) -> None:
     trees = [random_tree(seed + number, size=12) for number in range(count)]
-    found = shares(trees, ranks, budget)
-    assert len(found) == ranks and found == shares(trees, ranks, budget)
+    found = partition_packs(trees, ranks, budget)
+    assert len(found) == ranks and found == partition_packs(trees, ranks, budget)
     for members in (members for packs in found for members in packs):
         assert len({id(part.tree) for part in members}) == len(members)
         fits = pack(members).ids.numel() <= budget
@@ -50,7 +58,7 @@ def test_ranks_share_every_row_with_sampled_tokens(
     for tree in trees:
         leaves = [leaf for part in parts if part.tree is tree for leaf in part.leaves]
         assert sorted(leaves, key=lambda leaf: leaf.key) == learned(tree)
-    assert shares(trees, 1, budget) == [within(trees, budget)]
+    assert partition_packs(trees, 1, budget) == [within(trees, budget)]
 
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=20), st.integers(1, 200))

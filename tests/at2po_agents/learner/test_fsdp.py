@@ -12,12 +12,18 @@ import torch
 from torch import Tensor
 
 from at2po_agents.algorithms import AEPO, ATPO, DAPO, GRPO, GSPO, Algorithm
-from at2po_agents.learner.batching import shares, split
-from at2po_agents.learner.learner import Learner
-from at2po_agents.learner.process_group import Ranks
+from at2po_agents.learner.partition import partition_packs, split
+from at2po_agents.learner.process_group import DataParallelGroup
 from at2po_agents.tree import RolloutTree
 from tests.at2po_agents.policy.adapted import add_lora
-from tests.at2po_agents.samples import damped, flat_tree, random_tree, tiny_model, trees
+from tests.at2po_agents.samples import (
+    StepLearner,
+    damped,
+    flat_tree,
+    random_tree,
+    tiny_model,
+    trees,
+)
 from tests.at2po_agents.training.several_ranks import together
 
 WIDE = ATPO(clip_low=0.9, clip_high=9.0)
@@ -92,12 +98,12 @@ class Result:
     """What a case led to."""
 
     metrics: list[dict[str, float]]
-    offending: list[list[int]]  # places in each batch
+    nonfinite: list[list[int]]  # places in each batch
     weights: Mapping[str, Tensor]
     masters: set[torch.dtype]
 
 
-def play(ranks: Ranks, case: Case) -> Result:
+def play(group: DataParallelGroup, case: Case) -> Result:
     model = tiny_model(case.family, dtype=case.dtype)
     if case.poison:
         with torch.no_grad():
@@ -105,21 +111,21 @@ def play(ranks: Ranks, case: Case) -> Result:
     if case.lora:
         add_lora(model)
     settings = {"lr": 0.1, "grad_clip": 1e9, "token_budget": BUDGET, **case.settings}
-    learner = damped(Learner(model, algorithm=case.algorithm, ranks=ranks, **settings))
-    metrics, offending = [], []
+    learner = damped(StepLearner(model, algorithm=case.algorithm, group=group, **settings))
+    metrics, nonfinite = [], []
     for step, batch in enumerate(make() for make in case.batches):
         metrics.append(learner.update(batch, step))
-        offending.append([batch.index(tree) for tree in learner.offending])
+        nonfinite.append([batch.index(tree) for tree in learner.nonfinite_trees])
     weights: Mapping[str, Tensor] = model.state_dict()
-    if ranks.size > 1:
+    if group.world_size > 1:
         from at2po_agents.learner.fsdp import full_state
 
         weights = full_state(model.state_dict(keep_vars=True), case.dtype)
-    return Result(metrics, offending, weights, {p.dtype for p in learner.masters.parameters})
+    return Result(metrics, nonfinite, weights, {p.dtype for p in learner.masters.parameters})
 
 
-def play_all(ranks: Ranks, names: Sequence[str]) -> dict[str, Result]:
-    return {name: play(ranks, CASES[name]) for name in names}
+def play_all(group: DataParallelGroup, names: Sequence[str]) -> dict[str, Result]:
+    return {name: play(group, CASES[name]) for name in names}
 
 
 Shared = dict[int, list[dict[str, Result]]]
@@ -135,10 +141,10 @@ def shared() -> Shared:
     ("name", "size"), [*((name, 2) for name in CASES), *((name, 3) for name in BY_THREE)]
 )
 def test_ranks_make_the_update_of_one_process(name: str, size: int, shared: Shared) -> None:
-    case, alone = CASES[name], play(Ranks(), CASES[name])
+    case, alone = CASES[name], play(DataParallelGroup(), CASES[name])
     close = TOLERANCE[case.dtype]
     for rank in (each[name] for each in shared[size]):
-        assert rank.offending == alone.offending
+        assert rank.nonfinite == alone.nonfinite
         assert rank.masters == alone.masters
         assert rank.weights.keys() == alone.weights.keys()
         for key, expected in alone.weights.items():
@@ -163,20 +169,20 @@ def test_ranks_make_the_update_of_one_process(name: str, size: int, shared: Shar
 def test_a_tree_is_cut_among_all_ranks(name: str, size: int) -> None:
     case, held = CASES[name], []
     for batch in split(case.batches[0](), case.settings.get("mini_batches", 1)):
-        found = shares(batch, size, case.settings.get("token_budget", BUDGET))
+        found = partition_packs(batch, size, case.settings.get("token_budget", BUDGET))
         ids = [{id(part.tree) for pack in packs for part in pack} for packs in found]
         held.append(set.intersection(*ids))
     assert any(held)
 
 
 def test_the_cases_are_what_they_are_called(shared: Shared) -> None:
-    packs = [len(own) for own in shares(uneven(), 2, BUDGET)]
+    packs = [len(own) for own in partition_packs(uneven(), 2, BUDGET)]
     assert min(packs) > 0 and packs[0] != packs[1]
     results = shared[2][1]
-    assert results["broken tree"].offending == [[1], []]
+    assert results["broken tree"].nonfinite == [[1], []]
     assert results["broken tree"].metrics[0]["skipped"] == 1
     assert results["broken tree"].metrics[0]["optimizer_steps"] == 1
-    assert results["broken weights"].offending == [[0, 1, 2, 3, 4]]
+    assert results["broken weights"].nonfinite == [[0, 1, 2, 3, 4]]
     assert results["fewer trees than ranks"].metrics[0]["optimizer_steps"] == 5
     assert results["no advantages"].metrics[1]["grad_norm"] == 0.0
     assert results["clipped gradient"].metrics[0]["grad_norm"] > 0.01

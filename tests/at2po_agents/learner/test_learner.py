@@ -20,6 +20,7 @@ from at2po_agents.objective.rows import Rows
 from at2po_agents.tree import RolloutTree
 from tests.at2po_agents.samples import (
     VOCABULARY,
+    StepLearner,
     damped,
     flat_rows,
     flat_tree,
@@ -34,7 +35,7 @@ WIDE = ATPO(clip_low=0.9, clip_high=9.0)
 def learner(model: PreTrainedModel | None = None, **settings: Any) -> Learner:
     """Build a learner that takes visible steps."""
     defaults: dict[str, Any] = {"algorithm": WIDE, "lr": 0.1, "grad_clip": 1e9}
-    return damped(Learner(model or tiny_model(), **{**defaults, **settings}))
+    return damped(StepLearner(model or tiny_model(), **{**defaults, **settings}))
 
 
 def weights(model: PreTrainedModel) -> Tensor:
@@ -135,7 +136,7 @@ def test_leaving_out_trees_without_advantage_changes_nothing(
     batch = [flat_tree(1), credited[0], flat_tree(2), flat_tree(3), credited[1], flat_tree(4)]
     skip, full = tiny_model(), tiny_model()
     metrics = learner(skip, mini_batches=mini_batches).update(batch)
-    monkeypatch.setattr("at2po_agents.learner.learner._credited", lambda tree: True)
+    monkeypatch.setattr("at2po_agents.learner.learner.carries_credit", lambda tree: True)
     everything = learner(full, mini_batches=mini_batches).update(batch)
     assert everything["trained_tokens"] == everything["unique_tokens"]
     assert metrics["loss"] == pytest.approx(everything["loss"], abs=1e-9)
@@ -164,13 +165,13 @@ def test_broken_tree_is_handed_back_and_the_step_skipped() -> None:
     ours = learner(model)
     metrics = ours.update(batch)
     assert (metrics["skipped"], metrics["optimizer_steps"]) == (1, 0)
-    assert ours.offending == [batch[1]]
+    assert ours.nonfinite_trees == [batch[1]]
     assert "loss" not in metrics
     assert all(value == value for value in metrics.values())
     assert torch.equal(before, weights(model))
     batch[1].leaves()[0].reward = 0.0
     assert ours.update(batch)["skipped"] == 0
-    assert ours.offending == []
+    assert ours.nonfinite_trees == []
 
 
 def test_only_the_broken_mini_batch_is_skipped() -> None:
@@ -179,7 +180,7 @@ def test_only_the_broken_mini_batch_is_skipped() -> None:
     ours = learner(mini_batches=2)
     metrics = ours.update(batch)
     assert (metrics["skipped"], metrics["optimizer_steps"]) == (1, 1)
-    assert ours.offending == [batch[0]]
+    assert ours.nonfinite_trees == [batch[0]]
 
 
 @pytest.mark.parametrize("logprobs", [[], [-1.0], [float("nan")] * 9, [float("-inf")] * 9])
@@ -188,9 +189,9 @@ def test_a_tree_without_entropies_spoils_no_other_one(logprobs: list[float]) -> 
     batch = trees(2)
     node = next(n for n in batch[0].nodes() if len(n.sampled) > 1 and n.is_leaf)
     node.logprobs = logprobs[: max(1, len(node.sampled))] if len(logprobs) == 9 else logprobs
-    ours = Learner(tiny_model(), algorithm=AEPO())
+    ours = StepLearner(tiny_model(), algorithm=AEPO())
     assert ours.update(batch)["skipped"] == 1
-    assert ours.offending == [batch[0]]
+    assert ours.nonfinite_trees == [batch[0]]
 
 
 @pytest.mark.parametrize("reward", [1e101, 1e200, -1.7e308])
@@ -198,7 +199,7 @@ def test_a_reward_of_any_size_is_learned_from(reward: float) -> None:
     batch = trees(2)
     batch[0].leaves()[0].reward = reward
     for algorithm in (ATPO(), GRPO(kl_coef=0.0), DAPO()):
-        ours = Learner(tiny_model(), algorithm=algorithm)
+        ours = StepLearner(tiny_model(), algorithm=algorithm)
         assert ours.update(batch[:1])["optimizer_steps"] == 1
 
 
@@ -208,7 +209,7 @@ def test_broken_weights_hand_back_every_tree() -> None:
         next(model.parameters())[:] = torch.nan
     ours = learner(model)
     assert ours.update(batch)["skipped"] == 1
-    assert ours.offending == batch
+    assert ours.nonfinite_trees == batch
 
 
 def test_large_gradients_are_clipped() -> None:
@@ -280,7 +281,7 @@ def test_a_broken_tree_that_was_cut_is_handed_back_once() -> None:
     batch[0].leaves()[0].reward = float("nan")
     ours = learner(token_budget=1)
     assert ours.update(batch)["skipped"] == 1
-    assert ours.offending == [batch[0]]
+    assert ours.nonfinite_trees == [batch[0]]
 
 
 def test_reward_raises_the_probability_of_the_better_turn() -> None:

@@ -9,11 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from at2po_agents.algorithms import ATPO
-from at2po_agents.learner.learner import Learner
 from at2po_agents.learner.master_weights import MasterWeights
 from at2po_agents.policy.weights import weights_hash
 from tests.at2po_agents.learner.test_learner import trees
-from tests.at2po_agents.samples import tiny_model
+from tests.at2po_agents.samples import StepLearner, tiny_model
 
 LR = 1e-6
 
@@ -29,7 +28,7 @@ def test_small_steps_of_a_bfloat16_model_are_not_lost() -> None:
     start = flat(list(coarse.parameters()))
     moved = []
     for model in (coarse, fine):
-        ours = Learner(model, algorithm=ATPO(), lr=LR, weight_decay=0.0)
+        ours = StepLearner(model, algorithm=ATPO(), lr=LR, weight_decay=0.0)
         ours.optimizer.param_groups[0]["eps"] = 1.0  # smooth in the gradient
         for _ in range(20):
             ours.update(batch)
@@ -51,11 +50,11 @@ def test_masters_move_as_float32_weights_do_and_bfloat16_ones_do_not() -> None:
     for _ in range(20):
         gradient = torch.randn(50, generator=numbers).bfloat16() + 0.5
         coarse.grad, plain.grad, fine.grad = gradient, gradient.clone(), gradient.float()
-        masters.collect()
+        masters.accumulate_grads()
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()
-        masters.publish()
+        masters.copy_to_model()
     assert torch.equal(masters.parameters[0], fine)
     assert (fine - start.bfloat16()).abs().min() > 0
     assert torch.equal(plain, start.bfloat16())
@@ -67,7 +66,7 @@ def test_gradients_of_packs_are_added_up_in_float32() -> None:
     masters = MasterWeights([parameter])
     for gradient in (256.0, 1.0):  # 257 is no bfloat16 number
         parameter.grad = torch.full((1,), gradient, dtype=torch.bfloat16)
-        masters.collect()
+        masters.accumulate_grads()
         assert parameter.grad is None
     assert masters.parameters[0].grad == 257.0
 
@@ -88,12 +87,12 @@ def test_offloaded_masters_give_the_same_weights_bit_for_bit(
     # A budget of one token cuts trees: gradients of several passes are added up.
     settings: dict[str, Any] = {"algorithm": ATPO(), "lr": 1e-3, "token_budget": 1}
     here, away, resumed = models
-    one, two = Learner(here, **settings), Learner(away, offload=True, **settings)
+    one, two = StepLearner(here, **settings), StepLearner(away, offload=True, **settings)
     for _ in range(2):
         assert one.update(batch) == two.update(batch)
     torch.save(two.state_dict(), tmp_path / "state.pt")
     resumed.load_state_dict(away.state_dict())
-    three = Learner(resumed, offload=True, **settings)
+    three = StepLearner(resumed, offload=True, **settings)
     three.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     for ours in (one, two, three):
         ours.update(batch)

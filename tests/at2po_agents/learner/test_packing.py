@@ -10,9 +10,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from at2po_agents.errors import TreeError, UnsupportedModelError
-from at2po_agents.learner.batching import whole
 from at2po_agents.learner.logprobs import flat_logprobs, token_logprobs
 from at2po_agents.learner.packing import pack
+from at2po_agents.learner.partition import whole
 from at2po_agents.learner.tree_attention import check_model, tree_attention
 from at2po_agents.tree import RolloutTree
 from tests.at2po_agents.samples import flat_rows, random_tree, tiny_model

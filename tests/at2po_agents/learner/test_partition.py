@@ -16,7 +16,7 @@ from at2po_agents.learner.partition import (
     by_tree,
     evenly,
     lengths,
-    share,
+    partition_rows,
     waited,
 )
 from at2po_agents.tree import Node, RolloutTree
@@ -53,7 +53,7 @@ def test_lengths_are_those_of_rows(seed: int) -> None:
         assert sum(row.new for row in found[:stop]) == unique(rows[:stop])
 
 
-@pytest.mark.parametrize("way", [share, by_tree, evenly])
+@pytest.mark.parametrize("way", [partition_rows, by_tree, evenly])
 @given(seeds, counts, counts, budgets)
 def test_every_row_is_in_one_pack_within_the_budget(
     way: Callable[..., list[Packs]], seed: int, count: int, ranks: int, budget: int
@@ -78,7 +78,7 @@ def test_ranks_never_wait_longer_than_for_whole_trees(
     seed: int, count: int, ranks: int, budget: int
 ) -> None:
     _, trees = draw(seed, count)
-    whole, found = by_tree(trees, ranks, budget), share(trees, ranks, budget)
+    whole, found = by_tree(trees, ranks, budget), partition_rows(trees, ranks, budget)
     assert waited(found) <= waited(whole)
     assert waited(found) < waited(whole) or found == whole
     for number in range(count):
@@ -89,7 +89,7 @@ def test_ranks_never_wait_longer_than_for_whole_trees(
 @given(seeds, counts, budgets)
 def test_one_rank_takes_whole_trees_one_after_the_other(seed: int, count: int, budget: int) -> None:
     _, trees = draw(seed, count)
-    (packs,) = share(trees, 1, budget)
+    (packs,) = partition_rows(trees, 1, budget)
     assert [packs] == by_tree(trees, 1, budget)
     spans = [span for pack in packs for span in pack]
     assert spans == sorted(spans)
@@ -130,11 +130,15 @@ def test_by_hand() -> None:
     """A tree of three rows of 10 tokens, of which they share 4, and one of a row of 12."""
     trees = [[Length(10, 10), Length(10, 6), Length(10, 6)], [Length(12, 12)]]
     rows, other = [Span(0, row, row + 1, 10) for row in range(3)], Span(1, 0, 1, 12)
-    assert share(trees, 2, 100) == by_tree(trees, 2, 100) == [[[Span(0, 0, 3, 22)]], [[other]]]
-    assert share(trees, 3, 100) == [[[Span(0, 0, 2, 16)]], [[rows[2]]], [[other]]]
-    assert share(trees, 5, 100) == [*([[row]] for row in rows), [[other]], []]
+    assert (
+        partition_rows(trees, 2, 100)
+        == by_tree(trees, 2, 100)
+        == [[[Span(0, 0, 3, 22)]], [[other]]]
+    )
+    assert partition_rows(trees, 3, 100) == [[[Span(0, 0, 2, 16)]], [[rows[2]]], [[other]]]
+    assert partition_rows(trees, 5, 100) == [*([[row]] for row in rows), [[other]], []]
     # The larger tree takes two passes, of 16 and 10 tokens; both ranks have to make two.
     assert by_tree(trees, 2, 16) == [[[Span(0, 0, 2, 16)], [rows[2]]], [[other]]]
-    assert share(trees, 2, 16) == [[[rows[0]], [rows[2]]], [[rows[1]], [other]]]
-    assert [waited(way(trees, 2, 16)) for way in (by_tree, share)] == [16 + 10, 10 + 12]
-    assert share([], 3, 10) == [[], [], []]
+    assert partition_rows(trees, 2, 16) == [[[rows[0]], [rows[2]]], [[rows[1]], [other]]]
+    assert [waited(way(trees, 2, 16)) for way in (by_tree, partition_rows)] == [16 + 10, 10 + 12]
+    assert partition_rows([], 3, 10) == [[], [], []]

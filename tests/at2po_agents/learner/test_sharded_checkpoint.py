@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from at2po_agents.config.train import TrainConfig
 from at2po_agents.errors import CheckpointError, ModelNotFoundError
 from at2po_agents.learner import checkpoint
 from at2po_agents.learner.checkpoint import STATE, Checkpoint
-from at2po_agents.learner.process_group import Ranks
+from at2po_agents.learner.process_group import DataParallelGroup
 from at2po_agents.policy.loading import load_model
 from at2po_agents.policy.lora import LoraOptions
 from at2po_agents.training.export_policy import export_model
@@ -31,22 +31,25 @@ from tests.at2po_agents.samples import damped, tiny_model, trees
 from tests.at2po_agents.training.several_ranks import together
 
 FACTS: dict[str, Any] = {"extra": {}, "fingerprint": "run", "keep": 9}
+ALGORITHM = ATPO(clip_low=0.9, clip_high=9.0)
 BATCHES = (trees(4), trees(4, seed=50))
+for tree in chain(*BATCHES):
+    ALGORITHM.assign_credit(tree)
 State = dict[str, dict[str, Tensor]]
 
 
-def worker(ranks: Ranks, kind: str, resumed: Checkpoint | None = None) -> LearnerWorker:
+def worker(group: DataParallelGroup, kind: str, resumed: Checkpoint | None = None) -> LearnerWorker:
     """A learner of a tiny model; one that goes on has had other trained weights before.
 
     Args:
-        ranks: Those that learn together.
+        group: Processes that learn together.
         kind: A number format, or "lora" for an adapter in float64.
         resumed: The checkpoint to go on from.
     """
     lora = kind == "lora"
     dtype = "float64" if lora else kind
     config = TrainConfig(
-        algorithm=ATPO(clip_low=0.9, clip_high=9.0),
+        algorithm=ALGORITHM,
         learning_rate=0.1,
         grad_clip=1e9,
         mini_batches=2,
@@ -67,7 +70,7 @@ def worker(ranks: Ranks, kind: str, resumed: Checkpoint | None = None) -> Learne
             model.load_state_dict(load_model(str(resumed.path), model.dtype)[0].state_dict())
     words = WordLevel({"a": 0, "[UNK]": 1}, unk_token="[UNK]")
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(words), unk_token="[UNK]")
-    made = LearnerWorker(config, Policy(model, tokenizer, saved), resumed, ranks)
+    made = LearnerWorker(config, Policy(model, tokenizer, saved), resumed, group)
     damped(made.learner)
     return made
 
@@ -88,29 +91,31 @@ def state(made: LearnerWorker) -> State:
     }
 
 
-def write(ranks: Ranks, root: Path, kind: str) -> tuple[State, State]:
+def write(group: DataParallelGroup, root: Path, kind: str) -> tuple[State, State]:
     """Save before, between and after two updates; return the states after them."""
-    made = worker(ranks, kind)
+    made = worker(group, kind)
     made.save(root, 0, **FACTS)
     made.update(BATCHES[0], 0)
     between = state(made)
     made.save(root, 1, **FACTS)
     made.update(BATCHES[1], 1)
     made.save(root, 2, **FACTS)
-    made.settle()
+    made.wait_for_checkpoint()
     return between, state(made)
 
 
-def go_on(ranks: Ranks, root: Path, kind: str) -> tuple[State, State]:
+def go_on(group: DataParallelGroup, root: Path, kind: str) -> tuple[State, State]:
     """Do the second update again, from the checkpoint before it."""
-    made = worker(ranks, kind, checkpoint.load(root / "step_000001", "run"))
+    made = worker(group, kind, checkpoint.load(root / "step_000001", "run"))
     between = state(made)
     made.update(BATCHES[1], 1)
     return between, state(made)
 
 
 def run(size: int, work: Any, root: Path, kind: str) -> tuple[State, State]:
-    found = [work(Ranks(), root, kind)] if size == 1 else together(size, work, root, kind)
+    found = (
+        [work(DataParallelGroup(), root, kind)] if size == 1 else together(size, work, root, kind)
+    )
     return found[0]  # type: ignore[no-any-return]
 
 
@@ -141,8 +146,8 @@ def test_ranks_that_save_learn_what_one_process_does(written: dict[Any, Any]) ->
     assert_same(between, written[1, "float64"][1], 1e-9)
 
 
-def go_on_from_the_start(ranks: Ranks, before: Checkpoint) -> tuple[State, None]:
-    made = worker(ranks, "float64", before)
+def go_on_from_the_start(group: DataParallelGroup, before: Checkpoint) -> tuple[State, None]:
+    made = worker(group, "float64", before)
     made.update(BATCHES[0], 0)
     return state(made), None
 
@@ -178,15 +183,15 @@ def test_masters_of_a_bfloat16_run_come_back_bit_for_bit(
         assert_same(again, after)
 
 
-def save_and_spoil(ranks: Ranks, root: Path, spoiled: Path) -> State | None:
+def save_and_spoil(group: DataParallelGroup, root: Path, spoiled: Path) -> State | None:
     """Rank 0 goes on to spoil what it has while rank 1 keeps it from writing."""
     from at2po_agents.learner import fsdp as sharding
 
-    made = worker(ranks, "float64")
+    made = worker(group, "float64")
     made.update(BATCHES[0], 0)
     then = state(made)
     facts = {**FACTS, "extra": {"questions": 1}}
-    if ranks.first:
+    if group.is_main:
         made.save(root, 1, **facts)
         facts["extra"]["questions"] = 7
         with torch.no_grad():
@@ -206,15 +211,15 @@ def save_and_spoil(ranks: Ranks, root: Path, spoiled: Path) -> State | None:
         sharding.get_state_dict = late  # the files are begun when all ranks have theirs
         made.save(root, 1, **facts)
         sharding.get_state_dict = get
-    made.settle()
-    return then if ranks.first else None
+    made.wait_for_checkpoint()
+    return then if group.is_main else None
 
 
 def test_what_is_written_is_what_was_there_when_saving_began(tmp_path: Path) -> None:
     then, _ = together(2, save_and_spoil, tmp_path, tmp_path / "spoiled")
     assert then is not None
     assert checkpoint.load(tmp_path / "step_000001", "run").extra == {"questions": 1}
-    restored, _ = go_on(Ranks(), tmp_path, "float64")
+    restored, _ = go_on(DataParallelGroup(), tmp_path, "float64")
     assert_same(restored, then)
 
 

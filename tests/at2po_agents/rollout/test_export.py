@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from at2po_agents.errors import TreeError
-from at2po_agents.learner.batching import whole
 from at2po_agents.learner.packing import pack
+from at2po_agents.learner.partition import whole
 from at2po_agents.rollout.export import flat_rows, grpo_batch, read_rows, write_rows
 from at2po_agents.tree import RolloutTree
 from tests.at2po_agents.samples import random_tree, spec_tree

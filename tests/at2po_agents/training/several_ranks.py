@@ -11,13 +11,13 @@ from typing import Any, TypeVar
 
 import torch
 
-from at2po_agents.learner.process_group import Ranks, join
+from at2po_agents.learner.process_group import DataParallelGroup, join
 
 T = TypeVar("T")
 
 
 def together(size: int, work: Callable[..., T], *arguments: Any) -> list[T]:
-    """Call `work(ranks, *arguments)` in several processes; return what each of them returned.
+    """Call `work(group, *arguments)` in several processes; return what each of them returned.
 
     Args:
         size: Number of ranks.
@@ -39,9 +39,9 @@ def _joined(
     rank: int, size: int, address: str, work: Callable[..., Any], arguments: tuple[Any, ...]
 ) -> bytes:
     torch.set_num_threads(1)
-    ranks: Ranks = join(rank=rank, size=size, address=address, timeout_s=300)
+    group: DataParallelGroup = join(rank=rank, size=size, address=address, timeout_s=300)
     try:
         # As bytes: tensors would stay in memory that ends with this process.
-        return pickle.dumps(work(ranks, *arguments))
+        return pickle.dumps(work(group, *arguments))
     finally:
-        ranks.leave()
+        group.destroy()

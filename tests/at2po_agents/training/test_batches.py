@@ -44,7 +44,7 @@ def test_every_question_comes_once_a_lap_in_an_order_of_its_own(
 ) -> None:
     batches, workers = made(count, seed=seed)
     for step in range(steps):
-        batches.take(step)
+        batches.collect(step)
     asked = [question for job in workers.jobs for question in job.questions]
     assert len(asked) == count * steps
     laps = [tuple(asked[start : start + KNOWN]) for start in range(0, len(asked), KNOWN)]
@@ -57,13 +57,13 @@ def test_every_question_comes_once_a_lap_in_an_order_of_its_own(
 @given(st.integers(0, 4), st.integers(0, 4))
 def test_a_run_that_begins_again_takes_the_trees_that_it_had(done: int, back: int) -> None:
     undisturbed, _ = made(cluster=RAY)
-    expected = [undisturbed.take(step) for step in range(8)]
+    expected = [undisturbed.collect(step) for step in range(8)]
     batches, workers = made(cluster=RAY)
-    before = [batches.take(step) for step in range(done + 1)]
+    before = [batches.collect(step) for step in range(done + 1)]
     start = max(0, done - back)
     batches.restart(start, 4 * start)
     workers.jobs.clear()
-    after = [batches.take(step) for step in range(start, 8)]
+    after = [batches.collect(step) for step in range(start, 8)]
     for found, wanted in zip(
         [*before, *after], expected[: done + 1] + expected[start:], strict=True
     ):
@@ -75,15 +75,15 @@ def test_a_run_that_begins_again_takes_the_trees_that_it_had(done: int, back: in
 
 def test_no_batch_is_kept_where_nothing_begins_again() -> None:
     batches, workers = made()
-    batches.take(0)
+    batches.collect(0)
     batches.restart(0, 0)
-    batches.take(0)
+    batches.collect(0)
     assert len(workers.jobs) == 2
 
 
 def test_questions_of_dynamic_sampling_all_count() -> None:
     batches, workers = made(algorithm=algorithms.DAPO(chains=2, generations=3), cluster=RAY)
-    batch = batches.take(0)  # no tree teaches anything, so all generations are asked for
+    batch = batches.collect(0)  # no tree teaches anything, so all generations are asked for
     assert batch.asked == sum(len(job.questions) for job in workers.jobs) == len(batch.grown)
     assert len(workers.jobs) == 3
     assert len(batch.trees) == 4
@@ -99,8 +99,8 @@ def test_questions_that_are_left_out_change_nothing_for_the_others(
     config = TrainConfig(questions_per_step=len(asked), mini_batches=1, seed=seed)
     part = Batches(config, KNOWN, workers, sorted(asked))
     for step in range(3):
-        whole.take(step)
-        part.take(step)
+        whole.collect(step)
+        part.collect(step)
     for job, every in zip(workers.jobs, all_workers.jobs, strict=True):
         assert list(job.questions) == [number for number in every.questions if number in asked]
         assert job.seed == every.seed

@@ -93,7 +93,7 @@ def test_a_run_writes_nothing_where_another_has_taken_its_place(
     other = {"config.toml": b"theirs", "status.json": b"{}", "checkpoints/step_000001/a": b"b"}
 
     def renamed(trainer: Trainer) -> Any:
-        if trainer.past.step == 1:
+        if trainer.state.step == 1:
             folder.rename(tmp_path / "run.1")
             for name, content in other.items():
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)

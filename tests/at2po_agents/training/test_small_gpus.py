@@ -17,7 +17,6 @@ from at2po_agents.algorithms import ATPO, GRPO
 from at2po_agents.cli import main
 from at2po_agents.config.train import RESUMABLE, TrainConfig, load_config, parse_config
 from at2po_agents.errors import WeightsError
-from at2po_agents.learner.learner import Learner
 from at2po_agents.monitoring.metrics_log import read_metrics
 from at2po_agents.policy.adapters import ADAPTER_FILE
 from at2po_agents.policy.loading import load_model
@@ -25,7 +24,7 @@ from at2po_agents.policy.lora import ADAPTER_FOLDER, LoraOptions
 from at2po_agents.policy.weights import state_hash, weights_hash
 from at2po_agents.training.trainer import Trainer
 from tests.at2po_agents.learner.test_learner import trees
-from tests.at2po_agents.samples import tiny_model
+from tests.at2po_agents.samples import StepLearner, tiny_model
 from tests.at2po_agents.training.test_trainer import rows_without_time, small
 
 pytestmark = pytest.mark.filterwarnings("default")  # TensorBoard's own warnings are not ours
@@ -37,7 +36,7 @@ class Killed(Trainer):
     """A run that ends in its second step, after the checkpoint of the first."""
 
     def _step(self) -> Any:
-        if self.past.step == 1:
+        if self.state.step == 1:
             raise KeyboardInterrupt
         return super()._step()
 
@@ -136,7 +135,7 @@ GUIDE = (ROOT / "docs" / "how-to" / "small-gpus.md").read_text(encoding="utf-8")
 @pytest.mark.parametrize("offload", [False, True])
 def test_the_guide_counts_the_learner_s_bytes(dtype: torch.dtype, offload: bool) -> None:
     model = tiny_model(dtype=dtype)
-    ours = Learner(model, algorithm=ATPO(), offload=offload)
+    ours = StepLearner(model, algorithm=ATPO(), offload=offload)
     ours.update(trees(1))
     (weight, *_), (master, *_) = model.parameters(), ours.masters.parameters
     moments = ours.optimizer.state[master]

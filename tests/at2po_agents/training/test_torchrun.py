@@ -143,7 +143,7 @@ def test_two_ranks_give_the_run_of_one_process(alone: Any, pair: Any) -> None:
         assert one.keys() == two.keys()
         for name in ("rollout/reward_mean", "tokens/sampled", "eval/em"):
             assert one.get(name) == two.get(name)
-        # Ranks compute what the parts of a tree share in each of them.
+        # DataParallelGroup compute what the parts of a tree share in each of them.
         assert one.get("tokens/trained", 0) <= two.get("tokens/trained", 0)
         assert one.get("policy/loss") == pytest.approx(two.get("policy/loss"), abs=1e-9)
 

@@ -254,8 +254,8 @@ def test_three_updates_that_are_not_finite_end_the_run(
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with pytest.raises(DivergedError, match="lower learning_rate"):
         trainer.run()
-    assert trainer.past.step == 3
+    assert trainer.state.step == 3
     after = model.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
-    written = sorted(path.name for path in (tmp_path / "bad" / "offending").iterdir())
+    written = sorted(path.name for path in (tmp_path / "bad" / "nonfinite_trees").iterdir())
     assert written == ["step_000001.jsonl", "step_000002.jsonl", "step_000003.jsonl"]

@@ -1,4 +1,4 @@
-"""Ranks that roll out together: each its share, all of them with all trees."""
+"""Processes that roll out together: each its share, all of them with all trees."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from at2po_agents.config.train import TrainConfig
 from at2po_agents.errors import ToolsAwayError
-from at2po_agents.learner.process_group import Ranks
+from at2po_agents.learner.process_group import DataParallelGroup
 from at2po_agents.monitoring.queue_length import QueueWatch
 from at2po_agents.rollout.expansion import Chains
 from at2po_agents.tree import RolloutTree
@@ -32,9 +32,10 @@ class Learning:
         return {}
 
 
-def collect_all(ranks: Ranks) -> list[Any]:
-    made: Any = LocalWorkers(TrainConfig(), (None, None), ranks)
+def collect_all(group: DataParallelGroup) -> list[Any]:
+    made: Any = LocalWorkers(TrainConfig(), (None, None), group)
     made.rollout, made.learning = Rollout(), Learning()
+    made.publish()
     found: list[Any] = []
     for questions in [(3, 4, 5, 6, 7), (8,), (13, 14), (14, 13), (9, 10)]:
         try:

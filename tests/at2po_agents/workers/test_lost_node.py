@@ -102,7 +102,7 @@ class Generous:
     def give(self) -> bytes:
         return bytes(1 << 20)
 
-    def progress(self) -> None:
+    def heartbeat(self) -> None:
         return None
 
 

@@ -240,7 +240,7 @@ def test_a_rank_that_dies_while_the_last_checkpoint_is_written_does_so_too(tmp_p
         if ranks:
             os.kill(ranks.pop(), signal.SIGKILL)
             ranks.clear()
-        settle()
+        wait_for_checkpoint()
 
     trainer.workers.settle = deadly  # type: ignore[method-assign]
     trainer.run()
@@ -312,7 +312,7 @@ class Failing:
     def collect(self, *arguments: Any) -> None:
         raise ValueError("no such job")
 
-    def progress(self) -> None:
+    def heartbeat(self) -> None:
         return None
 
 

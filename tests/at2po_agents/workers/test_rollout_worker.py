@@ -13,7 +13,7 @@ from at2po_agents.errors import ToolsAwayError
 from at2po_agents.policy.loading import load_model
 from at2po_agents.rollout.expansion import Chains
 from at2po_agents.tree import RolloutTree
-from at2po_agents.workers.rollout_worker import REGROWTHS, Job, RolloutWorker, make_envs
+from at2po_agents.workers.rollout_worker import MAX_ROLLOUT_RETRIES, Job, RolloutWorker, make_envs
 
 JOB = Job((3, 4, 5), Chains(2), seed=1)
 
@@ -86,7 +86,7 @@ def test_tools_that_stay_away_end_the_collection() -> None:
 def test_a_tool_that_fails_though_it_is_there_is_no_reason_to_wait_for_ever() -> None:
     made, tool = worker(failures=1000)
     assert flags(collect(made)) == {"tool_failed"}
-    assert len(tool.asked) == REGROWTHS
+    assert len(tool.asked) == MAX_ROLLOUT_RETRIES
 
 
 def test_a_tool_of_this_process_is_never_waited_for() -> None:
