@@ -135,7 +135,8 @@ class Trainer:
                         if lost:
                             self._begin(self._newest())
                         self._train()
-                        self.workers.wait_for_checkpoint()  # a rank that is lost now takes steps along
+                        # A rank that is lost now takes steps along.
+                        self.workers.wait_for_checkpoint()
                         break
                     except LearnerLostError as error:
                         _log.warning("%s: going on from the last checkpoint", error)

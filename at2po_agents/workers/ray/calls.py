@@ -102,7 +102,7 @@ class Call:
         """Ask after the actor's progress, and take the answer if there is one."""
         now = time.monotonic()
         if self._probe is None and now - self._asked >= PROBE_S:
-            ask = self._actor.progress.options(concurrency_group="health")
+            ask = self._actor.heartbeat.options(concurrency_group="health")
             self._probe, self._asked = ask.remote(), now
         if self._probe is None:
             return

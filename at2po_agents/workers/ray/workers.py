@@ -71,7 +71,7 @@ class RayWorkers:
             address, *_ = self._learn("address", starting=True)
             self._learn("start", address, resumed, starting=True)
         except WorkersLostError:
-            self._kill_learners()  # they have nothing to settle
+            self._kill_learners()  # they have no checkpoint to wait for
             raise
 
     def collect(self, job: Job) -> list[RolloutTree]:

@@ -234,15 +234,15 @@ def test_a_rank_that_dies_in_an_update_takes_the_run_back_to_the_last_checkpoint
 def test_a_rank_that_dies_while_the_last_checkpoint_is_written_does_so_too(tmp_path: Path) -> None:
     Trainer(settings(tmp_path / "one", steps=1)).run()
     trainer = Trainer(settings(tmp_path / "four", steps=1, cluster=TWO))
-    settle, ranks = trainer.workers.settle, processes("LearnerActor")
+    wait, ranks = trainer.workers.wait_for_checkpoint, processes("LearnerActor")
 
     def deadly() -> None:
         if ranks:
             os.kill(ranks.pop(), signal.SIGKILL)
             ranks.clear()
-        wait_for_checkpoint()
+        wait()
 
-    trainer.workers.settle = deadly  # type: ignore[method-assign]
+    trainer.workers.wait_for_checkpoint = deadly  # type: ignore[method-assign]
     trainer.run()
     assert_same(tmp_path / "four", weights(tmp_path / "one", step=1), step=1)
     (fault,) = status(tmp_path / "four")["faults"]
