@@ -1,4 +1,8 @@
-"""How the packages are built, read off their files: `python -m tests.architecture` prints it."""
+"""How the packages are built, read off their files.
+
+`python -m tests.architecture [CHECKOUT]` prints figures; with `--write` it writes the tree of
+modules into docs/architecture.md.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("retrieval", "at2po_envs", "at2po_agents", "benchmarks")
+PAGE = ROOT / "docs" / "architecture.md"
+BEGIN, END = (
+    "<!-- tree:begin (written by `python -m tests.architecture --write`) -->",
+    "<!-- tree:end -->",
+)
 
 
 class Architecture:
@@ -79,6 +88,28 @@ class Architecture:
             depth.append(1 + max((depth[other] for other in below - {number}), default=0))
         return max(depth)
 
+    def tree(self, order: Mapping[str, str]) -> str:
+        """Return folders and modules with what they say of themselves, a line each.
+
+        Args:
+            order: Package -> its rooms from the bottom up, with spaces between them.
+        """
+        return "".join(
+            f"\n### `{package}/`\n\n```\n"
+            + "".join(self._branch(f"{package}.{room}", "") for room in order[package].split())
+            + "```\n"
+            for package in order
+        )
+
+    def _branch(self, module: str, indent: str) -> str:
+        name, path = module.rpartition(".")[2], self.files[module]
+        says = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split("\n")[0]
+        if path.name != "__init__.py":
+            return f"{indent}{name + '.py':{28 - len(indent)}} {says}\n"
+        inner = [m for m in self.files if m.rpartition(".")[0] == module and m != module]
+        lines = "".join(self._branch(m, indent + "  ") for m in inner)
+        return f"{indent}{name + '/':{28 - len(indent)}} {says}\n{lines}"
+
     def figures(self) -> dict[str, object]:
         """Return counts that say how the code is built."""
         agents = "".join(
@@ -131,6 +162,18 @@ def _components(graph: Mapping[str, set[str]]) -> list[list[str]]:
     return found
 
 
+def with_tree(text: str, tree: str) -> str:
+    """Return the page's text with the tree in its place."""
+    before, rest = text.split(BEGIN)
+    return f"{before}{BEGIN}\n{tree}{END}{rest.split(END)[1]}"
+
+
 if __name__ == "__main__":
-    root = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT
-    json.dump(Architecture(root).figures(), sys.stdout, indent=1)
+    if "--write" in sys.argv:
+        from tests.test_architecture import ORDER
+
+        page = with_tree(PAGE.read_text(encoding="utf-8"), Architecture().tree(ORDER))
+        PAGE.write_text(page, encoding="utf-8")
+    else:
+        root = Path(sys.argv[1]) if sys.argv[1:] else ROOT
+        json.dump(Architecture(root).figures(), sys.stdout, indent=1)

@@ -6,7 +6,7 @@ import ast
 
 import pytest
 
-from tests.architecture import Architecture
+from tests.architecture import PAGE, Architecture, with_tree
 
 OURS = Architecture()
 # What stands at the bottom comes first: nothing imports what comes after it.
@@ -76,3 +76,8 @@ def test_no_print_no_global_randomness(module: str) -> None:
     forbidden = {"print", "random.seed", "random.random", "np.random.seed", "np.random.rand"}
     assert not forbidden & set(calls)
     assert "random" not in set(OURS.imported(module))
+
+
+def test_the_page_shows_the_tree_as_it_is() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    assert with_tree(text, OURS.tree(ORDER)) == text, "run: python -m tests.architecture --write"
