@@ -27,6 +27,7 @@ from at2po_agents.errors import (
     EvaluationFailedError,
 )
 from at2po_agents.learner.checkpoint import seal
+from at2po_agents.monitoring.metric_names import is_known
 from at2po_agents.monitoring.metrics_log import read_metrics
 from at2po_agents.monitoring.status import read_status
 from at2po_agents.objective import losses
@@ -89,6 +90,9 @@ def test_a_run_leaves_its_whole_record(finished: Path) -> None:
     assert [row["step"] for row in rows] == [0, 1, 2, 3, 4]
     assert [row["step"] for row in rows if "eval/em" in row] == [0, 2, 4]
     assert summary["sampled_tokens"] == sum(row.get("tokens/sampled", 0) for row in rows)
+    names = {name for row in rows for name in row.keys() - {"step", "time"}}
+    names |= {f"time/{name}" for row in rows for name in row["time"]}
+    assert {name for name in names if not is_known(name)} == set()
     assert (finished / "episodes" / "step_000004.jsonl").read_text().count("\n") == 6
     assert (finished / "trees" / "step_000004.jsonl").read_text().count("\n") == 3
     assert sorted(p.name for p in (finished / "checkpoints").iterdir()) == [
