@@ -21,7 +21,7 @@ from retrieval.corpus.jsonl import name_of, read_objects, text_of
 HUB_REPOSITORY = "RUC-NLPIR/FlashRAG_datasets"
 
 # Name in an environment's id -> name of the set (folder of the data pack, config on the hub).
-# Source: algorithms.md section 7.1.
+# Source: configurations of the hub data set RUC-NLPIR/FlashRAG_datasets.
 QUESTION_SETS: Mapping[str, str] = MappingProxyType(
     {
         "HotpotQA": "hotpotqa",
@@ -35,7 +35,7 @@ QUESTION_SETS: Mapping[str, str] = MappingProxyType(
 )
 
 # Set -> split -> number of questions in the hub's repository.
-# Source: algorithms.md section 7.1 and the dataset table in FlashRAG's README.
+# Source: the hub data set RUC-NLPIR/FlashRAG_datasets, and the dataset table in FlashRAG's README.
 PUBLISHED: Mapping[str, Mapping[str, int]] = MappingProxyType(
     {
         "hotpotqa": MappingProxyType({"train": 90_447, "dev": 7_405}),
@@ -154,7 +154,7 @@ def load_questions(
 def _stand_ins(set_name: str, split: str) -> tuple[str, ...]:
     """The splits to take for one, in order; no split that is not the published one's equal.
 
-    Source: algorithms.md section 7.1: evaluation is on test if present, else dev, else train.
+    Source: FlashRAG's and Search-R1's evaluation: test if present, else dev, else train.
     """
     if split != "test":
         return (split,)
@@ -227,7 +227,7 @@ def select_questions(
 def with_question_mark(question: Question) -> Question:
     """Strip a question and let it end in a question mark, as Search-R1 does.
 
-    Source: algorithms.md section 7.1.
+    Source: AT²PO's released data scripts.
     """
     text = question.question.strip()
     return replace(question, question=text if text.endswith("?") else text + "?")

@@ -52,7 +52,7 @@ class SearchTool:
     Raises:
         ValueError: If a number is below 1.
 
-    Source: algorithms.md section 6 (both defaults and the layout).
+    Source: AT²PO's released search tool, for both defaults and the layout.
     """
 
     retriever: Retriever
@@ -87,7 +87,7 @@ class SearchTool:
             RetrievalError: If the corpus itself is missing or malformed, or a server refuses any
                 query: no episode could go well.
         """
-        # Source: algorithms.md section 6: quotation marks are removed from the query.
+        # Source: AT²PO's released search tool removes quotation marks from the query.
         queries = [to_unicode(str(each["query"])).replace('"', "").strip() for each in arguments]
         fitting = [i for i, query in enumerate(queries) if len(query) <= MAX_QUERY_CHARS]
         results = [_TOO_LONG] * len(queries)

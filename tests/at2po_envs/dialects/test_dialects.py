@@ -90,7 +90,7 @@ def test_the_papers_prompt_is_the_intended_text():
     assert prompt.endswith("enclosed within \\boxed{} with latex format.\nuser\nWho wrote it?")
     assert "</result>  <think>" in prompt  # two spaces, as the paper's template has them
     assert "\\[ \\boxed{answer here} \\]" in prompt and "\x08" not in prompt
-    # Source: algorithms.md section 7.2: 980 characters with a question of four (the released
+    # Source: AT²PO's released data script: 980 characters with a question of four (the released
     # text has one character less in each of two places where \b became a backspace).
     assert len(TAGS.prompt("abc?")) == 982
     assert TAGS.prompt("Who?").endswith("\nuser\nWho?")

@@ -137,7 +137,7 @@ def test_a_question_mark_is_appended_as_search_r1_does(asked, expected):
 
 
 def test_the_published_sizes_add_up_to_the_papers_totals():
-    # Source: algorithms.md section 7.1: 22 523 multi-hop and 29 190 single-hop questions.
+    # Source: AT²PO paper, Figure 4: 22 523 multi-hop and 29 190 single-hop questions.
     sizes = {name: splits.get("test", splits.get("dev")) for name, splits in PUBLISHED.items()}
     multi = ("hotpotqa", "2wikimultihopqa", "musique", "bamboogle")
     assert sum(sizes[name] for name in multi) == 22_523
