@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from at2po_agents import cli
+from at2po_agents.learner import checkpoint
 from at2po_agents.learner.checkpoint_writing import Draft
-from at2po_agents.learner.learner import Learner, checkpoint
+from at2po_agents.learner.learner import Learner
 
 LIFE, RANK = int(os.environ["TORCHELASTIC_RESTART_COUNT"]), int(os.environ["RANK"])
 KILLED_AT = 6  # the second mini-batch of the third step
