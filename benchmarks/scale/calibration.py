@@ -17,10 +17,10 @@ import torch
 from benchmarks.scale.costs import IDLE, Costs, fitted
 from benchmarks.scale.rollout import collect
 from benchmarks.scale.simulation import Setup, simulate
+from benchmarks.scale.timeline import stage_seconds
 from benchmarks.scale.workload import Plan, planned, total
 from benchmarks.speed.cost_model import fit
 from benchmarks.speed.scaling import BASE, ROLLOUT_TERMS, UPDATE_TERMS, Point, Stepper
-from benchmarks.timeline import stage_seconds
 
 STAGES = {"rollout": "collect", "update": "update"}
 """Stages that are compared -> their names in timelines."""

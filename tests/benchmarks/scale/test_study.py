@@ -18,10 +18,10 @@ from benchmarks.scale.costs import Assumptions, Gpu, fitted, on_gpus
 from benchmarks.scale.simulation import Setup, simulate, splits
 from benchmarks.scale.study import SENSITIVITY
 from benchmarks.scale.systems import SYSTEMS, Scene
+from benchmarks.scale.timeline import stage_seconds, step_seconds
 from benchmarks.scale.workload import Workload
 from benchmarks.speed.scaling import Point
 from benchmarks.speed.step_cost import PaperStep, Work
-from benchmarks.timeline import stage_seconds, step_seconds
 from tests.benchmarks.scale.scale_samples import SMALL, SOME, steps_of
 
 
