@@ -33,7 +33,6 @@ from benchmarks.environment import environment
 from benchmarks.environments.forced_turns import forced_env
 from benchmarks.errors import EvaluationError
 from benchmarks.memory import forget_peak, memory
-from benchmarks.speed import throughput
 from benchmarks.speed.cost_model import fit
 from benchmarks.speed.rollout_counts import counts
 from benchmarks.speed.step_cost import PaperStep, bill, step_work
@@ -96,8 +95,6 @@ class ScalingConfig:
     """What is varied."""
     smallest: int = 0
     """Points per factor, from the smallest, at least 2; 0 for all."""
-    demo_steps: int = 3
-    """Steps of the demo itself, which are timed too, beside the time on record; 0 for none."""
     out: Path = Path("benchmarks/results/scaling.json")
     """Where the figures go."""
 
@@ -259,7 +256,6 @@ def measure(config: ScalingConfig) -> dict[str, Any]:
         },
         "decoder": asdict(Decoder.of(stepper.model.config)),
         "paper_step": paper_step(),
-        "demo_step": throughput.demo_step(config.demo_steps) if config.demo_steps else None,
         "environment": environment(),
     }
 
