@@ -21,7 +21,8 @@ def fit(rows: Sequence[Mapping[str, float]], terms: Sequence[str], time: str) ->
         JSON-able: microseconds per unit of each term; R2 of the seconds; the relative errors of
         predicting each measurement from a fit to all others, as median and largest.
     """
-    from scipy.optimize import nnls  # of the extra "dev"
+    # Of the extra "dev".
+    from scipy.optimize import nnls  # type: ignore[import-untyped, unused-ignore]
 
     amounts = np.array([[row[term] for term in terms] for row in rows], dtype=np.float64)
     seconds = np.array([row[time] for row in rows], dtype=np.float64)

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -49,8 +50,8 @@ def test_sound_clients_lose_nothing_beside_rude_ones(caplog: pytest.LogCaptureFi
         for seconds in (1.0, SECONDS):  # the first time fills caches
             before = held()
             with rude(server.port, 2 * len(KINDS)) as attempts:
-                until = time.perf_counter() + seconds
-                counts = list(pool.map(lambda i: ask(server, i, until), range(CLIENTS)))
+                asking = partial(ask, server, until=time.perf_counter() + seconds)
+                counts = list(pool.map(asking, range(CLIENTS)))
                 assert min(counts) > 0
             assert attempts.keys() == KINDS.keys()
         for _ in range(200):
