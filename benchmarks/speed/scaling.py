@@ -6,17 +6,14 @@ and writes `benchmarks/results/scaling.json`.
 
 from __future__ import annotations
 
-import json
-import os
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import tyro
 from numpy.random import default_rng
 
 from at2po_agents.config.train import TrainConfig, load_config
@@ -29,7 +26,7 @@ from at2po_agents.rollout.expansion import EntropyGuided
 from at2po_agents.seeds import seed_of
 from at2po_agents.tree import RolloutTree
 from at2po_envs.tools import ToolCall
-from benchmarks.environment import environment
+from benchmarks.command import run
 from benchmarks.environments.forced_turns import forced_env
 from benchmarks.errors import EvaluationError
 from benchmarks.memory import forget_peak, memory
@@ -217,8 +214,7 @@ def measure(config: ScalingConfig) -> dict[str, Any]:
         config: What to measure.
 
     Returns:
-        JSON-able figures by factor, the fits of rollout and update, the bill with its assumptions,
-        and the machine with its load of the minute before.
+        JSON-able figures by factor, the fits of rollout and update, the bill with its assumptions.
 
     Raises:
         EvaluationError: If a number is out of range or a factor unknown.
@@ -230,7 +226,6 @@ def measure(config: ScalingConfig) -> dict[str, Any]:
             f"{', '.join(FACTORS)}; found {config.repeats}, {config.smallest} and "
             f"{', '.join(config.factors) or 'none'}"
         )
-    load = round(os.getloadavg()[0], 2)
     stepper = Stepper(config.model)
     stepper.step(replace(BASE, questions=2), 0)  # a warm-up
     factors: dict[str, list[dict[str, Any]]] = {}
@@ -248,7 +243,6 @@ def measure(config: ScalingConfig) -> dict[str, Any]:
     return {
         "model": config.model,
         "repeats": config.repeats,
-        "load_average": load,
         "factors": factors,
         "fits": {
             "rollout": fit(rows, ROLLOUT_TERMS, "rollout_seconds"),
@@ -256,7 +250,6 @@ def measure(config: ScalingConfig) -> dict[str, Any]:
         },
         "decoder": asdict(Decoder.of(stepper.model.config)),
         "paper_step": paper_step(),
-        "environment": environment(),
     }
 
 
@@ -276,17 +269,7 @@ def paper_step() -> dict[str, Any]:
     }
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure, print and write the figures.
-
-    Args:
-        arguments: Words of the command line; None takes the process's own.
-    """
-    config = tyro.cli(ScalingConfig, prog="python -m benchmarks.speed.scaling", args=arguments)
-    figures = measure(config)
-    config.out.parent.mkdir(parents=True, exist_ok=True)
-    config.out.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    sys.stdout.write(scaling(figures) + "\n")
+main = partial(run, "benchmarks.speed.scaling", ScalingConfig, measure, show=scaling)
 
 
 if __name__ == "__main__":
