@@ -145,7 +145,7 @@ def trace_events(processes: Processes) -> dict[str, Any]:
         (metadata).
     """
     steps = [_event(f"step {each.number}", each.start, each.end, 0, 0) for each in processes.steps]
-    events = [_name("process", "steps", 0, 0), *steps]
+    events = [_name(what, "steps", 0, 0) for what in ("process", "thread")] + steps
     kinds = {kind.name: pid for pid, kind in enumerate(processes.kinds, start=1)}
     events += [_name("process", kind, pid, 0) for kind, pid in kinds.items()]
     for tid, (actor, lane) in enumerate(processes.lanes.items(), start=1):

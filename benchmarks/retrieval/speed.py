@@ -25,7 +25,6 @@ import tyro
 from benchmarks.environment import environment
 from benchmarks.errors import BenchmarkError
 from benchmarks.retrieval import measure
-from benchmarks.retrieval.cost import cost_table
 
 _log = logging.getLogger(__name__)
 
@@ -123,7 +122,6 @@ class Figures:
             "batch": measure.BATCH,
             "k": measure.K,
             "corpora": self.by_corpus,
-            "cost_of_21_million_passages": cost_table(self.by_corpus.get("data-pack", {})),
             "environment": environment(),
         }
         text = json.dumps(record, indent=2) + "\n"
@@ -156,8 +154,6 @@ def measure_corpus(figures: Figures, config: SpeedConfig, corpus: str, size: int
         figures.take(corpus, "bm25 beside bm25s", measure.beside_bm25s, *arguments)
     if size <= LARGEST_IN_MEMORY:
         figures.take(corpus, "bm25s build", measure.build_bm25s, passages)
-    if not size:
-        figures.take(corpus, "vocabulary", measure.vocabulary, passages)
 
 
 def measure_faiss(figures: Figures, config: SpeedConfig, corpus: str, size: int) -> None:
