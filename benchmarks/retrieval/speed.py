@@ -52,8 +52,6 @@ class SpeedConfig:
     """Time for each rate."""
     minutes: float = 15.0
     """Time after which no further figure is begun; the next run goes on from there."""
-    fresh: bool = False
-    """Measure again what the results hold already."""
     out: Path = Path("benchmarks/results/retrieval_speed.json")
     """Where the figures go."""
 
@@ -68,9 +66,10 @@ class Figures:
     def __init__(self, config: SpeedConfig) -> None:
         """Read what was measured before."""
         self._config, self._end = config, time.monotonic() + 60 * config.minutes
-        known = config.out.exists() and not config.fresh
         self.by_corpus: dict[str, dict[str, Any]] = (
-            json.loads(config.out.read_text(encoding="utf-8"))["corpora"] if known else {}
+            json.loads(config.out.read_text(encoding="utf-8"))["corpora"]
+            if config.out.exists()
+            else {}
         )
 
     def take(self, corpus: str, name: str, figure: Callable[..., Any], *arguments: Any) -> bool:

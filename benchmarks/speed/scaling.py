@@ -90,8 +90,6 @@ class ScalingConfig:
     """Steps per point, other questions each time; the fastest counts, and medians of the rest."""
     factors: tuple[str, ...] = tuple(FACTORS)
     """What is varied."""
-    smallest: int = 0
-    """Points per factor, from the smallest, at least 2; 0 for all."""
     out: Path = Path("benchmarks/results/scaling.json")
     """Where the figures go."""
 
@@ -220,25 +218,23 @@ def measure(config: ScalingConfig) -> dict[str, Any]:
         EvaluationError: If a number is out of range or a factor unknown.
     """
     known = config.factors and set(config.factors) <= FACTORS.keys()
-    if config.repeats < 1 or config.smallest < 0 or config.smallest == 1 or not known:
+    if config.repeats < 1 or not known:
         raise EvaluationError(
-            "expected repeats >= 1, smallest 0 or >= 2, and factors among "
-            f"{', '.join(FACTORS)}; found {config.repeats}, {config.smallest} and "
-            f"{', '.join(config.factors) or 'none'}"
+            f"expected repeats >= 1 and factors among {', '.join(FACTORS)}; found "
+            f"{config.repeats} and {', '.join(config.factors) or 'none'}"
         )
     stepper = Stepper(config.model)
     stepper.step(replace(BASE, questions=2), 0)  # a warm-up
     factors: dict[str, list[dict[str, Any]]] = {}
     seen: dict[Point, dict[str, Any]] = {}
     for name in config.factors:
-        points = FACTORS[name][: config.smallest or None]
-        for point in points:
+        for point in FACTORS[name]:
             if point not in seen:
                 stepper.engine.close()  # gives back the memory that the last point needed
                 taken = [stepper.step(point, number) for number in range(config.repeats)]
                 middle = {key: round(_typical(key, taken), 4) for key in taken[0]}
                 seen[point] = {**asdict(point), "leaves_per_tree": point.leaves, **middle}
-        factors[name] = [seen[point] for point in points]
+        factors[name] = [seen[point] for point in FACTORS[name]]
     rows = list(seen.values())
     return {
         "model": config.model,

@@ -117,8 +117,13 @@ def test_charts_are_drawn_of_the_figures_that_there_are(run: Path) -> None:
         assert label in text
 
 
-def test_the_same_run_gives_the_same_page(run: Path) -> None:
+def test_the_same_run_gives_the_same_files(run: Path) -> None:
     write_timeline(run)
     write_status(run, faults=[FAULT])
     add_figures(run, time={"busy_rank": 0.5})
-    assert read(run) == read(run)
+    files = ("report.html", "learning_curve.svg", "trace.json")
+    read(run)
+    first = [(run / name).read_bytes() for name in files]
+    read(run)
+    assert [(run / name).read_bytes() for name in files] == first
+    assert first[1].startswith(b"<svg ")

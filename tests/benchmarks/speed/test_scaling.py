@@ -147,7 +147,7 @@ def test_the_command_takes_steps_and_prints_them(
     assert "| questions | 2 |" in shown and "PFLOP" in shown
 
 
-@pytest.mark.parametrize("wrong", [{"repeats": 0}, {"smallest": 1}, {"factors": ("heat",)}])
+@pytest.mark.parametrize("wrong", [{"repeats": 0}, {"factors": ()}, {"factors": ("heat",)}])
 def test_wrong_settings_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(EvaluationError, match="expected repeats"):
         scaling.measure(ScalingConfig(**wrong))  # type: ignore[arg-type]
