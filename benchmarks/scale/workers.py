@@ -16,6 +16,7 @@ from at2po_agents.config.train import TrainConfig, load_config
 from at2po_agents.monitoring import trace
 from at2po_agents.training.trainer import Trainer
 from at2po_agents.tree import RolloutTree
+from benchmarks.scale.calibration import beside
 from benchmarks.scale.costs import fitted
 from benchmarks.scale.simulation import Setup, simulate
 from benchmarks.scale.timeline import Piece, stage_seconds, step_seconds
@@ -127,14 +128,8 @@ def compared(run: Run, fits: Mapping[str, Any], together: Together) -> dict[str,
     measured = {stage: stage_seconds(pieces, stage) for stage in ("collect", "update")}
     # Between the ends of updates: a run also evaluates, and hands trees and weights over.
     measured["step"] = step_seconds(pieces)
-    found: dict[str, Any] = asdict(run)
-    for name, seconds in _predicted(run, steps, fits, together).items():
-        found[name] = {
-            "measured": round(measured[name], 3),
-            "predicted": round(seconds, 3),
-            "error": round(seconds / measured[name] - 1, 4),
-        }
-    return found
+    predicted = _predicted(run, steps, fits, together)
+    return asdict(run) | {name: beside(measured[name], predicted[name]) for name in predicted}
 
 
 def take(run: Run) -> tuple[list[Piece], list[list[Plan]]]:
