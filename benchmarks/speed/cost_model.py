@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+# At once, not after minutes of measuring; scipy is in the extra "dev".
+from scipy.optimize import nnls  # type: ignore[import-untyped, unused-ignore]
+
 
 def fit(rows: Sequence[Mapping[str, float]], terms: Sequence[str], time: str) -> dict[str, Any]:
     """Fit seconds as a sum of costs, each measurement weighted by the inverse of its time.
@@ -21,9 +24,6 @@ def fit(rows: Sequence[Mapping[str, float]], terms: Sequence[str], time: str) ->
         JSON-able: microseconds per unit of each term; R2 of the seconds; the relative errors of
         predicting each measurement from a fit to all others, as median and largest.
     """
-    # Of the extra "dev".
-    from scipy.optimize import nnls  # type: ignore[import-untyped, unused-ignore]
-
     amounts = np.array([[row[term] for term in terms] for row in rows], dtype=np.float64)
     seconds = np.array([row[time] for row in rows], dtype=np.float64)
 
