@@ -17,7 +17,7 @@ ORDER = {
     "forking search_qa calculator household miniwiki registration",
     "at2po_agents": "errors threads seeds settings tree monitoring policy engines rollout "
     "objective algorithms learner config workers training evaluation doctor cli __main__",
-    "benchmarks": "errors memory environment timeline statistics curves paper evaluation "
+    "benchmarks": "errors memory environment command statistics curves paper evaluation "
     "comparison baselines report methods environments speed retrieval scale readme",
 }
 PACKAGES = list(ORDER)  # the lowest first

@@ -12,22 +12,19 @@ import json
 import os
 import pickle
 import subprocess
-import sys
 import tempfile
 import time
 import timeit
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
-
-import tyro
 
 from at2po_envs import SearchQAEnv
 from at2po_envs.episode.vector import ForkableVectorEnv
 from at2po_envs.miniwiki import MiniWiki
-from benchmarks.environment import environment
+from benchmarks.command import run
 from benchmarks.errors import EvaluationError
 from retrieval import Passage
 
@@ -87,16 +84,14 @@ def measure(config: EnvThroughputConfig) -> dict[str, Any]:
         config: What to measure.
 
     Returns:
-        JSON-able figures: steps per second with a retriever without and with delay, microseconds
-        and bytes by depth, the peer's likewise, ratios, and the machine with its load
-        of the minute before.
+        JSON-able figures: steps per second with a retriever without and with delay, of the peer
+        likewise, and microseconds and bytes by depth.
 
     Raises:
         EvaluationError: If a number is out of range, or the peer's Python fails.
     """
     if min(config.envs, config.questions, *config.depths) < 1 or config.delay_ms <= 0:
         raise EvaluationError("expected envs, questions, depths >= 1 and delay_ms > 0; raise them")
-    load = round(os.getloadavg()[0], 2)
     asked = MiniWiki.preset("demo").question_list[: config.questions]
     rows = [{"id": q.id, "question": q.question, "golden_answers": q.golden_answers} for q in asked]
     with tempfile.TemporaryDirectory() as folder:
@@ -118,12 +113,9 @@ def measure(config: EnvThroughputConfig) -> dict[str, Any]:
         "envs": config.envs,
         "questions": len(rows),
         "delay_ms": config.delay_ms,
-        "load_average": load,
         "steps_per_second": ours,
         "forking_by_depth": forking,
         "peer": peer,
-        "ratios": _ratios(ours, peer),
-        "environment": environment(),
     }
 
 
@@ -225,7 +217,6 @@ def _peer(config: EnvThroughputConfig, rows: Sequence[dict[str, Any]]) -> dict[s
         "delays": _delays(config.delay_ms),
         "searches": SEARCHES,
         "passages": [passage.contents for passage in passages(3)],
-        "depths": config.depths,
     }
     done = subprocess.run(
         [config.peer_python, str(_PEER)],
@@ -243,30 +234,7 @@ def _peer(config: EnvThroughputConfig, rows: Sequence[dict[str, Any]]) -> dict[s
     return figures
 
 
-def _ratios(ours: dict[str, Any], peer: dict[str, Any] | None) -> dict[str, Any]:
-    """Our vector stepping over everything else, with and without delay."""
-    ratios: dict[str, Any] = {}
-    for name, rates in ours.items():
-        others = {"own_one_by_one": rates["one_by_one"]}
-        if peer is not None:
-            others |= {f"peer_{kind}": n for kind, n in peer["steps_per_second"][name].items()}
-        ratios[name] = {kind: round(rates["vector"] / other, 2) for kind, other in others.items()}
-    return ratios
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure and write the figures.
-
-    Args:
-        arguments: Words of the command line; None takes the process's own.
-    """
-    config = tyro.cli(
-        EnvThroughputConfig, prog="python -m benchmarks.environments.throughput", args=arguments
-    )
-    text = json.dumps(measure(config), indent=2) + "\n"
-    config.out.parent.mkdir(parents=True, exist_ok=True)
-    config.out.write_text(text, encoding="utf-8")
-    sys.stdout.write(text)
+main = partial(run, "benchmarks.environments.throughput", EnvThroughputConfig, measure)
 
 
 if __name__ == "__main__":

@@ -10,15 +10,13 @@ from importlib.resources import files
 
 from benchmarks.curves import inline_curves
 from benchmarks.evaluation.records import Record
-from benchmarks.report.embedding import embed, embed_processes
+from benchmarks.report.embedding import embed
 from benchmarks.report.folders import Report
 from benchmarks.report.run_sections import happened, processes_section, work_section
 from benchmarks.report.tiles import Tile
 
 SCRIPTS = ("data.js", "reading.js", "drawing.js", "tree.js", "questions.js", "explorer.js")
 """The explorer, in the order in which its parts are read."""
-TIME_LINE_SCRIPTS = ("lanes.js", "painting.js", "timeline.js")
-"""The drawing of a time line, which comes after the explorer where there is one."""
 
 _COLUMNS = (
     ("questions", "questions", ",d"),
@@ -48,21 +46,19 @@ def page(report: Report) -> str:
         policy by their hashes; every text of the report is escaped, or put in place as text.
     """
     style = _asset("style.css")
-    drawn = report.processes is not None
-    scripts = [_asset(name) for name in (*SCRIPTS, *(TIME_LINE_SCRIPTS if drawn else ()))]
+    scripts = [_asset(name) for name in SCRIPTS]
     body = "".join(
         (
             _head(report),
             happened(report.status),
             _results(report.results),
             _curves(report.curve),
-            processes_section(report.processes, _asset("timeline.html")),
+            processes_section(report.processes),
             work_section(report.curve),
             _asset("explorer.html"),
             _details(report.details),
             f"{FOOTER} Nothing on this page is loaded from elsewhere.</footer>",
             embed(report.collections),
-            embed_processes(report.processes) if report.processes else "",
         )
     )
     return (

@@ -9,15 +9,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, groupby
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from at2po_agents.monitoring import trace as timeline
 from at2po_agents.monitoring.trace import WORK, Span
 from benchmarks.errors import RunFolderError
 
-WAIT = "wait"
-STAGES = (*WORK, WAIT)
-"""The stages that have a colour of their own."""
+TRACE = "trace.json"
+STAGES = (*WORK, "wait")
+"""The stages that we write, in the order in which they are shown."""
 
 
 class Piece(NamedTuple):
@@ -130,6 +130,46 @@ def processes_of(pieces: Sequence[Piece]) -> Processes:
     return Processes(lanes, _steps(pieces, start), stages, _kinds(spent, seconds), seconds)
 
 
+def trace_events(processes: Processes) -> dict[str, Any]:
+    """Return a time line as Chrome trace events, which Perfetto and chrome://tracing open.
+
+    A kind of actors becomes a process, an actor a thread of it; the first process has the steps.
+
+    Args:
+        processes: The time line.
+
+    Returns:
+        JSON-able; `ts` and `dur` in microseconds, `ts` since the run began.
+
+    Source: Trace Event Format, "JSON Object Format", events of the phases X (complete) and M
+        (metadata).
+    """
+    steps = [_event(f"step {each.number}", each.start, each.end, 0, 0) for each in processes.steps]
+    events = [_name(what, "steps", 0, 0) for what in ("process", "thread")] + steps
+    kinds = {kind.name: pid for pid, kind in enumerate(processes.kinds, start=1)}
+    events += [_name("process", kind, pid, 0) for kind, pid in kinds.items()]
+    for tid, (actor, lane) in enumerate(processes.lanes.items(), start=1):
+        pid = kinds[_kind(actor)]
+        events.append(_name("thread", actor, pid, tid))
+        for step, span in lane:
+            rate = span.tokens / (span.end - span.start) if span.end > span.start else 0.0
+            told = {"tokens": span.tokens, "tokens_per_s": round(rate, 1)} if span.tokens else {}
+            event = _event(span.stage, span.start, span.end, pid, tid)
+            events.append({**event, "args": {"step": step, **told}})
+    return {"traceEvents": events, "displayTimeUnit": "ms", "otherData": {"made by": "at2po"}}
+
+
+def _event(name: str, start: float, end: float, pid: int, tid: int) -> dict[str, Any]:
+    begin = round(1e6 * start)
+    lasted = max(0, round(1e6 * end) - begin)  # a clock may have been set back
+    return {"name": name, "ph": "X", "ts": begin, "dur": lasted, "pid": pid, "tid": tid}
+
+
+def _name(what: str, name: str, pid: int, tid: int) -> dict[str, Any]:
+    event = {"name": f"{what}_name", "ph": "M", "ts": 0, "pid": pid, "tid": tid}
+    return {**event, "args": {"name": name}}
+
+
 def _lanes(pieces: Iterable[Piece]) -> dict[str, list[Piece]]:
     def by_kind_and_number(actor: str) -> tuple[bool, str, int, str]:
         kind, _, number = actor.partition("-")
@@ -175,13 +215,17 @@ def _stages(
     return found
 
 
+def _kind(actor: str) -> str:
+    return actor.partition("-")[0]
+
+
 def _start(piece: Piece) -> float:
     return piece.span.start
 
 
 def _kinds(spent: Mapping[str, Mapping[str, float]], seconds: float) -> list[Kind]:
     found = []
-    for name, actors in groupby(spent, lambda actor: actor.partition("-")[0]):
+    for name, actors in groupby(spent, _kind):
         members = [spent[actor] for actor in actors]
         whole = seconds * len(members)
         noted = [(stage, spent_in) for stages in members for stage, spent_in in stages.items()]

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from html import escape
 
 from benchmarks.evaluation.records import Record
-from benchmarks.report.processes import STAGES, Processes
+from benchmarks.report.processes import TRACE, Processes
 from benchmarks.report.work import work_charts
 
 _STATES = {
@@ -49,12 +49,11 @@ def happened(status: Record | None) -> str:
     )
 
 
-def processes_section(processes: Processes | None, drawing: str) -> str:
+def processes_section(processes: Processes | None) -> str:
     """Return the section about what the processes of a run did when.
 
     Args:
         processes: Their time line; None gives no section.
-        drawing: The element that the time line is drawn in.
 
     Returns:
         HTML.
@@ -75,7 +74,9 @@ def processes_section(processes: Processes | None, drawing: str) -> str:
     twice = " Steps that were done again are in it twice." if len(numbers) > len({*numbers}) else ""
     return (
         f'<section id="processes"><h2>Processes</h2><p>What {len(processes.lanes)} processes did '
-        f"in {processes.seconds:,.1f} seconds.{twice}</p>{_legend(processes)}{drawing}"
+        f"in {processes.seconds:,.1f} seconds.{twice} To see when they did it, open "
+        f"<code>{TRACE}</code>, beside the run's other files, in <code>ui.perfetto.dev</code> "
+        "(it stays on your machine) or <code>chrome://tracing</code>.</p>"
         '<div class="tables"><div><h3>Stages</h3>'
         + _table(
             ("stage", "seconds", "share of time", "tokens/s"),
@@ -107,16 +108,6 @@ def work_section(rows: Sequence[Record]) -> str:
         "how much waited for them, and how old the trees that the policy learned from.</p>"
         f'<div class="charts">{charts}</div></section>'
     )
-
-
-def _legend(processes: Processes) -> str:
-    """Say which colour stands for which stage; those without a colour of their own share one."""
-    keys = "".join(
-        f'<span><i class="stage {stage.name if stage.name in STAGES else "other"}"></i> '
-        f"{escape(stage.name)}</span>"
-        for stage in processes.stages
-    )
-    return f'<p class="legend note">{keys}</p>'
 
 
 def _table(heads: Sequence[str], lines: Iterable[Sequence[object]]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from benchmarks.curves import save_curves
 from benchmarks.report.difference import compared
 from benchmarks.report.folders import read
 from benchmarks.report.page import FOOTER, page
+from benchmarks.report.processes import TRACE, trace_events
 from retrieval.storage.files import replace_own
 
 
@@ -36,7 +38,8 @@ def write_reports(options: ReportOptions) -> Path:
 def write_report(folder: Path, out: Path | None = None) -> Path:
     """Write the report of a training run, an evaluation or a folder of trees.
 
-    Beside a training run its learning curve is written, too, as `learning_curve.svg`.
+    Beside a training run its learning curve is written, too, as `learning_curve.svg`, and what its
+    processes did when as `trace.json`.
 
     Args:
         folder: The folder.
@@ -52,6 +55,9 @@ def write_report(folder: Path, out: Path | None = None) -> Path:
     report = read(folder)
     if report.curve:
         save_curves(report.curve, folder / "learning_curve.svg")
+    if report.processes:
+        trace = json.dumps(trace_events(report.processes))
+        replace_own(folder / TRACE, trace, '"made by": "at2po"')
     path = out or folder / "report.html"
     replace_own(path, page(report), FOOTER)
     return path

@@ -6,21 +6,18 @@ writes `benchmarks/results/retrieval_load.json`; `--retrievers` names others.
 
 from __future__ import annotations
 
-import json
 import os
 import resource
 import statistics
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import tyro
-
-from benchmarks.environment import environment
+from benchmarks.command import run
 from benchmarks.errors import EvaluationError
 from benchmarks.retrieval.clients import (
     ask_for,
@@ -88,7 +85,6 @@ def measure(config: LoadConfig) -> dict[str, Any]:
         **settings,
         "questions": len(questions),
         "retrievers": [_measure(name, questions, config) for name in config.retrievers],
-        "environment": environment(),
         "server_versions": {name: version(name) for name in _SERVER_LIBRARIES},
     }
 
@@ -176,18 +172,7 @@ def _own_cpu_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure and write the figures.
-
-    Args:
-        arguments: Words of the command line; None takes the process's own.
-    """
-    config = tyro.cli(LoadConfig, prog="python -m benchmarks.retrieval.load", args=arguments)
-    figures = measure(config)
-    config.out.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(figures, indent=2) + "\n"
-    config.out.write_text(text, encoding="utf-8")
-    sys.stdout.write(text)
+main = partial(run, "benchmarks.retrieval.load", LoadConfig, measure)
 
 
 if __name__ == "__main__":

@@ -219,23 +219,6 @@ def vectors(size: int, width: int, factory: str, parameters: str, seconds: float
     }
 
 
-def vocabulary(folder: str) -> dict[str, Any]:
-    """Count the terms of a growing part of a corpus, for a forecast of a larger one."""
-    from retrieval.bm25.analysis import words
-
-    seen: set[str] = set()
-    stored = StoredPassages(folder)
-    counts, total, every = {}, 0, max(1, len(stored) // 8)
-    order = np.random.default_rng(0).permutation(len(stored))
-    for number, position in enumerate(order.tolist(), start=1):
-        terms = words(stored[position].contents)
-        seen.update(terms)
-        total += len(set(terms))
-        if number % every == 0:
-            counts[number] = len(seen)
-    return {"terms_by_passages": counts, "postings_per_passage": round(total / len(stored), 2)}
-
-
 def _rates(
     find: Callable[[Any], object], singles: Sequence[Any], batches: Sequence[Any], seconds: float
 ) -> dict[str, float]:

@@ -14,17 +14,17 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import tyro
 from rich.console import Console
 from rich.table import Table
 
 from at2po_envs.question_sets.questions import Question, load_questions
 from at2po_envs.scoring.answers import normalize_answer
-from benchmarks.environment import environment
+from benchmarks.command import run
 from benchmarks.errors import EvaluationError
 from benchmarks.statistics.intervals import wilson
 from retrieval import (
@@ -228,27 +228,33 @@ def table(figures: Mapping[str, Any]) -> Table:
     return drawn
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Build, measure and write the figures.
+def quality(config: QualityConfig) -> dict[str, Any]:
+    """Build the indexes that are missing, and measure with the data pack's questions.
 
     Args:
-        arguments: Words of the command line; None takes the process's own.
+        config: Where everything is.
+
+    Returns:
+        JSON-able figures.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
-    config = tyro.cli(QualityConfig, prog="python -m benchmarks.retrieval.quality", args=arguments)
     questions: dict[str, Sequence[Question]] = {}
     for name in SETS:
         file = config.data / "questions" / name / "test.jsonl"
         questions[name] = load_questions(name, "test", file)[: 20 if config.quick else None]
-    names = build(config.work, config.data)
-    retrievers = {name: open_retriever(spec) for name, spec in names.items()}
-    figures = measure(retrievers, questions)
-    config.out.parent.mkdir(parents=True, exist_ok=True)
-    record = {"quick": config.quick, "model": MODEL, **figures, "environment": environment()}
-    config.out.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    Console().print(table(figures))
-    sys.stdout.write(json.dumps(figures.get("agreement_with_lucene"), indent=2) + "\n")
+    retrievers = {name: open_retriever(of) for name, of in build(config.work, config.data).items()}
+    return {"quick": config.quick, "model": MODEL, **measure(retrievers, questions)}
+
+
+def _shown(figures: Mapping[str, Any]) -> str:
+    console = Console()
+    with console.capture() as captured:
+        console.print(table(figures))
+    return captured.get() + json.dumps(figures.get("agreement_with_lucene"), indent=2)
+
+
+main = partial(run, "benchmarks.retrieval.quality", QualityConfig, quality, show=_shown)
 
 
 if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     main()

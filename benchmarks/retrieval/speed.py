@@ -25,7 +25,6 @@ import tyro
 from benchmarks.environment import environment
 from benchmarks.errors import BenchmarkError
 from benchmarks.retrieval import measure
-from benchmarks.retrieval.cost import cost_table
 
 _log = logging.getLogger(__name__)
 
@@ -53,8 +52,6 @@ class SpeedConfig:
     """Time for each rate."""
     minutes: float = 15.0
     """Time after which no further figure is begun; the next run goes on from there."""
-    fresh: bool = False
-    """Measure again what the results hold already."""
     out: Path = Path("benchmarks/results/retrieval_speed.json")
     """Where the figures go."""
 
@@ -69,9 +66,10 @@ class Figures:
     def __init__(self, config: SpeedConfig) -> None:
         """Read what was measured before."""
         self._config, self._end = config, time.monotonic() + 60 * config.minutes
-        known = config.out.exists() and not config.fresh
         self.by_corpus: dict[str, dict[str, Any]] = (
-            json.loads(config.out.read_text(encoding="utf-8"))["corpora"] if known else {}
+            json.loads(config.out.read_text(encoding="utf-8"))["corpora"]
+            if config.out.exists()
+            else {}
         )
 
     def take(self, corpus: str, name: str, figure: Callable[..., Any], *arguments: Any) -> bool:
@@ -123,7 +121,6 @@ class Figures:
             "batch": measure.BATCH,
             "k": measure.K,
             "corpora": self.by_corpus,
-            "cost_of_21_million_passages": cost_table(self.by_corpus.get("data-pack", {})),
             "environment": environment(),
         }
         text = json.dumps(record, indent=2) + "\n"
@@ -156,8 +153,6 @@ def measure_corpus(figures: Figures, config: SpeedConfig, corpus: str, size: int
         figures.take(corpus, "bm25 beside bm25s", measure.beside_bm25s, *arguments)
     if size <= LARGEST_IN_MEMORY:
         figures.take(corpus, "bm25s build", measure.build_bm25s, passages)
-    if not size:
-        figures.take(corpus, "vocabulary", measure.vocabulary, passages)
 
 
 def measure_faiss(figures: Figures, config: SpeedConfig, corpus: str, size: int) -> None:

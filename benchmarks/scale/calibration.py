@@ -17,10 +17,10 @@ import torch
 from benchmarks.scale.costs import IDLE, Costs, fitted
 from benchmarks.scale.rollout import collect
 from benchmarks.scale.simulation import Setup, simulate
+from benchmarks.scale.timeline import stage_seconds
 from benchmarks.scale.workload import Plan, planned, total
 from benchmarks.speed.cost_model import fit
 from benchmarks.speed.scaling import BASE, ROLLOUT_TERMS, UPDATE_TERMS, Point, Stepper
-from benchmarks.timeline import stage_seconds
 
 STAGES = {"rollout": "collect", "update": "update"}
 """Stages that are compared -> their names in timelines."""
@@ -128,15 +128,19 @@ def compared(
         JSON-able: for either stage the seconds measured and predicted, and the relative error.
     """
     pieces = simulate(steps, setup, costs)
-    found = {}
-    for name, stage in STAGES.items():
-        seconds, predicted = measured[f"{name}_seconds"], stage_seconds(pieces, stage, skip=0)
-        found[name] = {
-            "measured": round(seconds, 3),
-            "predicted": round(predicted, 3),
-            "error": round(predicted / seconds - 1, 4),
-        }
-    return found
+    return {
+        name: beside(measured[f"{name}_seconds"], stage_seconds(pieces, stage, skip=0))
+        for name, stage in STAGES.items()
+    }
+
+
+def beside(measured: float, predicted: float) -> dict[str, float]:
+    """Put seconds that were predicted beside those measured, with the relative error."""
+    return {
+        "measured": round(measured, 3),
+        "predicted": round(predicted, 3),
+        "error": round(predicted / measured - 1, 4),
+    }
 
 
 @contextmanager

@@ -11,9 +11,9 @@ from at2po_agents.learner.partition import by_tree, lpt_partition, partition_row
 from benchmarks.errors import EvaluationError
 from benchmarks.scale.costs import Costs
 from benchmarks.scale.rollout import Collected, collect
+from benchmarks.scale.timeline import Piece
 from benchmarks.scale.workload import Plan
 from benchmarks.speed.step_cost import Work, add
-from benchmarks.timeline import Piece
 
 
 @dataclass(frozen=True, kw_only=True)

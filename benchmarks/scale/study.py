@@ -7,18 +7,15 @@ it was measured on a GPU: `scale_costs` holds every assumption.
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import tyro
 from numpy.random import default_rng
 
 from at2po_agents.policy.sizes import SIZES
-from benchmarks.environment import environment
+from benchmarks.command import run
 from benchmarks.errors import EvaluationError
 from benchmarks.scale.calibration import calibrate
 from benchmarks.scale.costs import Assumptions, Gpu, on_gpus
@@ -73,7 +70,7 @@ def measure(config: ScaleConfig) -> dict[str, Any]:
         JSON-able: the workload, costs and assumptions; by number of GPUs what each system takes,
         for the paper's step and for one that grows with the GPUs; how much the comparison depends
         on the assumptions; what was predicted and measured on this machine, with one process and
-        with several; the machine.
+        with several.
 
     Raises:
         EvaluationError: If a number is out of range.
@@ -104,7 +101,6 @@ def measure(config: ScaleConfig) -> dict[str, Any]:
         "sensitivity": sensitivity(config, workload),
         "calibration": calibration,
         "workers": measure_workers(calibration["fits"]) if calibration else None,
-        "environment": environment(),
     }
 
 
@@ -172,14 +168,4 @@ def sensitivity(config: ScaleConfig, workload: Workload) -> dict[str, Any] | Non
     }
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Simulate, print and write the figures.
-
-    Args:
-        arguments: Words of the command line; None takes the process's own.
-    """
-    config = tyro.cli(ScaleConfig, prog="python -m benchmarks.scale", args=arguments)
-    figures = measure(config)
-    config.out.parent.mkdir(parents=True, exist_ok=True)
-    config.out.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    sys.stdout.write(scale(figures) + "\n")
+main = partial(run, "benchmarks.scale", ScaleConfig, measure, show=scale)

@@ -9,8 +9,8 @@ from typing import Any
 from at2po_agents.policy.sizes import SIZES
 from benchmarks.scale.costs import Assumptions, Costs, on_gpus
 from benchmarks.scale.simulation import Rollouts, Setup, rollouts, simulate, splits
+from benchmarks.scale.timeline import Piece, shares, stage_seconds, step_seconds
 from benchmarks.scale.workload import Plan
-from benchmarks.timeline import Piece, shares, stage_seconds, step_seconds
 
 BUSY = ("decode", "prefill", "host", "learn", "optimizer")
 """Parts in which a device does what it is there for."""

@@ -131,14 +131,9 @@ def _calibration(found: Mapping[str, Any]) -> list[str]:
         "|---:|" + "---:|" * 9,
     ]
     for row in found["one_worker"]:
-        cells = [
-            f"{row[stage]['measured']:.2f} | {row[stage]['predicted']:.2f} | "
-            f"{100 * row[stage]['error']:+.0f} %"
-            for stage in ("rollout", "update")
-        ]
-        leaves = row["chains"] + 2 * row["beam"]
-        sizes = f"{row['questions']} | {leaves} | {row['depth']} | {row['passages']}"
-        lines.append(f"| {sizes} | {' | '.join(cells)} |")
+        lines.append(
+            _beside(row, ("questions", "leaves", "depth", "passages"), ("rollout", "update"))
+        )
     return lines
 
 
@@ -156,15 +151,20 @@ def _workers(found: Mapping[str, Any]) -> list[str]:
         "|---:|" + "---:|" * 12,
     ]
     for row in found["runs"]:
-        cells = [
-            f"{row[stage]['measured']:.2f} | {row[stage]['predicted']:.2f} | "
-            f"{100 * row[stage]['error']:+.0f} %"
-            for stage in ("collect", "update", "step")
-        ]
-        leaves = row["chains"] + 2 * row["beam"]
-        sizes = f"{row['collectors']} | {row['learners']} | {row['questions']} | {leaves}"
-        lines.append(f"| {sizes} | {' | '.join(cells)} |")
+        sizes = ("collectors", "learners", "questions", "leaves")
+        lines.append(_beside(row, sizes, ("collect", "update", "step")))
     return lines
+
+
+def _beside(row: Mapping[str, Any], sizes: Sequence[str], stages: Sequence[str]) -> str:
+    """A row of sizes, and of seconds measured and predicted."""
+    known = {**row, "leaves": row["chains"] + 2 * row["beam"]}
+    times = (
+        f"{row[stage]['measured']:.2f} | {row[stage]['predicted']:.2f} | "
+        f"{100 * row[stage]['error']:+.0f} %"
+        for stage in stages
+    )
+    return f"| {' | '.join([*(str(known[size]) for size in sizes), *times])} |"
 
 
 def _machine(machine: Mapping[str, Any]) -> str:

@@ -13,12 +13,14 @@ from typing import Any
 from at2po_agents.algorithms import ATPO
 from at2po_agents.config.cluster import ClusterOptions
 from at2po_agents.config.train import TrainConfig, load_config
+from at2po_agents.monitoring import trace
 from at2po_agents.training.trainer import Trainer
 from at2po_agents.tree import RolloutTree
+from benchmarks.scale.calibration import beside
 from benchmarks.scale.costs import fitted
 from benchmarks.scale.simulation import Setup, simulate
+from benchmarks.scale.timeline import Piece, stage_seconds, step_seconds
 from benchmarks.scale.workload import Plan, planned
-from benchmarks.timeline import Piece, read, stage_seconds, step_seconds
 
 
 @dataclass(frozen=True)
@@ -126,14 +128,8 @@ def compared(run: Run, fits: Mapping[str, Any], together: Together) -> dict[str,
     measured = {stage: stage_seconds(pieces, stage) for stage in ("collect", "update")}
     # Between the ends of updates: a run also evaluates, and hands trees and weights over.
     measured["step"] = step_seconds(pieces)
-    found: dict[str, Any] = asdict(run)
-    for name, seconds in _predicted(run, steps, fits, together).items():
-        found[name] = {
-            "measured": round(measured[name], 3),
-            "predicted": round(seconds, 3),
-            "error": round(seconds / measured[name] - 1, 4),
-        }
-    return found
+    predicted = _predicted(run, steps, fits, together)
+    return asdict(run) | {name: beside(measured[name], predicted[name]) for name in predicted}
 
 
 def take(run: Run) -> tuple[list[Piece], list[list[Plan]]]:
@@ -141,7 +137,7 @@ def take(run: Run) -> tuple[list[Piece], list[list[Plan]]]:
     logging.getLogger("at2po_agents").setLevel(logging.WARNING)
     with tempfile.TemporaryDirectory() as folder:
         Trainer(run.config(Path(folder) / "run")).run()
-        pieces = read(Path(folder) / "run")
+        spans = trace.read(Path(folder) / "run")
         steps = []
         for step in range(2, run.steps + 1):
             path = Path(folder) / "run" / "trees" / f"step_{step:06d}.jsonl"
@@ -150,7 +146,8 @@ def take(run: Run) -> tuple[list[Piece], list[list[Plan]]]:
             for tree in trees:  # which the learner did, in another process
                 run.algorithm.assign_credit(tree)
             steps.append(planned(trees, run.algorithm.expansion()))
-    return [piece for piece in pieces if piece.step > 0], steps
+    pieces = [Piece(s.actor, s.stage, step, s.start, s.end) for step, s in spans if step > 0]
+    return pieces, steps
 
 
 def _predicted(

@@ -3,40 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import combinations
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Matrix = NDArray[np.float64]
-
-
-def non_negative(terms: Matrix, times: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Solve least squares with coefficients >= 0, exactly.
-
-    The best coefficients are the plain least squares of those terms that they leave above 0, so
-    the best of all subsets whose plain solution is non-negative is the answer. There are few terms.
-
-    Args:
-        terms: [measurements, terms].
-        times: [measurements].
-
-    Returns:
-        [terms] coefficients.
-    """
-    scale = np.abs(terms).max(0)
-    scale[scale == 0] = 1.0
-    best, least = np.zeros(terms.shape[1]), float(times @ times)
-    for size in range(1, terms.shape[1] + 1):
-        for chosen in combinations(range(terms.shape[1]), size):
-            part = terms[:, chosen] / scale[list(chosen)]
-            solved = np.linalg.lstsq(part, times, rcond=None)[0]
-            error = times - part @ solved
-            if (solved >= 0).all() and (found := float(error @ error)) < least:
-                best, least = np.zeros(terms.shape[1]), found
-                best[list(chosen)] = solved / scale[list(chosen)]
-    return best
+# At once, not after minutes of measuring; scipy is in the extra "dev".
+from scipy.optimize import nnls  # type: ignore[import-untyped, unused-ignore]
 
 
 def fit(rows: Sequence[Mapping[str, float]], terms: Sequence[str], time: str) -> dict[str, Any]:
@@ -55,7 +28,11 @@ def fit(rows: Sequence[Mapping[str, float]], terms: Sequence[str], time: str) ->
     seconds = np.array([row[time] for row in rows], dtype=np.float64)
 
     def solve(keep: NDArray[np.bool_]) -> NDArray[np.float64]:
-        return non_negative(amounts[keep] / seconds[keep, None], np.ones(int(keep.sum())))
+        weighted = amounts[keep] / seconds[keep, None]
+        scale = np.abs(weighted).max(0)
+        scale[scale == 0] = 1.0  # pairs are millions of times as many as steps
+        costs: NDArray[np.float64] = nnls(weighted / scale, np.ones(len(weighted)))[0] / scale
+        return costs
 
     everything = np.ones(len(rows), dtype=np.bool_)
     found = solve(everything)

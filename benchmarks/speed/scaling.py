@@ -6,17 +6,14 @@ and writes `benchmarks/results/scaling.json`.
 
 from __future__ import annotations
 
-import json
-import os
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import tyro
 from numpy.random import default_rng
 
 from at2po_agents.config.train import TrainConfig, load_config
@@ -29,11 +26,10 @@ from at2po_agents.rollout.expansion import EntropyGuided
 from at2po_agents.seeds import seed_of
 from at2po_agents.tree import RolloutTree
 from at2po_envs.tools import ToolCall
-from benchmarks.environment import environment
+from benchmarks.command import run
 from benchmarks.environments.forced_turns import forced_env
 from benchmarks.errors import EvaluationError
 from benchmarks.memory import forget_peak, memory
-from benchmarks.speed import throughput
 from benchmarks.speed.cost_model import fit
 from benchmarks.speed.rollout_counts import counts
 from benchmarks.speed.step_cost import PaperStep, bill, step_work
@@ -94,10 +90,6 @@ class ScalingConfig:
     """Steps per point, other questions each time; the fastest counts, and medians of the rest."""
     factors: tuple[str, ...] = tuple(FACTORS)
     """What is varied."""
-    smallest: int = 0
-    """Points per factor, from the smallest, at least 2; 0 for all."""
-    demo_steps: int = 3
-    """Steps of the demo itself, which are timed too, beside the time on record; 0 for none."""
     out: Path = Path("benchmarks/results/scaling.json")
     """Where the figures go."""
 
@@ -222,38 +214,33 @@ def measure(config: ScalingConfig) -> dict[str, Any]:
         config: What to measure.
 
     Returns:
-        JSON-able figures by factor, the fits of rollout and update, the bill with its assumptions,
-        and the machine with its load of the minute before.
+        JSON-able figures by factor, the fits of rollout and update, the bill with its assumptions.
 
     Raises:
         EvaluationError: If a number is out of range or a factor unknown.
     """
     known = config.factors and set(config.factors) <= FACTORS.keys()
-    if config.repeats < 1 or config.smallest < 0 or config.smallest == 1 or not known:
+    if config.repeats < 1 or not known:
         raise EvaluationError(
-            "expected repeats >= 1, smallest 0 or >= 2, and factors among "
-            f"{', '.join(FACTORS)}; found {config.repeats}, {config.smallest} and "
-            f"{', '.join(config.factors) or 'none'}"
+            f"expected repeats >= 1 and factors among {', '.join(FACTORS)}; found "
+            f"{config.repeats} and {', '.join(config.factors) or 'none'}"
         )
-    load = round(os.getloadavg()[0], 2)
     stepper = Stepper(config.model)
     stepper.step(replace(BASE, questions=2), 0)  # a warm-up
     factors: dict[str, list[dict[str, Any]]] = {}
     seen: dict[Point, dict[str, Any]] = {}
     for name in config.factors:
-        points = FACTORS[name][: config.smallest or None]
-        for point in points:
+        for point in FACTORS[name]:
             if point not in seen:
                 stepper.engine.close()  # gives back the memory that the last point needed
                 taken = [stepper.step(point, number) for number in range(config.repeats)]
                 middle = {key: round(_typical(key, taken), 4) for key in taken[0]}
                 seen[point] = {**asdict(point), "leaves_per_tree": point.leaves, **middle}
-        factors[name] = [seen[point] for point in points]
+        factors[name] = [seen[point] for point in FACTORS[name]]
     rows = list(seen.values())
     return {
         "model": config.model,
         "repeats": config.repeats,
-        "load_average": load,
         "factors": factors,
         "fits": {
             "rollout": fit(rows, ROLLOUT_TERMS, "rollout_seconds"),
@@ -261,8 +248,6 @@ def measure(config: ScalingConfig) -> dict[str, Any]:
         },
         "decoder": asdict(Decoder.of(stepper.model.config)),
         "paper_step": paper_step(),
-        "demo_step": throughput.demo_step(config.demo_steps) if config.demo_steps else None,
-        "environment": environment(),
     }
 
 
@@ -282,17 +267,7 @@ def paper_step() -> dict[str, Any]:
     }
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure, print and write the figures.
-
-    Args:
-        arguments: Words of the command line; None takes the process's own.
-    """
-    config = tyro.cli(ScalingConfig, prog="python -m benchmarks.speed.scaling", args=arguments)
-    figures = measure(config)
-    config.out.parent.mkdir(parents=True, exist_ok=True)
-    config.out.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    sys.stdout.write(scaling(figures) + "\n")
+main = partial(run, "benchmarks.speed.scaling", ScalingConfig, measure, show=scaling)
 
 
 if __name__ == "__main__":

@@ -115,7 +115,6 @@ def scaling(result: Mapping[str, Any]) -> str:
             "",
             *_bill(result["paper_step"]),
             "",
-            *_demo(result["demo_step"]),
             _machine(result),
         ]
     )
@@ -174,25 +173,6 @@ def _bill(step: Mapping[str, Any]) -> list[str]:
         f"{assumed['prompts']} prompts, {step['leaves']:,} leaves of {step['turns_per_leaf']:.2f} "
         f"turns; assumed: prompts of {assumed['prompt']} tokens, turns of {assumed['turn']}, "
         f"results of {assumed['result']}, forks at random turns.",
-    ]
-
-
-def _demo(step: Mapping[str, Any] | None) -> list[str]:
-    if step is None:
-        return []
-    now, before = (
-        f"{each['step']:.2f} s (rollout {each['rollout']:.2f}, update {each['update']:.2f})"
-        for each in (step, step["before"])
-    )
-    times = (
-        f"{step['speedup']:.2f} times as long"
-        if step["speedup"]
-        else f"but on another processor ({step['before']['cpu']})"
-    )
-    return [
-        f"A step of the demo takes {now}; the version on record in `throughput.json` took "
-        f"{before}, {times}.",
-        "",
     ]
 
 

@@ -10,18 +10,15 @@ step, and random ones of the paper's shape.
 from __future__ import annotations
 
 import multiprocessing
-import os
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from json import dumps
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-import tyro
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel as Model
@@ -32,10 +29,13 @@ from at2po_agents.learner.packing import pack
 from at2po_agents.learner.partition import alike, row_tokens, within
 from at2po_agents.objective.rows import Rows
 from at2po_agents.policy.loading import load_model
+from at2po_agents.policy.sizes import Decoder
 from at2po_agents.rollout.expansion.entropy import entropy_moments
 from at2po_agents.tree import RolloutTree
-from benchmarks.environment import environment
+from benchmarks.command import run
 from benchmarks.errors import EvaluationError
+from benchmarks.memory import memory
+from benchmarks.speed.step_cost import flops, step_work
 from benchmarks.speed.train_trees import SHAPES
 
 GOAL = 0.85
@@ -152,8 +152,6 @@ def measure(config: TrainSpeedConfig) -> dict[str, Any]:
         "token_budget": config.token_budget,
         "goal": GOAL,
         "cases": cases,
-        "load_average": os.getloadavg()[0],
-        "environment": environment(),
     }
 
 
@@ -194,53 +192,26 @@ def compare(trees: list[RolloutTree], config: TrainSpeedConfig) -> dict[str, Any
     medians = {name: statistics.median(times) for name, times in seconds.items()}
     speed_up, ratio = medians["flat"] / medians["packed"], rows / unique
     leaves = [leaf for tree in trees for leaf in tree.leaves()]
-    pairs = _pairs(trees)
-    flops = {
-        "packed": _flops(model, unique, pairs["packed"]),
-        "flat": _flops(model, rows, pairs["flat"]),
-    }
+    # Without the head, which both ways compute at the same tokens.
+    work = {name: step_work(trees)[name]._replace(logits=0) for name in WAYS}
+    decoder = Decoder.of(model.config)
     return {
         "trees": len(trees),
         "leaves": len(leaves),
         "turns_mean": round(statistics.mean(leaf.depth for leaf in leaves), 2),
         "row_tokens": rows,
         "unique_tokens": unique,
-        "row_pairs": pairs["flat"],
-        "unique_pairs": pairs["packed"],
+        "row_pairs": work["flat"].pairs,
+        "unique_pairs": work["packed"].pairs,
         "tokens_processed": tokens,
         "seconds": {name: round(median, 4) for name, median in medians.items()},
         "peak_mib": {name: round(_peak_alone(name, trees, config), 1) for name in WAYS},
         "gradient_difference": float(off),
         "ratio": round(ratio, 3),
-        "flop_ratio": round(flops["flat"] / flops["packed"], 3),
+        "flop_ratio": round(flops(decoder, work["flat"]) / flops(decoder, work["packed"]), 3),
         "speed_up": round(speed_up, 3),
         "speed_up_of_ratio": round(speed_up / ratio, 3),
     }
-
-
-def _pairs(trees: Sequence[RolloutTree]) -> dict[str, int]:
-    """Count the pairs of a token and one that it sees, by way of training."""
-
-    def up_to(length: int) -> int:
-        return length * (length + 1) // 2
-
-    nodes = [node for tree in trees for node in tree.nodes()]
-    lengths = {node: len(node.ids()) for node in nodes}
-    before = {node: lengths[node.parent] if node.parent else 0 for node in nodes}
-    return {
-        "packed": sum(up_to(lengths[node]) - up_to(before[node]) for node in nodes),
-        "flat": sum(up_to(lengths[node]) for node in nodes if node.is_leaf),
-    }
-
-
-def _flops(model: Model, tokens: int, pairs: int) -> int:
-    """Return the multiplications of a forward pass through the layers, without the head."""
-    config = model.config
-    weights = sum(
-        p.numel() for name, p in model.named_parameters() if "layers" in name and p.dim() == 2
-    )
-    heads = config.num_hidden_layers * config.num_attention_heads * config.head_dim
-    return int(weights * tokens + 2 * heads * pairs)
 
 
 def _gradient(model: Model) -> Tensor:
@@ -259,28 +230,12 @@ def _peak(name: str, trees: list[dict[str, Any]], budget: int, threads: int) -> 
     torch.set_num_threads(threads)
     model, _ = load_model("mini")
     grown = [RolloutTree.from_dict(tree) for tree in trees]
-    before = _memory("VmRSS")
+    before = memory("VmRSS")
     WAYS[name](model, ATPO(), grown, budget)
-    return (_memory("VmHWM") - before) / 2**10
+    return memory("VmHWM") - before
 
 
-def _memory(name: str) -> int:
-    """Return a figure of this process from Linux, in KiB."""
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return int(next(line for line in lines if line.startswith(name)).split()[1])
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure and write the figures.
-
-    Args:
-        arguments: Words of the command line; None takes the process's own.
-    """
-    config = tyro.cli(TrainSpeedConfig, prog="python -m benchmarks.speed.training", args=arguments)
-    text = dumps(measure(config), indent=2) + "\n"
-    config.out.parent.mkdir(parents=True, exist_ok=True)
-    config.out.write_text(text, encoding="utf-8")
-    sys.stdout.write(text)
+main = partial(run, "benchmarks.speed.training", TrainSpeedConfig, measure)
 
 
 if __name__ == "__main__":

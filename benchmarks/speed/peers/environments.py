@@ -6,13 +6,10 @@ It reads a task as JSON from standard input and writes figures as JSON to standa
 
 from __future__ import annotations
 
-import copy
 import io
 import json
-import pickle
 import sys
 import time
-import timeit
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from functools import partial
@@ -28,7 +25,6 @@ from gem.vector.sync_vector_env import SyncVectorEnv  # type: ignore[import-not-
 
 _SEARCH = "<think> I should look this up. </think> <search> the film number {} </search>"
 _ANSWER = "<think> I know. </think> <answer> nobody </answer>"
-_SHORT_S, _REPEATS = 0.002, 30
 
 
 class StubTool(SearchTool):  # type: ignore[misc, unused-ignore]
@@ -46,23 +42,21 @@ class StubTool(SearchTool):  # type: ignore[misc, unused-ignore]
 
 
 def measure(task: dict[str, Any]) -> dict[str, Any]:
-    """Measure stepping and saving; see `benchmarks.environments.throughput.measure`."""
+    """Measure stepping; see `benchmarks.environments.throughput.measure`."""
     columns = {
         "question": [row["question"] for row in task["rows"]],
         "answer": [row["golden_answers"] for row in task["rows"]],
     }
     data = datasets.Dataset.from_dict(columns)
-    uses = max(10, *task["depths"]) + 1
 
     def make(delay: float) -> Any:
         tool = StubTool(delay, task["passages"])
-        return ToolEnvWrapper(QaEnv(dataset=data), [tool], max_tool_uses=uses)
+        return ToolEnvWrapper(QaEnv(dataset=data), [tool], max_tool_uses=11)
 
     rates = {name: _stepping(partial(make, delay), task) for name, delay in task["delays"].items()}
     return {
         "package": f"gem-llm {version('gem-llm')}",
         "steps_per_second": rates,
-        "forking_by_depth": {str(depth): _forking(make(0.0), depth) for depth in task["depths"]},
     }
 
 
@@ -103,28 +97,6 @@ def _turns(searches: int) -> Iterator[str]:
     while True:
         yield from (_SEARCH.format(i) for i in range(searches))
         yield _ANSWER
-
-
-def _forking(env: Any, depth: int) -> dict[str, float]:
-    """Its state leaves out the data set, the place in it and the random generator."""
-    env.reset(seed=0)
-    for i in range(depth):
-        env.step(_SEARCH.format(i))
-    state = env.get_state()
-    return {
-        "get_state_us": _microseconds(env.get_state),
-        "set_state_us": _microseconds(lambda: env.set_state(state)),
-        "deepcopy_us": _microseconds(lambda: copy.deepcopy(env)),
-        "state_bytes": len(pickle.dumps(state)),
-    }
-
-
-def _microseconds(work: Callable[[], object]) -> float:
-    timer = timeit.Timer(work)
-    number = 1
-    while timer.timeit(number) < _SHORT_S:
-        number *= 2
-    return round(min(timer.repeat(_REPEATS, number)) / number * 1e6, 3)
 
 
 if __name__ == "__main__":

@@ -32,10 +32,8 @@ def test_all_figures_are_there(tmp_path: Path, capsys: pytest.CaptureFixture[str
     figures = json.loads(out.read_text())
     assert capsys.readouterr().out == out.read_text()
     assert figures["peer"] is None and figures["questions"] == 4
-    for name, rates in figures["steps_per_second"].items():
+    for rates in figures["steps_per_second"].values():
         assert rates["one_by_one"] > 0 < rates["vector"]
-        ratio = rates["vector"] / rates["one_by_one"]
-        assert figures["ratios"][name] == {"own_one_by_one": pytest.approx(ratio, abs=0.01)}
     shallow, deep = figures["forking_by_depth"].values()
     assert shallow["snapshot_bytes"] < deep["snapshot_bytes"] < deep["deepcopy_bytes"]
 

@@ -116,7 +116,7 @@ def test_a_damaged_timing_costs_earlier_times_alone(env: Any, tmp_path: Path, te
     assert session["episodes"] == 2
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "5", DEEP, "1" * 5000, "\x00", '"text"'])
+@pytest.mark.parametrize("text", ["", "{", "[]", "5", DEEP, "1" * 5000, "\x00", '"text"', "torn"])
 def test_a_damaged_card_is_named(env: Any, tmp_path: Path, text: str) -> None:
     evaluate(Says(env), env, limit=2, out=tmp_path)
     (tmp_path / "card.json").write_text(text)
@@ -159,19 +159,13 @@ def test_a_record_without_a_recall_is_as_one_whose_recall_is_null(env: Any, tmp_
     assert report.retrieval_recall == json.loads(second)["retrieval_recall"]
 
 
-@pytest.mark.parametrize("line", [DEEP, "[]", "null", "1" * 5000, "\x00" * 9, "", "{", '"a"'])
-def test_a_line_that_is_no_record_is_named(env: Any, tmp_path: Path, line: str) -> None:
-    evaluate(Says(env), env, limit=2, out=tmp_path)
-    with (tmp_path / "episodes.jsonl").open("a") as file:
-        file.write(line + "\n")
-    with pytest.raises(EvaluationError, match="jsonl:3: expected the record of an episode"):
-        evaluate(Says(env), env, out=tmp_path)
-
-
-def test_bytes_that_are_no_text_are_named(env: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "line", [DEEP, "[]", "null", "1" * 5000, "\x00" * 9, "", "{", '"a"', '{"a": 1}', b"\xff\xfe"]
+)
+def test_a_line_that_is_no_record_is_named(env: Any, tmp_path: Path, line: str | bytes) -> None:
     evaluate(Says(env), env, limit=2, out=tmp_path)
     with (tmp_path / "episodes.jsonl").open("ab") as file:
-        file.write(b"\xff\xfe\n")
+        file.write((line.encode() if isinstance(line, str) else line) + b"\n")
     with pytest.raises(EvaluationError, match="jsonl:3: expected the record of an episode"):
         evaluate(Says(env), env, out=tmp_path)
 

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from at2po_agents.algorithms import REGISTRY
@@ -17,7 +16,6 @@ from benchmarks.methods import study as compare
 from benchmarks.methods.run import METHODS, Run, carry_out
 from benchmarks.methods.statistics import summarise, table
 from benchmarks.methods.study import CompareConfig, main
-from benchmarks.statistics.intervals import bootstrap
 
 SAME = {"learning_rate": 2e-4, "mini_batches": 2, "eval_questions": 4}
 SMALL = """extends = "{preset}"
@@ -133,21 +131,6 @@ def test_the_command_runs_what_is_missing_and_keeps_it(
 
     main([*words, "--quick", "--methods", "react", "atpo", "tree_grpo", "grpo"])
     assert carried[3:] == ["grpo"]
-
-
-def test_intervals_cover_seeds_as_well_as_questions() -> None:
-    rng = np.random.default_rng(0)
-    rates = np.array([0.2, 0.5, 0.8])[:, None]
-    differ = (rng.random((3, 400)) < rates).astype(float)
-    agree = np.repeat(differ[1:2], 3, axis=0)
-    width = {name: np.diff(bootstrap(s))[0] for name, s in (("d", differ), ("a", agree))}
-    assert width["d"] > 3 * width["a"]
-    # One seed: the normal interval of a share of 400 questions.
-    half = 1.96 * differ[1].std() / 20
-    low, high = bootstrap(differ[1:2])
-    assert low == pytest.approx(differ[1].mean() - half, abs=0.01)
-    assert high == pytest.approx(differ[1].mean() + half, abs=0.01)
-    assert bootstrap(np.ones((2, 5))) == (1.0, 1.0)
 
 
 def test_differences_are_taken_question_by_question() -> None:

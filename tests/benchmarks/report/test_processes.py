@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from at2po_agents.monitoring.trace import WORK, Span
-from benchmarks.report.processes import Piece, Processes, processes_of, read_processes
-from tests.benchmarks.report.report_samples import EVIL, write_timeline
+from benchmarks.report.processes import (
+    Piece,
+    Processes,
+    processes_of,
+    read_processes,
+    trace_events,
+)
+from tests.benchmarks.report.report_samples import EVIL, LINES, write_timeline
 
 
 @pytest.fixture
@@ -71,6 +78,38 @@ def test_time_counts_once_where_pieces_of_a_lane_overlap() -> None:
     assert found.kinds == [("rank", 1, 1, 0, 0)]
 
 
+def test_a_trace_names_its_processes_and_holds_every_piece(processes: Processes) -> None:
+    trace = trace_events(processes)
+    named = {(e["name"], e["pid"], e["tid"]): e["args"]["name"] for e in events(trace, "M")}
+    assert [name for (what, _, _), name in named.items() if what == "process_name"] == [
+        *("steps", "driver", "collector", "learner")
+    ]
+    found, steps = [], []
+    for event in events(trace, "X"):
+        times = event["ts"] / 1e6, (event["ts"] + event["dur"]) / 1e6
+        if event["pid"] == 0:
+            steps.append((event["name"], *times))
+            continue
+        actor = named["thread_name", event["pid"], event["tid"]]
+        assert actor.startswith(named["process_name", event["pid"], 0])
+        args = event["args"]
+        found.append((actor, event["name"], args["step"], *times, args.get("tokens", 0)))
+    assert sorted(found) == sorted(LINES)
+    assert steps == [("step 1", 0, 8), ("step 2", 8, 20)]
+    (last,) = [e for e in events(trace, "X") if e["ts"] == 18_000_000]
+    assert last["args"] == {"step": 2, "tokens": 600, "tokens_per_s": 300}
+
+
+def events(trace: dict[str, Any], phase: str) -> list[dict[str, Any]]:
+    """The events of a phase, each checked for what the format requires."""
+    assert {event["ph"] for event in trace["traceEvents"]} == {"M", "X"}
+    for event in trace["traceEvents"]:
+        assert isinstance(event["name"], str)
+        assert all(type(event[name]) is int for name in ("ts", "pid", "tid"))
+        assert event["ph"] == "M" or (type(event["dur"]) is int and event["dur"] >= 0)
+    return [event for event in trace["traceEvents"] if event["ph"] == phase]
+
+
 def a_piece(actor: str, stage: str, step: int, start: float, length: float, tokens: int) -> Piece:
     return Piece(step, Span(actor, stage, start, start + length, tokens))
 
@@ -103,3 +142,4 @@ def test_shares_add_up_and_nothing_is_negative(found: list[Piece]) -> None:
     assert [step.start for step in processes.steps[1:]] == ends[:-1]
     assert ends[-1] - processes.steps[0].start == pytest.approx(processes.seconds)
     assert sorted(found) == sorted(piece for lane in processes.lanes.values() for piece in lane)
+    assert len(events(trace_events(processes), "X")) == len(found) + len(processes.steps)

@@ -145,14 +145,6 @@ def test_row_advantages_and_values_not_finite_are_shown_as_such() -> None:
     assert case.figures()["said"] == "x"
 
 
-def test_the_same_run_gives_the_same_page(run: Path) -> None:
-    first = write_report(run).read_bytes()
-    curve = (run / "learning_curve.svg").read_bytes()
-    assert write_report(run).read_bytes() == first
-    assert (run / "learning_curve.svg").read_bytes() == curve
-    assert curve.startswith(b"<svg ")
-
-
 def test_a_run_without_steps_has_no_tree(run: Path) -> None:
     for path in [*(run / "trees").iterdir(), run / "episodes" / "step_000002.jsonl"]:
         path.unlink()

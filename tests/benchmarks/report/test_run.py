@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import gzip
-import hashlib
 import json
 import re
 from pathlib import Path
@@ -46,9 +43,9 @@ def add_figures(run: Path, **figures: Any) -> None:
 
 def test_a_run_that_says_nothing_has_none_of_it(run: Path) -> None:
     html, _ = read(run)
-    for name in ("happened", "processes", "work", "timeline"):
+    for name in ("happened", "processes", "work"):
         assert f'id="{name}"' not in html
-    assert "TimeLineView" not in html
+    assert not (run / "trace.json").exists()
 
 
 def test_a_run_in_which_all_went_well_says_so_in_a_line(run: Path) -> None:
@@ -89,7 +86,7 @@ def test_a_damaged_time_line_is_refused(run: Path) -> None:
 def test_the_tables_hold_the_figures_of_the_time_line(run: Path) -> None:
     write_timeline(run)
     _, text = read(run)
-    assert "What 4 processes did in 20.0 seconds. collect weights " in text
+    assert "What 4 processes did in 20.0 seconds. To see when they did it, open trace.json" in text
     assert "collect7.08.8%120.0weights1.01.2%–update12.015.0%175.0wait6.07.5%–" in text
     assert "nothing noted53.566.9%–" in text
     assert "driver10.0%32.5%67.5%collector220.0%0.0%80.0%learner160.0%0.0%40.0%" in text
@@ -98,31 +95,14 @@ def test_the_tables_hold_the_figures_of_the_time_line(run: Path) -> None:
     assert "Steps that were done again are in it twice." in read(run)[1]
 
 
-def test_the_page_holds_the_whole_time_line(run: Path) -> None:
+def test_the_trace_is_written_beside_the_page(run: Path) -> None:
     write_timeline(run)
-    html, _ = read(run)
-    (packed,) = re.findall(r'<script type="text/plain" id="timeline">(.*?)</script>', html)
-    data = json.loads(gzip.decompress(base64.b64decode(packed)))
-    found = []
-    for lane in data["lanes"]:
-        ticks = 0
-        columns = (lane[name] for name in ("stage", "step", "later", "length", "tokens"))
-        for stage, step, later, length, tokens in zip(*columns, strict=True):
-            ticks += later
-            times = ticks / 10_000, (ticks + length) / 10_000
-            found.append((lane["name"], data["stages"][stage], step, *times, tokens))
-    assert sorted(found) == sorted(LINES)
-    assert data["steps"] == [[1, 0, 80_000], [2, 80_000, 200_000]]
-
-
-def test_the_scripts_of_the_time_line_are_known_to_the_policy(run: Path) -> None:
-    write_timeline(run)
-    html, _ = read(run)
-    (policy,) = re.findall(r"script-src (.*?);", html)
-    scripts = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
-    assert any("class TimeLineView" in script for script in scripts)
-    digests = [hashlib.sha256(script.encode()).digest() for script in scripts]
-    assert policy == " ".join(f"'sha256-{base64.b64encode(d).decode()}'" for d in digests)
+    (run / "trace.json").write_text("not ours")
+    for _ in range(2):
+        read(run)
+    trace = json.loads((run / "trace.json").read_text())
+    assert [event["ph"] for event in trace["traceEvents"]].count("X") == len(LINES) + 2
+    assert [path.read_text() for path in run.glob("trace.json.*")] == ["not ours"]
 
 
 def test_charts_are_drawn_of_the_figures_that_there_are(run: Path) -> None:
@@ -137,8 +117,13 @@ def test_charts_are_drawn_of_the_figures_that_there_are(run: Path) -> None:
         assert label in text
 
 
-def test_the_same_run_gives_the_same_page(run: Path) -> None:
+def test_the_same_run_gives_the_same_files(run: Path) -> None:
     write_timeline(run)
     write_status(run, faults=[FAULT])
     add_figures(run, time={"busy_rank": 0.5})
-    assert read(run) == read(run)
+    files = ("report.html", "learning_curve.svg", "trace.json")
+    read(run)
+    first = [(run / name).read_bytes() for name in files]
+    read(run)
+    assert [(run / name).read_bytes() for name in files] == first
+    assert first[1].startswith(b"<svg ")

@@ -12,8 +12,8 @@ from benchmarks.errors import EvaluationError
 from benchmarks.scale.costs import IDLE, Costs
 from benchmarks.scale.rollout import collect
 from benchmarks.scale.simulation import Setup, simulate, splits
+from benchmarks.scale.timeline import shares, stage_seconds, step_seconds
 from benchmarks.scale.workload import Plan, total
-from benchmarks.timeline import shares, stage_seconds, step_seconds
 from tests.benchmarks.scale.scale_samples import SMALL, SOME, chain, draw, steps_of
 
 seeds = st.integers(0, 2**32)

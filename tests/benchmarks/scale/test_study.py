@@ -18,10 +18,10 @@ from benchmarks.scale.costs import Assumptions, Gpu, fitted, on_gpus
 from benchmarks.scale.simulation import Setup, simulate, splits
 from benchmarks.scale.study import SENSITIVITY
 from benchmarks.scale.systems import SYSTEMS, Scene
+from benchmarks.scale.timeline import stage_seconds, step_seconds
 from benchmarks.scale.workload import Workload
 from benchmarks.speed.scaling import Point
 from benchmarks.speed.step_cost import PaperStep, Work
-from benchmarks.timeline import stage_seconds, step_seconds
 from tests.benchmarks.scale.scale_samples import SMALL, SOME, steps_of
 
 
@@ -62,24 +62,9 @@ def test_the_command_simulates_and_prints(
     monkeypatch.setattr(scale, "Workload", lambda: SMALL)
     monkeypatch.setattr(scale, "SENSITIVITY", {"turn": (5, 9), "switch": (0.1, 2.0)})
     out = tmp_path / "figures.json"
-    few = [
-        "--gpus",
-        "1",
-        "2",
-        "--per-gpu",
-        "4",
-        "--steps",
-        "2",
-        "--sensitivity-gpus",
-        "2",
-        "--no-calibrate",
-    ]
-    found = []
-    for _ in range(2):
-        scale.main([*few, "--out", str(out)])
-        found.append(json.loads(out.read_text()))
-    assert found[0] == found[1]
-    figures = found[0]
+    few = "--gpus 1 2 --per-gpu 4 --steps 2 --sensitivity-gpus 2 --no-calibrate".split()
+    scale.main([*few, "--out", str(out)])
+    figures = json.loads(out.read_text())
     assert figures["fixed"]["1"]["questions"] == figures["growing"]["1"]["questions"] == 4
     assert figures["growing"]["2"]["questions"] == 8
     assert figures["fixed"]["2"]["systems"].keys() == SYSTEMS.keys()
@@ -89,6 +74,10 @@ def test_the_command_simulates_and_prints(
             assert sum(row["shares"].values()) == pytest.approx(1, abs=1e-3)
             assert row["seconds"] >= row["update_seconds"] > 0
     assert list(figures["sensitivity"]["varied"]) == ["turn", "switch"]
+    again = scale.measure(
+        scale.ScaleConfig(gpus=(1, 2), per_gpu=4, steps=2, sensitivity_gpus=2, calibrate=False)
+    )
+    assert json.loads(json.dumps(again)).items() <= figures.items()
     shown = capsys.readouterr().out
     assert "| event loop, packed |" in shown and "(1 + 1)" in shown and "seconds to put" in shown
 

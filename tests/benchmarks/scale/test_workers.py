@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.scale import workers as scale_workers
+from benchmarks.scale.timeline import Piece
 from benchmarks.scale.workers import Run, Together, measure_workers
 from benchmarks.scale.workload import Workload
 from benchmarks.speed.step_cost import PaperStep
-from benchmarks.timeline import Piece
 
 ROLLOUT = ("engine_steps", "turns", "sampled", "prefilled", "rollout_pairs")
 UPDATE = ("optimizer_steps", "trained", "trained_pairs", "sampled")

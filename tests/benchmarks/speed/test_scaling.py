@@ -7,21 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from transformers import Qwen3Config
 
 from at2po_agents.policy.sizes import SIZES, Decoder
 from at2po_agents.tree import RolloutTree
 from benchmarks.errors import EvaluationError
 from benchmarks.readme import RESULTS
-from benchmarks.speed import scaling, throughput
-from benchmarks.speed.cost_model import fit, non_negative
+from benchmarks.speed import scaling
+from benchmarks.speed.cost_model import fit
 from benchmarks.speed.scaling import Point, ScalingConfig, paper_step
 from benchmarks.speed.step_cost import PaperStep, Work, bill, flops, step_work
-from benchmarks.speed.tables import _demo
-
-NO_DEMO = ("--demo-steps", "0")
 
 
 def small_tree() -> RolloutTree:
@@ -107,18 +102,15 @@ def test_the_recorded_bill_follows_from_the_arithmetic() -> None:
     assert recorded["paper_step"] == json.loads(json.dumps(paper_step()))
 
 
-@given(
-    st.lists(st.lists(st.integers(0, 9), min_size=3, max_size=3), min_size=4, max_size=8),
-    st.lists(st.floats(-5, 5), min_size=3, max_size=3),
-)
-def test_no_other_non_negative_costs_fit_better(rows: list[list[int]], move: list[float]) -> None:
-    terms = np.array(rows, dtype=np.float64)
-    times = terms @ np.array([1.0, -0.5, 0.25]) + 1.0
-    found = non_negative(terms, times)
-    assert (found >= 0).all()
-    error = np.square(times - terms @ found).sum()
-    other = np.maximum(found + np.array(move), 0)
-    assert error <= np.square(times - terms @ other).sum() + 1e-6
+def test_the_recorded_fits_are_found_again() -> None:
+    recorded = json.loads((RESULTS / "scaling.json").read_text(encoding="utf-8"))
+    rows = {str(row): row for rows in recorded["factors"].values() for row in rows}
+    for part, terms in (("rollout", scaling.ROLLOUT_TERMS), ("update", scaling.UPDATE_TERMS)):
+        found = fit(list(rows.values()), terms, f"{part}_seconds")
+        assert found.pop("microseconds_per") == pytest.approx(
+            recorded["fits"][part].pop("microseconds_per"), abs=1e-6
+        )
+        assert found == recorded["fits"][part]
 
 
 def test_a_fit_finds_the_costs_that_were_there() -> None:
@@ -142,7 +134,7 @@ def test_the_command_takes_steps_and_prints_them(
     factors = {"questions": (tiny(), tiny(questions=2)), "depth": (tiny(), tiny(depth=3))}
     monkeypatch.setattr(scaling, "FACTORS", factors)
     out = tmp_path / "figures.json"
-    scaling.main(["--repeats", "1", "--out", str(out), "--factors", "questions", "depth", *NO_DEMO])
+    scaling.main(["--repeats", "1", "--out", str(out), "--factors", "questions", "depth"])
     figures = json.loads(out.read_text())
     one, two = figures["factors"]["questions"]
     assert (one["leaves"], two["leaves"]) == (4, 8)
@@ -155,27 +147,7 @@ def test_the_command_takes_steps_and_prints_them(
     assert "| questions | 2 |" in shown and "PFLOP" in shown
 
 
-def test_the_demo_is_timed_beside_what_is_on_record(monkeypatch: pytest.MonkeyPatch) -> None:
-    recorded = json.loads((RESULTS / "throughput.json").read_text(encoding="utf-8"))
-    taken = {
-        "steps": 4,
-        "rollout_seconds": 2.0,
-        "update_seconds": 1.0,
-        "seconds_per_step": 0.75,
-        "environment": {"git_commit": "now", "cpu": recorded["environment"]["cpu"]},
-    }
-    monkeypatch.setattr(throughput, "measure", lambda config, steps: taken)
-    found = throughput.demo_step(4)
-    assert (found["rollout"], found["update"], found["step"]) == (0.5, 0.25, 0.75)
-    assert found["before"]["git_commit"] == recorded["environment"]["git_commit"]
-    assert found["speedup"] == pytest.approx(recorded["seconds_per_step"] / 0.75, abs=0.01)
-    assert "takes 0.75 s" in _demo(found)[0] and "times as long" in _demo(found)[0]
-    taken["environment"] = {"git_commit": "now", "cpu": "another"}
-    other = throughput.demo_step(4)
-    assert other["speedup"] is None and "another processor" in _demo(other)[0]
-
-
-@pytest.mark.parametrize("wrong", [{"repeats": 0}, {"smallest": 1}, {"factors": ("heat",)}])
+@pytest.mark.parametrize("wrong", [{"repeats": 0}, {"factors": ()}, {"factors": ("heat",)}])
 def test_wrong_settings_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(EvaluationError, match="expected repeats"):
         scaling.measure(ScalingConfig(**wrong))  # type: ignore[arg-type]

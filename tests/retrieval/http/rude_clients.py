@@ -6,7 +6,8 @@ import json
 import socket
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -17,46 +18,33 @@ _LINE = b"POST /retrieve HTTP/1.1\r\nHost: localhost\r\n"
 Pause = Callable[[float], bool]
 
 
-def be_rude(port: int, clients: int, begun: Any, stop: Any, counts: Any) -> None:
-    """Run clients of every kind in threads until they are told to stop; for a process of its own.
-
-    Args:
-        port: Where the server listens, on this machine.
-        clients: Number of threads; the kinds take turns.
-        begun: Event that is set when they begin.
-        stop: Event that ends them.
-        counts: Queue that gets the number of attempts of each kind, at the end.
-    """
+@contextmanager
+def rude(port: int, clients: int) -> Iterator[Counter[str]]:
+    """Let clients of every kind be rude to a server of this machine meanwhile; count attempts."""
     done: Counter[str] = Counter()
     over = threading.Event()
-    kinds = list(KINDS.items())
+    kinds = list(KINDS)
     threads = [
-        threading.Thread(target=_repeat, args=(*kinds[i % len(kinds)], port, i, over, done))
+        threading.Thread(target=repeat, args=(kinds[i % len(kinds)], port, i, over, done))
         for i in range(clients)
     ]
     for thread in threads:
         thread.start()
-    begun.set()
-    stop.wait()
-    over.set()
-    for thread in threads:
-        thread.join()
-    counts.put(dict(done))
+    try:
+        yield done
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
 
 
-def _repeat(
-    name: str,
-    act: Callable[..., None],
-    port: int,
-    seed: int,
-    over: threading.Event,
-    done: Counter[str],
-) -> None:
+def repeat(name: str, port: int, seed: int, over: threading.Event, done: Counter[str]) -> None:
+    """Be rude in one way until it is over."""
     draws = np.random.default_rng(seed)
     while not over.is_set():
         try:
             with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
-                act(connection, draws, over.wait)
+                KINDS[name](connection, draws, over.wait)
         except OSError:
             pass  # that is what they are for
         done[name] += 1

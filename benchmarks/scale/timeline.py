@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
-from at2po_agents.monitoring.trace import FILE
 from benchmarks.errors import EvaluationError
 
 
@@ -36,31 +32,6 @@ class Piece:
     def seconds(self) -> float:
         """How long it took."""
         return self.end - self.start
-
-
-def read(folder: Path) -> list[Piece]:
-    """Read the timeline of a run.
-
-    Args:
-        folder: The run's folder.
-
-    Raises:
-        EvaluationError: If there is none, or a line is none of its.
-    """
-    path = folder / FILE
-    if not path.exists():
-        raise EvaluationError(f"{folder}: expected {FILE} of a training run, found none")
-    pieces = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            row: dict[str, Any] = json.loads(line)
-            names = ("actor", "stage", "step", "start", "end")
-            pieces.append(Piece(*(row[name] for name in names)))
-        except (ValueError, KeyError, TypeError) as error:
-            raise EvaluationError(
-                f"{path}:{number}: expected a piece of a timeline, found {line[:80]!r}"
-            ) from error
-    return pieces
 
 
 def step_seconds(pieces: Iterable[Piece], skip: int = 1) -> float:
