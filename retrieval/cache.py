@@ -7,7 +7,6 @@ import json
 import logging
 import math
 import os
-import re
 import sqlite3
 import threading
 import time
@@ -22,12 +21,9 @@ from retrieval.text import to_query
 
 _log = logging.getLogger(__name__)
 
-_FILE = re.compile(r"cache-(\d+)\.sqlite")
+_FILE = "cache-0.sqlite"
 _TOUCH_S = 60.0  # how exactly the last use is known; finer would turn every read into a write
 _SMALLEST = 2**16
-
-# Errors that say nothing against the file; `DatabaseError` itself does, its subclasses do not.
-_PASSING = (sqlite3.Error, OSError, MemoryError)
 
 _Result = TypeVar("_Result")
 _Key = bytes
@@ -41,9 +37,9 @@ class CachedRetriever:
     checksum fits. The retriever is asked for the normalised query too (Unicode NFC, white space
     collapsed), so that an answer never depends on what is in the cache.
 
-    The database (write-ahead log) may be used by many processes at a time. If it turns out to be
-    torn, or not ours, it is left where it is and a file with the next number takes its place;
-    whatever is in its file, a full disk or a locked file costs speed, never an answer.
+    The database (write-ahead log) may be used by many processes at a time. A file that is corrupt
+    or not ours is left as it is, and the retriever asked for everything until it is removed: a
+    corrupt, full or locked file costs speed, never an answer.
 
     Args:
         retriever: Asked for what is not in the cache.
@@ -90,7 +86,7 @@ class CachedRetriever:
             ) from None
         self._lock = threading.Lock()
         self._database: sqlite3.Connection | None = None
-        self._owner = self._number = 0  # process that opened the database, number of its file
+        self._owner = 0  # process that opened the database
         self._complaint = ""
         self._inherited: list[sqlite3.Connection] = []
 
@@ -121,9 +117,7 @@ class CachedRetriever:
     def close(self) -> None:
         """Close the database; the next search opens it again."""
         with self._lock:
-            if self._database is not None and self._owner == os.getpid():
-                self._database.close()
-                self._database = None
+            self._disconnect()
 
     def _key(self, query: str, k: int) -> _Key:
         text = json.dumps([FORMAT, self.identity, k, query])
@@ -132,17 +126,17 @@ class CachedRetriever:
     def _guarded(self, act: Callable[[sqlite3.Connection], _Result]) -> _Result | None:
         """Do something with the database; None where it cannot be used."""
         try:
-            try:
-                return act(self._connection())
-            except Exception as error:
-                if isinstance(error, _PASSING) and type(error) is not sqlite3.DatabaseError:
-                    raise  # locked, full and the like
-                self._set_aside(error)
-                return act(self._connection())
+            return act(self._connection())
         except Exception as error:  # a file may hold anything, but nothing that is worth an answer
             if str(error) != self._complaint:
-                _log.warning("going on without the cache in %s: %s", self.path, error)
+                _log.warning(
+                    "going on without the cache %s: %s; if it is corrupt or not a cache, remove it "
+                    "or choose another folder",
+                    self._file,
+                    error,
+                )
             self._complaint = str(error)
+            self._disconnect()  # so that a file in its place is noticed
             return None
 
     def _connection(self) -> sqlite3.Connection:
@@ -151,26 +145,18 @@ class CachedRetriever:
             self._inherited.append(self._database)
             self._database = None
         if self._database is None:
-            self._number = max([self._number, *self._numbers()])
-            self._database = open_database(self._file(self._number), self.max_bytes)
+            self._database = open_database(self._file, self.max_bytes)
             self._owner = os.getpid()
         return self._database
 
-    def _set_aside(self, error: Exception) -> None:
-        """Go on to the next file; nothing is renamed, as other processes may have it open."""
-        torn = self._file(self._number)
-        _log.warning("%s is set aside, a new cache is begun: %s", torn, error)
-        if self._database is not None:
+    def _disconnect(self) -> None:
+        if self._database is not None and self._owner == os.getpid():
             self._database.close()
-        self._database = None
-        self._number += 1
+            self._database = None
 
-    def _file(self, number: int) -> Path:
-        return self.path / f"cache-{number}.sqlite"
-
-    def _numbers(self) -> list[int]:
-        names = (_FILE.fullmatch(entry.name) for entry in self.path.iterdir())
-        return [int(name[1]) for name in names if name]
+    @property
+    def _file(self) -> Path:
+        return self.path / _FILE
 
     def _read(self, database: sqlite3.Connection, keys: dict[str, _Key]) -> _Answers:
         """Read what is known and intact; note its use and drop what is not intact."""
@@ -199,7 +185,7 @@ class CachedRetriever:
 
     def _write(self, database: sqlite3.Connection, entries: list[tuple[_Key, bytes]]) -> None:
         now = self._clock()
-        if not log_has_room(database, self._file(self._number)):
+        if not log_has_room(database, self._file):
             return
         with database:
             make_room(database, self.max_bytes, sum(len(value) for _, value in entries))
