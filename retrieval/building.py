@@ -12,12 +12,13 @@ from typing import Any, Literal
 
 from retrieval.bm25.postings import invert
 from retrieval.bm25.scoring import Scoring, Style
-from retrieval.corpus.passages import Corpus, Passage, no_passages, require_k
+from retrieval.corpus.passages import no_passages
 from retrieval.corpus.sources import read_source
 from retrieval.corpus.store import StoredPassages, put_passages, store_passages
 from retrieval.dense.encoder import Dtype, Encoder, EncoderSettings
 from retrieval.errors import SearchArgumentError
 from retrieval.factory import open_retriever
+from retrieval.protocol import Corpus, Passage, require_k
 from retrieval.storage.generations import building
 from retrieval.storage.manifest import MANIFEST, PASSAGES, Manifest
 from retrieval.storage.opening import open_built, verify
@@ -130,7 +131,7 @@ def index_info(settings: IndexInfo) -> dict[str, Any]:
         Kind, hashes, number of passages, bytes, parameters and what was measured; JSON-able.
 
     Raises:
-        IndexFormatError: If it is something else, or a file is missing, torn or altered.
+        IndexFormatError: If it is something else, or a file is missing or corrupt.
     """
     index = settings.index
     manifest = verify(index) if settings.verify else open_built(index).manifest
@@ -155,7 +156,7 @@ def search_index(settings: IndexSearch) -> list[list[Passage]]:
         For each query its passages, best first.
 
     Raises:
-        RetrievalError: If the retriever cannot be opened or ``k`` is out of range.
+        RetrievalError: If the retriever cannot be opened or `k` is out of range.
     """
     require_k(settings.k)
     return open_retriever(settings.retriever).search(settings.queries, settings.k)

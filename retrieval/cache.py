@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from retrieval.cache_database import FORMAT, log_has_room, make_room, open_database
-from retrieval.corpus.passages import Passage, Retriever
 from retrieval.errors import SearchArgumentError
+from retrieval.protocol import Passage, Retriever
 from retrieval.text import to_query
 
 _log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ _Answers = dict[str, list[Passage]]
 class CachedRetriever:
     """Answers known queries from a SQLite database and asks the retriever for the others.
 
-    An entry is found by the SHA-256 of identity, ``k`` and normalised query, and read only if its
+    An entry is found by the SHA-256 of identity, `k` and normalised query, and read only if its
     checksum fits. The retriever is asked for the normalised query too (Unicode NFC, white space
     collapsed), so that an answer never depends on what is in the cache.
 
@@ -55,7 +55,7 @@ class CachedRetriever:
         misses: Queries passed on to the retriever.
 
     Raises:
-        SearchArgumentError: If an argument is out of range or ``path`` is no folder.
+        SearchArgumentError: If an argument is out of range or `path` is no folder.
     """
 
     def __init__(
@@ -130,8 +130,8 @@ class CachedRetriever:
         except Exception as error:  # a file may hold anything, but nothing that is worth an answer
             if str(error) != self._complaint:
                 _log.warning(
-                    "going on without the cache %s: %s; if it is corrupt or not a cache, remove it "
-                    "or choose another folder",
+                    "continuing without the cache %s: %s; if the file is corrupt or no cache, remove "
+                    "it, or choose another folder",
                     self._file,
                     error,
                 )

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from retrieval.bm25.index import BM25
-from retrieval.corpus.passages import Corpus, Passages, Retriever
+from retrieval.corpus.passages import Passages
 from retrieval.corpus.sources import open_passages
 from retrieval.corpus.store import StoredPassages
 from retrieval.errors import CorpusMismatchError, UnknownNameError, nearest
 from retrieval.hybrid import Hybrid
+from retrieval.protocol import Corpus, Retriever
 from retrieval.storage.opening import Built, open_built
 
 _EXAMPLES = (
@@ -23,11 +24,11 @@ def open_retriever(name: str, *, corpus: str | Path | None = None) -> Retriever:
     """Open a retriever.
 
     Args:
-        name: ``bm25:FOLDER``, ``dense:FOLDER``, ``lucene:FOLDER`` (built by `build_index`),
-            ``hybrid:A+B`` (two or more of the others), ``http://HOST:PORT`` (a server;
-            ``#HASH`` behind it names the index that it must serve), or
-            ``bm25:FILE`` for a small corpus file, which is indexed in memory.
-            ``dense-mapped:FOLDER`` leaves the index on the disk.
+        name: `bm25:FOLDER`, `dense:FOLDER`, `lucene:FOLDER` (built by `build_index`),
+            `hybrid:A+B` (two or more of the others), `http://HOST:PORT` (a server;
+            `#HASH` behind it names the index that it must serve), or
+            `bm25:FILE` for a small corpus file, which is indexed in memory.
+            `dense-mapped:FOLDER` leaves the index on the disk.
         corpus: Passages in a folder or file; None takes those that the index names.
 
     Returns:

@@ -7,8 +7,8 @@ from functools import cached_property
 from hashlib import sha256
 from typing import Any
 
-from retrieval.corpus.passages import Passage, Retriever, require_k
 from retrieval.errors import CorpusMismatchError, SearchArgumentError
+from retrieval.protocol import Passage, Retriever, require_k
 
 RANK_CONSTANT = 60
 """Source: Cormack, Clarke & Büttcher 2009, "Reciprocal rank fusion", k = 60."""
@@ -26,7 +26,7 @@ class Hybrid:
         passages: The corpus, where a retriever knows it.
 
     Raises:
-        SearchArgumentError: If there are fewer than two, or ``depth`` is below 1.
+        SearchArgumentError: If there are fewer than two, or `depth` is below 1.
         CorpusMismatchError: If they are of different corpora.
     """
 
@@ -67,7 +67,7 @@ class Hybrid:
             better.
 
         Raises:
-            SearchArgumentError: If ``k`` is below 1.
+            SearchArgumentError: If `k` is below 1.
         """
         require_k(k)
         depth = max(k, self._depth)

@@ -50,7 +50,7 @@ _PICTOGRAPH = (
     r"\U0001f546-\U0001f64f\U0001f680-\U0001f6ff\U0001f774-\U0001f77f\U0001f7d5-\U0001f7ff"
     r"\U0001f8b0-\U0001f8d8\U0001f90c-\U0001f93a\U0001f93c-\U0001f945\U0001f947-\U0001faff]"
 )
-# Connectors that join nothing are skipped as one: tried from each of them anew, long runs would
+# Connectors that join nothing are skipped as one: tried from each of them again, long runs would
 # take time that grows with the square of their length.
 _TOKEN = regex.compile(
     rf"{_MIXED}|(?:{_CONNECTOR})++(*SKIP)(*FAIL)|\p{{Script=Han}}{_JOINER}|\p{{Script=Hiragana}}{_JOINER}"
@@ -67,10 +67,10 @@ _POSSESSIVES = ("'s", "'S", "’s", "’S", "＇s", "＇S")
 
 
 def words(text: str, version: int = VERSION) -> list[str]:
-    """Cut a text as ``bm25s`` does by default: words of two or more characters, no stop words.
+    """Cut a text as `bm25s` does by default: words of two or more characters, no stop words.
 
     Args:
-        text: The text; composed first, which ``bm25s`` leaves to its users.
+        text: The text; composed first, which `bm25s` leaves to its users.
         version: 1 does not compose it.
 
     Returns:
@@ -111,7 +111,7 @@ def tokens_of(text: str) -> list[str]:
 
 
 def _term(token: str) -> str | None:
-    # Kept by the thousand, the long words that whoever asks may invent would fill the memory.
+    # Kept by the thousand, long words that a client may invent would fill the memory.
     return _known_term(token) if len(token) <= _LONGEST_KNOWN else _english_term(token)
 
 
@@ -129,14 +129,14 @@ def _english_term(token: str) -> str | None:
 
 
 ANALYZERS: dict[str, Callable[..., list[str]]] = {"words": words, "english": english}
-"""Analyzers by name: ``words`` is that of ``bm25s``, ``english`` that of Lucene."""
+"""Analyzers by name: `words` is that of `bm25s`, `english` that of Lucene."""
 
 
 def analyzer(name: str) -> Callable[..., list[str]]:
     """Return an analyzer by its name.
 
     Args:
-        name: A key of ``ANALYZERS``.
+        name: A key of `ANALYZERS`.
 
     Returns:
         The function from a text, and a version if it is not the latest, to its terms, repeated as

@@ -18,7 +18,7 @@ from retrieval.storage.opening import Built
 _log = logging.getLogger(__name__)
 
 Style = Literal["bm25s", "lucene"]
-"""``bm25s``: its analyzer and exact lengths. ``lucene``: what Anserini's Lucene computes."""
+"""`bm25s`: its analyzer and exact lengths. `lucene`: what Anserini's Lucene computes."""
 
 _MAX_K1 = 1000  # above, term frequencies differ by less than the rounding of scores
 _FIRST = {"analyzer_version": 1}  # what a manifest means that names no version
@@ -92,8 +92,8 @@ class Scoring:
         Returns:
             The weights, in the shape of the arguments.
 
-        Source: Kamphuis et al. 2020 ("Lucene, accurate"), with the order of operations of ``bm25s``
-        0.3, and that of Lucene 9 `BM25Similarity` in single precision for style ``lucene``.
+        Source: Kamphuis et al. 2020 ("Lucene, accurate"), with the order of operations of `bm25s`
+        0.3, and that of Lucene 9 `BM25Similarity` in single precision for style `lucene`.
         """
         if self.style == "bm25s":
             saturation = self.k1 * ((1 - self.b) + self.b * lengths / mean)

@@ -13,8 +13,9 @@ from typing import Any, overload
 
 import numpy as np
 
-from retrieval.corpus.passages import CorpusHash, Passage
+from retrieval.corpus.passages import CorpusHash
 from retrieval.errors import CorpusFormatError, IndexFormatError, UnknownNameError
+from retrieval.protocol import Passage
 from retrieval.storage.generations import building
 from retrieval.storage.manifest import PASSAGES, REBUILD, Manifest, entry_of
 from retrieval.storage.opening import Built, open_built
@@ -36,7 +37,7 @@ class StoredPassages(Sequence[Passage]):
         hash: Hash of all ids, titles and texts in their order.
 
     Raises:
-        IndexFormatError: If the folder is something else, or its files are torn or altered.
+        IndexFormatError: If the folder is something else, or its files are corrupt.
     """
 
     def __init__(self, folder: str | Path | Built) -> None:

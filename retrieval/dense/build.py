@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.corpus.passages import Corpus
 from retrieval.dense.encoder import Encoder, EncoderSettings
 from retrieval.dense.index import ALTERNATIVES, INDEX_FILE, load_faiss, probe, set_search
 from retrieval.dense.vectors import encode_passages
 from retrieval.errors import BackendUnavailableError, SearchArgumentError
+from retrieval.protocol import Corpus
 from retrieval.storage.memory import require_memory
 
 _log = logging.getLogger(__name__)
@@ -28,8 +28,8 @@ class DenseParameters:
 
     Attributes:
         encoder: The encoder.
-        factory: FAISS's description of the index: ``Flat``, ``SQ8``, ``HNSW32``, ``IVF4096,PQ64``.
-        search: FAISS's search parameters: ``nprobe=32`` or ``efSearch=64``; empty for its defaults.
+        factory: FAISS's description of the index: `Flat`, `SQ8`, `HNSW32`, `IVF4096,PQ64`.
+        search: FAISS's search parameters: `nprobe=32` or `efSearch=64`; empty for its defaults.
         seed: Of the training sample and of the sampled queries, >= 0.
     """
 
@@ -58,7 +58,7 @@ def write_dense(
         passages: The passages.
         folder: Where the index is written to.
         parameters: Encoder and kind of index.
-        vectors: Where the passages' vectors are kept, to go on with after a stop or to build
+        vectors: Where the passages' vectors are kept, to resume from after a stop or to build
             another index from; None keeps them only meanwhile.
         encoder: The encoder, if it is loaded already.
 

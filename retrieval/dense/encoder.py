@@ -28,8 +28,8 @@ class EncoderSettings:
 
     Attributes:
         model: Folder of a model, or its name on the Hugging Face hub.
-        query_prefix: What is put before a query; None takes ``"query: "`` for E5's models, else "".
-        passage_prefix: What is put before a passage; None takes ``"passage: "`` for E5's models.
+        query_prefix: What is put before a query; None takes `"query: "` for E5's models, else "".
+        passage_prefix: What is put before a passage; None takes `"passage: "` for E5's models.
         max_tokens: Where longer texts are cut, >= 8.
 
     Source of the defaults: Wang et al. 2022 (E5), and Search-R1's retrieval server.
@@ -61,7 +61,7 @@ class Encoder:
 
     Args:
         settings: Model, prefixes and length.
-        device: ``"cpu"`` or ``"cuda"``; None takes the GPU if there is one.
+        device: `"cpu"` or `"cuda"`; None takes the GPU if there is one.
         dtype: Number format of the weights; None takes float16 on a GPU, else float32. On
             processors with matrix units bfloat16 is several times as fast.
 
@@ -70,7 +70,7 @@ class Encoder:
         width: Length of a vector.
 
     Raises:
-        BackendUnavailableError: If ``transformers`` is missing or has no such model.
+        BackendUnavailableError: If `transformers` is missing or has no such model.
     """
 
     def __init__(

@@ -95,7 +95,7 @@ class RetryPolicy:
     def _pause_s(self, attempt: int) -> float:
         with self._lock:
             jitter = float(self._jitter.uniform(0.5, 1.5))
-        return jitter * min(self._first_s * 2 ** min(attempt, 16), self._longest_s)
+        return jitter * min(self._first_s * 2.0 ** min(attempt, 16), self._longest_s)
 
 
 def is_temporary(status: int) -> bool:

@@ -147,7 +147,7 @@ class Session:
         """Send a request until there is an answer that trying again would not change.
 
         Args:
-            method: Such as ``POST``.
+            method: Such as `POST`.
             path: Below the server's address.
             deadline: Time of the session's clock by which all attempts have ended: connections,
                 heads and bodies. Only looking up a name is not bounded by it.

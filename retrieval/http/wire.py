@@ -51,7 +51,7 @@ class Deadline(threading.local):
 
 
 class DeadlineTransport(httpx2.HTTPTransport):
-    """Sends requests like httpx2, whose own timeouts begin anew with every byte.
+    """Sends requests like httpx2, whose own timeouts begin again with every byte.
 
     Args:
         deadline: Holds for every request.

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from retrieval.bm25.scoring import Scoring
-from retrieval.corpus.passages import Corpus, Passage, require_k
 from retrieval.errors import BackendUnavailableError, IndexFormatError
 from retrieval.lucene.java import find_java
+from retrieval.protocol import Corpus, Passage, require_k
 from retrieval.storage.manifest import REBUILD
 from retrieval.storage.opening import Built, open_built
 from retrieval.text import to_nfc
@@ -25,7 +25,7 @@ class Lucene:
     """Lucene's BM25 over an index on disk, ranked by score and then by id.
 
     Args:
-        folder: Folder of an index of kind ``lucene``, or its files if they are open already.
+        folder: Folder of an index of kind `lucene`, or its files if they are open already.
         passages: The corpus that it was built from.
 
     Attributes:
@@ -34,7 +34,7 @@ class Lucene:
 
     Raises:
         BackendUnavailableError: If Pyserini, or a Java that it runs on, is missing.
-        IndexFormatError: If the folder is something else, or its files are torn or altered.
+        IndexFormatError: If the folder is something else, or its files are corrupt.
     """
 
     def __init__(self, folder: str | Path | Built, passages: Corpus) -> None:
@@ -67,7 +67,7 @@ class Lucene:
             For each query its passages, best first; the queries are spread over the cores.
 
         Raises:
-            SearchArgumentError: If ``k`` is below 1.
+            SearchArgumentError: If `k` is below 1.
             IndexFormatError: If the files were altered since they were opened.
         """
         require_k(k)

@@ -26,13 +26,13 @@ _PLACES = (
 
 
 def find_java(least: int = LEAST_VERSION) -> Path:
-    """Find an installation of Java: that of ``JAVA_HOME``, that on the path, then the usual places.
+    """Find an installation of Java: that of `JAVA_HOME`, that on the path, then the usual places.
 
     Args:
         least: Oldest version that will do.
 
     Returns:
-        Its folder, as ``JAVA_HOME`` names it.
+        Its folder, as `JAVA_HOME` names it.
 
     Raises:
         BackendUnavailableError: If there is none that is new enough.
@@ -66,7 +66,7 @@ def _homes() -> Iterator[Path]:
 
 
 def _version(home: Path) -> int | None:
-    """Major version from the file ``release`` that every installation has."""
+    """Major version from the file `release` that every installation has."""
     try:
         release = (home / "release").read_text(encoding="utf-8")
     except OSError:

@@ -31,7 +31,7 @@ def building(folder: str | Path, kind: str) -> Iterator[tuple[Path, Manifest]]:
 
     Files are written to a new sub-folder and flushed to the disk before the manifest, which names
     the sub-folder, is replaced. So a full disk, an error or a kill leaves the old content in use.
-    The old sub-folder is removed then, or by the next build if somebody still has it open.
+    The old sub-folder is removed then, or by the next build if a process still has it open.
 
     Args:
         folder: Where it is built; made if missing.
@@ -148,7 +148,7 @@ def _holds_only(data: Path, manifest: Manifest) -> bool:
 
 
 def _files_in(data: Path) -> Iterator[str]:
-    """Paths in a sub-folder of whatever is in it and is no folder; links are not followed."""
+    """Paths in a sub-folder of everything in it that is no folder; links are not followed."""
     for folder, folders, files in os.walk(data):
         for name in files + [each for each in folders if (Path(folder) / each).is_symlink()]:
             yield str((Path(folder) / name).relative_to(data))

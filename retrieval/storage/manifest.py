@@ -34,7 +34,7 @@ class Manifest:
     """What a built folder holds.
 
     Attributes:
-        kind: What it is: ``passages``, ``bm25``, ``dense`` or ``lucene``.
+        kind: What it is: `passages`, `bm25`, `dense` or `lucene`.
         parameters: Whatever decides its content, beside the corpus; JSON-able.
         corpus: Hash of the corpus.
         documents: Number of passages.
@@ -86,7 +86,7 @@ def read_manifest(folder: str | Path, kind: str | None = None) -> Manifest:
         Its manifest.
 
     Raises:
-        IndexFormatError: If there is none, it is torn, altered or foreign, or of another kind.
+        IndexFormatError: If there is none, it is corrupt, altered or foreign, or of another kind.
     """
     path = Path(folder) / MANIFEST
     try:
@@ -100,7 +100,7 @@ def read_manifest(folder: str | Path, kind: str | None = None) -> Manifest:
         ) from None
     except (OSError, ValueError, RecursionError) as problem:
         raise IndexFormatError(
-            f"{path}: expected a manifest of ours, found a file that is torn or foreign "
+            f"{path}: expected a manifest of ours, found a file that is corrupt or foreign "
             f"({problem}); {REBUILD}"
         ) from None
     if kind is not None and manifest.kind != kind:
@@ -136,7 +136,7 @@ def parameters_of(
 
 
 def entry_of(path: Path) -> dict[str, Any]:
-    """Describe a file for ``Manifest.files``."""
+    """Describe a file for `Manifest.files`."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         size = os.fstat(file.fileno()).st_size

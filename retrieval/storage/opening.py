@@ -35,7 +35,7 @@ class Built:
         path: The sub-folder with the files.
 
     Raises:
-        IndexFormatError: If a file is missing, torn or altered.
+        IndexFormatError: If a file is missing or corrupt.
     """
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
@@ -134,7 +134,7 @@ def open_built(folder: str | Path | Built, kind: str | None = None) -> Built:
         Its files.
 
     Raises:
-        IndexFormatError: If it is something else, or a file is missing, torn or altered.
+        IndexFormatError: If it is something else, or a file is missing or corrupt.
     """
     if isinstance(folder, Built):
         return folder
@@ -183,7 +183,7 @@ def verify(folder: str | Path) -> Manifest:
         Its manifest.
 
     Raises:
-        IndexFormatError: If a file is missing, torn or altered.
+        IndexFormatError: If a file is missing or corrupt.
     """
     built = open_built(folder)
     built.verify()

@@ -133,7 +133,7 @@ def test_a_file_that_is_no_cache_is_refused_and_left_alone(tmp_path, caplog, con
     file(tmp_path).write_bytes(content)
     refused(tmp_path)
     assert file(tmp_path).read_bytes() == content
-    assert len(caplog.records) == 1 and "remove it" in caplog.text
+    assert len(caplog.records) == 1 and "remove it, or choose" in caplog.text
 
 
 @pytest.mark.parametrize("mode", ["DELETE", "WAL"])
@@ -283,7 +283,7 @@ def test_whatever_the_database_raises_costs_no_answer(tmp_path, monkeypatch, cap
 
         monkeypatch.setattr(warm, "_read", broken)
         assert warm.search(["a"], 1) == Echo().search(["a"], 1)
-    assert "going on without the cache" in caplog.text
+    assert "continuing without the cache" in caplog.text
 
 
 def test_a_query_of_many_marks_is_normalised_in_linear_time(tmp_path):
@@ -377,7 +377,7 @@ def test_an_answer_larger_than_the_cache_is_not_stored(tmp_path, caplog):
     warm = cached(tmp_path, Echo(words=50_000), max_bytes=2**16)
     for _ in range(2):
         assert warm.search(["a"], 1) == Echo(words=50_000).search(["a"], 1)
-    assert "going on without the cache" in caplog.text and "full" in caplog.text
+    assert "continuing without the cache" in caplog.text and "full" in caplog.text
     assert len(caplog.records) == 1
 
 
@@ -385,7 +385,7 @@ def test_a_folder_that_vanishes_costs_no_answer(tmp_path, caplog):
     warm = cached(tmp_path / "cache")
     shutil.rmtree(tmp_path / "cache")
     assert warm.search(["a"], 1) == Echo().search(["a"], 1)
-    assert "going on without the cache" in caplog.text
+    assert "continuing without the cache" in caplog.text
 
 
 def test_a_copy_opens_the_database_for_itself(tmp_path):

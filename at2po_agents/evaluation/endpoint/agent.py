@@ -186,7 +186,7 @@ class EndpointAgent:
             waiting = [pool.submit(self._reply, transcript) for transcript in transcripts]
             return [each.result() for each in waiting]
         except BaseException:
-            # No use in asking on, or the user interrupts: nobody waits for the other replies.
+            # No use in asking on, or the user interrupts: the other requests are cancelled.
             self._stopped.set()
             self._connection.cut()
             raise

@@ -57,7 +57,7 @@ class Line:
 
         Raises:
             Exception: As `error`, if the time is over, the reply is larger than `LARGEST_REPLY`, or
-                the line was cut; and what httpx2 raises on other troubles.
+                the line was cut; and what httpx2 raises on other errors.
         """
         received = bytearray()
         with (
@@ -87,18 +87,18 @@ class Line:
         clock = threading.Timer(timeout_s, self.cut, [f"no whole reply within {timeout_s} s"])
         clock.daemon = True
         clock.start()
-        trouble: Exception | None = None
+        raised: Exception | None = None
         try:
             yield
         except Exception as error:
-            trouble = error
+            raised = error
         finally:
             clock.cancel()
             clock.join()
         if self._cut:  # what was read until then may look whole
-            raise self._error(self._cut) from trouble
-        if trouble is not None:
-            raise trouble
+            raise self._error(self._cut) from raised
+        if raised is not None:
+            raise raised
 
     def _trace(self, event: str, facts: Mapping[str, Any]) -> None:
         """Keep the connection that is made; httpx2 tells of each."""

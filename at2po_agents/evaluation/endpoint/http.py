@@ -1,4 +1,4 @@
-"""One request to an endpoint, tried again as long as that may help: the lower half of its agent."""
+"""One request to an endpoint, retried as long as that may help: the lower half of its agent."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Connection:
         retries: Attempts after the first one, >= 0.
         timeout_s: Seconds that an attempt may take, > 0.
         limiter: Lets requests through.
-        stopped: Set where nobody waits for replies any more.
+        stopped: Set once the call is cancelled.
         sleep: Waits for so many seconds, or until `stopped`.
         transport: Replaces the network (httpx2).
 
@@ -120,7 +120,7 @@ class Connection:
         with self._lock:
             busy = list(self._busy)
         for line in busy:
-            line.cut("nobody waits for the reply any more")
+            line.cut("the call was cancelled")
 
     def close(self) -> None:
         """Close the connections."""
@@ -159,7 +159,7 @@ class Connection:
         """Lend a line of its own to a thread."""
         with self._lock:
             if self._stopped.is_set():
-                raise AgentUnusableError("nobody waits for a reply any more")
+                raise AgentUnusableError("the call was cancelled")
             line = self._idle.pop() if self._idle else self._new_line()
             self._busy.add(line)
         try:

@@ -21,8 +21,8 @@ class Outcome:
 
     Attributes:
         name: The check.
-        status: ``pass``, ``fail``, or ``skip`` where the server does not offer what is checked.
-        reason: Why it is not ``pass``.
+        status: `pass`, `fail`, or `skip` where the server does not offer what is checked.
+        reason: Why it is not `pass`.
     """
 
     name: str

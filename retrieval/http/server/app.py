@@ -15,7 +15,6 @@ from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel, FailFast, ValidationError
 from starlette.requests import ClientDisconnect
 
-from retrieval.corpus.passages import Retriever
 from retrieval.errors import SearchArgumentError
 from retrieval.http.errors import BackendError, NotReadyError, QueueFullError
 from retrieval.http.protocol import INDEX_HEADER, Identity, Limits, is_token, to_result
@@ -32,6 +31,7 @@ from retrieval.http.server.refusals import (
     refuse_the_rest,
 )
 from retrieval.http.server.uploads import Uploads
+from retrieval.protocol import Retriever
 
 _log = logging.getLogger(__name__)
 
@@ -60,25 +60,25 @@ def create_app(
 ) -> FastAPI:
     r"""Make the web application that serves a retriever.
 
-    ``POST /retrieve`` takes ``{"queries": [text, ...], "topk": number or null, "return_scores":
-    true or false}`` and returns ``{"result": [[item, ...], ...]}``: for each query, in order, its
-    items, the best first. With scores an item is ``{"document": {"id": ..., "contents":
-    "\"Title\"\ntext"}, "score": number}``, without them the bare document, for any number of
-    queries. ``topk`` null, 0 or absent means ``default_topk``.
+    `POST /retrieve` takes `{"queries": [text, ...], "topk": number or null, "return_scores":
+    true or false}` and returns `{"result": [[item, ...], ...]}`: for each query, in order, its
+    items, the best first. With scores an item is `{"document": {"id": ..., "contents":
+    "\"Title\"\ntext"}, "score": number}`, without them the bare document, for any number of
+    queries. `topk` null, 0 or absent means `default_topk`.
 
-    It differs from Search-R1's own server in this: ``return_scores`` false works (there it fails
-    for other than two queries); documents have just ``id`` and ``contents``; a query has fewer
-    items than ``topk`` if the retriever finds fewer; a negative ``topk`` and whatever exceeds
-    ``limits`` is refused with a 4xx.
+    It differs from Search-R1's own server in this: `return_scores` false works (there it fails
+    for other than two queries); documents have just `id` and `contents`; a query has fewer
+    items than `topk` if the retriever finds fewer; a negative `topk` and whatever exceeds
+    `limits` is refused with a 4xx.
 
-    A reply other than 200 is ``{"error": kind, "detail": text}``. Statuses: 401 token, 404 page,
+    A reply other than 200 is `{"error": kind, "detail": text}`. Statuses: 401 token, 404 page,
     405 method, 408 slow body, 413 body too large, 415 body that is not called JSON, 421 foreign
-    ``Host``, 422 anything else in the request, 500 failed retriever, 503 not ready or no room (with
-    ``Retry-After``), 504 deadline. What the retriever's own errors say is in the log only.
+    `Host`, 422 anything else in the request, 500 failed retriever, 503 not ready or no room (with
+    `Retry-After`), 504 deadline. What the retriever's own errors say is in the log only.
 
-    ``GET /health`` says 200 once the retriever has answered a first query, and 503 before that and
+    `GET /health` says 200 once the retriever has answered a first query, and 503 before that and
     while a search takes longer than the deadline; both with readiness, identity and limits as JSON.
-    ``GET /metrics`` is in the Prometheus text format. ``/health`` never asks for the token.
+    `GET /metrics` is in the Prometheus text format. `/health` never asks for the token.
 
     Args:
         retriever: What to serve, or a function that opens it. The function, and every search, run
@@ -91,9 +91,9 @@ def create_app(
         max_waiting: Most queries that wait for the retriever; more are answered 503.
         deadline_s: Seconds from the arrival of a request to its answer, body included, > 0 and at
             most a day.
-        token: Secret that clients must send as ``Authorization: Bearer ...``; None asks for none.
-        allowed_hosts: Names by which clients may call the server, besides ``localhost``, this
-            machine's name and IP addresses; ``*`` takes all.
+        token: Secret that clients must send as `Authorization: Bearer ...`; None asks for none.
+        allowed_hosts: Names by which clients may call the server, besides `localhost`, this
+            machine's name and IP addresses; `*` takes all.
         on_failure: Called, in the retriever's thread, if the retriever cannot be opened.
 
     Returns:
@@ -198,7 +198,7 @@ class _Service:
             return refusal(refused)
         except ClientDisconnect:
             _log.warning("a client broke off what it sent")
-            return refusal(RefusedError(499, "disconnected", "nobody reads this"))
+            return refusal(RefusedError(499, "disconnected", "the client has gone"))
         except NotReadyError:
             detail = self._not_ready() or "try again"
             return refusal(RefusedError(503, "not_ready", detail, AGAIN))

@@ -11,10 +11,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from retrieval.corpus.passages import Passage, Retriever
 from retrieval.errors import RetrievalError
 from retrieval.http.errors import BackendError, NotReadyError, QueueFullError
 from retrieval.http.protocol import Identity, describe
+from retrieval.protocol import Passage, Retriever
 
 _log = logging.getLogger(__name__)
 
@@ -30,9 +30,9 @@ class Batcher:
     """One worker thread that calls the retriever; requests queue up while it works.
 
     An idle worker starts at once, so a lone request waits for nothing. Requests are answered in the
-    order of their arrival, except that those which ask for the same ``k`` as the first one join its
-    batch: an approximate or a fused ranking for a larger ``k`` need not begin like the one for a
-    smaller ``k``, so requests with another ``k`` go separately.
+    order of their arrival, except that those which ask for the same `k` as the first one join its
+    batch: an approximate or a fused ranking for a larger `k` need not begin like the one for a
+    smaller `k`, so requests with another `k` go separately.
 
     Args:
         open_retriever: Called in the worker thread; gives the retriever.
@@ -159,7 +159,7 @@ class Batcher:
         queries = [query for job in jobs for query in job.queries]
         try:
             found = self._search(retriever, queries, jobs[0].k)
-        except BaseException as error:  # without this thread nobody would be answered any more
+        except BaseException as error:  # without this thread no request would be answered
             if len(jobs) > 1:  # one request's queries must not spoil the others' answers
                 for job in jobs:
                     self._answer(retriever, [job])
@@ -195,7 +195,7 @@ class Batcher:
         def settle() -> None:
             for job, answer in answers:
                 if job.future.done():
-                    continue  # nobody waits for it any more
+                    continue  # its client has gone
                 if isinstance(answer, Exception):
                     job.future.set_exception(answer)
                 else:

@@ -32,7 +32,7 @@ class FewAlike(logging.Filter):
         """Say whether to write a line."""
         if record.levelno < logging.WARNING:
             return True
-        # asyncio writes all its troubles at one place; the first words tell them apart.
+        # asyncio logs all its errors at one place; the first words tell them apart.
         place = (record.pathname, record.lineno, str(record.msg)[:30])
         now = self._clock()
         with self._lock:

@@ -1,4 +1,4 @@
-"""Replies other than 200: always JSON with ``error`` and ``detail``, never this machine's own."""
+"""Replies other than 200: always JSON with `error` and `detail`, never this machine's own."""
 
 from __future__ import annotations
 

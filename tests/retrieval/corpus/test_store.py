@@ -166,14 +166,14 @@ def test_a_single_altered_bit_anywhere_is_found_by_verify(tmp_path):
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "torn or foreign"),
-        (b'{"format": 1, "kind"', "torn or foreign"),
-        (b"[]", "torn or foreign"),
+        (b"", "corrupt or foreign"),
+        (b'{"format": 1, "kind"', "corrupt or foreign"),
+        (b"[]", "corrupt or foreign"),
         (b'{"format": 99}', "expected format 2, found 99"),
-        (b'{"format": 1, "kind": "passages", "extra": 1}', "torn or foreign"),
-        (b"\xff", "torn or foreign"),
-        (b'{"format": 1, "kind": "bm25"}', "torn or foreign"),
-        (b"[" * 100_000, "torn or foreign"),
+        (b'{"format": 1, "kind": "passages", "extra": 1}', "corrupt or foreign"),
+        (b"\xff", "corrupt or foreign"),
+        (b'{"format": 1, "kind": "bm25"}', "corrupt or foreign"),
+        (b"[" * 100_000, "corrupt or foreign"),
     ],
 )
 def test_a_bad_manifest_is_refused(tmp_path, content, reason):
