@@ -129,12 +129,8 @@ class CachedRetriever:
             return act(self._connection())
         except Exception as error:  # a file may hold anything, but nothing that is worth an answer
             if str(error) != self._complaint:
-                _log.warning(
-                    "continuing without the cache %s: %s; if the file is corrupt or no cache, remove "
-                    "it, or choose another folder",
-                    self._file,
-                    error,
-                )
+                fix = "if it is corrupt or no cache, remove it, or choose another folder"
+                _log.warning("continuing without the cache %s: %s; %s", self._file, error, fix)
             self._complaint = str(error)
             self._disconnect()  # so that a file in its place is noticed
             return None

@@ -13,7 +13,7 @@ from retrieval.errors import UnknownNameError, nearest
 from retrieval.text import to_nfc
 
 VERSION = 2
-"""Of the analyzers: 1 took a text as it came, 2 brings it into Unicode's normal form C first."""
+"""Of the analyzers; part of the hash of an index, so that a change of theirs is noticed."""
 
 STOP_WORDS = frozenset(
     "a an and are as at be but by for if in into is it no not of on or such that the their then "
@@ -66,36 +66,30 @@ _LATIN_TOKEN = re.compile(
 _POSSESSIVES = ("'s", "'S", "’s", "’S", "＇s", "＇S")
 
 
-def words(text: str, version: int = VERSION) -> list[str]:
+def words(text: str) -> list[str]:
     """Cut a text as `bm25s` does by default: words of two or more characters, no stop words.
 
     Args:
         text: The text; composed first, which `bm25s` leaves to its users.
-        version: 1 does not compose it.
 
     Returns:
         Its words in lower case.
     """
-    lowered = _composed(text, version).lower()
+    lowered = to_nfc(text).lower()
     return [word for word in _WORD.findall(lowered) if word not in STOP_WORDS]
 
 
-def english(text: str, version: int = VERSION) -> list[str]:
+def english(text: str) -> list[str]:
     """Cut a text as Lucene's English analyzer does: Unicode words, no possessives, stemmed.
 
     Args:
         text: The text; composed first, which Lucene leaves to its users.
-        version: 1 does not compose it.
 
     Returns:
         Its terms.
     """
-    tokens = tokens_of(_composed(text, version))
+    tokens = tokens_of(to_nfc(text))
     return [term for token in tokens if (term := _term(token)) is not None]
-
-
-def _composed(text: str, version: int) -> str:
-    return to_nfc(text) if version >= 2 else text
 
 
 def tokens_of(text: str) -> list[str]:
@@ -128,19 +122,18 @@ def _english_term(token: str) -> str | None:
     return None if term in STOP_WORDS else stem(term)
 
 
-ANALYZERS: dict[str, Callable[..., list[str]]] = {"words": words, "english": english}
+ANALYZERS: dict[str, Callable[[str], list[str]]] = {"words": words, "english": english}
 """Analyzers by name: `words` is that of `bm25s`, `english` that of Lucene."""
 
 
-def analyzer(name: str) -> Callable[..., list[str]]:
+def analyzer(name: str) -> Callable[[str], list[str]]:
     """Return an analyzer by its name.
 
     Args:
         name: A key of `ANALYZERS`.
 
     Returns:
-        The function from a text, and a version if it is not the latest, to its terms, repeated as
-        often as they occur.
+        The function from a text to its terms, repeated as often as they occur.
 
     Raises:
         UnknownNameError: If there is none of that name.

@@ -42,7 +42,7 @@ class StoredPassages(Sequence[Passage]):
 
     def __init__(self, folder: str | Path | Built) -> None:
         """Open the files."""
-        built = _with_passages(open_built(folder))
+        built = open_built(folder)
         self.folder, self.hash, self._built = built.folder, built.manifest.corpus, built
         self._inside = inside = "" if built.manifest.kind == PASSAGES else f"{PASSAGES}/"
         if not {inside + name for name in _FILES} <= built.manifest.files.keys():
@@ -249,16 +249,3 @@ def _read(descriptor: int, start: int, stop: int, size: int) -> bytes:
     if len(record) != stop - start:
         raise ValueError(f"a record from byte {start} to {stop} of {size}, cut off")
     return record
-
-
-def _with_passages(built: Built) -> Built:
-    """What has the passages of an index: its own files, unless an earlier version built it."""
-    if built.manifest.format > 1 or built.manifest.kind == PASSAGES:
-        return built
-    inside = built.path / PASSAGES
-    if inside.exists():
-        return open_built(inside, PASSAGES)
-    place = built.manifest.facts.get("corpus_folder")
-    if not isinstance(place, str):
-        raise IndexFormatError(f"{built.folder}: expected passages, found none; {REBUILD}")
-    return open_built(built.folder / place, PASSAGES)

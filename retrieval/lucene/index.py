@@ -41,7 +41,7 @@ class Lucene:
         """Start Java, if no other index has, and open the index."""
         self._built = open_built(folder, "lucene")
         self.passages, self.index_hash = passages, self._built.manifest.hash
-        self._scoring = Scoring.of(self._built)
+        scoring = Scoring.of(self._built)
         searcher = _java_class("io.anserini.search.SimpleSearcher")
         self._list, self._string = (
             _java_class("java.util.ArrayList"),
@@ -54,7 +54,7 @@ class Lucene:
             raise IndexFormatError(
                 f"{path}: expected an index that Lucene reads, found {problem}; {REBUILD}"
             ) from None
-        self._searcher.set_bm25(float(self._scoring.k1), float(self._scoring.b))
+        self._searcher.set_bm25(float(scoring.k1), float(scoring.b))
 
     def search(self, queries: Sequence[str], k: int) -> list[list[Passage]]:
         """Rank the corpus for each query.
@@ -76,8 +76,7 @@ class Lucene:
         texts, numbers = self._list(), self._list()
         for number, query in enumerate(queries):
             if query.strip():
-                composed = to_nfc(query) if self._scoring.analyzer_version > 1 else query
-                texts.add(self._string(composed.encode("utf-8", "replace")))
+                texts.add(self._string(to_nfc(query).encode("utf-8", "replace")))
                 numbers.add(str(number))
         threads = len(os.sched_getaffinity(0))
         found = self._searcher.batch_search(texts, numbers, k, threads)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from retrieval.errors import IndexFormatError
 from retrieval.storage.files import LOCK, flush, lock_folder, sole_writer, write_whole
-from retrieval.storage.manifest import DATA, MANIFEST, PASSAGES, Manifest, entry_of, read_manifest
+from retrieval.storage.manifest import DATA, MANIFEST, Manifest, entry_of, read_manifest
 
 _log = logging.getLogger(__name__)
 
@@ -104,20 +104,12 @@ def _survey(folder: Path) -> tuple[Manifest | None, list[Path]]:
 
 def _in_use(folder: Path) -> Manifest:
     try:
-        manifest = read_manifest(folder)
+        return read_manifest(folder)
     except IndexFormatError as problem:
         raise IndexFormatError(
             f"{folder}: expected an empty folder or one that was built before, found other files: "
             f"{problem}; choose another folder, or remove the {MANIFEST} if nothing needs it"
         ) from None
-    inside = manifest.kind == PASSAGES or (folder / manifest.data / PASSAGES).exists()
-    if manifest.format == 1 and inside:
-        raise IndexFormatError(
-            f"{folder}: expected a folder that may be replaced, found passages of an earlier "
-            "version, which other indexes may read; build into another folder, and remove this "
-            "one when nothing needs it"
-        )
-    return manifest
 
 
 def _made_here(path: Path) -> bool:

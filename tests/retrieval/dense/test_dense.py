@@ -31,6 +31,7 @@ from retrieval.dense.index import Dense
 from retrieval.dense.vectors import encode_passages
 from retrieval.storage.generations import building
 from retrieval.text import to_unicode
+from tests.retrieval.sealing import sealed
 
 faiss = pytest.importorskip("faiss", reason="needs FAISS: pip install at2po[faiss]")
 WIDTH = 32
@@ -257,18 +258,17 @@ def test_an_empty_file_is_as_good_as_none(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["probe", "width", "search", "encoder", "index.faiss"])
-def test_fields_of_an_unsealed_manifest_are_typed(tmp_path, name):
+def test_fields_of_a_manifest_are_typed_even_if_it_is_sealed(tmp_path, name):
     passages = corpus(20)
     build(tmp_path, passages)
     path = tmp_path / "manifest.json"
     whole = json.loads(path.read_text())
     del whole["seal"]
-    whole["format"] = 1
     for wrong in (None, "x", [1], {"a": 1}, 5):
         changed = json.loads(json.dumps(whole))
         group = "facts" if name in ("probe", "width") else "parameters"
         changed["files" if name == "index.faiss" else group][name] = wrong
-        path.write_text(json.dumps(changed))
+        path.write_text(sealed(changed))
         if (name, wrong) != ("search", "x"):
             with pytest.raises(IndexFormatError, match="expected"):
                 Dense(tmp_path, passages, encoder=HashEncoder())

@@ -23,6 +23,7 @@ from retrieval import (
     store_passages,
 )
 from retrieval.storage.generations import building
+from tests.retrieval.sealing import sealed
 
 RECORDS = [("1", "Ada", "the first program"), ("2", "Faust", "a play by Goethe")]
 
@@ -241,66 +242,6 @@ def test_what_killed_builds_left_is_tidied_up(tmp_path, left):
     assert not killed.exists() and found(tmp_path / "out", "goethe") == ["2"]
 
 
-def old_format(folder: Path, corpus_folder: Path | None = None) -> None:
-    """Turn an index into one of the format that had no seal."""
-    (data,) = folder.glob("data-*")
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest.pop("seal")
-    manifest["format"] = 1
-    manifest["parameters"].pop("analyzer_version", None)
-    (data / "manifest.json").unlink()
-    (data / ".at2po").unlink()
-    if manifest["kind"] != "passages":
-        shutil.rmtree(data / "passages")
-        if corpus_folder is not None:
-            manifest["facts"]["corpus_folder"] = os.path.relpath(corpus_folder, folder)
-        else:
-            store_passages([Passage(*record) for record in RECORDS], data / "passages")
-            old_format(data / "passages")
-    for name in [name for name in manifest["files"] if name.startswith("passages/")]:
-        del manifest["files"][name]
-    manifest["files"] = {
-        name: entry for name, entry in manifest["files"].items() if (data / name).is_file()
-    }
-    del manifest["format"]
-    (folder / "manifest.json").write_text(json.dumps({"format": 1, **manifest}))
-
-
-@pytest.mark.parametrize("nested", [True, False])
-def test_indexes_of_the_earlier_format_are_read(tmp_path, nested):
-    index, store = tmp_path / "index", tmp_path / "store"
-    build(corpus(tmp_path), index)
-    store_passages([Passage(*record) for record in RECORDS], store)
-    old_format(store)
-    old_format(index, None if nested else store)
-    assert found(index, "goethe") == ["2"]
-    retriever = open_retriever(f"bm25:{index}")
-    assert retriever.scoring.analyzer_version == 1
-    assert pickle.loads(pickle.dumps(retriever)).search(["goethe"], 1)[0][0].id == "2"
-    build(index, tmp_path / "new")
-    shutil.rmtree(index)
-    assert found(tmp_path / "new", "goethe") == ["2"]
-
-
-def test_passages_of_the_earlier_format_which_others_may_read_are_not_replaced(tmp_path):
-    index, store, other = tmp_path / "index", tmp_path / "store", tmp_path / "other"
-    build(corpus(tmp_path), index)
-    build(corpus(tmp_path), other)
-    store_passages([Passage(*record) for record in RECORDS], store)
-    old_format(index)
-    old_format(store)
-    old_format(other, store)
-    for place, kind in ((index, "bm25"), (store, "passages")):
-        before = snapshot(place)
-        with pytest.raises(IndexFormatError, match="passages of an earlier version"):
-            build(corpus(tmp_path), place, kind=kind)
-        assert snapshot(place) == before
-    assert found(other, "goethe") == ["2"]
-    build(other, other)  # its passages are elsewhere, so nobody reads them here
-    shutil.rmtree(store)
-    assert found(other, "goethe") == ["2"]
-
-
 @pytest.mark.parametrize("name", ["corpus.jsonl", "corpus.jsonl.gz"])
 @pytest.mark.parametrize("kind", ["bm25", "passages"])
 def test_an_empty_corpus_is_refused_and_the_old_index_stays(tmp_path, name, kind):
@@ -391,7 +332,22 @@ def test_a_change_of_any_field_of_a_manifest_is_refused(tmp_path):
             pytest.fail(name)
 
 
-UNSEALED = {
+def test_a_manifest_without_a_seal_is_refused_and_its_folder_left_alone(tmp_path):
+    """As earlier versions wrote it; other indexes may read its passages."""
+    build(corpus(tmp_path), tmp_path / "out")
+    path = tmp_path / "out" / "manifest.json"
+    whole = json.loads(path.read_text())
+    del whole["seal"]
+    path.write_text(json.dumps({**whole, "format": 1}))
+    before = snapshot(tmp_path / "out")
+    with pytest.raises(IndexFormatError, match="expected format 2, found 1"):
+        open_retriever(f"bm25:{tmp_path / 'out'}")
+    with pytest.raises(IndexFormatError, match="choose another folder"):
+        build(corpus(tmp_path), tmp_path / "out")
+    assert snapshot(tmp_path / "out") == before
+
+
+MALFORMED = {
     "parameters": [None, [], {"k1": "0.9"}, {"k1": -1}, {"style": "x"}, {"k1": None}, {"x": 1}],
     "files": [None, [], {"a": {}}, {"a": None}, {"/etc/passwd": {}}, {}],
     "corpus": [None, 5, "x"],
@@ -402,14 +358,14 @@ UNSEALED = {
 }
 
 
-@pytest.mark.parametrize("name", UNSEALED)
-def test_fields_of_an_unsealed_manifest_are_typed(tmp_path, name):
+@pytest.mark.parametrize("name", MALFORMED)
+def test_fields_of_a_manifest_are_typed_even_if_it_is_sealed(tmp_path, name):
     build(corpus(tmp_path), tmp_path / "out")
-    old_format(tmp_path / "out")
     path = tmp_path / "out" / "manifest.json"
     whole = json.loads(path.read_text())
-    for wrong in UNSEALED[name]:
-        path.write_text(json.dumps({**whole, name: wrong}))
+    del whole["seal"]
+    for wrong in MALFORMED[name]:
+        path.write_text(sealed({**whole, name: wrong}))
         with pytest.raises(IndexFormatError, match="expected"):
             open_retriever(f"bm25:{tmp_path / 'out'}")
             pytest.fail(repr(wrong))
