@@ -67,7 +67,6 @@ class CachedRetriever:
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Make the folder; the database is opened by the first search."""
         self.retriever, self.path, self.identity = retriever, Path(path), identity
         self.max_bytes, self._clock = max_bytes, clock
         self.hits = self.misses = 0

@@ -31,7 +31,6 @@ class Hybrid:
     """
 
     def __init__(self, retrievers: Sequence[Retriever], *, depth: int = 100) -> None:
-        """Take the retrievers."""
         if len(retrievers) < 2 or depth < 1:
             raise SearchArgumentError(
                 f"expected two or more retrievers and depth >= 1, found {len(retrievers)} and "

@@ -56,7 +56,6 @@ class BM25:
         b: float = 0.4,
         style: Style = "bm25s",
     ) -> None:
-        """Index the passages."""
         self.passages: Sequence[Passage] | Corpus = passages
         self.scoring = Scoring(k1, b, style)
         self._built: Built | None = None

@@ -37,7 +37,6 @@ class Scoring:
     analyzer_version: int = VERSION
 
     def __post_init__(self) -> None:
-        """Refuse parameters out of range."""
         numbers = all(
             isinstance(each, Real) and not isinstance(each, bool) for each in (self.k1, self.b)
         )

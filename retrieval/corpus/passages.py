@@ -21,7 +21,6 @@ class CorpusHash:
     """SHA-256 of passages as they come: equal for equal corpora, whatever file they are in."""
 
     def __init__(self) -> None:
-        """Start without passages."""
         self._digest = hashlib.sha256()
 
     def add(self, passage: Passage) -> None:
@@ -58,7 +57,6 @@ class Passages(Sequence[Passage]):
     """
 
     def __init__(self, passages: Iterable[Passage]) -> None:
-        """Take the passages, all of them or none."""
         self._items = tuple(passages)
         self._positions: dict[str, int] = {}
         for position, passage in enumerate(self._items):
@@ -95,11 +93,9 @@ class Passages(Sequence[Passage]):
         return cls(items)
 
     def __len__(self) -> int:
-        """Return the number of passages."""
         return len(self._items)
 
     def __iter__(self) -> Iterator[Passage]:
-        """Iterate in corpus order."""
         return iter(self._items)
 
     @overload
@@ -107,7 +103,6 @@ class Passages(Sequence[Passage]):
     @overload
     def __getitem__(self, index: slice) -> tuple[Passage, ...]: ...
     def __getitem__(self, index: int | slice) -> Passage | tuple[Passage, ...]:
-        """Return the passage at a position, or a tuple of them for a slice."""
         return self._items[index]
 
     @cached_property

@@ -41,7 +41,6 @@ class StoredPassages(Sequence[Passage]):
     """
 
     def __init__(self, folder: str | Path | Built) -> None:
-        """Open the files."""
         built = open_built(folder)
         self.folder, self.hash, self._built = built.folder, built.manifest.corpus, built
         self._inside = inside = "" if built.manifest.kind == PASSAGES else f"{PASSAGES}/"
@@ -62,11 +61,9 @@ class StoredPassages(Sequence[Passage]):
         self._size = built.manifest.files[inside + _TEXT]["bytes"]
 
     def __len__(self) -> int:
-        """Return the number of passages."""
         return self._length
 
     def __iter__(self) -> Iterator[Passage]:
-        """Iterate in corpus order."""
         return (self[position] for position in range(len(self)))
 
     @overload
@@ -74,7 +71,6 @@ class StoredPassages(Sequence[Passage]):
     @overload
     def __getitem__(self, index: slice) -> tuple[Passage, ...]: ...
     def __getitem__(self, index: int | slice) -> Passage | tuple[Passage, ...]:
-        """Return the passage at a position, or a tuple of them for a slice."""
         if isinstance(index, slice):
             return tuple(self[position] for position in range(*index.indices(len(self))))
         length = self._length

@@ -39,7 +39,6 @@ class DenseParameters:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse what NumPy takes for no seed."""
         if not 0 <= self.seed < 2**63:
             raise SearchArgumentError(f"expected a seed in [0, 2^63), found {self.seed}")
 

@@ -41,7 +41,6 @@ class EncoderSettings:
     max_tokens: int = 256
 
     def __post_init__(self) -> None:
-        """Refuse what is no text, and lengths that leave none between the special tokens."""
         names = self.model, self.query_prefix or "", self.passage_prefix or ""
         if not all(isinstance(name, str) for name in names) or not self.model:
             raise SearchArgumentError(f"expected a model and prefixes as texts, found {names}")
@@ -76,7 +75,6 @@ class Encoder:
     def __init__(
         self, settings: EncoderSettings, *, device: str | None = None, dtype: Dtype | None = None
     ) -> None:
-        """Load the model."""
         try:
             import torch
             from transformers import AutoModel, AutoTokenizer

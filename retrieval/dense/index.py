@@ -56,7 +56,6 @@ class Dense:
         mapped: bool = False,
         encoder: Encoder | None = None,
     ) -> None:
-        """Load the index and the encoder."""
         faiss = load_faiss()
         self._built, self._mapped = open_built(folder, "dense"), mapped
         manifest, place = self._built.manifest, self._built.folder

@@ -48,7 +48,6 @@ class RemoteRetriever:
         index_hash: str | None = None,
         **options: Any,
     ) -> None:
-        """Keep the settings; nothing is sent before the first call."""
         if not 0 < timeout_s <= 1e6:
             raise SearchArgumentError(
                 f"expected timeout_s > 0 and at most 1e6 seconds, found {timeout_s}"
@@ -63,7 +62,6 @@ class RemoteRetriever:
         return _remote, (self.url, self.timeout_s, self.index_hash, self._session.options)
 
     def __repr__(self) -> str:
-        """Name the server, and not the token."""
         return f"RemoteRetriever({self.url!r})"
 
     def search(self, queries: Sequence[str], k: int) -> list[list[Passage]]:

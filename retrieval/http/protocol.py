@@ -55,7 +55,6 @@ class Limits:
     max_body_bytes: int = 4 * 2**20
 
     def __post_init__(self) -> None:
-        """Refuse bounds below 1."""
         for name, number in asdict(self).items():
             if not isinstance(number, int) or number < 1:
                 raise SearchArgumentError(f"expected {name} to be a number >= 1, found {number!r}")

@@ -111,7 +111,6 @@ class Session:
     """
 
     def __init__(self, url: str, options: SessionOptions) -> None:
-        """Keep the settings; nothing is sent yet."""
         check_url(url)
         if options.retries < 0:
             raise SearchArgumentError(f"expected retries >= 0, found {options.retries}")

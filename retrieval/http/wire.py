@@ -31,7 +31,6 @@ class Deadline(threading.local):
     """When this thread's request has to be over, on a clock of seconds."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        """No request is under way."""
         self._clock, self._until = clock, 0.0
 
     def move_to(self, until: float) -> None:
@@ -59,7 +58,6 @@ class DeadlineTransport(httpx2.HTTPTransport):
     """
 
     def __init__(self, deadline: Deadline, *, verify: bool) -> None:
-        """Keep as many connections as are used at the same time."""
         # Reading certificates takes some 20 ms: once for the pool made there and for ours.
         context = httpx2.create_ssl_context(verify=verify, trust_env=False)
         super().__init__(verify=context, trust_env=False)

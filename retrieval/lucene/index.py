@@ -38,7 +38,6 @@ class Lucene:
     """
 
     def __init__(self, folder: str | Path | Built, passages: Corpus) -> None:
-        """Start Java, if no other index has, and open the index."""
         self._built = open_built(folder, "lucene")
         self.passages, self.index_hash = passages, self._built.manifest.hash
         scoring = Scoring.of(self._built)

@@ -39,7 +39,6 @@ class Built:
     """
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
-        """Open and check the files."""
         self.folder, self.manifest, self.path = folder, manifest, folder / manifest.data
         self._absolute = folder.absolute()  # another process may work in another folder
         descriptors: list[int] = []

@@ -47,7 +47,6 @@ class PatientTransport(DeadlineTransport):
     """
 
     def __init__(self, timeout_s: float, *, verify: bool) -> None:
-        """Keep the settings."""
         self._timeout_s, self._deadline = timeout_s, Deadline(time.monotonic)
         super().__init__(self._deadline, verify=verify)
 

@@ -57,7 +57,6 @@ class Batcher:
         on_batch: Callable[[int, float], object] = lambda queries, seconds: None,
         on_failure: Callable[[BaseException], object] = lambda error: None,
     ) -> None:
-        """Keep the settings; nothing runs before `start`."""
         self.max_batch, self.max_waiting = max_batch, max_waiting
         self.retriever: Retriever | None = None
         self.identity = Identity(retriever="loading")

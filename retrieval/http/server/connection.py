@@ -46,7 +46,6 @@ class ConnectionBounds:
     ended: Callable[[str], object] = lambda reason: None
 
     def __post_init__(self) -> None:
-        """Refuse numbers out of range."""
         if self.max_connections < 1 or not 0 < self.head_timeout_s <= 3600:
             raise SearchArgumentError(
                 "expected max_connections >= 1 and 0 < head_timeout_s <= 3600, found "
@@ -104,7 +103,6 @@ class Connection(H11Protocol):
     """
 
     def __init__(self, *args: Any, bounds: ConnectionBounds, **options: Any) -> None:
-        """Wait for a client."""
         super().__init__(*args, **options)
         self._bounds = bounds
         self._served, self._half_closed, self._spoke = False, False, False

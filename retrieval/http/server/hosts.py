@@ -48,7 +48,6 @@ class HostCheck:
     """
 
     def __init__(self, app: ASGIApp, names: Collection[str]) -> None:
-        """Keep the names."""
         self._app, self._names = app, names
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -22,7 +22,6 @@ class FewAlike(logging.Filter):
     """
 
     def __init__(self, every_s: float = 60.0, clock: Callable[[], float] = time.monotonic) -> None:
-        """Begin with no line seen."""
         super().__init__()
         self._every_s, self._clock = every_s, clock
         self._seen: dict[tuple[str, int, str], tuple[float, int]] = {}

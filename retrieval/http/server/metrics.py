@@ -22,7 +22,6 @@ class Metrics:
     media_type = CONTENT_TYPE_PLAIN_0_0_4
 
     def __init__(self) -> None:
-        """Register the metrics."""
         self._registry = CollectorRegistry()
         self._requests = Histogram(
             f"{_PREFIX}_request_seconds",

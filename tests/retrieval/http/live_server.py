@@ -19,10 +19,28 @@ PATIENCE_S = 20.0  # long enough for a busy machine; nothing waits so long unles
 
 
 class Echo:
-    """Finds passages that tell which query they were found for."""
+    """Finds passages that tell which query and `k` they were found for."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[str]] = []
 
     def search(self, queries, k):
-        return [[Passage(f"{q}/{i}", q, "x", 1 / (i + 3)) for i in range(k)] for q in queries]
+        self.batches.append(list(queries))
+        return [[Passage(f"{q}/{i}", q, f"{k}", 1 / (i + 3)) for i in range(k)] for q in queries]
+
+
+class Gate(Echo):
+    """Lets a search continue only when it is opened; the warm-up passes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entered, self.open = threading.Event(), threading.Event()
+
+    def search(self, queries, k):
+        if queries != ["warm up"]:
+            self.entered.set()
+            assert self.open.wait(PATIENCE_S)
+        return super().search(queries, k)
 
 
 @dataclass(frozen=True)

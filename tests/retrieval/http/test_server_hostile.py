@@ -18,7 +18,7 @@ from retrieval.http.errors import ServerStartError
 from retrieval.http.server import connection as server_connection
 from retrieval.http.server.connection import ConnectionBounds, fitting
 from retrieval.http.server.logs import FewAlike, few_alike
-from tests.retrieval.http.live_server import PATIENCE_S, Echo, get, live, parse, post, read_all
+from tests.retrieval.http.live_server import Echo, Gate, get, live, parse, post, read_all
 
 ENDED = 'at2po_retrieval_connections_ended_total{reason="%s"}'
 BUSY = "at2po_retrieval_busy_seconds"
@@ -26,17 +26,6 @@ WAITING = "at2po_retrieval_waiting_queries"
 CHUNKED = b"POST /retrieve HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"
 CHUNKED += b"Content-Type: application/json\r\n\r\n"
 LARGE_HEAD = b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 40_000
-
-
-class Gate(Echo):
-    """Lets a search go on only when it is opened; the warm-up passes."""
-
-    def __init__(self) -> None:
-        self.open = threading.Event()
-
-    def search(self, queries, k):
-        assert queries == ["warm up"] or self.open.wait(PATIENCE_S)
-        return super().search(queries, k)
 
 
 class Long:
@@ -69,11 +58,13 @@ def test_a_silent_connection_is_closed(hasty):
 
 
 @pytest.mark.parametrize(
-    "part", [b"P", b"POST /retrieve HT", b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-Y: z\r\n"]
+    "part",
+    [b"P", b"POST /retrieve HT", b"GET /health HTTP/1.1\r\nX-Y: z\r\n", post("a")[:-1]],
 )
-def test_a_part_of_a_head_is_told_so(hasty, part):
+def test_a_part_of_a_request_is_told_so(hasty, part):
     status, headers, body = parse(hasty.say(part))
-    assert (status, headers["connection"], body["error"]) == (408, "close", "slow_head")
+    what = "slow_body" if part in post("a") and b"Content-Length" in part else "slow_head"
+    assert (status, headers["connection"], body["error"]) == (408, "close", what)
 
 
 @pytest.mark.parametrize("before", [b"", get("/health", close=False), get("/no", close=False)])
@@ -88,11 +79,6 @@ def test_a_head_that_drips_in_is_cut_off(hasty, before):
         except OSError:
             pass  # closed in the middle
         assert read_all(connection).count(b'"limits"') == before.count(b"/health")
-
-
-def test_a_body_that_drips_in_is_cut_off(hasty):
-    status, headers, body = parse(hasty.say(post("a")[:-1]))
-    assert (status, headers["connection"], body["error"]) == (408, "close", "slow_body")
 
 
 def test_what_follows_a_reply_to_half_a_request_is_read_for_a_while_only(hasty):
@@ -435,18 +421,12 @@ def test_bounds_out_of_range_are_refused(change):
     ],
 )
 def test_connections_fit_into_the_descriptors(monkeypatch, limits, connections, backlog, asked):
-    set_to = []
-    monkeypatch.setattr(server_connection.resource, "getrlimit", lambda which: limits)
-    monkeypatch.setattr(
-        server_connection.resource, "setrlimit", lambda which, both: set_to.append(both[0])
-    )
+    set_to, resource = [], server_connection.resource
+    monkeypatch.setattr(resource, "getrlimit", lambda which: limits)
+    monkeypatch.setattr(resource, "setrlimit", lambda which, both: set_to.append(both[0]))
     assert fitting(1024) == (connections, backlog)
     assert set_to == ([] if asked is None else [asked])
-
-
-def test_too_few_descriptors_are_refused(monkeypatch):
-    monkeypatch.setattr(server_connection.resource, "getrlimit", lambda which: (64, 64))
-    monkeypatch.setattr(server_connection.resource, "setrlimit", lambda which, both: None)
+    limits = 64, 64
     with pytest.raises(ServerStartError, match="ulimit -n"):
         fitting(1024)
 
@@ -472,8 +452,6 @@ def test_the_log_has_one_line_a_minute_of_a_kind_and_a_count():
         "trouble 600 (599 more like this were left out)",
     ]
 
-
-def test_the_thinning_of_the_log_ends():
-    with few_alike("at2po-test"):
-        assert logging.getLogger("at2po-test").filters
-    assert not logging.getLogger("at2po-test").filters
+    with few_alike("test"):
+        assert logging.getLogger("test").filters
+    assert not logging.getLogger("test").filters
