@@ -88,109 +88,66 @@ def test_the_hash_of_an_index_does_not_depend_on_where_its_passages_came_from(tm
     assert direct["index_hash"] == indirect["index_hash"] == again["index_hash"]
 
 
-def data_folder(folder: Path) -> None:
-    (folder / "data-raw").mkdir()
-    (folder / "data-raw" / "thesis").write_text("years of work")
+def write(path: Path, text: str = "years of work") -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
 
 
-def well_named_data_folder(folder: Path) -> None:
-    (folder / "data-0123abcd").mkdir()
-    (folder / "data-0123abcd" / "thesis").write_text("years of work")
+def ours(folder: Path) -> Path:
+    """The sub-folder of an index of ours."""
+    build(corpus(folder.parent), folder)
+    (data,) = folder.glob("data-*")
+    return data
 
 
-def data_file(folder: Path) -> None:
-    (folder / "data-0123abcd").write_text("years of work")
+def link(path: Path, target: Path) -> None:
+    if not target.exists():
+        write(target / "thesis" if path.name.startswith("data-") else target)
+    path.symlink_to(target)
 
 
 def manifest_of_others(folder: Path) -> None:
-    (folder / "manifest.json").write_text('{"name": "an extension", "data": "data-raw"}')
-    data_folder(folder)
-
-
-def nested_manifest(folder: Path) -> None:
-    (folder / "manifest.json").write_text("[" * 100_000)
-
-
-def manifest_that_is_a_folder(folder: Path) -> None:
-    (folder / "manifest.json").mkdir()
-    (folder / "manifest.json" / "thesis").write_text("years of work")
-
-
-def lock_of_others(folder: Path) -> None:
-    (folder / ".lock").write_text("years of work")
-
-
-def lock_that_is_a_link(folder: Path) -> None:
-    (folder.parent / "thesis").write_text("years of work")
-    (folder / ".lock").symlink_to(folder.parent / "thesis")
-
-
-def link_to_a_folder(folder: Path) -> None:
-    data_folder(folder.parent)
-    (folder / "data-0123abcd").symlink_to(folder.parent / "data-raw")
-
-
-def hidden_file(folder: Path) -> None:
-    (folder / ".env").write_text("secret")
-
-
-def draft(folder: Path) -> None:
-    (folder / "manifest.json.new").write_text("years of work")
-
-
-def copy_of_our_data(folder: Path) -> None:
-    """Somebody's backup of a build, under another name."""
-    build(corpus(folder.parent), folder.parent / "ours")
-    (data,) = (folder.parent / "ours").glob("data-*")
-    shutil.copytree(data, folder / "data-0123abcd")
-
-
-def note_in_our_data(folder: Path) -> None:
-    build(corpus(folder.parent), folder)
-    (data,) = folder.glob("data-*")
-    (data / "notes.txt").write_text("years of work")
-
-
-def folder_in_our_data(folder: Path) -> None:
-    build(corpus(folder.parent), folder)
-    (data,) = folder.glob("data-*")
-    data_folder(data)
+    write(folder / "manifest.json", '{"name": "an extension", "data": "data-raw"}')
+    write(folder / "data-raw" / "thesis")
 
 
 def link_in_our_data(folder: Path) -> None:
-    build(corpus(folder.parent), folder)
-    (data,) = folder.glob("data-*")
-    shutil.move(data / "passages", folder.parent / "elsewhere")
-    (data / "passages").symlink_to(folder.parent / "elsewhere")
+    passages = ours(folder) / "passages"
+    shutil.move(passages, folder.parent / "elsewhere")
+    link(passages, folder.parent / "elsewhere")
 
 
 def altered_manifest_of_ours(folder: Path) -> None:
-    build(corpus(folder.parent), folder)
+    ours(folder)
     path = folder / "manifest.json"
     path.write_text(path.read_text().replace('"documents": 2', '"documents": 3'))
 
 
-FOREIGN = [
-    data_folder,
-    well_named_data_folder,
-    data_file,
-    manifest_of_others,
-    nested_manifest,
-    manifest_that_is_a_folder,
-    lock_of_others,
-    lock_that_is_a_link,
-    link_to_a_folder,
-    hidden_file,
-    draft,
-    copy_of_our_data,
-    note_in_our_data,
-    folder_in_our_data,
-    link_in_our_data,
-    altered_manifest_of_ours,
-]
+def backup(folder: Path) -> None:
+    shutil.copytree(ours(folder.parent / "ours"), folder / "data-0123abcd")
 
 
-@pytest.mark.parametrize("put", FOREIGN, ids=lambda put: put.__name__)
+FOREIGN = {
+    "a data folder": lambda folder: write(folder / "data-raw" / "thesis"),
+    "a well named data folder": lambda folder: write(folder / "data-0123abcd" / "thesis"),
+    "a data file": lambda folder: write(folder / "data-0123abcd"),
+    "a manifest of others": manifest_of_others,
+    "a nested manifest": lambda folder: write(folder / "manifest.json", "[" * 100_000),
+    "a folder as manifest": lambda folder: write(folder / "manifest.json" / "thesis"),
+    "a lock of others": lambda folder: write(folder / ".lock"),
+    "a link as lock": lambda folder: link(folder / ".lock", folder.parent / "thesis"),
+    "a link to a folder": lambda folder: link(folder / "data-0123abcd", folder.parent / "data-raw"),
+    "a hidden file": lambda folder: write(folder / ".env"),
+    "a draft": lambda folder: write(folder / "manifest.json.new"),
+    "a backup of our data": backup,
+    "a note in our data": lambda folder: write(ours(folder) / "notes.txt"),
+    "a folder in our data": lambda folder: write(ours(folder) / "data-raw" / "thesis"),
+    "a link in our data": link_in_our_data,
+    "an altered manifest of ours": altered_manifest_of_ours,
+}
+
+
+@pytest.mark.parametrize("put", FOREIGN.values(), ids=FOREIGN)
 @pytest.mark.parametrize("kind", ["bm25", "passages"])
 def test_a_folder_with_anything_of_others_is_refused_before_a_byte_is_written(tmp_path, put, kind):
     folder = tmp_path / "out"
