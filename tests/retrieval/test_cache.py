@@ -206,6 +206,16 @@ def test_flipped_bytes_never_give_a_wrong_answer(tmp_path_factory, data):
     corrupt.close()
 
 
+def alter(path: Path, script: str) -> None:
+    """Fill a cache with two entries, and change its database."""
+    warm = cached(path)
+    warm.search(["a", "b"], 1)
+    warm.close()
+    with sqlite3.connect(file(path)) as database:
+        database.executescript(script)
+    database.close()
+
+
 WRONG = {
     "text": "value",
     "no JSON": b"\xff\x00",
@@ -240,12 +250,7 @@ def test_a_value_of_another_shape_is_a_miss_even_with_the_right_checksum(tmp_pat
     "column", ["used = 'text'", "used = x'ff'", "checksum = 'text'", "value = CAST(x'ff' AS TEXT)"]
 )
 def test_a_column_of_another_type_is_a_miss(tmp_path, column):
-    warm = cached(tmp_path)
-    warm.search(["a", "b"], 1)
-    warm.close()
-    with sqlite3.connect(file(tmp_path)) as database:
-        database.execute(f"UPDATE entries SET {column}")
-    database.close()
+    alter(tmp_path, f"UPDATE entries SET {column}")
     later = cached(tmp_path)
     assert later.search(["a", "b"], 1) == later.search(["b", "a"], 1)[::-1]
     assert (later.hits, later.misses) == (2, 2)
@@ -265,12 +270,7 @@ def test_a_column_of_another_type_is_a_miss(tmp_path, column):
     ],
 )
 def test_a_cache_with_a_schema_of_others_is_refused(tmp_path, statement):
-    warm = cached(tmp_path)
-    warm.search(["a"], 1)
-    warm.close()
-    with sqlite3.connect(file(tmp_path)) as database:
-        database.executescript(statement)
-    database.close()
+    alter(tmp_path, statement)
     refused(tmp_path)
 
 
@@ -340,22 +340,14 @@ def test_a_schema_that_is_not_even_text_costs_no_answer(tmp_path):
 
 
 def test_an_entry_under_another_key_is_dropped(tmp_path):
-    warm = cached(tmp_path)
-    warm.search(["a", "b"], 1)
-    warm.close()
-    with sqlite3.connect(file(tmp_path)) as database:  # the two swap their answers
-        rows = database.execute("SELECT rowid, checksum, value FROM entries").fetchall()
-        for (number, _, _), (_, checksum, value) in zip(rows, reversed(rows), strict=True):
-            database.execute(
-                "UPDATE entries SET checksum = ?, value = ? WHERE rowid = ?",
-                (checksum, value, number),
-            )
-    database.close()
+    swap = "(SELECT {0} FROM old WHERE old.rowid != entries.rowid)"
+    columns = ", ".join(f"{name} = {swap.format(name)}" for name in ("checksum", "value"))
+    old = "CREATE TEMP TABLE old AS SELECT checksum, value FROM entries"
+    alter(tmp_path, f"{old}; UPDATE entries SET {columns}")
     later = cached(tmp_path)
-    assert later.search(["a", "b"], 1) == Echo().search(["a", "b"], 1)
-    assert later.misses == 2
-    assert later.search(["a", "b"], 1) == Echo().search(["a", "b"], 1)
-    assert later.hits == 2
+    for _ in range(2):
+        assert later.search(["a", "b"], 1) == Echo().search(["a", "b"], 1)
+    assert (later.misses, later.hits) == (2, 2)
 
 
 def test_the_file_stays_under_its_bound_and_keeps_what_was_used_last(tmp_path):
