@@ -48,8 +48,8 @@ def write_dense(
     folder: Path,
     parameters: DenseParameters,
     *,
+    encoder: Encoder,
     vectors: Path | None = None,
-    encoder: Encoder | None = None,
 ) -> dict[str, Any]:
     """Encode a corpus and index its vectors.
 
@@ -57,20 +57,19 @@ def write_dense(
         passages: The passages.
         folder: Where the index is written to.
         parameters: Encoder and kind of index.
+        encoder: The encoder, loaded.
         vectors: Where the passages' vectors are kept, to resume from after a stop or to build
             another index from; None keeps them only meanwhile.
-        encoder: The encoder, if it is loaded already.
 
     Returns:
         What was measured: the encoder's probe and, for an approximate index, its recall.
 
     Raises:
-        BackendUnavailableError: If FAISS or the encoder is missing.
+        BackendUnavailableError: If FAISS is missing.
         NotEnoughMemoryError: If the index would not fit; the message names what would.
         SearchArgumentError: If FAISS knows no such index or search parameter.
     """
     faiss = load_faiss()
-    encoder = encoder or Encoder(parameters.encoder)
     index = _empty(faiss, encoder.width, parameters)
     needed = bytes_per_passage(faiss, index) * len(passages)
     require_memory(needed, f"a {parameters.factory} index", ALTERNATIVES)

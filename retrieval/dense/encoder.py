@@ -60,7 +60,6 @@ class Encoder:
 
     Args:
         settings: Model, prefixes and length.
-        device: `"cpu"` or `"cuda"`; None takes the GPU if there is one.
         dtype: Number format of the weights; None takes float16 on a GPU, else float32. On
             processors with matrix units bfloat16 is several times as fast.
 
@@ -72,9 +71,7 @@ class Encoder:
         BackendUnavailableError: If `transformers` is missing or has no such model.
     """
 
-    def __init__(
-        self, settings: EncoderSettings, *, device: str | None = None, dtype: Dtype | None = None
-    ) -> None:
+    def __init__(self, settings: EncoderSettings, *, dtype: Dtype | None = None) -> None:
         try:
             import torch
             from transformers import AutoModel, AutoTokenizer
@@ -84,7 +81,7 @@ class Encoder:
                 "`pip install torch transformers`"
             ) from None
         self.settings = settings
-        self._device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self._device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = dtype or ("float16" if self._device == "cuda" else "float32")
         source = _files(settings.model)
         try:

@@ -15,13 +15,12 @@ import httpx2
 from retrieval.errors import SearchArgumentError
 from retrieval.http.errors import (
     RemoteDeadlineError,
-    ReplyFormatError,
     ServerFailedError,
     ServerUnavailableError,
 )
 from retrieval.http.protocol import is_token
 from retrieval.http.retry import RetryPolicy, is_temporary, retry_after_s
-from retrieval.http.wire import Deadline, DeadlineTransport, client_headers
+from retrieval.http.wire import BoundedTransport, Deadline, DeadlineTransport, client_headers
 from retrieval.text import to_terminal
 
 
@@ -175,13 +174,14 @@ class Session:
     def _http(self) -> httpx2.Client:
         with self._lock:
             if self._client is None or self._owner != os.getpid():
-                verify = self.url.startswith("https:")
+                inner = self.options.transport or DeadlineTransport(
+                    self._deadline, verify=self.url.startswith("https:")
+                )
                 self._client = httpx2.Client(
                     base_url=self.url,
                     headers=client_headers(self.options.token),
                     trust_env=False,
-                    transport=self.options.transport
-                    or DeadlineTransport(self._deadline, verify=verify),
+                    transport=BoundedTransport(inner, self._deadline, self.options.max_reply_bytes),
                 )
                 self._owner = os.getpid()
             return self._client
@@ -206,8 +206,7 @@ class Session:
                 headers={"Content-Type": "application/json"},
                 timeout=httpx2.Timeout(left_s),  # for other transports than ours
             ) as response:
-                content = self._content(response, deadline, where)
-                reply = Reply(response.status_code, response.headers, content)
+                reply = Reply(response.status_code, response.headers, response.read())
         except httpx2.TransportError as error:
             waiting = isinstance(error, httpx2.ReadTimeout | httpx2.WriteTimeout)
             if waiting or self.options.clock() >= deadline:
@@ -224,23 +223,3 @@ class Session:
         )
         problem.retry_after_s = retry_after_s(reply.headers.get("Retry-After", ""))
         raise problem
-
-    def _content(self, response: httpx2.Response, deadline: float, where: str) -> bytes:
-        """Read a reply, as far as bytes and time allow."""
-        encoding = response.headers.get("Content-Encoding", "identity")
-        if encoding != "identity":
-            raise ReplyFormatError(
-                f"expected a reply without an encoding to {where}, found {encoding!r:.100}; fix: "
-                "have the server obey 'Accept-Encoding: identity'"
-            )
-        most, content = self.options.max_reply_bytes, bytearray()
-        for chunk in response.iter_bytes():
-            content += chunk
-            if self.options.clock() > deadline:  # other transports than ours may not see to it
-                raise httpx2.ReadTimeout("the deadline is over")
-            if len(content) > most:
-                raise ReplyFormatError(
-                    f"expected a reply of at most {most} bytes to {where}, found more; fix: ask "
-                    "for fewer queries or passages at a time, or raise max_reply_bytes"
-                )
-        return bytes(content)

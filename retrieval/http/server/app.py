@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect
 
 from retrieval.errors import SearchArgumentError
 from retrieval.http.errors import BackendError, NotReadyError, QueueFullError
-from retrieval.http.protocol import INDEX_HEADER, Identity, Limits, is_token, to_result
+from retrieval.http.protocol import INDEX_HEADER, Limits, is_token, to_result
 from retrieval.http.server.batcher import Batcher
 from retrieval.http.server.hosts import HostCheck, known_names
 from retrieval.http.server.metrics import Metrics
@@ -48,7 +48,6 @@ class _Query(BaseModel):
 def create_app(
     retriever: Retriever | Callable[[], Retriever],
     *,
-    identity: Identity | None = None,
     default_topk: int = 3,
     limits: Limits | None = None,
     max_batch: int = 64,
@@ -83,7 +82,6 @@ def create_app(
     Args:
         retriever: What to serve, or a function that opens it. The function, and every search, run
             in one thread of their own.
-        identity: What is served; None asks the retriever.
         default_topk: Passages per query where the request names no number, >= 1.
         limits: Bounds on a request.
         max_batch: Most queries of concurrent requests that one search takes together; 1 never joins
@@ -125,7 +123,7 @@ def create_app(
     )
     metrics.watch(batcher)
     uploads = Uploads(limits.max_body_bytes)
-    service = _Service(batcher, uploads, identity, default_topk, limits, deadline_s, token)
+    service = _Service(batcher, uploads, default_topk, limits, deadline_s, token)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -175,7 +173,6 @@ class _Service:
 
     batcher: Batcher
     uploads: Uploads
-    identity: Identity | None
     default_topk: int
     limits: Limits
     deadline_s: float
@@ -186,7 +183,7 @@ class _Service:
         body = {
             "ready": not reason,
             "reason": reason,
-            **asdict(self.identity or self.batcher.identity),
+            **asdict(self.batcher.identity),
             "limits": asdict(self.limits),
         }
         return json_reply(503 if reason else 200, body, AGAIN if reason else {})
@@ -294,5 +291,5 @@ class _Service:
         return None
 
     def _index_header(self) -> dict[str, str]:
-        index = (self.identity or self.batcher.identity).index_hash
+        index = self.batcher.identity.index_hash
         return {INDEX_HEADER: index} if index else {}

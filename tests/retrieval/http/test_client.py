@@ -389,12 +389,13 @@ def test_against_our_application():
     from retrieval.http.server.app import create_app
 
     class Echo:
+        index_hash = "f00"
+
         def search(self, queries, k):
             return expected(queries, k)
 
     app = create_app(
         Echo(),
-        identity=Identity(retriever="echo", index_hash="f00"),
         limits=Limits(max_queries=3, max_query_chars=9),
         token="geheim",
     )
@@ -402,7 +403,7 @@ def test_against_our_application():
         client = RemoteRetriever(
             "http://localhost", transport=served._transport, token="geheim", index_hash="f00"
         )
-        assert client.wait_until_ready(20).retriever == "echo"
+        assert client.wait_until_ready(20).retriever == "Echo"
         queries = [f"q{i}" for i in range(7)]
         assert client.search(queries, 2) == expected(queries, 2)
         with pytest.raises(RequestRefusedError, match="at most 9 characters in a query; found 10"):

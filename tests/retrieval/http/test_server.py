@@ -20,7 +20,7 @@ pytest.importorskip("fastapi", reason="needs the extra: pip install 'at2po[serve
 
 from fastapi.testclient import TestClient
 
-from retrieval.http.protocol import INDEX_HEADER, Identity, Limits, from_result, to_result
+from retrieval.http.protocol import INDEX_HEADER, Limits, from_result, to_result
 from retrieval.http.server.app import create_app
 from tests.retrieval.http.live_server import PATIENCE_S, Echo, Gate
 
@@ -191,11 +191,12 @@ def test_the_token_is_asked_for_everywhere_but_at_the_health_page(caplog):
 
 
 def test_health_names_what_is_served_and_every_reply_the_index():
-    identity = Identity(retriever="bm25", index_hash="f00", documents=7)
-    with serving(Echo(), identity=identity) as client:
+    retriever = Echo()
+    retriever.index_hash, retriever.passages = "f00", range(7)
+    with serving(retriever) as client:
         health = client.get("/health").json()
         assert health["ready"] is True
-        assert (health["retriever"], health["index_hash"]) == ("bm25", "f00")
+        assert (health["retriever"], health["index_hash"]) == ("Echo", "f00")
         assert health["documents"] == 7
         assert health["limits"]["max_queries"] == 512
         assert post(client, ["a"]).headers[INDEX_HEADER] == "f00"
