@@ -28,6 +28,7 @@ from retrieval.http.errors import (
 pytest.importorskip("fastapi", reason="needs the extra: pip install 'at2po[server]'")
 
 from retrieval.http.server.run import ServeOptions, serve
+from tests.retrieval.http.live_server import Echo
 
 SERVER = Path(__file__).with_name("echo_server.py")
 PATIENCE_S = 60.0
@@ -236,10 +237,6 @@ def test_a_stopped_server_answers_what_it_has_accepted(port, remote, start):
 
 
 def test_a_server_that_cannot_start_says_why(port, monkeypatch):
-    class Echo:
-        def search(self, queries, k):
-            return [[] for _ in queries]
-
     def broken(name: str) -> Echo:
         raise OSError(f"no index {name}")
 
@@ -295,10 +292,6 @@ def test_who_lets_others_in_without_a_token_is_warned(host, warned, caplog, monk
 
 
 def test_a_cache_needs_the_hash_of_the_index(port, tmp_path):
-    class Echo:
-        def search(self, queries, k):
-            return [[] for _ in queries]
-
     options = ServeOptions(index="bm25:nameless", port=port, cache=tmp_path)
     with pytest.raises(ServerStartError, match="expected an index with a hash for the cache"):
         serve(options, lambda name: Echo())

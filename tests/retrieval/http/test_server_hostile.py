@@ -249,6 +249,11 @@ def test_known_hosts_are_answered(hasty, host):
     assert parse(hasty.say(post("a", host=host)))[0] == 200
 
 
+def test_every_host_may_be_allowed():
+    with live(allowed_hosts=["*"]) as server:
+        assert parse(server.say(post("a", host="evil.example")))[0] == 200
+
+
 @pytest.mark.parametrize(
     "host",
     "evil.example evil.example:8000 localhost.evil.example 127.0.0.1.evil.example evil "
@@ -263,30 +268,24 @@ def test_a_foreign_host_is_refused_everywhere(server, host, path):
     assert "location" not in headers and "--allowed-hosts" in body["detail"]
 
 
-def test_every_host_may_be_allowed():
-    with live(allowed_hosts=["*"]) as server:
-        assert parse(server.say(post("a", host="evil.example")))[0] == 200
-
-
 @pytest.mark.parametrize(
-    "kind",
+    ("kind", "taken"),
     [
-        None,
-        "text/plain",
-        "application/x-www-form-urlencoded",
-        "multipart/form-data",
-        "application/jsonx",
-        "text/plain; application/json",
+        (None, False),
+        ("text/plain", False),
+        ("application/x-www-form-urlencoded", False),
+        ("multipart/form-data", False),
+        ("application/jsonx", False),
+        ("text/plain; application/json", False),
+        ("application/json", True),
+        ("Application/JSON; charset=utf-8", True),
     ],
 )
-def test_only_json_is_taken(server, kind):
+def test_only_json_is_taken_in_all_its_spellings(server, kind, taken):
     status, _, body = parse(server.say(post("a", kind=kind)))
-    assert (status, body["error"]) == (415, "unsupported_media_type")
-
-
-@pytest.mark.parametrize("kind", ["application/json", "Application/JSON; charset=utf-8"])
-def test_json_may_be_spelled_in_its_ways(server, kind):
-    assert parse(server.say(post("a", kind=kind)))[0] == 200
+    assert (status, body.get("error")) == (
+        (200, None) if taken else (415, "unsupported_media_type")
+    )
 
 
 @pytest.mark.parametrize(
