@@ -25,16 +25,7 @@ from retrieval.storage.opening import open_built, verify
 
 _log = logging.getLogger(__name__)
 
-_LIBRARIES = (
-    "at2po",
-    "bm25s",
-    "faiss-cpu",
-    "faiss-gpu",
-    "numpy",
-    "pyserini",
-    "torch",
-    "transformers",
-)
+_LIBRARIES = "at2po bm25s faiss-cpu faiss-gpu numpy pyserini torch transformers".split()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,23 +173,17 @@ def _read(source: str) -> Iterator[Passage]:
         raise no_passages(source)
 
 
-def _bm25(settings: IndexBuild) -> _Write:
-    scoring = Scoring(settings.k1, settings.b, settings.style)
+def _lexical(settings: IndexBuild) -> _Write:
+    style = settings.style if settings.kind == "bm25" else "lucene"
+    scoring = Scoring(settings.k1, settings.b, style)
 
     def write(passages: Corpus, data: Path, manifest: Manifest) -> None:
-        invert(passages, scoring, data)
-        manifest.parameters = asdict(scoring)
+        if settings.kind == "bm25":
+            invert(passages, scoring, data)
+        else:
+            from retrieval.lucene.index import write_lucene
 
-    return write
-
-
-def _lucene(settings: IndexBuild) -> _Write:
-    scoring = Scoring(settings.k1, settings.b, "lucene")
-
-    def write(passages: Corpus, data: Path, manifest: Manifest) -> None:
-        from retrieval.lucene.index import write_lucene
-
-        write_lucene(passages, data)
+            write_lucene(passages, data)
         manifest.parameters = asdict(scoring)
 
     return write
@@ -227,11 +212,9 @@ def _dense(settings: IndexBuild) -> _Write:
 
 
 _Write = Callable[[Corpus, Path, Manifest], None]
-_WRITERS: dict[str, Callable[[IndexBuild], _Write]] = {
-    "bm25": _bm25,
-    "dense": _dense,
-    "lucene": _lucene,
-}
+
+
+_WRITERS = {"bm25": _lexical, "lucene": _lexical, "dense": _dense}
 
 
 def _versions() -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from retrieval.bm25.index import BM25
@@ -92,10 +93,6 @@ def _dense(place: str, corpus: str | Path | None, mapped: bool = False) -> Retri
     return Dense(built, passages_of(built, corpus), mapped=mapped)
 
 
-def _dense_mapped(place: str, corpus: str | Path | None) -> Retriever:
-    return _dense(place, corpus, mapped=True)
-
-
 def _lucene(place: str, corpus: str | Path | None) -> Retriever:
     from retrieval.lucene.index import Lucene
 
@@ -113,7 +110,7 @@ def _hybrid(parts: str, corpus: str | Path | None) -> Retriever:
 _OPENERS: dict[str, Callable[[str, str | Path | None], Retriever]] = {
     "bm25": _bm25,
     "dense": _dense,
-    "dense-mapped": _dense_mapped,
+    "dense-mapped": partial(_dense, mapped=True),
     "lucene": _lucene,
     "hybrid": _hybrid,
 }

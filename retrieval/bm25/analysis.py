@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from functools import lru_cache
 
 import regex
 
 from retrieval.bm25.porter import stem
-from retrieval.errors import UnknownNameError, nearest
 from retrieval.text import to_nfc
 
 VERSION = 2
@@ -120,24 +118,3 @@ def _english_term(token: str) -> str | None:
     # Lucene lowers one character at a time: a final sigma and a dotted I are like any other.
     term = token.lower() if token.isascii() else "".join(letter.lower()[0] for letter in token)
     return None if term in STOP_WORDS else stem(term)
-
-
-ANALYZERS: dict[str, Callable[[str], list[str]]] = {"words": words, "english": english}
-"""Analyzers by name: `words` is that of `bm25s`, `english` that of Lucene."""
-
-
-def analyzer(name: str) -> Callable[[str], list[str]]:
-    """Return an analyzer by its name.
-
-    Args:
-        name: A key of `ANALYZERS`.
-
-    Returns:
-        The function from a text to its terms, repeated as often as they occur.
-
-    Raises:
-        UnknownNameError: If there is none of that name.
-    """
-    if name not in ANALYZERS:
-        raise UnknownNameError(f"expected an analyzer, found {name!r}; {nearest(name, ANALYZERS)}")
-    return ANALYZERS[name]

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.bm25.analysis import VERSION, analyzer
+from retrieval.bm25.analysis import VERSION, english, words
 from retrieval.errors import SearchArgumentError
 from retrieval.storage.manifest import parameters_of
 from retrieval.storage.opening import Built
@@ -63,7 +63,7 @@ class Scoring:
 
     def terms(self, text: str) -> list[str]:
         """Return the terms of a text, repeated as often as they occur."""
-        return analyzer("english" if self.style == "lucene" else "words")(text)
+        return english(text) if self.style == "lucene" else words(text)
 
     def weights(
         self, counts: NDArray[Any], lengths: NDArray[Any], mean: float, idf: NDArray[Any]
