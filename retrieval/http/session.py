@@ -199,14 +199,13 @@ class Session:
             raise late
         self._deadline.move_to(deadline)
         try:
-            with self._http().stream(
+            response = self._http().request(
                 method,
                 path,
                 content=None if body is None else json.dumps(body).encode(),
                 headers={"Content-Type": "application/json"},
                 timeout=httpx2.Timeout(left_s),  # for other transports than ours
-            ) as response:
-                reply = Reply(response.status_code, response.headers, response.read())
+            )
         except httpx2.TransportError as error:
             waiting = isinstance(error, httpx2.ReadTimeout | httpx2.WriteTimeout)
             if waiting or self.options.clock() >= deadline:
@@ -215,6 +214,7 @@ class Session:
                 f"expected a server at {self.url}, found {type(error).__name__}: {error}; fix: "
                 "start one with `at2po serve`, or check the address"
             ) from None
+        reply = Reply(response.status_code, response.headers, response.content)
         if not is_temporary(reply.status):
             return reply
         kinds = {500: ServerFailedError, 504: RemoteDeadlineError}

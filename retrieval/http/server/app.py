@@ -65,15 +65,9 @@ def create_app(
     "\"Title\"\ntext"}, "score": number}`, without them the bare document, for any number of
     queries. `topk` null, 0 or absent means `default_topk`.
 
-    It differs from Search-R1's own server in this: `return_scores` false works (there it fails
-    for other than two queries); documents have just `id` and `contents`; a query has fewer
-    items than `topk` if the retriever finds fewer; a negative `topk` and whatever exceeds
-    `limits` is refused with a 4xx.
-
-    A reply other than 200 is `{"error": kind, "detail": text}`. Statuses: 401 token, 404 page,
-    405 method, 408 slow body, 413 body too large, 415 body that is not called JSON, 421 foreign
-    `Host`, 422 anything else in the request, 500 failed retriever, 503 not ready or no room (with
-    `Retry-After`), 504 deadline. What the retriever's own errors say is in the log only.
+    A reply other than 200 is `{"error": kind, "detail": text}`; the page "Run a retrieval server"
+    (`docs/how-to/retrieval-server.md`) lists the statuses, and how the server differs from
+    Search-R1's own. What the retriever's own errors say is in the log only.
 
     `GET /health` says 200 once the retriever has answered a first query, and 503 before that and
     while a search takes longer than the deadline; both with readiness, identity and limits as JSON.

@@ -69,7 +69,7 @@ def test_english_is_cut_as_by_lucene(text, terms):
 
 
 def test_long_words_are_not_kept():
-    """Whoever asks could fill half a gigabyte with words of 255 characters."""
+    """A client could fill half a gigabyte with words of 255 characters."""
     before = _known_term.cache_info().misses
     assert english(f"{'x' * 33}ing {'z' * 255}") == ["x" * 33 + "ing", "z" * 255]
     assert _known_term.cache_info().misses == before

@@ -114,7 +114,7 @@ def test_a_reply_that_nobody_reads_is_given_up(monkeypatch):
 
 @pytest.mark.slow
 def test_who_reads_one_long_reply_after_the_other_is_not_given_up(monkeypatch):
-    """The clock of a reply begins anew with each, so that it cannot run out during a later one."""
+    """The clock of a reply begins again with each, so that it cannot run out during a later one."""
 
     monkeypatch.setattr(server_connection, "_SLOWEST_READER", 2**40)
     with live(Long(), {"reply_timeout_s": 5.0}) as server, server.connect() as connection:
@@ -312,7 +312,7 @@ def test_unknown_pages_and_methods_are_errors_in_json_and_no_redirects(
 @pytest.mark.parametrize(
     "answer",
     [
-        IndexFormatError("/srv/index/passages: torn"),
+        IndexFormatError("/srv/index/passages: corrupt"),
         [[Passage("1", "t", "x", float("nan"))]],
         [[{"id": "/srv/index"}]],
         [],
