@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import math
 import os
 import sqlite3
 import threading
@@ -166,11 +165,10 @@ class CachedRetriever:
             if row is None:
                 continue
             used, checksum, value = row
-            found = _decode(value) if checksum == _checksum(key, value) else None
-            if found is None or not isinstance(used, (int, float)):
+            if checksum != _checksum(key, value) or not isinstance(used, (int, float)):
                 corrupt.append((key,))
                 continue
-            known[query] = found
+            known[query] = _decode(value)
             stale += [] if abs(now - used) <= _TOUCH_S else [(now, key)]
         if stale or corrupt:
             with database:
@@ -199,18 +197,5 @@ def _encode(passages: Sequence[Passage]) -> bytes:
     return json.dumps(fields).encode()
 
 
-def _decode(value: bytes) -> list[Passage] | None:
-    """Read an entry; None if it is none of ours."""
-    try:
-        rows = json.loads(value)
-        return [_passage(*row) for row in rows]
-    except (ValueError, TypeError, RecursionError):
-        return None
-
-
-def _passage(passage_id: Any, title: Any, text: Any, score: Any) -> Passage:
-    if not all(isinstance(each, str) for each in (passage_id, title, text)):
-        raise TypeError("expected texts")
-    if not isinstance(score, float) or not math.isfinite(score):
-        raise TypeError("expected a number")
-    return Passage(passage_id, title, text, score)
+def _decode(value: bytes) -> list[Passage]:
+    return [Passage(*row) for row in json.loads(value)]
