@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import threading
 import time
@@ -78,24 +77,25 @@ class RetryPolicy:
         Raises:
             TemporaryError: That of the last attempt.
         """
-        for attempt in itertools.count():
+        attempts = 0
+        while True:
             try:
                 return send()
             except TemporaryError as error:
-                error.attempts = attempt + 1
-                wait_s = error.retry_after_s + self._pause_s(attempt)
+                attempts += 1
+                error.attempts = attempts
+                wait_s = error.retry_after_s + self._pause_s(attempts)
                 refused = isinstance(error, final) or error.retry_after_s > _LONGEST_RETRY_AFTER_S
                 late = self._clock() + wait_s >= deadline
-                if attempt >= self._retries or refused or late:
+                if attempts > self._retries or refused or late:
                     raise
                 _log.debug("%s; trying again in %.1f s", error, wait_s)
             self._sleep(wait_s)
-        raise AssertionError("unreachable")
 
-    def _pause_s(self, attempt: int) -> float:
+    def _pause_s(self, attempts: int) -> float:
         with self._lock:
             jitter = float(self._jitter.uniform(0.5, 1.5))
-        return jitter * min(self._first_s * 2.0 ** min(attempt, 16), self._longest_s)
+        return jitter * min(self._first_s * 2.0 ** min(attempts - 1, 16), self._longest_s)
 
 
 def is_temporary(status: int) -> bool:

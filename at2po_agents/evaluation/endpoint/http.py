@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from at2po_agents.errors import AgentUnusableError, ConfigError, EndpointError
-from at2po_agents.evaluation.endpoint.connection import Line
+from at2po_agents.evaluation.endpoint.connection import Connection
 from at2po_agents.evaluation.endpoint.rate_limit import RateLimiter
 from at2po_agents.evaluation.endpoint.reply import error_of, says_context_is_full
 from at2po_agents.evaluation.policy_agent import Reply
@@ -26,7 +26,7 @@ class ContextFullError(EndpointError):
     """The conversation is longer than the model can read."""
 
 
-class Connection:
+class EndpointClient:
     """Sends requests to one address, from any number of threads.
 
     Args:
@@ -75,10 +75,10 @@ class Connection:
         )
         # A proxy may lead to the outside, never to this machine itself.
         self._trust_env = host not in ("127.0.0.1", "::1", "localhost")
-        # Reading certificates takes some 20 ms: once for all lines.
+        # Reading certificates takes some 20 ms: once for all connections.
         self._verify = httpx2.create_ssl_context() if url.startswith("https:") else False
-        self._idle: list[Line] = []
-        self._busy: set[Line] = set()
+        self._idle: list[Connection] = []
+        self._busy: set[Connection] = set()
 
     def post(self, body: Mapping[str, Any], read: Callable[[Any], Reply]) -> Reply:
         """Send a request until a reply can be read.
@@ -115,19 +115,19 @@ class Connection:
                 f"{problem}; look at the endpoint, and try the failed episodes again"
             ) from None
 
-    def cut(self) -> None:
+    def abort(self) -> None:
         """End all requests that are under way."""
         with self._lock:
             busy = list(self._busy)
-        for line in busy:
-            line.cut("the call was cancelled")
+        for connection in busy:
+            connection.abort("the call was cancelled")
 
     def close(self) -> None:
         """Close the connections."""
         with self._lock:
             idle, self._idle = self._idle, []
-        for line in idle:
-            line.client.close()
+        for connection in idle:
+            connection.client.close()
 
     def _attempt(self, content: bytes, read: Callable[[Any], Reply]) -> Reply:
         """Send a request once.
@@ -136,8 +136,8 @@ class Connection:
             TemporaryError: If trying again may help; the key is not in its message.
         """
         try:
-            with self._line() as line:
-                status, headers, text = line.post(self._url, content, self._timeout_s)
+            with self._connection() as connection:
+                status, headers, text = connection.post(self._url, content, self._timeout_s)
         except self._http.RequestError as error:
             problem = self._hidden(f"{type(error).__name__}: {error}")
             raise TemporaryError(problem) from None
@@ -155,24 +155,24 @@ class Connection:
             raise TemporaryError(self._hidden(problem)) from None
 
     @contextmanager
-    def _line(self) -> Iterator[Line]:
-        """Lend a line of its own to a thread."""
+    def _connection(self) -> Iterator[Connection]:
+        """Lend a connection of its own to a thread."""
         with self._lock:
             if self._stopped.is_set():
                 raise AgentUnusableError("the call was cancelled")
-            line = self._idle.pop() if self._idle else self._new_line()
-            self._busy.add(line)
+            connection = self._idle.pop() if self._idle else self._connect()
+            self._busy.add(connection)
         try:
-            yield line
+            yield connection
         finally:
             with self._lock:
-                self._busy.discard(line)
-                if line.usable:
-                    self._idle.append(line)
-            if not line.usable:
-                line.client.close()
+                self._busy.discard(connection)
+                if connection.usable:
+                    self._idle.append(connection)
+            if not connection.usable:
+                connection.client.close()
 
-    def _new_line(self) -> Line:
+    def _connect(self) -> Connection:
         client = self._http.Client(
             headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
             timeout=self._http.Timeout(self._timeout_s, connect=min(self._timeout_s, _CONNECT_S)),
@@ -181,7 +181,7 @@ class Connection:
             verify=self._verify,
             limits=self._http.Limits(max_connections=1),
         )
-        return Line(client, self._http.TransportError)
+        return Connection(client, self._http.TransportError)
 
     def _refusal(self, status: int, text: str, asked_s: float) -> Exception:
         """Return the error of a status other than 2xx."""

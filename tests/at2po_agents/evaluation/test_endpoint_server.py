@@ -18,7 +18,7 @@ import pytest
 
 import at2po_envs  # noqa: F401 - registers the ids
 from at2po_agents.errors import AgentUnusableError
-from at2po_agents.evaluation.endpoint import connection as endpoint_line
+from at2po_agents.evaluation.endpoint import connection as endpoint_connection
 from at2po_agents.evaluation.endpoint.agent import EndpointAgent, EndpointOptions
 from benchmarks import evaluate
 from benchmarks.errors import EvaluationError
@@ -190,7 +190,7 @@ def test_a_silent_server_is_given_up() -> None:
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_an_endless_reply_is_given_up(monkeypatch: pytest.MonkeyPatch, packed: bool) -> None:
-    monkeypatch.setattr(endpoint_line, "LARGEST_REPLY", 1 << 20)
+    monkeypatch.setattr(endpoint_connection, "LARGEST_REPLY", 1 << 20)
     block = gzip.compress(b" " * (1 << 20)) if packed else b" " * (1 << 16)
 
     def talk(connection: socket.socket, over: threading.Event) -> None:
@@ -201,7 +201,7 @@ def test_an_endless_reply_is_given_up(monkeypatch: pytest.MonkeyPatch, packed: b
 
     with talking(talk) as port:
         error = error_from(port, timeout_s=60)
-    assert ("not packed, found gzip" if packed else "no end of the reply") in error
+    assert ("not compressed, found gzip" if packed else "no end of the reply") in error
 
 
 def test_a_redirect_does_not_get_the_key(monkeypatch: pytest.MonkeyPatch) -> None:

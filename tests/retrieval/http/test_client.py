@@ -160,10 +160,14 @@ def test_pauses_grow_differ_between_seeds_and_repeat_with_one():
         assert 0.5 <= pause / min(0.1 * 2**i, 5.0) <= 1.5
 
 
-def test_the_server_may_ask_for_a_longer_pause():
-    server = Server(status(503, **{"Retry-After": "7"}), echo)
+def test_the_server_may_ask_for_a_longer_pause_but_not_for_any():
+    server = Server(*(status(503, **{"Retry-After": text}) for text in ("7", "1.5")), echo)
     server.client().search(["a"], 1)
-    assert 7.0 < server.pauses[0] < 7.5
+    assert 7.0 < server.pauses[0] < 7.5 and 1.5 < server.pauses[1] < 2.0
+    server = Server(status(503, **{"Retry-After": "601"}))
+    with pytest.raises(ServerUnavailableError):
+        server.client(timeout_s=10_000).search(["a"], 1)
+    assert server.pauses == []
 
 
 @pytest.mark.parametrize(
