@@ -150,9 +150,10 @@ class EndpointClient:
                 raise self._refusal(*error_of_gateway, asked_s)
             return read(reply)
         except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
-            found = self._hidden(text)[:300]
-            problem = f"expected a chat completion, found {found!r} ({error})"[:500]
-            raise TemporaryError(self._hidden(problem)) from None
+            # Hidden before it is cut, which might leave a part of the key.
+            found, why = self._hidden(text)[:300], self._hidden(str(error))
+            problem = f"expected a chat completion, found {found!r} ({why})"[:500]
+            raise TemporaryError(problem) from None
 
     @contextmanager
     def _connection(self) -> Iterator[Connection]:
