@@ -165,17 +165,12 @@ class Batcher:
                 return
             _log.exception("the retriever failed on %d queries", len(queries))
             # What the error says is for the log: it may name files of this machine.
-            failure = (
-                error
-                if isinstance(error, BackendError)
-                else BackendError(
-                    "expected an answer of the retriever, found an error; the server's log says it"
-                )
-            )
-            self._settle([(jobs[0], failure)])
+            text = "expected an answer of the retriever, found an error; the server's log says it"
+            failure = error if isinstance(error, BackendError) else BackendError(text)
+            self._deliver([(jobs[0], failure)])
             return
         rest = iter(found)
-        self._settle([(job, [next(rest) for _ in job.queries]) for job in jobs])
+        self._deliver([(job, [next(rest) for _ in job.queries]) for job in jobs])
 
     def _search(self, retriever: Retriever, queries: Sequence[str], k: int) -> list[list[Passage]]:
         start = self._busy_since = time.monotonic()
@@ -190,8 +185,8 @@ class Batcher:
             )
         return found
 
-    def _settle(self, answers: Sequence[tuple[_Job, list[list[Passage]] | Exception]]) -> None:
-        def settle() -> None:
+    def _deliver(self, answers: Sequence[tuple[_Job, list[list[Passage]] | Exception]]) -> None:
+        def deliver() -> None:
             for job, answer in answers:
                 if job.future.done():
                     continue  # its client has gone
@@ -201,4 +196,4 @@ class Batcher:
                     job.future.set_result(answer)
 
         with contextlib.suppress(RuntimeError):  # a loop that was closed at the stop's timeout
-            self._loop.call_soon_threadsafe(settle)
+            self._loop.call_soon_threadsafe(deliver)
