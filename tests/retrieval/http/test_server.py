@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 
@@ -22,7 +22,7 @@ from fastapi.testclient import TestClient
 
 from retrieval.http.protocol import INDEX_HEADER, Limits, from_result, to_result
 from retrieval.http.server.app import create_app
-from tests.retrieval.http.live_server import PATIENCE_S, Echo, Gate
+from tests.retrieval.http.live_server import PATIENCE_S, Echo, Gate, wait_for
 
 URL = "http://localhost"
 JSON = {"Content-Type": "application/json"}
@@ -33,15 +33,6 @@ def serving(retriever, **options) -> Iterator[TestClient]:
     with TestClient(create_app(retriever, **options), base_url=URL) as client:
         wait_for(lambda: client.get("/health").json()["reason"] is None)
         yield client
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    pause = threading.Event()
-    for _ in range(int(PATIENCE_S / 0.005)):
-        if condition():
-            return
-        pause.wait(0.005)
-    raise AssertionError("waited in vain")
 
 
 def post(client: TestClient, queries: list[str], **fields):
