@@ -12,7 +12,7 @@ from retrieval.building import (
     index_info,
     search_index,
 )
-from retrieval.corpus.passages import Corpus, Passage, Passages, Retriever
+from retrieval.corpus.passages import Passages
 from retrieval.corpus.store import StoredPassages, store_passages
 from retrieval.errors import (
     BackendUnavailableError,
@@ -27,6 +27,7 @@ from retrieval.errors import (
 )
 from retrieval.factory import open_retriever
 from retrieval.hybrid import Hybrid
+from retrieval.protocol import Corpus, Passage, Retriever
 
 __all__ = [
     "BM25",

@@ -12,28 +12,20 @@ from typing import Any, Literal
 
 from retrieval.bm25.postings import invert
 from retrieval.bm25.scoring import Scoring, Style
-from retrieval.corpus.passages import Corpus, Passage, no_passages, require_k
+from retrieval.corpus.passages import no_passages
 from retrieval.corpus.sources import read_source
 from retrieval.corpus.store import StoredPassages, put_passages, store_passages
 from retrieval.dense.encoder import Dtype, Encoder, EncoderSettings
 from retrieval.errors import SearchArgumentError
 from retrieval.factory import open_retriever
+from retrieval.protocol import Corpus, Passage, require_k
 from retrieval.storage.generations import building
 from retrieval.storage.manifest import MANIFEST, PASSAGES, Manifest
 from retrieval.storage.opening import open_built, verify
 
 _log = logging.getLogger(__name__)
 
-_LIBRARIES = (
-    "at2po",
-    "bm25s",
-    "faiss-cpu",
-    "faiss-gpu",
-    "numpy",
-    "pyserini",
-    "torch",
-    "transformers",
-)
+_LIBRARIES = "at2po bm25s faiss-cpu faiss-gpu numpy pyserini torch transformers".split()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +122,7 @@ def index_info(settings: IndexInfo) -> dict[str, Any]:
         Kind, hashes, number of passages, bytes, parameters and what was measured; JSON-able.
 
     Raises:
-        IndexFormatError: If it is something else, or a file is missing, torn or altered.
+        IndexFormatError: If it is something else, or a file is missing or corrupt.
     """
     index = settings.index
     manifest = verify(index) if settings.verify else open_built(index).manifest
@@ -155,7 +147,7 @@ def search_index(settings: IndexSearch) -> list[list[Passage]]:
         For each query its passages, best first.
 
     Raises:
-        RetrievalError: If the retriever cannot be opened or ``k`` is out of range.
+        RetrievalError: If the retriever cannot be opened or `k` is out of range.
     """
     require_k(settings.k)
     return open_retriever(settings.retriever).search(settings.queries, settings.k)
@@ -181,23 +173,17 @@ def _read(source: str) -> Iterator[Passage]:
         raise no_passages(source)
 
 
-def _bm25(settings: IndexBuild) -> _Write:
-    scoring = Scoring(settings.k1, settings.b, settings.style)
+def _lexical(settings: IndexBuild) -> _Write:
+    style = settings.style if settings.kind == "bm25" else "lucene"
+    scoring = Scoring(settings.k1, settings.b, style)
 
     def write(passages: Corpus, data: Path, manifest: Manifest) -> None:
-        invert(passages, scoring, data)
-        manifest.parameters = asdict(scoring)
+        if settings.kind == "bm25":
+            invert(passages, scoring, data)
+        else:
+            from retrieval.lucene.index import write_lucene
 
-    return write
-
-
-def _lucene(settings: IndexBuild) -> _Write:
-    scoring = Scoring(settings.k1, settings.b, "lucene")
-
-    def write(passages: Corpus, data: Path, manifest: Manifest) -> None:
-        from retrieval.lucene.index import write_lucene
-
-        write_lucene(passages, data)
+            write_lucene(passages, data)
         manifest.parameters = asdict(scoring)
 
     return write
@@ -226,11 +212,9 @@ def _dense(settings: IndexBuild) -> _Write:
 
 
 _Write = Callable[[Corpus, Path, Manifest], None]
-_WRITERS: dict[str, Callable[[IndexBuild], _Write]] = {
-    "bm25": _bm25,
-    "dense": _dense,
-    "lucene": _lucene,
-}
+
+
+_WRITERS = {"bm25": _lexical, "lucene": _lexical, "dense": _dense}
 
 
 def _versions() -> dict[str, str]:

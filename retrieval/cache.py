@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import math
 import os
-import re
 import sqlite3
 import threading
 import time
@@ -16,18 +14,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from retrieval.cache_database import FORMAT, log_has_room, make_room, open_database
-from retrieval.corpus.passages import Passage, Retriever
 from retrieval.errors import SearchArgumentError
+from retrieval.protocol import Passage, Retriever
 from retrieval.text import to_query
 
 _log = logging.getLogger(__name__)
 
-_FILE = re.compile(r"cache-(\d+)\.sqlite")
+_FILE = "cache-0.sqlite"
 _TOUCH_S = 60.0  # how exactly the last use is known; finer would turn every read into a write
 _SMALLEST = 2**16
-
-# Errors that say nothing against the file; `DatabaseError` itself does, its subclasses do not.
-_PASSING = (sqlite3.Error, OSError, MemoryError)
 
 _Result = TypeVar("_Result")
 _Key = bytes
@@ -37,13 +32,13 @@ _Answers = dict[str, list[Passage]]
 class CachedRetriever:
     """Answers known queries from a SQLite database and asks the retriever for the others.
 
-    An entry is found by the SHA-256 of identity, ``k`` and normalised query, and read only if its
+    An entry is found by the SHA-256 of identity, `k` and normalised query, and read only if its
     checksum fits. The retriever is asked for the normalised query too (Unicode NFC, white space
     collapsed), so that an answer never depends on what is in the cache.
 
-    The database (write-ahead log) may be used by many processes at a time. If it turns out to be
-    torn, or not ours, it is left where it is and a file with the next number takes its place;
-    whatever is in its file, a full disk or a locked file costs speed, never an answer.
+    The database (write-ahead log) may be used by many processes at a time. A file that is corrupt
+    or not ours is left as it is, and the retriever asked for everything until it is removed: a
+    corrupt, full or locked file costs speed, never an answer.
 
     Args:
         retriever: Asked for what is not in the cache.
@@ -59,7 +54,7 @@ class CachedRetriever:
         misses: Queries passed on to the retriever.
 
     Raises:
-        SearchArgumentError: If an argument is out of range or ``path`` is no folder.
+        SearchArgumentError: If an argument is out of range or `path` is no folder.
     """
 
     def __init__(
@@ -71,7 +66,6 @@ class CachedRetriever:
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Make the folder; the database is opened by the first search."""
         self.retriever, self.path, self.identity = retriever, Path(path), identity
         self.max_bytes, self._clock = max_bytes, clock
         self.hits = self.misses = 0
@@ -90,7 +84,7 @@ class CachedRetriever:
             ) from None
         self._lock = threading.Lock()
         self._database: sqlite3.Connection | None = None
-        self._owner = self._number = 0  # process that opened the database, number of its file
+        self._owner = 0  # process that opened the database
         self._complaint = ""
         self._inherited: list[sqlite3.Connection] = []
 
@@ -121,9 +115,7 @@ class CachedRetriever:
     def close(self) -> None:
         """Close the database; the next search opens it again."""
         with self._lock:
-            if self._database is not None and self._owner == os.getpid():
-                self._database.close()
-                self._database = None
+            self._disconnect()
 
     def _key(self, query: str, k: int) -> _Key:
         text = json.dumps([FORMAT, self.identity, k, query])
@@ -132,17 +124,13 @@ class CachedRetriever:
     def _guarded(self, act: Callable[[sqlite3.Connection], _Result]) -> _Result | None:
         """Do something with the database; None where it cannot be used."""
         try:
-            try:
-                return act(self._connection())
-            except Exception as error:
-                if isinstance(error, _PASSING) and type(error) is not sqlite3.DatabaseError:
-                    raise  # locked, full and the like
-                self._set_aside(error)
-                return act(self._connection())
+            return act(self._connection())
         except Exception as error:  # a file may hold anything, but nothing that is worth an answer
             if str(error) != self._complaint:
-                _log.warning("going on without the cache in %s: %s", self.path, error)
+                fix = "if it is corrupt or no cache, remove it, or choose another folder"
+                _log.warning("continuing without the cache %s: %s; %s", self._file, error, fix)
             self._complaint = str(error)
+            self._disconnect()  # so that a file in its place is noticed
             return None
 
     def _connection(self) -> sqlite3.Connection:
@@ -151,26 +139,18 @@ class CachedRetriever:
             self._inherited.append(self._database)
             self._database = None
         if self._database is None:
-            self._number = max([self._number, *self._numbers()])
-            self._database = open_database(self._file(self._number), self.max_bytes)
+            self._database = open_database(self._file, self.max_bytes)
             self._owner = os.getpid()
         return self._database
 
-    def _set_aside(self, error: Exception) -> None:
-        """Go on to the next file; nothing is renamed, as other processes may have it open."""
-        torn = self._file(self._number)
-        _log.warning("%s is set aside, a new cache is begun: %s", torn, error)
-        if self._database is not None:
+    def _disconnect(self) -> None:
+        if self._database is not None and self._owner == os.getpid():
             self._database.close()
-        self._database = None
-        self._number += 1
+            self._database = None
 
-    def _file(self, number: int) -> Path:
-        return self.path / f"cache-{number}.sqlite"
-
-    def _numbers(self) -> list[int]:
-        names = (_FILE.fullmatch(entry.name) for entry in self.path.iterdir())
-        return [int(name[1]) for name in names if name]
+    @property
+    def _file(self) -> Path:
+        return self.path / _FILE
 
     def _read(self, database: sqlite3.Connection, keys: dict[str, _Key]) -> _Answers:
         """Read what is known and intact; note its use and drop what is not intact."""
@@ -185,11 +165,10 @@ class CachedRetriever:
             if row is None:
                 continue
             used, checksum, value = row
-            found = _decode(value) if checksum == _checksum(key, value) else None
-            if found is None or not isinstance(used, (int, float)):
+            if checksum != _checksum(key, value) or not isinstance(used, (int, float)):
                 corrupt.append((key,))
                 continue
-            known[query] = found
+            known[query] = _decode(value)
             stale += [] if abs(now - used) <= _TOUCH_S else [(now, key)]
         if stale or corrupt:
             with database:
@@ -199,7 +178,7 @@ class CachedRetriever:
 
     def _write(self, database: sqlite3.Connection, entries: list[tuple[_Key, bytes]]) -> None:
         now = self._clock()
-        if not log_has_room(database, self._file(self._number)):
+        if not log_has_room(database, self._file):
             return
         with database:
             make_room(database, self.max_bytes, sum(len(value) for _, value in entries))
@@ -218,18 +197,5 @@ def _encode(passages: Sequence[Passage]) -> bytes:
     return json.dumps(fields).encode()
 
 
-def _decode(value: bytes) -> list[Passage] | None:
-    """Read an entry; None if it is none of ours."""
-    try:
-        rows = json.loads(value)
-        return [_passage(*row) for row in rows]
-    except (ValueError, TypeError, RecursionError):
-        return None
-
-
-def _passage(passage_id: Any, title: Any, text: Any, score: Any) -> Passage:
-    if not all(isinstance(each, str) for each in (passage_id, title, text)):
-        raise TypeError("expected texts")
-    if not isinstance(score, float) or not math.isfinite(score):
-        raise TypeError("expected a number")
-    return Passage(passage_id, title, text, score)
+def _decode(value: bytes) -> list[Passage]:
+    return [Passage(*row) for row in json.loads(value)]

@@ -26,7 +26,7 @@ def open_database(file: Path, max_bytes: int) -> sqlite3.Connection:
     """Open a database of ours, making it if the file is new.
 
     Raises:
-        sqlite3.DatabaseError: If the file is torn or something else than our cache.
+        sqlite3.DatabaseError: If the file is corrupt or not a cache of ours.
     """
     _require_ours(file)
     database = sqlite3.connect(
@@ -67,7 +67,7 @@ def _require_ours(file: Path) -> None:
         sqlite3.DatabaseError: If the file, or one beside it, is not that of a cache.
     """
     head = b""
-    # Looked for first: whoever makes a database makes its parts later.
+    # Looked for first: a process that makes a database makes its parts later.
     parts = any(Path(f"{file}{end}").exists() for end in ("-wal", "-shm", "-journal"))
     if file.is_symlink() or (file.exists() and not file.is_file()):
         raise sqlite3.DatabaseError("expected a cache, found a link or a folder")
@@ -106,7 +106,7 @@ def make_room(database: sqlite3.Connection, max_bytes: int, coming: int) -> None
 def log_has_room(database: sqlite3.Connection, file: Path) -> bool:
     """Empty the write-ahead log if it is large; False if others keep it from being emptied.
 
-    SQLite starts it anew only when nobody reads it, which several busy processes put off for ever.
+    SQLite starts it again only when nobody reads it, which several busy processes put off for ever.
     """
     log = Path(f"{file}-wal")
     if not log.exists() or log.stat().st_size <= _LOG_BYTES:

@@ -27,7 +27,7 @@ class UnknownNameError(RetrievalError, ValueError):
 
 
 class IndexFormatError(RetrievalError, ValueError):
-    """A folder is not the store or index that it should be, or its files are torn or altered."""
+    """A folder is not the store or index that it should be, or its files are corrupt."""
 
 
 class CorpusMismatchError(RetrievalError, ValueError):
@@ -43,7 +43,7 @@ class BackendUnavailableError(RetrievalError, RuntimeError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return the part of an error message that names the known name closest to ``name``."""
+    """Return the part of an error message that names the known name closest to `name`."""
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names)}"

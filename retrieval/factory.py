@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from retrieval.bm25.index import BM25
-from retrieval.corpus.passages import Corpus, Passages, Retriever
+from retrieval.corpus.passages import Passages
 from retrieval.corpus.sources import open_passages
 from retrieval.corpus.store import StoredPassages
 from retrieval.errors import CorpusMismatchError, UnknownNameError, nearest
 from retrieval.hybrid import Hybrid
+from retrieval.protocol import Corpus, Retriever
 from retrieval.storage.opening import Built, open_built
 
 _EXAMPLES = (
@@ -23,11 +25,11 @@ def open_retriever(name: str, *, corpus: str | Path | None = None) -> Retriever:
     """Open a retriever.
 
     Args:
-        name: ``bm25:FOLDER``, ``dense:FOLDER``, ``lucene:FOLDER`` (built by `build_index`),
-            ``hybrid:A+B`` (two or more of the others), ``http://HOST:PORT`` (a server;
-            ``#HASH`` behind it names the index that it must serve), or
-            ``bm25:FILE`` for a small corpus file, which is indexed in memory.
-            ``dense-mapped:FOLDER`` leaves the index on the disk.
+        name: `bm25:FOLDER`, `dense:FOLDER`, `lucene:FOLDER` (built by `build_index`),
+            `hybrid:A+B` (two or more of the others), `http://HOST:PORT` (a server;
+            `#HASH` behind it names the index that it must serve), or
+            `bm25:FILE` for a small corpus file, which is indexed in memory.
+            `dense-mapped:FOLDER` leaves the index on the disk.
         corpus: Passages in a folder or file; None takes those that the index names.
 
     Returns:
@@ -91,10 +93,6 @@ def _dense(place: str, corpus: str | Path | None, mapped: bool = False) -> Retri
     return Dense(built, passages_of(built, corpus), mapped=mapped)
 
 
-def _dense_mapped(place: str, corpus: str | Path | None) -> Retriever:
-    return _dense(place, corpus, mapped=True)
-
-
 def _lucene(place: str, corpus: str | Path | None) -> Retriever:
     from retrieval.lucene.index import Lucene
 
@@ -112,7 +110,7 @@ def _hybrid(parts: str, corpus: str | Path | None) -> Retriever:
 _OPENERS: dict[str, Callable[[str, str | Path | None], Retriever]] = {
     "bm25": _bm25,
     "dense": _dense,
-    "dense-mapped": _dense_mapped,
+    "dense-mapped": partial(_dense, mapped=True),
     "lucene": _lucene,
     "hybrid": _hybrid,
 }

@@ -7,8 +7,8 @@ from functools import cached_property
 from hashlib import sha256
 from typing import Any
 
-from retrieval.corpus.passages import Passage, Retriever, require_k
 from retrieval.errors import CorpusMismatchError, SearchArgumentError
+from retrieval.protocol import Passage, Retriever, require_k
 
 RANK_CONSTANT = 60
 """Source: Cormack, Clarke & Büttcher 2009, "Reciprocal rank fusion", k = 60."""
@@ -26,12 +26,11 @@ class Hybrid:
         passages: The corpus, where a retriever knows it.
 
     Raises:
-        SearchArgumentError: If there are fewer than two, or ``depth`` is below 1.
+        SearchArgumentError: If there are fewer than two, or `depth` is below 1.
         CorpusMismatchError: If they are of different corpora.
     """
 
     def __init__(self, retrievers: Sequence[Retriever], *, depth: int = 100) -> None:
-        """Take the retrievers."""
         if len(retrievers) < 2 or depth < 1:
             raise SearchArgumentError(
                 f"expected two or more retrievers and depth >= 1, found {len(retrievers)} and "
@@ -67,7 +66,7 @@ class Hybrid:
             better.
 
         Raises:
-            SearchArgumentError: If ``k`` is below 1.
+            SearchArgumentError: If `k` is below 1.
         """
         require_k(k)
         depth = max(k, self._depth)

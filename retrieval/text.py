@@ -69,7 +69,7 @@ def to_terminal(text: str, encoding: str | None = "utf-8") -> str:
         encoding: Of the terminal or the file behind it; None counts as ASCII.
 
     Returns:
-        The text with escapes such as ``\x1b`` for control characters, for marks that turn the
+        The text with escapes such as `\x1b` for control characters, for marks that turn the
         direction of writing, and for what the encoding cannot hold. Line feeds and tabs stay.
     """
     shown = _CONTROLS.sub(lambda found: _escape(found.group()), text)

@@ -11,8 +11,8 @@ from tests.architecture import PAGE, Architecture, with_tree
 OURS = Architecture()
 # What stands at the bottom comes first: nothing imports what comes after it.
 ORDER = {
-    "retrieval": "errors text storage corpus bm25 dense lucene hybrid cache_database cache http "
-    "factory building",
+    "retrieval": "errors text protocol storage corpus bm25 dense lucene hybrid cache_database "
+    "cache http factory building",
     "at2po_envs": "errors seeds tools dialects scoring question_sets episode tool_env scripted "
     "forking search_qa calculator household miniwiki registration",
     "at2po_agents": "errors threads seeds settings tree monitoring policy engines rollout "

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from functools import lru_cache
 
 import regex
 
 from retrieval.bm25.porter import stem
-from retrieval.errors import UnknownNameError, nearest
 from retrieval.text import to_nfc
 
 VERSION = 2
-"""Of the analyzers: 1 took a text as it came, 2 brings it into Unicode's normal form C first."""
+"""Of the analyzers; part of the hash of an index, so that a change of theirs is noticed."""
 
 STOP_WORDS = frozenset(
     "a an and are as at be but by for if in into is it no not of on or such that the their then "
@@ -50,7 +48,7 @@ _PICTOGRAPH = (
     r"\U0001f546-\U0001f64f\U0001f680-\U0001f6ff\U0001f774-\U0001f77f\U0001f7d5-\U0001f7ff"
     r"\U0001f8b0-\U0001f8d8\U0001f90c-\U0001f93a\U0001f93c-\U0001f945\U0001f947-\U0001faff]"
 )
-# Connectors that join nothing are skipped as one: tried from each of them anew, long runs would
+# Connectors that join nothing are skipped as one: tried from each of them again, long runs would
 # take time that grows with the square of their length.
 _TOKEN = regex.compile(
     rf"{_MIXED}|(?:{_CONNECTOR})++(*SKIP)(*FAIL)|\p{{Script=Han}}{_JOINER}|\p{{Script=Hiragana}}{_JOINER}"
@@ -66,36 +64,30 @@ _LATIN_TOKEN = re.compile(
 _POSSESSIVES = ("'s", "'S", "’s", "’S", "＇s", "＇S")
 
 
-def words(text: str, version: int = VERSION) -> list[str]:
-    """Cut a text as ``bm25s`` does by default: words of two or more characters, no stop words.
+def words(text: str) -> list[str]:
+    """Cut a text as `bm25s` does by default: words of two or more characters, no stop words.
 
     Args:
-        text: The text; composed first, which ``bm25s`` leaves to its users.
-        version: 1 does not compose it.
+        text: The text; composed first, which `bm25s` leaves to its users.
 
     Returns:
         Its words in lower case.
     """
-    lowered = _composed(text, version).lower()
+    lowered = to_nfc(text).lower()
     return [word for word in _WORD.findall(lowered) if word not in STOP_WORDS]
 
 
-def english(text: str, version: int = VERSION) -> list[str]:
+def english(text: str) -> list[str]:
     """Cut a text as Lucene's English analyzer does: Unicode words, no possessives, stemmed.
 
     Args:
         text: The text; composed first, which Lucene leaves to its users.
-        version: 1 does not compose it.
 
     Returns:
         Its terms.
     """
-    tokens = tokens_of(_composed(text, version))
+    tokens = tokens_of(to_nfc(text))
     return [term for token in tokens if (term := _term(token)) is not None]
-
-
-def _composed(text: str, version: int) -> str:
-    return to_nfc(text) if version >= 2 else text
 
 
 def tokens_of(text: str) -> list[str]:
@@ -111,7 +103,7 @@ def tokens_of(text: str) -> list[str]:
 
 
 def _term(token: str) -> str | None:
-    # Kept by the thousand, the long words that whoever asks may invent would fill the memory.
+    # Kept by the thousand, long words that a client may invent would fill the memory.
     return _known_term(token) if len(token) <= _LONGEST_KNOWN else _english_term(token)
 
 
@@ -126,25 +118,3 @@ def _english_term(token: str) -> str | None:
     # Lucene lowers one character at a time: a final sigma and a dotted I are like any other.
     term = token.lower() if token.isascii() else "".join(letter.lower()[0] for letter in token)
     return None if term in STOP_WORDS else stem(term)
-
-
-ANALYZERS: dict[str, Callable[..., list[str]]] = {"words": words, "english": english}
-"""Analyzers by name: ``words`` is that of ``bm25s``, ``english`` that of Lucene."""
-
-
-def analyzer(name: str) -> Callable[..., list[str]]:
-    """Return an analyzer by its name.
-
-    Args:
-        name: A key of ``ANALYZERS``.
-
-    Returns:
-        The function from a text, and a version if it is not the latest, to its terms, repeated as
-        often as they occur.
-
-    Raises:
-        UnknownNameError: If there is none of that name.
-    """
-    if name not in ANALYZERS:
-        raise UnknownNameError(f"expected an analyzer, found {name!r}; {nearest(name, ANALYZERS)}")
-    return ANALYZERS[name]

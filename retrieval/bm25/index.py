@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from retrieval.bm25.postings import TOP, Postings, invert
 from retrieval.bm25.scoring import Scoring, Style
-from retrieval.corpus.passages import Corpus, Passage, corpus_hash, require_k
+from retrieval.corpus.passages import corpus_hash
 from retrieval.errors import CorpusMismatchError, IndexFormatError
+from retrieval.protocol import Corpus, Passage, require_k
 from retrieval.storage.manifest import REBUILD
 from retrieval.storage.opening import Built, open_built
 
@@ -34,7 +35,7 @@ class BM25:
         passages: The corpus; titles and texts are both indexed.
         k1: Term-frequency saturation, in [0, 1000].
         b: Length normalisation, in [0, 1].
-        style: ``"bm25s"`` (its default analyzer) or ``"lucene"`` (Anserini's English analyzer, and
+        style: `"bm25s"` (its default analyzer) or `"lucene"` (Anserini's English analyzer, and
             Lucene's rounding of lengths and scores).
 
     Attributes:
@@ -42,7 +43,7 @@ class BM25:
         scoring: The parameters.
 
     Raises:
-        SearchArgumentError: If ``k1`` or ``b`` is out of range, or the style is unknown.
+        SearchArgumentError: If `k1` or `b` is out of range, or the style is unknown.
 
     Source: Kamphuis et al. 2020 (Lucene, accurate); k1 and b are Anserini's defaults.
     """
@@ -55,7 +56,6 @@ class BM25:
         b: float = 0.4,
         style: Style = "bm25s",
     ) -> None:
-        """Index the passages."""
         self.passages: Sequence[Passage] | Corpus = passages
         self.scoring = Scoring(k1, b, style)
         self._built: Built | None = None
@@ -73,7 +73,7 @@ class BM25:
             The retriever.
 
         Raises:
-            IndexFormatError: If the folder is something else, or its files are torn or altered.
+            IndexFormatError: If the folder is something else, or its files are corrupt.
             CorpusMismatchError: If it has another number of passages.
         """
         built = open_built(folder, "bm25")
@@ -104,7 +104,7 @@ class BM25:
             For each query its passages with a score above 0, best first; ties are in corpus order.
 
         Raises:
-            SearchArgumentError: If ``k`` is below 1.
+            SearchArgumentError: If `k` is below 1.
             IndexFormatError: If the files were altered since they were opened.
         """
         require_k(k)
@@ -231,7 +231,7 @@ def _sums(
 def _contenders(
     hits: NDArray[Any], scores: NDArray[Any], k: int, bound: float
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Keep what can still be among the k best, ties included, if it gains ``bound`` at most."""
+    """Keep what can still be among the k best, ties included, if it gains `bound` at most."""
     if len(hits) <= k:
         return hits, scores
     least = np.partition(scores, -k)[-k] * (1 - _SLACK) - bound

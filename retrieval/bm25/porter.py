@@ -1,7 +1,7 @@
 """Porter's stemmer, in the form that Lucene's English analyzer applies.
 
 Source: Porter 1980, "An algorithm for suffix stripping"; with the three departures of Porter's own
-later releases that Lucene follows: ``bli`` to ``ble`` and ``logi`` to ``log`` in step 2, and words
+later releases that Lucene follows: `bli` to `ble` and `logi` to `log` in step 2, and words
 of one or two letters stay as they are.
 """
 

@@ -1,7 +1,7 @@
 """Inverting a corpus: for each term the passages that hold it, with its weight in each.
 
 Passages stream through in chunks, so what is held in memory is the vocabulary and a few numbers a
-passage. The arrays and files are those of ``bm25s``, which can open them; it would build them from
+passage. The arrays and files are those of `bm25s`, which can open them; it would build them from
 the tokens of the whole corpus in memory, and knows no rounded lengths.
 """
 
@@ -24,13 +24,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.bm25.scoring import Scoring
-from retrieval.corpus.passages import Passage
 from retrieval.errors import IndexFormatError
+from retrieval.protocol import Passage
 from retrieval.storage.manifest import REBUILD
 from retrieval.storage.opening import Built
 
 TOP = 10
-"""Rank of the weights in ``Postings.floors``."""
+"""Rank of the weights in `Postings.floors`."""
 
 _CHUNK = 16_384
 _SPILL_BYTES = 64 * 2**20
@@ -54,7 +54,7 @@ class Postings:
         positions: Positions of the passages that hold a term, ascending.
         weights: Weights of the term in them.
         ceilings: Largest weight of each term.
-        floors: The ``TOP``-th largest weight of each term, 0 if fewer passages hold it.
+        floors: The `TOP`-th largest weight of each term, 0 if fewer passages hold it.
     """
 
     vocabulary: dict[str, int]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, Literal, get_args
@@ -10,18 +9,15 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.bm25.analysis import VERSION, analyzer
+from retrieval.bm25.analysis import VERSION, english, words
 from retrieval.errors import SearchArgumentError
 from retrieval.storage.manifest import parameters_of
 from retrieval.storage.opening import Built
 
-_log = logging.getLogger(__name__)
-
 Style = Literal["bm25s", "lucene"]
-"""``bm25s``: its analyzer and exact lengths. ``lucene``: what Anserini's Lucene computes."""
+"""`bm25s`: its analyzer and exact lengths. `lucene`: what Anserini's Lucene computes."""
 
 _MAX_K1 = 1000  # above, term frequencies differ by less than the rounding of scores
-_FIRST = {"analyzer_version": 1}  # what a manifest means that names no version
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +28,7 @@ class Scoring:
         k1: Term-frequency saturation, in [0, 1000].
         b: Length normalisation, in [0, 1].
         style: Whose analyzer and arithmetic.
-        analyzer_version: 1 for indexes of earlier versions of ours, which did not compose texts.
+        analyzer_version: That of the analyzers; another one asks for another index.
     """
 
     k1: float = 0.9
@@ -41,7 +37,6 @@ class Scoring:
     analyzer_version: int = VERSION
 
     def __post_init__(self) -> None:
-        """Refuse parameters out of range."""
         numbers = all(
             isinstance(each, Real) and not isinstance(each, bool) for each in (self.k1, self.b)
         )
@@ -52,9 +47,9 @@ class Scoring:
             )
         if self.style not in get_args(Style):
             raise SearchArgumentError(f"expected a style of {get_args(Style)}, found {self.style}")
-        if self.analyzer_version not in range(1, VERSION + 1):
+        if self.analyzer_version != VERSION:
             raise SearchArgumentError(
-                f"expected an analyzer of version 1 to {VERSION}, found {self.analyzer_version!r}"
+                f"expected an analyzer of version {VERSION}, found {self.analyzer_version!r}"
             )
 
     @classmethod
@@ -64,19 +59,11 @@ class Scoring:
         Raises:
             IndexFormatError: If its manifest has none.
         """
-        scoring = parameters_of(built.manifest, built.folder, lambda kept: cls(**_FIRST | kept))
-        if scoring.analyzer_version < VERSION:
-            _log.warning(
-                "%s was built by an earlier version: words with accents are found only if written "
-                "with the same characters; build it again if its corpus has decomposed text",
-                built.folder,
-            )
-        return scoring
+        return parameters_of(built.manifest, built.folder, lambda kept: cls(**kept))
 
     def terms(self, text: str) -> list[str]:
         """Return the terms of a text, repeated as often as they occur."""
-        cut = analyzer("english" if self.style == "lucene" else "words")
-        return cut(text, self.analyzer_version)
+        return english(text) if self.style == "lucene" else words(text)
 
     def weights(
         self, counts: NDArray[Any], lengths: NDArray[Any], mean: float, idf: NDArray[Any]
@@ -92,8 +79,8 @@ class Scoring:
         Returns:
             The weights, in the shape of the arguments.
 
-        Source: Kamphuis et al. 2020 ("Lucene, accurate"), with the order of operations of ``bm25s``
-        0.3, and that of Lucene 9 `BM25Similarity` in single precision for style ``lucene``.
+        Source: Kamphuis et al. 2020 ("Lucene, accurate"), with the order of operations of `bm25s`
+        0.3, and that of Lucene 9 `BM25Similarity` in single precision for style `lucene`.
         """
         if self.style == "bm25s":
             saturation = self.k1 * ((1 - self.b) + self.b * lengths / mean)

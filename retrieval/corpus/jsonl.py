@@ -20,7 +20,7 @@ def read_objects(
     """Yield (line number, object) for every line of a UTF-8 JSON-lines file that is not blank.
 
     Args:
-        path: The file; one whose name ends in ``.gz`` is decompressed.
+        path: The file; one whose name ends in `.gz` is decompressed.
         expected: What a line should look like, for the error message.
         error: Class of the error to raise.
 
@@ -28,8 +28,8 @@ def read_objects(
         The line's number, counted from 1, and its JSON object.
 
     Raises:
-        ValueError: As ``error``, if a line is not UTF-8 text holding one JSON object, or the
-            compressed file is torn.
+        ValueError: As `error`, if a line is not UTF-8 text holding one JSON object, or the
+            compressed file is incomplete or corrupt.
     """
     for number, line in read_lines(path, error):
         yield number, object_of(line, f"{path}:{number}", expected, error)
@@ -39,12 +39,12 @@ def read_lines(path: Path, error: type[ValueError]) -> Iterator[tuple[int, bytes
     """Yield (line number, line) for every line of a file that is not blank.
 
     Args:
-        path: The file; one whose name ends in ``.gz`` is decompressed. A byte order mark at its
+        path: The file; one whose name ends in `.gz` is decompressed. A byte order mark at its
             beginning, which editors on Windows write, is left out.
         error: Class of the error to raise.
 
     Raises:
-        ValueError: As ``error``, if the compressed file is torn.
+        ValueError: As `error`, if the compressed file is incomplete or corrupt.
     """
     number = 0
     with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
@@ -70,18 +70,18 @@ def object_of(line: bytes, where: str, expected: str, error: type[ValueError]) -
         error: Class of the error to raise.
 
     Returns:
-        Its JSON object. Escapes can write lone surrogates (``\ud83d``), which no file and no
+        Its JSON object. Escapes can write lone surrogates (`\ud83d`), which no file and no
         tokenizer can hold; they become U+FFFD.
 
     Raises:
-        ValueError: As ``error``, if the line is not UTF-8 text holding one JSON object.
+        ValueError: As `error`, if the line is not UTF-8 text holding one JSON object.
     """
     try:
         record = _DECODER.decode(line.decode("utf-8"))
         if b"\\ud" in line or b"\\uD" in line:
             record = _sound(record)
     except (ValueError, RecursionError) as problem:
-        raise error(f"{where}: expected {expected}, found {problem}; mend the line") from None
+        raise error(f"{where}: expected {expected}, found {problem}; correct the line") from None
     if not isinstance(record, dict):
         found = type(record).__name__
         raise error(f"{where}: expected {expected}, found a JSON {found}; one object a line")

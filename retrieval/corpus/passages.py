@@ -1,96 +1,26 @@
-"""Passages, the store that holds them, and the protocol of whatever searches them."""
+"""Passages in memory, and rows of a corpus as passages."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
-from numbers import Integral
 from pathlib import Path
-from typing import Any, Protocol, overload
+from typing import Any, overload
 
 from retrieval.corpus.jsonl import name_of, read_objects, text_of
-from retrieval.errors import (
-    CorpusFormatError,
-    CorpusNotFoundError,
-    SearchArgumentError,
-    UnknownNameError,
-)
+from retrieval.errors import CorpusFormatError, CorpusNotFoundError, UnknownNameError
+from retrieval.protocol import Passage
 
 _EXPECTED = (
     r'{"id": "...", "contents": "\"Title\"\ntext"} or {"id": "...", "title": "...", "text": "..."}'
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Passage:
-    """A titled piece of text, with its score when it is the result of a search.
-
-    Attributes:
-        id: Name of the passage, unique in its corpus.
-        title: Title of the page, without the quotation marks around it.
-        text: Text below the title.
-        score: Relevance to the query that found it (higher is better); 0 outside a search.
-    """
-
-    id: str
-    title: str
-    text: str
-    score: float = 0.0
-
-    @property
-    def contents(self) -> str:
-        r"""Title and text in the wiki-18 form ``"Title"\ntext``."""
-        return f'"{self.title}"\n{self.text}'
-
-
-def require_k(k: int) -> None:
-    """Refuse a number of passages that cannot be searched for.
-
-    Args:
-        k: Most passages to return for a query.
-
-    Raises:
-        SearchArgumentError: If it is no whole number >= 1.
-    """
-    if type(k) is not int and (k is True or not isinstance(k, Integral)) or k < 1:
-        raise SearchArgumentError(f"expected k >= 1, found {k!r}")
-
-
-class Retriever(Protocol):
-    """Anything that ranks passages for text queries."""
-
-    def search(self, queries: Sequence[str], k: int) -> list[list[Passage]]:
-        """Return, for each query, at most ``k`` passages, the best first."""
-        ...
-
-
-class Corpus(Protocol):
-    """A sequence of passages that also knows them by id: in memory or on disk."""
-
-    @property
-    def hash(self) -> str:
-        """Hash of all ids, titles and texts in their order."""
-        ...
-
-    def __len__(self) -> int: ...
-    def __iter__(self) -> Iterator[Passage]: ...
-    @overload
-    def __getitem__(self, index: int) -> Passage: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Passage]: ...
-
-    def find(self, passage_id: str) -> Passage:
-        """Return the passage of an id."""
-        ...
-
-
 class CorpusHash:
     """SHA-256 of passages as they come: equal for equal corpora, whatever file they are in."""
 
     def __init__(self) -> None:
-        """Start without passages."""
         self._digest = hashlib.sha256()
 
     def add(self, passage: Passage) -> None:
@@ -127,7 +57,6 @@ class Passages(Sequence[Passage]):
     """
 
     def __init__(self, passages: Iterable[Passage]) -> None:
-        """Take the passages, all of them or none."""
         self._items = tuple(passages)
         self._positions: dict[str, int] = {}
         for position, passage in enumerate(self._items):
@@ -141,7 +70,7 @@ class Passages(Sequence[Passage]):
         """Read a corpus file, all of it or nothing.
 
         Args:
-            path: File with one row of `passage_of` per line; it may be compressed (``.gz``).
+            path: File with one row of `passage_of` per line; it may be compressed (`.gz`).
 
         Returns:
             The passages in file order.
@@ -164,11 +93,9 @@ class Passages(Sequence[Passage]):
         return cls(items)
 
     def __len__(self) -> int:
-        """Return the number of passages."""
         return len(self._items)
 
     def __iter__(self) -> Iterator[Passage]:
-        """Iterate in corpus order."""
         return iter(self._items)
 
     @overload
@@ -176,7 +103,6 @@ class Passages(Sequence[Passage]):
     @overload
     def __getitem__(self, index: slice) -> tuple[Passage, ...]: ...
     def __getitem__(self, index: int | slice) -> Passage | tuple[Passage, ...]:
-        """Return the passage at a position, or a tuple of them for a slice."""
         return self._items[index]
 
     @cached_property
@@ -208,7 +134,7 @@ def read_passages(path: str | Path) -> Iterator[tuple[int, Passage]]:
     """Read a corpus file passage by passage.
 
     Args:
-        path: File with one row of `passage_of` per line, plain or compressed (``.gz``).
+        path: File with one row of `passage_of` per line, plain or compressed (`.gz`).
 
     Yields:
         The line's number, counted from 1, and its passage.
@@ -228,12 +154,12 @@ def passage_of(record: Mapping[str, Any], where: str) -> Passage:
     r"""Read a passage from a row.
 
     Args:
-        record: ``id`` and ``contents`` (``"Title"\ntext``, as in wiki-18), or ``id``, ``title`` and
-            ``text``. A number names a passage as well as a text does.
+        record: `id` and `contents` (`"Title"\ntext`, as in wiki-18), or `id`, `title` and
+            `text`. A number names a passage as well as a text does.
         where: Name of the row for the error message.
 
     Returns:
-        The passage, without the quotation marks around the title in ``contents``.
+        The passage, without the quotation marks around the title in `contents`.
 
     Raises:
         CorpusFormatError: If a field is missing or malformed.
@@ -267,7 +193,7 @@ def _text(record: Mapping[str, Any], field: str, where: str) -> str:
 
 
 def _malformed(
-    where: str, field: str, record: Mapping[str, Any], fix: str = "mend the row, or leave it out"
+    where: str, field: str, record: Mapping[str, Any], fix: str = "correct the row, or leave it out"
 ) -> CorpusFormatError:
     found = f"{where}: expected {_EXPECTED}, found {field} = {record.get(field)!r}"
     return CorpusFormatError(f"{found[:500]}; {fix}")

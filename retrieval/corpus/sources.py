@@ -1,4 +1,4 @@
-"""Where a corpus comes from: a file, a stored folder, an index, or a data set of ``datasets``."""
+"""Where a corpus comes from: a file, a stored folder, an index, or a data set of `datasets`."""
 
 from __future__ import annotations
 
@@ -7,24 +7,25 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from retrieval.corpus.passages import Passage, Passages, passage_of, read_passages
+from retrieval.corpus.passages import Passages, passage_of, read_passages
 from retrieval.corpus.store import StoredPassages
 from retrieval.errors import BackendUnavailableError, CorpusNotFoundError
+from retrieval.protocol import Passage
 from retrieval.storage.manifest import MANIFEST
 
 DATASETS = "datasets:"
-"""Prefix of a source that ``datasets`` reads."""
+"""Prefix of a source that `datasets` reads."""
 
 
 def read_source(source: str | Path) -> Iterator[Passage]:
     r"""Read a corpus passage by passage.
 
     Args:
-        source: A JSON-lines file (``.jsonl``, ``.jsonl.gz``), a folder of stored passages or an
-            index that holds some, or ``datasets:NAME``: a data set of the Hugging Face hub, or a
-            folder that ``datasets`` saved. Rows are those of ``passage_of`` wherever they come
-            from: ``id`` and ``contents`` (``"Title"\ntext``), or ``id``, ``title`` and ``text``.
-            ``datasets:NAME@SPLIT`` takes a split other than ``train``.
+        source: A JSON-lines file (`.jsonl`, `.jsonl.gz`), a folder of stored passages or an
+            index that holds some, or `datasets:NAME`: a data set of the Hugging Face hub, or a
+            folder that `datasets` saved. Rows are those of `passage_of` wherever they come
+            from: `id` and `contents` (`"Title"\ntext`), or `id`, `title` and `text`.
+            `datasets:NAME@SPLIT` takes a split other than `train`.
 
     Yields:
         The passages in corpus order.
@@ -53,7 +54,7 @@ def open_passages(source: str | Path) -> Passages | StoredPassages:
 
     Raises:
         CorpusNotFoundError: If there is no such file or folder.
-        RetrievalError: If it is malformed, torn or altered.
+        RetrievalError: If it is malformed, incomplete or altered.
     """
     if (Path(source) / MANIFEST).exists():
         return StoredPassages(source)

@@ -13,8 +13,9 @@ from typing import Any, overload
 
 import numpy as np
 
-from retrieval.corpus.passages import CorpusHash, Passage
+from retrieval.corpus.passages import CorpusHash
 from retrieval.errors import CorpusFormatError, IndexFormatError, UnknownNameError
+from retrieval.protocol import Passage
 from retrieval.storage.generations import building
 from retrieval.storage.manifest import PASSAGES, REBUILD, Manifest, entry_of
 from retrieval.storage.opening import Built, open_built
@@ -36,12 +37,11 @@ class StoredPassages(Sequence[Passage]):
         hash: Hash of all ids, titles and texts in their order.
 
     Raises:
-        IndexFormatError: If the folder is something else, or its files are torn or altered.
+        IndexFormatError: If the folder is something else, or its files are corrupt.
     """
 
     def __init__(self, folder: str | Path | Built) -> None:
-        """Open the files."""
-        built = _with_passages(open_built(folder))
+        built = open_built(folder)
         self.folder, self.hash, self._built = built.folder, built.manifest.corpus, built
         self._inside = inside = "" if built.manifest.kind == PASSAGES else f"{PASSAGES}/"
         if not {inside + name for name in _FILES} <= built.manifest.files.keys():
@@ -61,11 +61,9 @@ class StoredPassages(Sequence[Passage]):
         self._size = built.manifest.files[inside + _TEXT]["bytes"]
 
     def __len__(self) -> int:
-        """Return the number of passages."""
         return self._length
 
     def __iter__(self) -> Iterator[Passage]:
-        """Iterate in corpus order."""
         return (self[position] for position in range(len(self)))
 
     @overload
@@ -73,7 +71,6 @@ class StoredPassages(Sequence[Passage]):
     @overload
     def __getitem__(self, index: slice) -> tuple[Passage, ...]: ...
     def __getitem__(self, index: int | slice) -> Passage | tuple[Passage, ...]:
-        """Return the passage at a position, or a tuple of them for a slice."""
         if isinstance(index, slice):
             return tuple(self[position] for position in range(*index.indices(len(self))))
         length = self._length
@@ -248,16 +245,3 @@ def _read(descriptor: int, start: int, stop: int, size: int) -> bytes:
     if len(record) != stop - start:
         raise ValueError(f"a record from byte {start} to {stop} of {size}, cut off")
     return record
-
-
-def _with_passages(built: Built) -> Built:
-    """What has the passages of an index: its own files, unless an earlier version built it."""
-    if built.manifest.format > 1 or built.manifest.kind == PASSAGES:
-        return built
-    inside = built.path / PASSAGES
-    if inside.exists():
-        return open_built(inside, PASSAGES)
-    place = built.manifest.facts.get("corpus_folder")
-    if not isinstance(place, str):
-        raise IndexFormatError(f"{built.folder}: expected passages, found none; {REBUILD}")
-    return open_built(built.folder / place, PASSAGES)

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.corpus.passages import Corpus
 from retrieval.dense.encoder import Encoder, EncoderSettings
 from retrieval.dense.index import ALTERNATIVES, INDEX_FILE, load_faiss, probe, set_search
 from retrieval.dense.vectors import encode_passages
 from retrieval.errors import BackendUnavailableError, SearchArgumentError
+from retrieval.protocol import Corpus
 from retrieval.storage.memory import require_memory
 
 _log = logging.getLogger(__name__)
@@ -28,8 +28,8 @@ class DenseParameters:
 
     Attributes:
         encoder: The encoder.
-        factory: FAISS's description of the index: ``Flat``, ``SQ8``, ``HNSW32``, ``IVF4096,PQ64``.
-        search: FAISS's search parameters: ``nprobe=32`` or ``efSearch=64``; empty for its defaults.
+        factory: FAISS's description of the index: `Flat`, `SQ8`, `HNSW32`, `IVF4096,PQ64`.
+        search: FAISS's search parameters: `nprobe=32` or `efSearch=64`; empty for its defaults.
         seed: Of the training sample and of the sampled queries, >= 0.
     """
 
@@ -39,7 +39,6 @@ class DenseParameters:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse what NumPy takes for no seed."""
         if not 0 <= self.seed < 2**63:
             raise SearchArgumentError(f"expected a seed in [0, 2^63), found {self.seed}")
 
@@ -49,8 +48,8 @@ def write_dense(
     folder: Path,
     parameters: DenseParameters,
     *,
+    encoder: Encoder,
     vectors: Path | None = None,
-    encoder: Encoder | None = None,
 ) -> dict[str, Any]:
     """Encode a corpus and index its vectors.
 
@@ -58,20 +57,19 @@ def write_dense(
         passages: The passages.
         folder: Where the index is written to.
         parameters: Encoder and kind of index.
-        vectors: Where the passages' vectors are kept, to go on with after a stop or to build
+        encoder: The encoder, loaded.
+        vectors: Where the passages' vectors are kept, to resume from after a stop or to build
             another index from; None keeps them only meanwhile.
-        encoder: The encoder, if it is loaded already.
 
     Returns:
         What was measured: the encoder's probe and, for an approximate index, its recall.
 
     Raises:
-        BackendUnavailableError: If FAISS or the encoder is missing.
+        BackendUnavailableError: If FAISS is missing.
         NotEnoughMemoryError: If the index would not fit; the message names what would.
         SearchArgumentError: If FAISS knows no such index or search parameter.
     """
     faiss = load_faiss()
-    encoder = encoder or Encoder(parameters.encoder)
     index = _empty(faiss, encoder.width, parameters)
     needed = bytes_per_passage(faiss, index) * len(passages)
     require_memory(needed, f"a {parameters.factory} index", ALTERNATIVES)

@@ -28,8 +28,8 @@ class EncoderSettings:
 
     Attributes:
         model: Folder of a model, or its name on the Hugging Face hub.
-        query_prefix: What is put before a query; None takes ``"query: "`` for E5's models, else "".
-        passage_prefix: What is put before a passage; None takes ``"passage: "`` for E5's models.
+        query_prefix: What is put before a query; None takes `"query: "` for E5's models, else "".
+        passage_prefix: What is put before a passage; None takes `"passage: "` for E5's models.
         max_tokens: Where longer texts are cut, >= 8.
 
     Source of the defaults: Wang et al. 2022 (E5), and Search-R1's retrieval server.
@@ -41,7 +41,6 @@ class EncoderSettings:
     max_tokens: int = 256
 
     def __post_init__(self) -> None:
-        """Refuse what is no text, and lengths that leave none between the special tokens."""
         names = self.model, self.query_prefix or "", self.passage_prefix or ""
         if not all(isinstance(name, str) for name in names) or not self.model:
             raise SearchArgumentError(f"expected a model and prefixes as texts, found {names}")
@@ -61,7 +60,6 @@ class Encoder:
 
     Args:
         settings: Model, prefixes and length.
-        device: ``"cpu"`` or ``"cuda"``; None takes the GPU if there is one.
         dtype: Number format of the weights; None takes float16 on a GPU, else float32. On
             processors with matrix units bfloat16 is several times as fast.
 
@@ -70,13 +68,10 @@ class Encoder:
         width: Length of a vector.
 
     Raises:
-        BackendUnavailableError: If ``transformers`` is missing or has no such model.
+        BackendUnavailableError: If `transformers` is missing or has no such model.
     """
 
-    def __init__(
-        self, settings: EncoderSettings, *, device: str | None = None, dtype: Dtype | None = None
-    ) -> None:
-        """Load the model."""
+    def __init__(self, settings: EncoderSettings, *, dtype: Dtype | None = None) -> None:
         try:
             import torch
             from transformers import AutoModel, AutoTokenizer
@@ -86,7 +81,7 @@ class Encoder:
                 "`pip install torch transformers`"
             ) from None
         self.settings = settings
-        self._device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self._device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = dtype or ("float16" if self._device == "cuda" else "float32")
         source = _files(settings.model)
         try:

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.corpus.passages import Corpus, Passage, require_k
 from retrieval.dense.encoder import Encoder, EncoderSettings
 from retrieval.errors import BackendUnavailableError, IndexFormatError
+from retrieval.protocol import Corpus, Passage, require_k
 from retrieval.storage.manifest import REBUILD, Manifest, parameters_of
 from retrieval.storage.memory import require_memory
 from retrieval.storage.opening import Built, open_built
@@ -32,7 +32,7 @@ class Dense:
     """FAISS by inner product of unit vectors, ranked by score and then by position.
 
     Args:
-        folder: Folder of an index of kind ``dense``, or its files if they are open already.
+        folder: Folder of an index of kind `dense`, or its files if they are open already.
         passages: The corpus that it was built from.
         mapped: Leave the index on the disk and let the system cache what is read of it.
         encoder: The encoder that built it; None loads the one that the index names.
@@ -43,7 +43,7 @@ class Dense:
 
     Raises:
         BackendUnavailableError: If FAISS or the encoder is missing.
-        IndexFormatError: If the folder is something else, or its files are torn or altered, or the
+        IndexFormatError: If the folder is something else, or its files are corrupt, or the
             encoder is another one.
         NotEnoughMemoryError: If it does not fit; the message names what would.
     """
@@ -56,7 +56,6 @@ class Dense:
         mapped: bool = False,
         encoder: Encoder | None = None,
     ) -> None:
-        """Load the index and the encoder."""
         faiss = load_faiss()
         self._built, self._mapped = open_built(folder, "dense"), mapped
         manifest, place = self._built.manifest, self._built.folder
@@ -90,7 +89,7 @@ class Dense:
             For each query its passages, best first; an approximate index may miss some.
 
         Raises:
-            SearchArgumentError: If ``k`` is below 1.
+            SearchArgumentError: If `k` is below 1.
             IndexFormatError: If the files were altered since they were opened.
         """
         require_k(k)
@@ -138,7 +137,7 @@ def load_faiss() -> Any:
 
 
 def set_search(index: Any, search: str) -> None:
-    """Set FAISS's search parameters, written as ``name=value,name=value``."""
+    """Set FAISS's search parameters, written as `name=value,name=value`."""
     if search:
         load_faiss().ParameterSpace().set_index_parameters(index, search)
 
@@ -174,7 +173,7 @@ def _check(encoder: Encoder, manifest: Manifest) -> None:
     found = probe(encoder)
     try:
         alike = encoder.width == width and np.allclose(found, np.array(expected, float), atol=0.01)
-    except (TypeError, ValueError):  # an unsealed manifest may hold anything
+    except (TypeError, ValueError):  # another version may have written anything
         alike = False
     if not alike:
         raise IndexFormatError(

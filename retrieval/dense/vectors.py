@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.corpus.passages import Corpus
 from retrieval.dense.encoder import Encoder
 from retrieval.errors import IndexFormatError
+from retrieval.protocol import Corpus
 
 _log = logging.getLogger(__name__)
 
@@ -32,9 +32,9 @@ _HASH_BYTES = 32
 
 
 def encode_passages(passages: Corpus, encoder: Encoder, path: Path) -> NDArray[np.float32]:
-    """Encode a corpus into a file, going on where an earlier call was stopped.
+    """Encode a corpus into a file, resumed where an earlier call was stopped.
 
-    Chunks that are missing or damaged in the file are encoded anew.
+    Chunks that are missing or damaged in the file are encoded again.
 
     Args:
         passages: The passages.

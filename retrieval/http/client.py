@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from retrieval.corpus.passages import Passage
 from retrieval.errors import SearchArgumentError
 from retrieval.http.errors import (
     IdentityUnknownError,
@@ -18,23 +17,24 @@ from retrieval.http.errors import (
 )
 from retrieval.http.protocol import INDEX_HEADER, Identity, Limits, from_result
 from retrieval.http.session import Reply, Session, SessionOptions
+from retrieval.protocol import Passage
 from retrieval.text import to_unicode
 
 _log = logging.getLogger(__name__)
 
 
 class RemoteRetriever:
-    """Searches through a server's ``POST /retrieve``.
+    """Searches through a server's `POST /retrieve`.
 
     Connections are kept and reused; the object may be shared by threads, pickled, and used on both
     sides of a fork.
 
     Args:
-        url: Address of the server, such as ``http://127.0.0.1:8000``; ``/retrieve`` may follow.
+        url: Address of the server, such as `http://127.0.0.1:8000`; `/retrieve` may follow.
         timeout_s: Seconds for a whole search, retries and pauses included, > 0 and at most a
             million. Only looking up the server's name is not bounded by it.
         index_hash: Hash of the index that every reply must come from; None takes any.
-        options: Fields of `SessionOptions`: ``retries``, ``token``, ``seed``, ...
+        options: Fields of `SessionOptions`: `retries`, `token`, `seed`, ...
 
     Raises:
         SearchArgumentError: If an argument is out of range.
@@ -48,7 +48,6 @@ class RemoteRetriever:
         index_hash: str | None = None,
         **options: Any,
     ) -> None:
-        """Keep the settings; nothing is sent before the first call."""
         if not 0 < timeout_s <= 1e6:
             raise SearchArgumentError(
                 f"expected timeout_s > 0 and at most 1e6 seconds, found {timeout_s}"
@@ -63,7 +62,6 @@ class RemoteRetriever:
         return _remote, (self.url, self.timeout_s, self.index_hash, self._session.options)
 
     def __repr__(self) -> str:
-        """Name the server, and not the token."""
         return f"RemoteRetriever({self.url!r})"
 
     def search(self, queries: Sequence[str], k: int) -> list[list[Passage]]:
@@ -72,12 +70,12 @@ class RemoteRetriever:
         Lone surrogates, which no request can hold, are sent as U+FFFD.
 
         Raises:
-            SearchArgumentError: If ``k`` is below 1.
+            SearchArgumentError: If `k` is below 1.
             ServerUnavailableError: If the server was not there, overloaded or failing throughout.
             ServerFailedError: If it failed at these queries; several are not tried again, since one
                 of them may be the reason.
             RemoteDeadlineError: If it did not answer in time.
-            RequestRefusedError: If it refuses the queries, ``k`` or the token.
+            RequestRefusedError: If it refuses the queries, `k` or the token.
             ReplyFormatError: If its reply is no answer to the request.
             IndexMismatchError: If it serves another index than expected.
         """
@@ -97,7 +95,7 @@ class RemoteRetriever:
         """Ask what the server serves, and check it against the expected index.
 
         Raises:
-            IdentityUnknownError: If it has no ``/health``, as Search-R1's own server.
+            IdentityUnknownError: If it has no `/health`, as Search-R1's own server.
             IndexMismatchError: If the index is another than expected.
             TemporaryRemoteError: If it is not ready or cannot be reached.
         """
@@ -127,12 +125,12 @@ class RemoteRetriever:
             deadline_s: Seconds to wait, > 0.
 
         Returns:
-            What it serves; None for a server without ``/health``, which is ready once it answers a
+            What it serves; None for a server without `/health`, which is ready once it answers a
             query.
 
         Raises:
             TemporaryRemoteError: If it is not ready by then; the message says why.
-            RemoteError: As `identity`, for what waiting cannot mend.
+            RemoteError: As `identity`, for what waiting does not resolve.
         """
         endless = replace(self._session.options, retries=2**31)
         patient = _remote(self.url, deadline_s, self.index_hash, endless)

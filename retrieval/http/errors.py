@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from retrieval.errors import RetrievalError
+from retrieval.http.retry import TemporaryError
 
 
 class RemoteError(RetrievalError):
     """A retrieval server did not do what was asked of it."""
 
 
-class TemporaryRemoteError(RemoteError):
+class TemporaryRemoteError(RemoteError, TemporaryError):
     """The same request may well succeed later."""
 
 

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from retrieval.corpus.passages import Passage, Retriever
 from retrieval.errors import SearchArgumentError
+from retrieval.protocol import Passage, Retriever
 from retrieval.text import to_unicode
 
 # Header of a reply that names the index it came from, so that a client can check every reply.
@@ -45,7 +45,7 @@ class Limits:
     Attributes:
         max_queries: Most queries in a request, >= 1.
         max_query_chars: Most characters of a query, >= 1.
-        max_topk: Largest ``topk``, >= 1.
+        max_topk: Largest `topk`, >= 1.
         max_body_bytes: Most bytes of a request's body, >= 1.
     """
 
@@ -55,7 +55,6 @@ class Limits:
     max_body_bytes: int = 4 * 2**20
 
     def __post_init__(self) -> None:
-        """Refuse bounds below 1."""
         for name, number in asdict(self).items():
             if not isinstance(number, int) or number < 1:
                 raise SearchArgumentError(f"expected {name} to be a number >= 1, found {number!r}")
@@ -67,7 +66,7 @@ def is_token(text: str) -> bool:
 
 
 def describe(retriever: Retriever) -> Identity:
-    """Say what a retriever is, as far as its attributes ``index_hash`` and ``passages`` tell."""
+    """Say what a retriever is, as far as its attributes `index_hash` and `passages` tell."""
     inner = getattr(retriever, "retriever", retriever)  # what a cache is in front of
     passages = getattr(inner, "passages", None)
     return Identity(
@@ -78,7 +77,7 @@ def describe(retriever: Retriever) -> Identity:
 
 
 def to_document(passage: Passage) -> dict[str, str]:
-    r"""Return a passage as Search-R1's document: ``{"id": ..., "contents": "\"Title\"\ntext"}``."""
+    r"""Return a passage as Search-R1's document: `{"id": ..., "contents": "\"Title\"\ntext"}`."""
     return {"id": to_unicode(passage.id), "contents": to_unicode(passage.contents)}
 
 
@@ -93,8 +92,8 @@ def from_result(item: Any) -> Passage:
     """Read one document, with or without the score around it.
 
     Args:
-        item: ``{"document": {...}, "score": finite number}`` or the document itself. A document
-            needs ``contents``; one without an ``id``, as Search-R1's BM25 server sends them, is
+        item: `{"document": {...}, "score": finite number}` or the document itself. A document
+            needs `contents`; one without an `id`, as Search-R1's BM25 server sends them, is
             named by the hash of its contents. Contents without a title line have an empty title.
 
     Returns:

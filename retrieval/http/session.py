@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-import logging
 import os
 import threading
 import time
@@ -13,24 +11,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx2
-import numpy as np
 
 from retrieval.errors import SearchArgumentError
 from retrieval.http.errors import (
     RemoteDeadlineError,
-    ReplyFormatError,
     ServerFailedError,
     ServerUnavailableError,
-    TemporaryRemoteError,
 )
 from retrieval.http.protocol import is_token
-from retrieval.http.wire import Deadline, DeadlineTransport, client_headers
+from retrieval.http.retry import RetryPolicy, is_temporary, retry_after_s
+from retrieval.http.wire import BoundedTransport, Deadline, DeadlineTransport, client_headers
 from retrieval.text import to_terminal
-
-_log = logging.getLogger(__name__)
-
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 5.0  # between attempts; doubles from one to the other
-_TRY_AGAIN = (408, 429)  # and every 5xx: Search-R1's server answers 500 to passing troubles too
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +110,6 @@ class Session:
     """
 
     def __init__(self, url: str, options: SessionOptions) -> None:
-        """Keep the settings; nothing is sent yet."""
         check_url(url)
         if options.retries < 0:
             raise SearchArgumentError(f"expected retries >= 0, found {options.retries}")
@@ -131,7 +121,14 @@ class Session:
             raise SearchArgumentError("expected a token of visible characters, found others")
         self.url, self.options = url, options
         self._deadline = Deadline(options.clock)
-        self._jitter = np.random.default_rng(options.seed)
+        self._retry = RetryPolicy(
+            retries=options.retries,
+            first_pause_s=0.1,
+            longest_pause_s=5.0,
+            seed=options.seed,
+            clock=options.clock,
+            sleep=options.sleep,
+        )
         self._lock = threading.Lock()
         self._client: httpx2.Client | None = None
         self._owner = 0
@@ -148,7 +145,7 @@ class Session:
         """Send a request until there is an answer that trying again would not change.
 
         Args:
-            method: Such as ``POST``.
+            method: Such as `POST`.
             path: Below the server's address.
             deadline: Time of the session's clock by which all attempts have ended: connections,
                 heads and bodies. Only looking up a name is not bounded by it.
@@ -162,22 +159,11 @@ class Session:
             TemporaryRemoteError: As the last attempt ended, if none succeeded.
             ReplyFormatError: If a reply is longer than it may be.
         """
-        for attempt in itertools.count():
-            answer = self._attempt(method, path, deadline, body)
-            if isinstance(answer, Reply):
-                return answer
-            problem, asked_s = answer
-            with self._lock:
-                jitter = self._jitter.uniform(0.5, 1.5)
-            pause_s = min(_FIRST_PAUSE_S * 2 ** min(attempt, 16), _LONGEST_PAUSE_S)
-            wait_s = asked_s + jitter * pause_s
-            last = isinstance(problem, ServerFailedError) and not repeat_failed
-            last = last or attempt >= self.options.retries
-            if last or self.options.clock() + wait_s >= deadline:
-                raise problem
-            _log.debug("%s; trying again in %.1f s", problem, wait_s)
-            self.options.sleep(wait_s)
-        raise AssertionError("unreachable")
+        return self._retry.call(
+            lambda: self._attempt(method, path, deadline, body),
+            deadline=deadline,
+            final=() if repeat_failed else (ServerFailedError,),
+        )
 
     def close(self) -> None:
         """Close the connections; the next request opens new ones."""
@@ -188,74 +174,52 @@ class Session:
     def _http(self) -> httpx2.Client:
         with self._lock:
             if self._client is None or self._owner != os.getpid():
-                verify = self.url.startswith("https:")
+                inner = self.options.transport or DeadlineTransport(
+                    self._deadline, verify=self.url.startswith("https:")
+                )
                 self._client = httpx2.Client(
                     base_url=self.url,
                     headers=client_headers(self.options.token),
                     trust_env=False,
-                    transport=self.options.transport
-                    or DeadlineTransport(self._deadline, verify=verify),
+                    transport=BoundedTransport(inner, self._deadline, self.options.max_reply_bytes),
                 )
                 self._owner = os.getpid()
             return self._client
 
     def _attempt(
         self, method: str, path: str, deadline: float, body: dict[str, Any] | None
-    ) -> Reply | tuple[TemporaryRemoteError, float]:
-        """Send a request once; a passing trouble comes back with the pause that was asked for."""
+    ) -> Reply:
+        """Send a request once."""
         where, left_s = f"{method} {self.url}{path}", deadline - self.options.clock()
         late = RemoteDeadlineError(
             f"expected {where} to answer in time, found nothing; fix: look at the server's load, "
             "or raise timeout_s"
         )
         if left_s <= 0:
-            return late, 0.0
+            raise late
         self._deadline.move_to(deadline)
         try:
-            with self._http().stream(
+            response = self._http().request(
                 method,
                 path,
                 content=None if body is None else json.dumps(body).encode(),
                 headers={"Content-Type": "application/json"},
                 timeout=httpx2.Timeout(left_s),  # for other transports than ours
-            ) as response:
-                content = self._content(response, deadline, where)
-                reply = Reply(response.status_code, response.headers, content)
+            )
         except httpx2.TransportError as error:
             waiting = isinstance(error, httpx2.ReadTimeout | httpx2.WriteTimeout)
             if waiting or self.options.clock() >= deadline:
-                return late, 0.0
-            unavailable = ServerUnavailableError(
+                raise late from None
+            raise ServerUnavailableError(
                 f"expected a server at {self.url}, found {type(error).__name__}: {error}; fix: "
                 "start one with `at2po serve`, or check the address"
-            )
-            return unavailable, 0.0
-        if reply.status < 500 and reply.status not in _TRY_AGAIN:
+            ) from None
+        reply = Reply(response.status_code, response.headers, response.content)
+        if not is_temporary(reply.status):
             return reply
         kinds = {500: ServerFailedError, 504: RemoteDeadlineError}
-        kind = kinds.get(reply.status, ServerUnavailableError)
-        asked = reply.headers.get("Retry-After", "")
-        return (
-            kind(f"expected {where} to answer, found status {reply.status}: {reply.detail()}"),
-            float(asked) if asked.isdecimal() else 0.0,
+        problem = kinds.get(reply.status, ServerUnavailableError)(
+            f"expected {where} to answer, found status {reply.status}: {reply.detail()}"
         )
-
-    def _content(self, response: httpx2.Response, deadline: float, where: str) -> bytes:
-        """Read a reply, as far as bytes and time allow."""
-        encoding = response.headers.get("Content-Encoding", "identity")
-        if encoding != "identity":
-            raise ReplyFormatError(
-                f"expected a reply without an encoding to {where}, found {encoding!r:.100}; fix: "
-                "have the server obey 'Accept-Encoding: identity'"
-            )
-        most, content = self.options.max_reply_bytes, bytearray()
-        for chunk in response.iter_bytes():
-            content += chunk
-            if self.options.clock() > deadline:  # other transports than ours may not see to it
-                raise httpx2.ReadTimeout("the deadline is over")
-            if len(content) > most:
-                raise ReplyFormatError(
-                    f"expected a reply of at most {most} bytes to {where}, found more; fix: ask "
-                    "for fewer queries or passages at a time, or raise max_reply_bytes"
-                )
-        return bytes(content)
+        problem.retry_after_s = retry_after_s(reply.headers.get("Retry-After", ""))
+        raise problem

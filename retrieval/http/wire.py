@@ -5,11 +5,13 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import httpcore2
 import httpx2
+
+from retrieval.http.errors import ReplyFormatError
 
 _CONNECT_S = 2.0  # longest wait for a connection to one address
 
@@ -31,18 +33,17 @@ class Deadline(threading.local):
     """When this thread's request has to be over, on a clock of seconds."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        """No request is under way."""
         self._clock, self._until = clock, 0.0
 
     def move_to(self, until: float) -> None:
         """Have all that this thread does on the network from now on end by this time."""
         self._until = until
 
-    def left(self, late: type[httpcore2.TimeoutException]) -> float:
+    def left(self, late: type[Exception]) -> float:
         """Return the seconds that are left.
 
         Raises:
-            TimeoutException: Of the given kind, if there are none.
+            Exception: Of the given kind, if there are none.
         """
         left = self._until - self._clock()
         if left <= 0:
@@ -51,7 +52,7 @@ class Deadline(threading.local):
 
 
 class DeadlineTransport(httpx2.HTTPTransport):
-    """Sends requests like httpx2, whose own timeouts begin anew with every byte.
+    """Sends requests like httpx2, whose own timeouts begin again with every byte.
 
     Args:
         deadline: Holds for every request.
@@ -59,7 +60,6 @@ class DeadlineTransport(httpx2.HTTPTransport):
     """
 
     def __init__(self, deadline: Deadline, *, verify: bool) -> None:
-        """Keep as many connections as are used at the same time."""
         # Reading certificates takes some 20 ms: once for the pool made there and for ours.
         context = httpx2.create_ssl_context(verify=verify, trust_env=False)
         super().__init__(verify=context, trust_env=False)
@@ -70,6 +70,58 @@ class DeadlineTransport(httpx2.HTTPTransport):
             keepalive_expiry=5.0,
             network_backend=_Network(deadline),
         )
+
+
+class BoundedTransport(httpx2.BaseTransport):
+    """Takes replies as far as bytes and time allow, and none that is encoded.
+
+    Args:
+        transport: Sends the requests.
+        deadline: Holds for every reply.
+        max_bytes: Most bytes of a reply, >= 1.
+    """
+
+    def __init__(self, transport: httpx2.BaseTransport, deadline: Deadline, max_bytes: int) -> None:
+        self._transport, self._deadline, self._max_bytes = transport, deadline, max_bytes
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        """Send a request; its reply is read by the same thread."""
+        response = self._transport.handle_request(request)
+        where = f"{request.method} {request.url}"
+        encoding = response.headers.get("Content-Encoding", "identity")
+        if encoding != "identity":
+            raise ReplyFormatError(
+                f"expected a reply without an encoding to {where}, found {encoding!r:.100}; fix: "
+                "have the server obey 'Accept-Encoding: identity'"
+            )
+        response.stream = _BoundedStream(response.stream, self._deadline, self._max_bytes, where)
+        return response
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._transport.close()
+
+
+class _BoundedStream(httpx2.SyncByteStream):
+    def __init__(self, stream: Any, deadline: Deadline, max_bytes: int, where: str) -> None:
+        self._stream, self._deadline = stream, deadline
+        self._max_bytes, self._where = max_bytes, where
+
+    def __iter__(self) -> Iterator[bytes]:
+        read = 0
+        for chunk in self._stream:
+            self._deadline.left(httpx2.ReadTimeout)  # other transports may not see to it
+            read += len(chunk)
+            if read > self._max_bytes:
+                raise ReplyFormatError(
+                    f"expected a reply of at most {self._max_bytes} bytes to {self._where}, found "
+                    "more; fix: ask for fewer queries or passages at a time, or raise "
+                    "max_reply_bytes"
+                )
+            yield chunk
+
+    def close(self) -> None:
+        self._stream.close()
 
 
 class _Network(httpcore2.SyncBackend):

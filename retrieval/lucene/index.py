@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from retrieval.bm25.scoring import Scoring
-from retrieval.corpus.passages import Corpus, Passage, require_k
 from retrieval.errors import BackendUnavailableError, IndexFormatError
 from retrieval.lucene.java import find_java
+from retrieval.protocol import Corpus, Passage, require_k
 from retrieval.storage.manifest import REBUILD
 from retrieval.storage.opening import Built, open_built
 from retrieval.text import to_nfc
@@ -25,7 +25,7 @@ class Lucene:
     """Lucene's BM25 over an index on disk, ranked by score and then by id.
 
     Args:
-        folder: Folder of an index of kind ``lucene``, or its files if they are open already.
+        folder: Folder of an index of kind `lucene`, or its files if they are open already.
         passages: The corpus that it was built from.
 
     Attributes:
@@ -34,14 +34,13 @@ class Lucene:
 
     Raises:
         BackendUnavailableError: If Pyserini, or a Java that it runs on, is missing.
-        IndexFormatError: If the folder is something else, or its files are torn or altered.
+        IndexFormatError: If the folder is something else, or its files are corrupt.
     """
 
     def __init__(self, folder: str | Path | Built, passages: Corpus) -> None:
-        """Start Java, if no other index has, and open the index."""
         self._built = open_built(folder, "lucene")
         self.passages, self.index_hash = passages, self._built.manifest.hash
-        self._scoring = Scoring.of(self._built)
+        scoring = Scoring.of(self._built)
         searcher = _java_class("io.anserini.search.SimpleSearcher")
         self._list, self._string = (
             _java_class("java.util.ArrayList"),
@@ -54,7 +53,7 @@ class Lucene:
             raise IndexFormatError(
                 f"{path}: expected an index that Lucene reads, found {problem}; {REBUILD}"
             ) from None
-        self._searcher.set_bm25(float(self._scoring.k1), float(self._scoring.b))
+        self._searcher.set_bm25(float(scoring.k1), float(scoring.b))
 
     def search(self, queries: Sequence[str], k: int) -> list[list[Passage]]:
         """Rank the corpus for each query.
@@ -67,7 +66,7 @@ class Lucene:
             For each query its passages, best first; the queries are spread over the cores.
 
         Raises:
-            SearchArgumentError: If ``k`` is below 1.
+            SearchArgumentError: If `k` is below 1.
             IndexFormatError: If the files were altered since they were opened.
         """
         require_k(k)
@@ -76,8 +75,7 @@ class Lucene:
         texts, numbers = self._list(), self._list()
         for number, query in enumerate(queries):
             if query.strip():
-                composed = to_nfc(query) if self._scoring.analyzer_version > 1 else query
-                texts.add(self._string(composed.encode("utf-8", "replace")))
+                texts.add(self._string(to_nfc(query).encode("utf-8", "replace")))
                 numbers.add(str(number))
         threads = len(os.sched_getaffinity(0))
         found = self._searcher.batch_search(texts, numbers, k, threads)

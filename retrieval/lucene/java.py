@@ -10,8 +10,8 @@ from pathlib import Path
 
 from retrieval.errors import BackendUnavailableError
 
-LEAST_VERSION = 21
-"""Source: Anserini 1.x, which Pyserini 1.x brings, is compiled for Java 21."""
+# Source: Anserini 1.x, which Pyserini 1.x brings, is compiled for Java 21.
+_LEAST = 21
 
 # Folders that hold one installation each in every sub-folder.
 _PLACES = (
@@ -25,14 +25,11 @@ _PLACES = (
 )
 
 
-def find_java(least: int = LEAST_VERSION) -> Path:
-    """Find an installation of Java: that of ``JAVA_HOME``, that on the path, then the usual places.
-
-    Args:
-        least: Oldest version that will do.
+def find_java() -> Path:
+    """Find an installation of Java: that of `JAVA_HOME`, that on the path, then the usual places.
 
     Returns:
-        Its folder, as ``JAVA_HOME`` names it.
+        Its folder, as `JAVA_HOME` names it.
 
     Raises:
         BackendUnavailableError: If there is none that is new enough.
@@ -40,14 +37,14 @@ def find_java(least: int = LEAST_VERSION) -> Path:
     found: dict[Path, int] = {}
     for home in _homes():
         version = _version(home)
-        if version is not None and version >= least:
+        if version is not None and version >= _LEAST:
             return home
         if version is not None:
             found[home] = version
     seen = ", ".join(f"{version} in {home}" for home, version in found.items()) or "none"
     raise BackendUnavailableError(
-        f"expected Java {least} or later for Lucene, found {seen}; install one "
-        f"(`apt-get install openjdk-{least}-jdk-headless`, `conda install openjdk>={least}`, or "
+        f"expected Java {_LEAST} or later for Lucene, found {seen}; install one "
+        f"(`apt-get install openjdk-{_LEAST}-jdk-headless`, `conda install openjdk>={_LEAST}`, or "
         "adoptium.net) and point JAVA_HOME at its folder"
     )
 
@@ -66,7 +63,7 @@ def _homes() -> Iterator[Path]:
 
 
 def _version(home: Path) -> int | None:
-    """Major version from the file ``release`` that every installation has."""
+    """Major version from the file `release` that every installation has."""
     try:
         release = (home / "release").read_text(encoding="utf-8")
     except OSError:

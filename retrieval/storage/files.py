@@ -17,7 +17,7 @@ from retrieval.text import to_unicode
 _log = logging.getLogger(__name__)
 
 LOCK = ".lock"
-"""Name of the file that whoever writes to a folder holds locked."""
+"""Name of the file that the process which writes to a folder holds locked."""
 
 _HOLDER = re.compile(r"(?:[^\n]* by process \d+\n)?")
 
@@ -38,7 +38,7 @@ class Held:
         """Check that the path still leads to the folder, before something is written by its name.
 
         Raises:
-            Exception: As ``error``, if it was renamed, removed or replaced.
+            Exception: As `error`, if it was renamed, removed or replaced.
         """
         if not (
             self._folder.exists()
@@ -46,7 +46,7 @@ class Held:
         ):
             raise self._error(
                 f"{self._folder}: expected the folder that is held since the beginning, found it "
-                "renamed or removed; put it back and go on, or start again"
+                "renamed or removed; put it back and resume, or start again"
             )
 
 
@@ -63,7 +63,7 @@ def sole_writer(folder: str | Path, error: type[Exception], *, what: str) -> Ite
         What says whether the folder is still in its place.
 
     Raises:
-        Exception: As ``error``, if another process, or this one, holds the folder already, or its
+        Exception: As `error`, if another process, or this one, holds the folder already, or its
             lock is something that we did not write.
     """
     folder = Path(folder)
@@ -103,13 +103,13 @@ def lock_folder(descriptor: int, how: int) -> bool:
 
     Args:
         descriptor: The folder, open.
-        how: ``fcntl.LOCK_EX`` or ``fcntl.LOCK_SH``.
+        how: `fcntl.LOCK_EX` or `fcntl.LOCK_SH`.
 
     Returns:
         Whether it is held; False on a file system that locks files only, or nothing.
 
     Raises:
-        BlockingIOError: If somebody else holds it.
+        BlockingIOError: If another process holds it.
     """
     try:
         fcntl.flock(descriptor, how | fcntl.LOCK_NB)
@@ -210,7 +210,7 @@ def replace_own(path: str | Path, content: str, mark: str) -> None:
     """Write a file where an earlier one of ours may be; what else is there gets another name.
 
     Args:
-        path: The file. A link is followed, a device or a pipe such as ``/dev/stdout`` written to.
+        path: The file. A link is followed, a device or a pipe such as `/dev/stdout` written to.
         content: What is written.
         mark: A text that all files of ours with such a content hold.
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from retrieval.errors import IndexFormatError
 from retrieval.storage.files import LOCK, flush, lock_folder, sole_writer, write_whole
-from retrieval.storage.manifest import DATA, MANIFEST, PASSAGES, Manifest, entry_of, read_manifest
+from retrieval.storage.manifest import DATA, MANIFEST, Manifest, entry_of, read_manifest
 
 _log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ def building(folder: str | Path, kind: str) -> Iterator[tuple[Path, Manifest]]:
 
     Files are written to a new sub-folder and flushed to the disk before the manifest, which names
     the sub-folder, is replaced. So a full disk, an error or a kill leaves the old content in use.
-    The old sub-folder is removed then, or by the next build if somebody still has it open.
+    The old sub-folder is removed then, or by the next build if a process still has it open.
 
     Args:
         folder: Where it is built; made if missing.
@@ -104,20 +104,12 @@ def _survey(folder: Path) -> tuple[Manifest | None, list[Path]]:
 
 def _in_use(folder: Path) -> Manifest:
     try:
-        manifest = read_manifest(folder)
+        return read_manifest(folder)
     except IndexFormatError as problem:
         raise IndexFormatError(
             f"{folder}: expected an empty folder or one that was built before, found other files: "
             f"{problem}; choose another folder, or remove the {MANIFEST} if nothing needs it"
         ) from None
-    inside = manifest.kind == PASSAGES or (folder / manifest.data / PASSAGES).exists()
-    if manifest.format == 1 and inside:
-        raise IndexFormatError(
-            f"{folder}: expected a folder that may be replaced, found passages of an earlier "
-            "version, which other indexes may read; build into another folder, and remove this "
-            "one when nothing needs it"
-        )
-    return manifest
 
 
 def _made_here(path: Path) -> bool:
@@ -148,7 +140,7 @@ def _holds_only(data: Path, manifest: Manifest) -> bool:
 
 
 def _files_in(data: Path) -> Iterator[str]:
-    """Paths in a sub-folder of whatever is in it and is no folder; links are not followed."""
+    """Paths in a sub-folder of everything in it that is no folder; links are not followed."""
     for folder, folders, files in os.walk(data):
         for name in files + [each for each in folders if (Path(folder) / each).is_symlink()]:
             yield str((Path(folder) / name).relative_to(data))

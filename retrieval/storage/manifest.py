@@ -23,7 +23,7 @@ REBUILD = "build it again, or fetch it again"
 
 _Object = TypeVar("_Object")
 
-_SEALED, _UNSEALED = 2, 1
+_FORMAT = 2
 _BLOCK = 4096
 _BLOCKS = 64
 _HASH = re.compile("[0-9a-f]{64}")
@@ -34,15 +34,14 @@ class Manifest:
     """What a built folder holds.
 
     Attributes:
-        kind: What it is: ``passages``, ``bm25``, ``dense`` or ``lucene``.
+        kind: What it is: `passages`, `bm25`, `dense` or `lucene`.
         parameters: Whatever decides its content, beside the corpus; JSON-able.
         corpus: Hash of the corpus.
         documents: Number of passages.
         facts: What was measured while it was built; JSON-able.
         data: Name of the sub-folder with the files.
         files: Size in bytes, hash, and hash of a sample of blocks, by path in the sub-folder.
-        format: 2; or 1 for what earlier versions built, which has no seal, and whose passages may
-            lie in another folder or be read by another index.
+        format: 2.
     """
 
     kind: str
@@ -52,7 +51,7 @@ class Manifest:
     facts: dict[str, Any] = field(default_factory=dict)
     data: str = ""
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
-    format: int = _SEALED
+    format: int = _FORMAT
 
     @property
     def hash(self) -> str:
@@ -60,7 +59,7 @@ class Manifest:
         files = {
             name: entry["sha256"]
             for name, entry in self.files.items()
-            if self.format == _UNSEALED or not name.startswith(f"{PASSAGES}/")
+            if not name.startswith(f"{PASSAGES}/")
         }
         return _digest([self.kind, self.parameters, self.corpus, self.documents, files])
 
@@ -86,7 +85,7 @@ def read_manifest(folder: str | Path, kind: str | None = None) -> Manifest:
         Its manifest.
 
     Raises:
-        IndexFormatError: If there is none, it is torn, altered or foreign, or of another kind.
+        IndexFormatError: If there is none, it is corrupt, altered or foreign, or of another kind.
     """
     path = Path(folder) / MANIFEST
     try:
@@ -100,7 +99,7 @@ def read_manifest(folder: str | Path, kind: str | None = None) -> Manifest:
         ) from None
     except (OSError, ValueError, RecursionError) as problem:
         raise IndexFormatError(
-            f"{path}: expected a manifest of ours, found a file that is torn or foreign "
+            f"{path}: expected a manifest of ours, found a file that is corrupt or foreign "
             f"({problem}); {REBUILD}"
         ) from None
     if kind is not None and manifest.kind != kind:
@@ -113,7 +112,7 @@ def read_manifest(folder: str | Path, kind: str | None = None) -> Manifest:
 def parameters_of(
     manifest: Manifest, folder: str | Path, build: Callable[[dict[str, Any]], _Object]
 ) -> _Object:
-    """Build an object from the parameters, which nothing guards in an unsealed manifest.
+    """Build an object from the parameters, which may be those of another version.
 
     Args:
         manifest: The manifest.
@@ -136,7 +135,7 @@ def parameters_of(
 
 
 def entry_of(path: Path) -> dict[str, Any]:
-    """Describe a file for ``Manifest.files``."""
+    """Describe a file for `Manifest.files`."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         size = os.fstat(file.fileno()).st_size
@@ -163,17 +162,15 @@ def _manifest(content: Any) -> Manifest:
     if not isinstance(content, dict):
         raise ValueError(f"a JSON {type(content).__name__}")
     found = content.get("format")
-    if found not in (_SEALED, _UNSEALED) or isinstance(found, (bool, float)):
-        raise ValueError(f"expected format {_SEALED}, found {found!r}"[:200])
+    if found != _FORMAT or isinstance(found, float):
+        raise ValueError(f"expected format {_FORMAT}, found {found!r}"[:200])
     seal = content.pop("seal", None)
-    if (seal is None) != (found == _UNSEALED):
-        raise ValueError("a seal that does not belong to its format")
     wrong = set(content) ^ {each.name for each in fields(Manifest)}
     if wrong:
         raise ValueError(f"fields missing or unknown: {sorted(wrong)}"[:200])
     manifest = Manifest(**content)
     _check_types(manifest)
-    if seal is not None and seal != _digest(content):
+    if seal != _digest(content):
         raise ValueError("fields that were altered since they were sealed")
     return manifest
 

@@ -35,11 +35,10 @@ class Built:
         path: The sub-folder with the files.
 
     Raises:
-        IndexFormatError: If a file is missing, torn or altered.
+        IndexFormatError: If a file is missing or corrupt.
     """
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
-        """Open and check the files."""
         self.folder, self.manifest, self.path = folder, manifest, folder / manifest.data
         self._absolute = folder.absolute()  # another process may work in another folder
         descriptors: list[int] = []
@@ -134,7 +133,7 @@ def open_built(folder: str | Path | Built, kind: str | None = None) -> Built:
         Its files.
 
     Raises:
-        IndexFormatError: If it is something else, or a file is missing, torn or altered.
+        IndexFormatError: If it is something else, or a file is missing or corrupt.
     """
     if isinstance(folder, Built):
         return folder
@@ -183,7 +182,7 @@ def verify(folder: str | Path) -> Manifest:
         Its manifest.
 
     Raises:
-        IndexFormatError: If a file is missing, torn or altered.
+        IndexFormatError: If a file is missing or corrupt.
     """
     built = open_built(folder)
     built.verify()

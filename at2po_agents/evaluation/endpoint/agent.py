@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from at2po_agents.errors import ConfigError, EndpointError
 from at2po_agents.evaluation.endpoint.chat import request_messages
-from at2po_agents.evaluation.endpoint.http import Connection, ContextFullError
+from at2po_agents.evaluation.endpoint.http import ContextFullError, EndpointClient
 from at2po_agents.evaluation.endpoint.rate_limit import RateLimiter
 from at2po_agents.evaluation.endpoint.reply import read_completion
 from at2po_agents.evaluation.policy_agent import Reply, Transcript
@@ -142,7 +142,7 @@ class EndpointAgent:
         self.temperature, self.seed = temperature, seed
         self._stopped = threading.Event()
         sleep = sleep or self._stopped.wait
-        self._connection = Connection(
+        self._client = EndpointClient(
             options.url.rstrip("/") + "/chat/completions",
             key=_key(options.key_variable),
             retries=options.retries,
@@ -186,20 +186,20 @@ class EndpointAgent:
             waiting = [pool.submit(self._reply, transcript) for transcript in transcripts]
             return [each.result() for each in waiting]
         except BaseException:
-            # No use in asking on, or the user interrupts: nobody waits for the other replies.
+            # No use in asking on, or the user interrupts: the other requests are cancelled.
             self._stopped.set()
-            self._connection.cut()
+            self._client.abort()
             raise
         finally:
             pool.shutdown(cancel_futures=True)
 
     def close(self) -> None:
         """Close the connections."""
-        self._connection.close()
+        self._client.close()
 
     def _reply(self, transcript: Transcript) -> Reply:
         try:
-            return self._connection.post(self._body(transcript), self._read)
+            return self._client.post(self._body(transcript), self._read)
         except ContextFullError:
             return Reply("", truncated=True)
         except EndpointError as error:

@@ -1,32 +1,22 @@
-"""One request to an endpoint, tried again as long as that may help: the lower half of its agent."""
+"""One request to an endpoint, retried as long as that may help: the lower half of its agent."""
 
 from __future__ import annotations
 
-import itertools
 import json
-import logging
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from email.utils import parsedate_to_datetime
 from typing import Any
 
-import numpy as np
-
 from at2po_agents.errors import AgentUnusableError, ConfigError, EndpointError
-from at2po_agents.evaluation.endpoint.connection import Line
+from at2po_agents.evaluation.endpoint.connection import Connection
 from at2po_agents.evaluation.endpoint.rate_limit import RateLimiter
 from at2po_agents.evaluation.endpoint.reply import error_of, says_context_is_full
 from at2po_agents.evaluation.policy_agent import Reply
+from retrieval.http.retry import RetryPolicy, TemporaryError, is_temporary, retry_after_s
 from retrieval.text import to_unicode
 
-_log = logging.getLogger(__name__)
-
 _CONNECT_S = 10.0  # longest wait for a connection
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 60.0  # between attempts; doubles from one to the other
-_PATIENCE_S = 600.0  # a Retry-After beyond this is a refusal
-_TRY_AGAIN = (408, 409, 429)  # and every 5xx
 _UNUSABLE = (401, 402, 403, 404, 405, 407, 410)  # as redirects: no other request fares better
 _SPENT = "insufficient_quota"  # OpenAI's code, sent with 429
 _CHARACTERS = 4  # of a token, about, until the endpoint tells
@@ -36,7 +26,7 @@ class ContextFullError(EndpointError):
     """The conversation is longer than the model can read."""
 
 
-class Connection:
+class EndpointClient:
     """Sends requests to one address, from any number of threads.
 
     Args:
@@ -45,7 +35,7 @@ class Connection:
         retries: Attempts after the first one, >= 0.
         timeout_s: Seconds that an attempt may take, > 0.
         limiter: Lets requests through.
-        stopped: Set where nobody waits for replies any more.
+        stopped: Set once the call is cancelled.
         sleep: Waits for so many seconds, or until `stopped`.
         transport: Replaces the network (httpx2).
 
@@ -78,15 +68,17 @@ class Connection:
         except httpx2.InvalidURL as error:
             raise ConfigError(f"url: expected an address, found {url!r}: {error}") from None
         self._http, self._transport = httpx2, transport
-        self._url, self._key, self._retries, self._timeout_s = url, key, retries, timeout_s
-        self._limiter, self._stopped, self._sleep = limiter, stopped, sleep
-        self._jitter, self._lock = np.random.default_rng(0), threading.Lock()
+        self._url, self._key, self._timeout_s = url, key, timeout_s
+        self._limiter, self._stopped, self._lock = limiter, stopped, threading.Lock()
+        self._retry = RetryPolicy(
+            retries=retries, first_pause_s=0.5, longest_pause_s=60.0, sleep=sleep
+        )
         # A proxy may lead to the outside, never to this machine itself.
         self._trust_env = host not in ("127.0.0.1", "::1", "localhost")
-        # Reading certificates takes some 20 ms: once for all lines.
+        # Reading certificates takes some 20 ms: once for all connections.
         self._verify = httpx2.create_ssl_context() if url.startswith("https:") else False
-        self._idle: list[Line] = []
-        self._busy: set[Line] = set()
+        self._idle: list[Connection] = []
+        self._busy: set[Connection] = set()
 
     def post(self, body: Mapping[str, Any], read: Callable[[Any], Reply]) -> Reply:
         """Send a request until a reply can be read.
@@ -108,73 +100,80 @@ class Connection:
         text = json.dumps(body, ensure_ascii=False, allow_nan=False)
         content = to_unicode(text).encode("utf-8")
         guess = len(content) // _CHARACTERS + int(body.get("max_tokens", 0))
-        for attempt in itertools.count():
-            slot = self._limiter.wait(guess)
-            outcome = self._attempt(content, read)
-            if isinstance(outcome, Reply):
-                slot.tokens = outcome.prompt_tokens + outcome.tokens or guess
-                return outcome
-            problem, asked_s = self._hidden(outcome[0]), outcome[1]
-            if attempt >= self._retries or asked_s > _PATIENCE_S:
-                raise EndpointError(
-                    f"expected a turn from {self._url} in {attempt + 1} attempts, found at last "
-                    f"{problem}; look at the endpoint, and try the failed episodes again"
-                )
-            self._pause(attempt, asked_s, problem)
-        raise AssertionError("unreachable")
 
-    def cut(self) -> None:
+        def attempt() -> Reply:
+            slot = self._limiter.wait(guess)
+            reply = self._attempt(content, read)
+            slot.tokens = reply.prompt_tokens + reply.tokens or guess
+            return reply
+
+        try:
+            return self._retry.call(attempt)
+        except TemporaryError as problem:
+            raise EndpointError(
+                f"expected a turn from {self._url} in {problem.attempts} attempts, found at last "
+                f"{problem}; look at the endpoint, and try the failed episodes again"
+            ) from None
+
+    def abort(self) -> None:
         """End all requests that are under way."""
         with self._lock:
             busy = list(self._busy)
-        for line in busy:
-            line.cut("nobody waits for the reply any more")
+        for connection in busy:
+            connection.abort("the call was cancelled")
 
     def close(self) -> None:
         """Close the connections."""
         with self._lock:
             idle, self._idle = self._idle, []
-        for line in idle:
-            line.client.close()
+        for connection in idle:
+            connection.client.close()
 
-    def _attempt(self, content: bytes, read: Callable[[Any], Reply]) -> Reply | tuple[str, float]:
-        """Try once; a trouble that may pass comes back with the pause that was asked for."""
+    def _attempt(self, content: bytes, read: Callable[[Any], Reply]) -> Reply:
+        """Send a request once.
+
+        Raises:
+            TemporaryError: If trying again may help; the key is not in its message.
+        """
         try:
-            with self._line() as line:
-                status, headers, text = line.post(self._url, content, self._timeout_s)
+            with self._connection() as connection:
+                status, headers, text = connection.post(self._url, content, self._timeout_s)
         except self._http.RequestError as error:
-            return f"{type(error).__name__}: {error}", 0.0
-        asked_s = _asked(headers.get("retry-after", ""))
+            problem = self._hidden(f"{type(error).__name__}: {error}")
+            raise TemporaryError(problem) from None
+        asked_s = retry_after_s(headers.get("retry-after", ""))
         if not 200 <= status < 300:
-            return self._refused(status, text), asked_s
+            raise self._refusal(status, text, asked_s)
         try:
             reply = json.loads(text)
             if error_of_gateway := error_of(reply):
-                return self._refused(*error_of_gateway), asked_s
+                raise self._refusal(*error_of_gateway, asked_s)
             return read(reply)
         except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
-            found = self._hidden(text)[:300]
-            return f"expected a chat completion, found {found!r} ({error})"[:500], 0.0
+            # Hidden before it is cut, which might leave a part of the key.
+            found, why = self._hidden(text)[:300], self._hidden(str(error))
+            problem = f"expected a chat completion, found {found!r} ({why})"[:500]
+            raise TemporaryError(problem) from None
 
     @contextmanager
-    def _line(self) -> Iterator[Line]:
-        """Lend a line of its own to a thread."""
+    def _connection(self) -> Iterator[Connection]:
+        """Lend a connection of its own to a thread."""
         with self._lock:
             if self._stopped.is_set():
-                raise AgentUnusableError("nobody waits for a reply any more")
-            line = self._idle.pop() if self._idle else self._new_line()
-            self._busy.add(line)
+                raise AgentUnusableError("the call was cancelled")
+            connection = self._idle.pop() if self._idle else self._connect()
+            self._busy.add(connection)
         try:
-            yield line
+            yield connection
         finally:
             with self._lock:
-                self._busy.discard(line)
-                if line.usable:
-                    self._idle.append(line)
-            if not line.usable:
-                line.client.close()
+                self._busy.discard(connection)
+                if connection.usable:
+                    self._idle.append(connection)
+            if not connection.usable:
+                connection.client.close()
 
-    def _new_line(self) -> Line:
+    def _connect(self) -> Connection:
         client = self._http.Client(
             headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
             timeout=self._http.Timeout(self._timeout_s, connect=min(self._timeout_s, _CONNECT_S)),
@@ -183,44 +182,26 @@ class Connection:
             verify=self._verify,
             limits=self._http.Limits(max_connections=1),
         )
-        return Line(client, self._http.TransportError)
+        return Connection(client, self._http.TransportError)
 
-    def _refused(self, status: int, text: str) -> str:
-        """Return a refusal that may pass; raise the others."""
+    def _refusal(self, status: int, text: str, asked_s: float) -> Exception:
+        """Return the error of a status other than 2xx."""
         # Hidden before it is cut, which might leave a part of the key.
         problem = f"status {status}: {self._hidden(text)[:500]}"
         spent = status == 429 and _SPENT in text
         if status in _UNUSABLE or status < 400 or spent:
-            raise AgentUnusableError(
+            return AgentUnusableError(
                 f"expected {self._url} to take requests, found {problem}; check the address, the "
                 "model's name, and the key in the environment"
             )
         if status != 429 and says_context_is_full(text):
-            raise ContextFullError(problem)
-        if status < 500 and status not in _TRY_AGAIN:
-            raise EndpointError(f"expected {self._url} to take the request, found {problem}")
-        return problem
-
-    def _pause(self, attempt: int, asked_s: float, problem: str) -> None:
-        with self._lock:
-            jitter = float(self._jitter.uniform(0.5, 1.5))
-        pause_s = min(_FIRST_PAUSE_S * 2 ** min(attempt, 16), _LONGEST_PAUSE_S)
-        wait_s = asked_s + jitter * pause_s
-        _log.debug("%s; trying again in %.1f s", problem, wait_s)
-        self._sleep(wait_s)
+            return ContextFullError(problem)
+        if not is_temporary(status):
+            return EndpointError(f"expected {self._url} to take the request, found {problem}")
+        temporary = TemporaryError(problem)
+        temporary.retry_after_s = asked_s
+        return temporary
 
     def _hidden(self, text: str) -> str:
         """Take the key out of what a server may have repeated."""
         return text.replace(self._key, "<key>") if self._key else text
-
-
-def _asked(header: str) -> float:
-    """Seconds that a Retry-After asks for: a number, or a date."""
-    try:
-        return max(0.0, float(header))  # NaN is no wait
-    except ValueError:
-        pass
-    try:
-        return max(0.0, parsedate_to_datetime(header).timestamp() - time.time())
-    except (ValueError, OverflowError, OSError):  # no date, or none that there is
-        return 0.0

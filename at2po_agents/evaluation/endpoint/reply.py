@@ -81,7 +81,7 @@ def read_completion(reply: Any, stop: Sequence[str]) -> Completion:
     choice = reply["choices"][0]
     finish = str(choice.get("finish_reason") or "stop").lower()
     if finish in _BROKEN_OFF:
-        raise ValueError(f"expected a turn, found that it was broken off: {finish}")
+        raise ValueError(f"expected a whole turn, found that it was broken off: {finish}")
     if finish in _FILTERED:
         raise EndpointError(f"expected a turn, found that the endpoint filtered it: {finish}")
     usage = reply.get("usage")
@@ -185,7 +185,7 @@ def _with_thoughts(thoughts: str, said: str, *, ended: bool) -> str:
 
 
 def _named(choice: Mapping[str, Any], stop: Sequence[str]) -> str | None:
-    """The stop string that ended a turn, "" if it was none of them, None if nobody says."""
+    """The stop string that ended a turn, "" if it was none of them, None if no field says."""
     said = [choice[field] for field in _STOP_FIELDS if field in choice]
     if marks := [mark for mark in said if mark in stop]:
         return str(marks[0])

@@ -25,6 +25,7 @@ from retrieval.http.conformance.server_under_test import (
     offered,
 )
 from retrieval.http.conformance.trust import TRUST_CHECKS
+from retrieval.http.errors import ReplyFormatError
 from retrieval.http.protocol import is_token
 from retrieval.http.session import check_url
 from retrieval.http.wire import client_headers
@@ -63,7 +64,7 @@ def _outcome(name: str, check: Callable[[Server], None], server: Server) -> Outc
         check(server)
     except SkippedError as reason:
         return Outcome(name, "skip", str(reason))
-    except FailedError as reason:
+    except (FailedError, ReplyFormatError) as reason:
         return Outcome(name, "fail", str(reason))
     except Exception as error:  # a body that is no JSON, or of another shape
         return Outcome(name, "fail", f"expected a reply in JSON, found {error!r}")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import httpx2
 
-from retrieval.http.wire import Deadline, DeadlineTransport
+from retrieval.http.wire import BoundedTransport, Deadline, DeadlineTransport
 
 _LARGEST_REPLY = 64 * 2**20  # bytes; as much as a client takes
 
@@ -21,8 +21,8 @@ class Outcome:
 
     Attributes:
         name: The check.
-        status: ``pass``, ``fail``, or ``skip`` where the server does not offer what is checked.
-        reason: Why it is not ``pass``.
+        status: `pass`, `fail`, or `skip` where the server does not offer what is checked.
+        reason: Why it is not `pass`.
     """
 
     name: str
@@ -38,7 +38,7 @@ class SkippedError(Exception):
     """The server does not offer what the check is about, and need not."""
 
 
-class PatientTransport(DeadlineTransport):
+class PatientTransport(BoundedTransport):
     """Sends requests that end at their deadline, and takes replies as far as a client does.
 
     Args:
@@ -47,34 +47,13 @@ class PatientTransport(DeadlineTransport):
     """
 
     def __init__(self, timeout_s: float, *, verify: bool) -> None:
-        """Keep the settings."""
-        self._timeout_s, self._deadline = timeout_s, Deadline(time.monotonic)
-        super().__init__(self._deadline, verify=verify)
+        self._timeout_s, deadline = timeout_s, Deadline(time.monotonic)
+        super().__init__(DeadlineTransport(deadline, verify=verify), deadline, _LARGEST_REPLY)
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         """Send a request; its reply is read by the same thread."""
         self._deadline.move_to(time.monotonic() + self._timeout_s)
-        response = super().handle_request(request)
-        encoding = response.headers.get("Content-Encoding", "identity")
-        expect(encoding == "identity", "a reply without an encoding", repr(encoding))
-        assert isinstance(response.stream, httpx2.SyncByteStream)
-        response.stream = _Bounded(response.stream)
-        return response
-
-
-class _Bounded(httpx2.SyncByteStream):
-    def __init__(self, stream: httpx2.SyncByteStream) -> None:
-        self._stream = stream
-
-    def __iter__(self) -> Iterator[bytes]:
-        read = 0
-        for chunk in self._stream:
-            read += len(chunk)
-            expect(read <= _LARGEST_REPLY, f"a reply of at most {_LARGEST_REPLY} bytes", "more")
-            yield chunk
-
-    def close(self) -> None:
-        self._stream.close()
+        return super().handle_request(request)
 
 
 Item = dict[str, Any]

@@ -15,10 +15,9 @@ from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel, FailFast, ValidationError
 from starlette.requests import ClientDisconnect
 
-from retrieval.corpus.passages import Retriever
 from retrieval.errors import SearchArgumentError
 from retrieval.http.errors import BackendError, NotReadyError, QueueFullError
-from retrieval.http.protocol import INDEX_HEADER, Identity, Limits, is_token, to_result
+from retrieval.http.protocol import INDEX_HEADER, Limits, is_token, to_result
 from retrieval.http.server.batcher import Batcher
 from retrieval.http.server.hosts import HostCheck, known_names
 from retrieval.http.server.metrics import Metrics
@@ -32,6 +31,7 @@ from retrieval.http.server.refusals import (
     refuse_the_rest,
 )
 from retrieval.http.server.uploads import Uploads
+from retrieval.protocol import Retriever
 
 _log = logging.getLogger(__name__)
 
@@ -48,7 +48,6 @@ class _Query(BaseModel):
 def create_app(
     retriever: Retriever | Callable[[], Retriever],
     *,
-    identity: Identity | None = None,
     default_topk: int = 3,
     limits: Limits | None = None,
     max_batch: int = 64,
@@ -60,30 +59,23 @@ def create_app(
 ) -> FastAPI:
     r"""Make the web application that serves a retriever.
 
-    ``POST /retrieve`` takes ``{"queries": [text, ...], "topk": number or null, "return_scores":
-    true or false}`` and returns ``{"result": [[item, ...], ...]}``: for each query, in order, its
-    items, the best first. With scores an item is ``{"document": {"id": ..., "contents":
-    "\"Title\"\ntext"}, "score": number}``, without them the bare document, for any number of
-    queries. ``topk`` null, 0 or absent means ``default_topk``.
+    `POST /retrieve` takes `{"queries": [text, ...], "topk": number or null, "return_scores":
+    true or false}` and returns `{"result": [[item, ...], ...]}`: for each query, in order, its
+    items, the best first. With scores an item is `{"document": {"id": ..., "contents":
+    "\"Title\"\ntext"}, "score": number}`, without them the bare document, for any number of
+    queries. `topk` null, 0 or absent means `default_topk`.
 
-    It differs from Search-R1's own server in this: ``return_scores`` false works (there it fails
-    for other than two queries); documents have just ``id`` and ``contents``; a query has fewer
-    items than ``topk`` if the retriever finds fewer; a negative ``topk`` and whatever exceeds
-    ``limits`` is refused with a 4xx.
+    A reply other than 200 is `{"error": kind, "detail": text}`; the page "Run a retrieval server"
+    (`docs/how-to/retrieval-server.md`) lists the statuses, and how the server differs from
+    Search-R1's own. What the retriever's own errors say is in the log only.
 
-    A reply other than 200 is ``{"error": kind, "detail": text}``. Statuses: 401 token, 404 page,
-    405 method, 408 slow body, 413 body too large, 415 body that is not called JSON, 421 foreign
-    ``Host``, 422 anything else in the request, 500 failed retriever, 503 not ready or no room (with
-    ``Retry-After``), 504 deadline. What the retriever's own errors say is in the log only.
-
-    ``GET /health`` says 200 once the retriever has answered a first query, and 503 before that and
+    `GET /health` says 200 once the retriever has answered a first query, and 503 before that and
     while a search takes longer than the deadline; both with readiness, identity and limits as JSON.
-    ``GET /metrics`` is in the Prometheus text format. ``/health`` never asks for the token.
+    `GET /metrics` is in the Prometheus text format. `/health` never asks for the token.
 
     Args:
         retriever: What to serve, or a function that opens it. The function, and every search, run
             in one thread of their own.
-        identity: What is served; None asks the retriever.
         default_topk: Passages per query where the request names no number, >= 1.
         limits: Bounds on a request.
         max_batch: Most queries of concurrent requests that one search takes together; 1 never joins
@@ -91,9 +83,9 @@ def create_app(
         max_waiting: Most queries that wait for the retriever; more are answered 503.
         deadline_s: Seconds from the arrival of a request to its answer, body included, > 0 and at
             most a day.
-        token: Secret that clients must send as ``Authorization: Bearer ...``; None asks for none.
-        allowed_hosts: Names by which clients may call the server, besides ``localhost``, this
-            machine's name and IP addresses; ``*`` takes all.
+        token: Secret that clients must send as `Authorization: Bearer ...`; None asks for none.
+        allowed_hosts: Names by which clients may call the server, besides `localhost`, this
+            machine's name and IP addresses; `*` takes all.
         on_failure: Called, in the retriever's thread, if the retriever cannot be opened.
 
     Returns:
@@ -125,7 +117,7 @@ def create_app(
     )
     metrics.watch(batcher)
     uploads = Uploads(limits.max_body_bytes)
-    service = _Service(batcher, uploads, identity, default_topk, limits, deadline_s, token)
+    service = _Service(batcher, uploads, default_topk, limits, deadline_s, token)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -175,7 +167,6 @@ class _Service:
 
     batcher: Batcher
     uploads: Uploads
-    identity: Identity | None
     default_topk: int
     limits: Limits
     deadline_s: float
@@ -186,7 +177,7 @@ class _Service:
         body = {
             "ready": not reason,
             "reason": reason,
-            **asdict(self.identity or self.batcher.identity),
+            **asdict(self.batcher.identity),
             "limits": asdict(self.limits),
         }
         return json_reply(503 if reason else 200, body, AGAIN if reason else {})
@@ -198,7 +189,7 @@ class _Service:
             return refusal(refused)
         except ClientDisconnect:
             _log.warning("a client broke off what it sent")
-            return refusal(RefusedError(499, "disconnected", "nobody reads this"))
+            return refusal(RefusedError(499, "disconnected", "the client has gone"))
         except NotReadyError:
             detail = self._not_ready() or "try again"
             return refusal(RefusedError(503, "not_ready", detail, AGAIN))
@@ -294,5 +285,5 @@ class _Service:
         return None
 
     def _index_header(self) -> dict[str, str]:
-        index = (self.identity or self.batcher.identity).index_hash
+        index = self.batcher.identity.index_hash
         return {INDEX_HEADER: index} if index else {}

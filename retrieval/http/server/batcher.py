@@ -11,10 +11,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from retrieval.corpus.passages import Passage, Retriever
 from retrieval.errors import RetrievalError
 from retrieval.http.errors import BackendError, NotReadyError, QueueFullError
 from retrieval.http.protocol import Identity, describe
+from retrieval.protocol import Passage, Retriever
 
 _log = logging.getLogger(__name__)
 
@@ -30,9 +30,9 @@ class Batcher:
     """One worker thread that calls the retriever; requests queue up while it works.
 
     An idle worker starts at once, so a lone request waits for nothing. Requests are answered in the
-    order of their arrival, except that those which ask for the same ``k`` as the first one join its
-    batch: an approximate or a fused ranking for a larger ``k`` need not begin like the one for a
-    smaller ``k``, so requests with another ``k`` go separately.
+    order of their arrival, except that those which ask for the same `k` as the first one join its
+    batch: an approximate or a fused ranking for a larger `k` need not begin like the one for a
+    smaller `k`, so requests with another `k` go separately.
 
     Args:
         open_retriever: Called in the worker thread; gives the retriever.
@@ -57,7 +57,6 @@ class Batcher:
         on_batch: Callable[[int, float], object] = lambda queries, seconds: None,
         on_failure: Callable[[BaseException], object] = lambda error: None,
     ) -> None:
-        """Keep the settings; nothing runs before `start`."""
         self.max_batch, self.max_waiting = max_batch, max_waiting
         self.retriever: Retriever | None = None
         self.identity = Identity(retriever="loading")
@@ -159,24 +158,19 @@ class Batcher:
         queries = [query for job in jobs for query in job.queries]
         try:
             found = self._search(retriever, queries, jobs[0].k)
-        except BaseException as error:  # without this thread nobody would be answered any more
+        except BaseException as error:  # without this thread no request would be answered
             if len(jobs) > 1:  # one request's queries must not spoil the others' answers
                 for job in jobs:
                     self._answer(retriever, [job])
                 return
             _log.exception("the retriever failed on %d queries", len(queries))
             # What the error says is for the log: it may name files of this machine.
-            failure = (
-                error
-                if isinstance(error, BackendError)
-                else BackendError(
-                    "expected an answer of the retriever, found an error; the server's log says it"
-                )
-            )
-            self._settle([(jobs[0], failure)])
+            text = "expected an answer of the retriever, found an error; the server's log says it"
+            failure = error if isinstance(error, BackendError) else BackendError(text)
+            self._deliver([(jobs[0], failure)])
             return
         rest = iter(found)
-        self._settle([(job, [next(rest) for _ in job.queries]) for job in jobs])
+        self._deliver([(job, [next(rest) for _ in job.queries]) for job in jobs])
 
     def _search(self, retriever: Retriever, queries: Sequence[str], k: int) -> list[list[Passage]]:
         start = self._busy_since = time.monotonic()
@@ -191,15 +185,15 @@ class Batcher:
             )
         return found
 
-    def _settle(self, answers: Sequence[tuple[_Job, list[list[Passage]] | Exception]]) -> None:
-        def settle() -> None:
+    def _deliver(self, answers: Sequence[tuple[_Job, list[list[Passage]] | Exception]]) -> None:
+        def deliver() -> None:
             for job, answer in answers:
                 if job.future.done():
-                    continue  # nobody waits for it any more
+                    continue  # its client has gone
                 if isinstance(answer, Exception):
                     job.future.set_exception(answer)
                 else:
                     job.future.set_result(answer)
 
         with contextlib.suppress(RuntimeError):  # a loop that was closed at the stop's timeout
-            self._loop.call_soon_threadsafe(settle)
+            self._loop.call_soon_threadsafe(deliver)

@@ -28,9 +28,9 @@ _FEWEST = 16  # connections below which serving makes no sense
 class ConnectionBounds:
     """How many connections there may be, and how long each may take.
 
-    A connection beyond ``max_connections`` takes the place of the one that has waited longest for a
-    client to send a whole request. Where all are being answered there is room for ``spare`` more,
-    which are told so; health and metrics are answered there too.
+    A connection beyond `max_connections` takes the place of the one that has waited longest for a
+    client to send a whole request. Where all are being answered there is room for `spare` more,
+    which get a 503; health and metrics are answered there too.
 
     Attributes:
         max_connections: Most connections, >= 1.
@@ -46,7 +46,6 @@ class ConnectionBounds:
     ended: Callable[[str], object] = lambda reason: None
 
     def __post_init__(self) -> None:
-        """Refuse numbers out of range."""
         if self.max_connections < 1 or not 0 < self.head_timeout_s <= 3600:
             raise SearchArgumentError(
                 "expected max_connections >= 1 and 0 < head_timeout_s <= 3600, found "
@@ -104,7 +103,6 @@ class Connection(H11Protocol):
     """
 
     def __init__(self, *args: Any, bounds: ConnectionBounds, **options: Any) -> None:
-        """Wait for a client."""
         super().__init__(*args, **options)
         self._bounds = bounds
         self._served, self._half_closed, self._spoke = False, False, False
@@ -119,7 +117,7 @@ class Connection(H11Protocol):
 
     @property
     def _waits_for_client(self) -> bool:
-        """Whether the client has to send or to read before anything goes on."""
+        """Whether the client has to send or to read before the connection continues."""
         return not self._answering or self.flow.write_paused
 
     @property
@@ -149,7 +147,7 @@ class Connection(H11Protocol):
             self._head_timer = self.loop.call_later(self._bounds.head_timeout_s, self._head_is_late)
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
-        """Answer whoever has sent a whole request and will send no more."""
+        """Answer a client that has sent a whole request and will send no more."""
         self._half_closed = True
         return self._answering
 
@@ -184,7 +182,7 @@ class Connection(H11Protocol):
             self._see_to_reading(_LAST_WORDS_S)
 
     def _should_upgrade(self) -> bool:
-        return False  # asked for another protocol, a server may go on with this one
+        return False  # asked for another protocol, a server may continue with this one
 
     def _admit(self) -> None:
         """Make room for this connection, or refuse it."""
@@ -195,11 +193,11 @@ class Connection(H11Protocol):
         if len(there) <= bounds.max_connections:
             return
         waiting = [each for each in there if each._waits_for_client and each is not self]
-        strangers = [each for each in waiting if not each._served]
+        unserved = [each for each in waiting if not each._served]
         if waiting:
             # Several at a time, so that a flood of connections is not looked through for each.
-            most = max(1, bounds.max_connections // 16) if strangers else 1
-            for each in heapq.nsmallest(most, strangers or waiting, key=lambda one: one._since):
+            most = max(1, bounds.max_connections // 16) if unserved else 1
+            for each in heapq.nsmallest(most, unserved or waiting, key=lambda one: one._since):
                 each._drop("evicted")
         elif len(there) <= bounds.max_connections + bounds.spare:
             self.app_state = {**self.app_state, "spare": True}

@@ -16,10 +16,10 @@ _HOST = re.compile(r"(\[[^\[\]/]*\]|[^:\[\]/\s]*)(?::\d*)?")
 
 
 def known_names(allowed: Collection[str]) -> frozenset[str]:
-    """Return the names to take: ``localhost``, this machine's own, and others.
+    """Return the names to take: `localhost`, this machine's own, and others.
 
     Args:
-        allowed: The others; ``*`` takes all.
+        allowed: The others; `*` takes all.
 
     Raises:
         SearchArgumentError: If one of them is no name of a host.
@@ -36,7 +36,7 @@ def known_names(allowed: Collection[str]) -> frozenset[str]:
 
 
 class HostCheck:
-    """Refuses requests whose ``Host`` names another machine.
+    """Refuses requests whose `Host` names another machine.
 
     A page of a foreign site can have its own name resolve to this server's address (DNS rebinding);
     the browser then lets it read the replies, and sends that name. An address written as a number
@@ -48,7 +48,6 @@ class HostCheck:
     """
 
     def __init__(self, app: ASGIApp, names: Collection[str]) -> None:
-        """Keep the names."""
         self._app, self._names = app, names
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -22,7 +22,6 @@ class FewAlike(logging.Filter):
     """
 
     def __init__(self, every_s: float = 60.0, clock: Callable[[], float] = time.monotonic) -> None:
-        """Begin with no line seen."""
         super().__init__()
         self._every_s, self._clock = every_s, clock
         self._seen: dict[tuple[str, int, str], tuple[float, int]] = {}
@@ -32,7 +31,7 @@ class FewAlike(logging.Filter):
         """Say whether to write a line."""
         if record.levelno < logging.WARNING:
             return True
-        # asyncio writes all its troubles at one place; the first words tell them apart.
+        # asyncio logs all its errors at one place; the first words tell them apart.
         place = (record.pathname, record.lineno, str(record.msg)[:30])
         now = self._clock()
         with self._lock:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, Metric
@@ -22,34 +23,16 @@ class Metrics:
     media_type = CONTENT_TYPE_PLAIN_0_0_4
 
     def __init__(self) -> None:
-        """Register the metrics."""
         self._registry = CollectorRegistry()
-        self._requests = Histogram(
-            f"{_PREFIX}_request_seconds",
-            "Time from a request to its reply.",
-            ["status"],
-            buckets=_SECONDS,
-            registry=self._registry,
-        )
-        self._searches = Histogram(
-            f"{_PREFIX}_search_seconds",
-            "Time of one call of the retriever.",
-            buckets=_SECONDS,
-            registry=self._registry,
-        )
-        self._batches = Histogram(
-            f"{_PREFIX}_batch_queries",
-            "Queries in one call of the retriever.",
-            buckets=[2**power for power in range(11)],
-            registry=self._registry,
-        )
-
-        self._ended = Counter(
-            f"{_PREFIX}_connections_ended",
-            "Connections that the server ended, by why.",
-            ["reason"],
-            registry=self._registry,
-        )
+        histogram = partial(Histogram, registry=self._registry)
+        text = "Time from a request to its reply."
+        self._requests = histogram(f"{_PREFIX}_request_seconds", text, ["status"], buckets=_SECONDS)
+        text = "Time of one call of the retriever."
+        self._searches = histogram(f"{_PREFIX}_search_seconds", text, buckets=_SECONDS)
+        text, sizes = "Queries in one call of the retriever.", [2**power for power in range(11)]
+        self._batches = histogram(f"{_PREFIX}_batch_queries", text, buckets=sizes)
+        text, name = "Connections that the server ended, by why.", f"{_PREFIX}_connections_ended"
+        self._ended = Counter(name, text, ["reason"], registry=self._registry)
 
     def watch(self, batcher: Batcher) -> None:
         """Report the queue of this batcher and the cache of its retriever."""

@@ -1,4 +1,4 @@
-"""Replies other than 200: always JSON with ``error`` and ``detail``, never this machine's own."""
+"""Replies other than 200: always JSON with `error` and `detail`, never this machine's own."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ class RefusedError(Exception):
     def __init__(
         self, status: int, error: str, detail: str, headers: Mapping[str, str] | None = None
     ) -> None:
-        """Keep what to reply."""
         super().__init__(detail)
         self.status, self.error, self.headers = status, error, headers or {}
 

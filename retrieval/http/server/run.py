@@ -13,7 +13,6 @@ import uvicorn
 from fastapi import FastAPI
 
 from retrieval.cache import CachedRetriever
-from retrieval.corpus.passages import Retriever
 from retrieval.errors import SearchArgumentError
 from retrieval.http.errors import ServerStartError
 from retrieval.http.protocol import Limits, describe, is_token
@@ -21,6 +20,7 @@ from retrieval.http.server.app import create_app
 from retrieval.http.server.connection import ConnectionBounds, connection_class, fitting
 from retrieval.http.server.hosts import is_loopback
 from retrieval.http.server.logs import few_alike
+from retrieval.protocol import Retriever
 
 _log = logging.getLogger(__name__)
 
@@ -67,11 +67,11 @@ class ServeOptions:
 def serve(options: ServeOptions, open_retriever: Callable[[str], Retriever]) -> None:
     """Serve until SIGINT or SIGTERM, then answer what was accepted and return.
 
-    The port is open, and ``/health`` answers 503, while the retriever is being loaded.
+    The port is open, and `/health` answers 503, while the retriever is being loaded.
 
     Args:
         options: What to serve, where, and how much of it.
-        open_retriever: Opens ``options.index``.
+        open_retriever: Opens `options.index`.
 
     Raises:
         ServerStartError: If the retriever cannot be opened, the port cannot be bound, or the token

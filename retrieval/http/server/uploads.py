@@ -21,7 +21,6 @@ class Uploads:
     """
 
     def __init__(self, max_body_bytes: int) -> None:
-        """Hold nothing."""
         self._most, self._held = max_body_bytes, 0
 
     async def body(self, request: Request, until: float) -> bytes:

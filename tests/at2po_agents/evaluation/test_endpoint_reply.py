@@ -135,31 +135,23 @@ def test_thoughts_that_were_cut_off_have_no_end() -> None:
     assert read(choice).text == "<think>\nHm <search> q</search>"
 
 
+A = {"type": "text", "text": "a"}
+
+
 @pytest.mark.parametrize(
     ("content", "text"),
     [
         (None, ""),
         ("", ""),
         ([], ""),
-        ([{"type": "text", "text": "a "}, {"type": "text", "text": "b"}], "a b"),
+        ([A, {"type": "text", "text": " b"}], "a b"),
         (["a ", "b"], "a b"),
-        ({"type": "text", "text": "a"}, "a"),
+        (A, "a"),
         ([{"type": "output_text", "text": "a"}], "a"),
         ([{"type": "refusal", "refusal": "No."}], "No."),
-        (  # Mistral
-            [
-                {"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]},
-                {"type": "text", "text": "a"},
-            ],
-            "<think>\nHm.\n</think>\n\na",
-        ),
-        (  # Anthropic
-            [
-                {"type": "thinking", "thinking": "Hm.", "signature": "x"},
-                {"type": "text", "text": "a"},
-            ],
-            "<think>\nHm.\n</think>\n\na",
-        ),
+        # Mistral; Anthropic
+        ([{"type": "thinking", "thinking": [A]}, A], "<think>\na\n</think>\n\na"),
+        ([{"type": "thinking", "thinking": "a", "signature": "x"}, A], "<think>\na\n</think>\n\na"),
     ],
 )
 def test_a_content_may_be_parts_or_nothing(content: Any, text: str) -> None:
@@ -252,65 +244,49 @@ def test_a_turn_cut_off_is_truncated(finish: str) -> None:
     assert (turn.text, turn.truncated) == ("<search> a", True)
 
 
+def error(message: str, **more: Any) -> dict[str, Any]:
+    return {"error": {"message": message, **more}}
+
+
 FULL = {
-    "OpenAI": {
-        "error": {
-            "message": "This model's maximum context length is 4097 tokens. However, you requested "
-            "4120 tokens (3120 in the messages, 1000 in the completion).",
-            "type": "invalid_request_error",
-            "param": "messages",
-            "code": "context_length_exceeded",
-        }
-    },
-    "OpenAI, by code": {"error": {"message": "Too long.", "code": "context_length_exceeded"}},
+    "OpenAI": error(
+        "This model's maximum context length is 4097 tokens. However, you requested 4120 tokens "
+        "(3120 in the messages, 1000 in the completion).",
+        param="messages",
+        code="context_length_exceeded",
+    ),
+    "OpenAI, by code": error("Too long.", code="context_length_exceeded"),
     "vLLM": {
         "object": "error",
         "message": "This model's maximum context length is 16384 tokens. However, you requested "
         "19591 tokens (9591 in the messages, 10000 in the completion).",
-        "type": "BadRequestError",
-        "param": None,
         "code": 400,
     },
-    "vLLM, max_tokens": {
-        "error": {
-            "message": "'max_tokens' or 'max_completion_tokens' is too large: 8000. This model's "
-            "maximum context length is 4096 tokens and your request has 2778 input tokens.",
-            "type": "BadRequestError",
-            "code": 400,
-        }
-    },
-    "vLLM, prompt": {
-        "error": {
-            "message": "The decoder prompt (length 5000) is longer than the maximum model length "
-            "of 4096.",
-            "code": 400,
-        }
-    },
+    "vLLM, max_tokens": error(
+        "'max_tokens' or 'max_completion_tokens' is too large: 8000. This model's maximum context "
+        "length is 4096 tokens and your request has 2778 input tokens.",
+        code=400,
+    ),
+    "vLLM, prompt": error(
+        "The decoder prompt (length 5000) is longer than the maximum model length of 4096."
+    ),
     "vLLM, what is left": {"message": "max_tokens must be at least 1, got -186.", "code": 400},
     "SGLang": {
         "object": "error",
         "message": "The input (61709 tokens) is longer than the model's context length (40960 "
         "tokens).",
-        "type": "BadRequestError",
-        "code": 400,
     },
     "SGLang, sum": {
-        "message": "Requested token count exceeds the model's maximum context length of "
-        "4096 tokens."
+        "message": "Requested token count exceeds the model's maximum context length of 4096."
     },
     "SGLang, memory": {
         "message": "Input length (160062 tokens) exceeds the maximum allowed length (59862 tokens)."
     },
-    "llama.cpp": {
-        "error": {
-            "code": 400,
-            "message": "the request exceeds the available context size. try increasing the context "
-            "size or enable context shift",
-            "type": "exceed_context_size_error",
-            "n_prompt_tokens": 14429,
-            "n_ctx": 8192,
-        }
-    },
+    "llama.cpp": error(
+        "the request exceeds the available context size. try increasing the context size or enable "
+        "context shift",
+        type="exceed_context_size_error",
+    ),
     "llama-cpp-python": {"detail": "Requested tokens (2285) exceed context window of 2048"},
     "TGI": {
         "error": "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 2048. "
@@ -320,7 +296,7 @@ FULL = {
     "TGI, inputs": {
         "error": "Input validation error: `inputs` must have less than 1024 tokens. Given: 1168"
     },
-    "Ollama": {"error": {"message": "the input length exceeds the context length"}},
+    "Ollama": error("the input length exceeds the context length"),
     "Ollama, runner": {"error": "input exceeds context length"},
     "LM Studio": {
         "error": "The number of tokens to keep from the initial prompt is greater than the context "
@@ -331,32 +307,24 @@ FULL = {
         "model is loaded with context length of only 7866 tokens"
     },
     "LM Studio, newer": {"error": "Cannot truncate prompt with n_keep (15028) >= n_ctx (7424)"},
-    "Anthropic": {"error": {"message": "prompt is too long: 200001 tokens > 200000 maximum"}},
-    "Anthropic, sum": {
-        "error": {"message": "input length and `max_tokens` exceed context limit: 188240 + 21333"}
-    },
+    "Anthropic": error("prompt is too long: 200001 tokens > 200000 maximum"),
+    "Anthropic, sum": error("input length and `max_tokens` exceed context limit: 188240 + 21333"),
     "xAI": {
         "error": "This model's maximum prompt length is 131072 but the request contains 140000"
     },
-    "Gemini": {
-        "error": {
-            "message": "The input token count (582632) exceeds the maximum number of tokens "
-            "allowed (131072)."
-        }
-    },
-    "OpenRouter": {
-        "error": {
-            "message": "Provider returned error",
-            "code": 400,
-            "metadata": {"raw": '{"message":"This model\'s maximum context length is 8192 tokens'},
-        }
-    },
+    "Gemini": error(
+        "The input token count (582632) exceeds the maximum number of tokens allowed (131072)."
+    ),
+    "OpenRouter": error(
+        "Provider returned error",
+        metadata={"raw": '{"message":"This model\'s maximum context length is 8192 tokens'},
+    ),
 }
 
 
-@pytest.mark.parametrize("server", FULL)
-def test_a_full_context_is_known_by_the_words_of_each_server(server: str) -> None:
-    assert says_context_is_full(json.dumps(FULL[server]))
+@pytest.mark.parametrize("reply", FULL.values(), ids=FULL)
+def test_a_full_context_is_known_by_the_words_of_each_server(reply: Any) -> None:
+    assert says_context_is_full(json.dumps(reply))
 
 
 @pytest.mark.parametrize(
@@ -366,18 +334,16 @@ def test_a_full_context_is_known_by_the_words_of_each_server(server: str) -> Non
         "null",
         "[" * 100_000,
         "<html>bad gateway</html>",
-        json.dumps({"error": {"message": "no such field", "param": "maximum context length"}}),
-        json.dumps({"error": {"message": "bad", "request": "what is a maximum context length?"}}),
-        json.dumps(
-            {"error": "Rate limit reached: tokens per minute, limit 30000, requested 40000"}
-        ),
-        json.dumps({"error": {"message": "max_tokens must be at least 1, got 0."}}),
-        json.dumps({"error": "Input validation error: `max_new_tokens` must be <= 192"}),
-        json.dumps({"error": {"message": 5, "code": None}}),
+        error("no such field", param="maximum context length"),
+        error("bad", request="what is a maximum context length?"),
+        {"error": "Rate limit reached: tokens per minute, limit 30000, requested 40000"},
+        error("max_tokens must be at least 1, got 0."),
+        {"error": "Input validation error: `max_new_tokens` must be <= 192"},
+        {"error": {"message": 5, "code": None}},
     ],
 )
-def test_another_error_is_none_of_a_full_context(body: str) -> None:
-    assert not says_context_is_full(body)
+def test_another_error_is_none_of_a_full_context(body: Any) -> None:
+    assert not says_context_is_full(body if isinstance(body, str) else json.dumps(body))
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ import pytest
 
 import at2po_envs  # noqa: F401 - registers the ids
 from at2po_agents.errors import AgentUnusableError
-from at2po_agents.evaluation.endpoint import connection as endpoint_line
+from at2po_agents.evaluation.endpoint import connection as endpoint_connection
 from at2po_agents.evaluation.endpoint.agent import EndpointAgent, EndpointOptions
 from benchmarks import evaluate
 from benchmarks.errors import EvaluationError
@@ -89,18 +89,31 @@ def serving(env: Any, *troubles: Any, port: int = 0) -> Iterator[Any]:
         thread.join()
 
 
-def agent(env: Any, port: int, **changes: Any) -> EndpointAgent:
+@contextmanager
+def asking(port: int, stop: tuple[str, ...] = (), **changes: Any) -> Iterator[EndpointAgent]:
     options = EndpointOptions(url=f"http://127.0.0.1:{port}/v1", **changes)
-    return EndpointAgent(options, "m", stop=env.core.dialect.stop, sleep=lambda seconds: None)
+    asked = EndpointAgent(options, "m", stop=stop, sleep=lambda seconds: None)
+    try:
+        yield asked
+    finally:
+        asked.close()
+
+
+def error_from(port: int, **changes: Any) -> str:
+    """What an agent says of an endpoint that gives it no turn."""
+    with asking(port, retries=0, **changes) as asked:
+        (reply,) = asked.act([("q",)])
+    return reply.error
 
 
 def test_an_endpoint_that_misbehaves_changes_no_result(env: Any) -> None:
     wanted = evaluate(env.expert(error_rate=0.3), env)
     troubles = (None, 429, None, 500, None, "drop", None, "html", None, None, "hang", None, None)
-    with serving(env, *troubles) as server:
-        asked = agent(env, server.server_port, timeout_s=0.3, completion_price=1.0)
-        report = evaluate(asked, env, batch=16)
-        asked.close()
+    with (
+        serving(env, *troubles) as server,
+        asking(server.server_port, env.core.dialect.stop, timeout_s=0.3, completion_price=1.0) as a,
+    ):
+        report = evaluate(a, env, batch=16)
     assert not report.failures
     own = {"tokens", "prompt_tokens", "cost", "seed"}
     for episode, scripted in zip(report.episodes, wanted.episodes, strict=True):
@@ -113,22 +126,17 @@ def test_an_endpoint_that_misbehaves_changes_no_result(env: Any) -> None:
 
 
 def test_an_evaluation_outlives_its_endpoint(env: Any, tmp_path: Path) -> None:
+    options = {"stop": env.core.dialect.stop, "retries": 1}
     with serving(env) as server:
         port = server.server_port
-        whole = agent(env, port, retries=1)
-        evaluate(whole, env, out=tmp_path / "whole")
-        first = agent(env, port, retries=1)
-        evaluate(first, env, limit=5, out=tmp_path / "cut")
-        whole.close()
-        first.close()
+        with asking(port, **options) as whole, asking(port, **options) as first:
+            evaluate(whole, env, out=tmp_path / "whole")
+            evaluate(first, env, limit=5, out=tmp_path / "cut")
     with pytest.raises(EvaluationError, match="20 episodes in a row"):
-        second = agent(env, port, retries=1)
-        evaluate(second, env, batch=4, out=tmp_path / "cut")
-    second.close()
-    with serving(env, port=port):
-        third = agent(env, port, retries=1)
+        with asking(port, **options) as second:
+            evaluate(second, env, batch=4, out=tmp_path / "cut")
+    with serving(env, port=port), asking(port, **options) as third:
         report = evaluate(third, env, out=tmp_path / "cut", retry_failed=True)
-        third.close()
     assert not report.failures
     summaries = [(tmp_path / name / "summary.json").read_bytes() for name in ("whole", "cut")]
     assert summaries[0] == summaries[1]
@@ -170,27 +178,19 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
     [b"", b"HTTP/1.1 200 OK\r\nX-Long: ", HEAD + b"Content-Length: 99999\r\n\r\n", HEAD + b"\r\n"],
     ids=["status", "head", "body", "body to the end of the connection"],
 )
-def test_a_reply_that_drips_is_given_up_in_head_and_body(env: Any, head: bytes) -> None:
+def test_a_reply_that_drips_is_given_up_in_head_and_body(head: bytes) -> None:
     with talking(drip(head)) as port:
-        asked = agent(env, port, timeout_s=0.3, retries=0)
-        (reply,) = asked.act([("q",)])
-        asked.close()
-    assert "no whole reply within 0.3 s" in reply.error
+        assert "no whole reply within 0.3 s" in error_from(port, timeout_s=0.3)
 
 
-def test_a_silent_server_is_given_up(env: Any) -> None:
+def test_a_silent_server_is_given_up() -> None:
     with talking(lambda connection, over: over.wait() and None) as port:
-        asked = agent(env, port, timeout_s=0.2, retries=0)
-        (reply,) = asked.act([("q",)])
-        asked.close()
-    assert "in 1 attempts" in reply.error
+        assert "in 1 attempts" in error_from(port, timeout_s=0.2)
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_an_endless_reply_is_given_up(
-    env: Any, monkeypatch: pytest.MonkeyPatch, packed: bool
-) -> None:
-    monkeypatch.setattr(endpoint_line, "LARGEST_REPLY", 1 << 20)
+def test_an_endless_reply_is_given_up(monkeypatch: pytest.MonkeyPatch, packed: bool) -> None:
+    monkeypatch.setattr(endpoint_connection, "LARGEST_REPLY", 1 << 20)
     block = gzip.compress(b" " * (1 << 20)) if packed else b" " * (1 << 16)
 
     def talk(connection: socket.socket, over: threading.Event) -> None:
@@ -200,13 +200,11 @@ def test_an_endless_reply_is_given_up(
             connection.sendall(b"%x\r\n%s\r\n" % (len(block), block))
 
     with talking(talk) as port:
-        asked = agent(env, port, timeout_s=60, retries=0)
-        (reply,) = asked.act([("q",)])
-        asked.close()
-    assert ("not packed, found gzip" if packed else "no end of the reply") in reply.error
+        error = error_from(port, timeout_s=60)
+    assert ("not compressed, found gzip" if packed else "no end of the reply") in error
 
 
-def test_a_redirect_does_not_get_the_key(env: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_redirect_does_not_get_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
     seen = []
 
@@ -218,18 +216,25 @@ def test_a_redirect_does_not_get_the_key(env: Any, monkeypatch: pytest.MonkeyPat
             f"HTTP/1.1 307 Moved\r\nLocation: http://127.0.0.1:{port}/\r\nContent-Length: 0\r\n\r\n"
         )
         with talking(lambda connection, over: connection.sendall(to.encode())) as first:
-            asked = agent(env, first)
-            with pytest.raises(AgentUnusableError, match="status 307"):
+            with asking(first) as asked, pytest.raises(AgentUnusableError, match="status 307"):
                 asked.act([("q",)])
-            asked.close()
     assert seen == []
 
 
-def test_an_interrupt_ends_requests_and_pauses_at_once(
-    env: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupt_ends_requests_and_pauses_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Were one of them waited for, this would take hours."""
-    hang = threading.Event()
+
+    def interrupt(asked: EndpointAgent, when: threading.Event) -> None:
+        def interrupted(self: Any, timeout: float | None = None) -> Any:
+            when.wait()
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(Future, "result", interrupted)
+            asked.act([(f"q{i}",) for i in range(20)])
+        asked.close()
+
+    hang, reached = threading.Event(), threading.Event()
 
     def talk(connection: socket.socket, over: threading.Event) -> None:
         hang.set()
@@ -237,38 +242,17 @@ def test_an_interrupt_ends_requests_and_pauses_at_once(
 
     with talking(talk) as port:
         options = EndpointOptions(url=f"http://127.0.0.1:{port}/v1", timeout_s=86400.0)
-        asked = EndpointAgent(options, "m", stop=(), clock=lambda: 0.0)
-
-        def interrupted(self: Any, timeout: float | None = None) -> Any:
-            hang.wait()
-            raise KeyboardInterrupt
-
-        with monkeypatch.context() as patch:
-            patch.setattr(Future, "result", interrupted)
-            with pytest.raises(KeyboardInterrupt):
-                asked.act([(f"q{i}",) for i in range(20)])
+        interrupt(EndpointAgent(options, "m", stop=(), clock=lambda: 0.0), hang)
     # Nothing listens there any more: the agent pauses for minutes between its attempts.
-    reached = threading.Event()
     slow = EndpointAgent(
         options, "m", stop=(), sleep=lambda _: reached.set() or slow._stopped.wait(3600)
     )
-
-    def interrupted_pause(self: Any, timeout: float | None = None) -> Any:
-        reached.wait()
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Future, "result", interrupted_pause)
-        with pytest.raises(KeyboardInterrupt):
-            slow.act([("q",)])
-    asked.close()
-    slow.close()
+    interrupt(slow, reached)
 
 
 def test_an_agent_that_was_interrupted_can_be_asked_again(env: Any) -> None:
-    with serving(env) as server:
-        asked = agent(env, server.server_port)
+    stop = env.core.dialect.stop
+    with serving(env) as server, asking(server.server_port, stop) as asked:
         asked._stopped.set()
         report = evaluate(asked, env, limit=3)
-        asked.close()
     assert report.questions == 3 and not report.failed

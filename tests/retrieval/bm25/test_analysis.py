@@ -10,13 +10,12 @@ import regex
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrieval import BM25, Passage, RetrievalError
+from retrieval import BM25, Passage
 from retrieval.bm25.analysis import (
     _LATIN_TOKEN,
     _NOT_LATIN,
     _TOKEN,
     _known_term,
-    analyzer,
     english,
     tokens_of,
     words,
@@ -70,7 +69,7 @@ def test_english_is_cut_as_by_lucene(text, terms):
 
 
 def test_long_words_are_not_kept():
-    """Whoever asks could fill half a gigabyte with words of 255 characters."""
+    """A client could fill half a gigabyte with words of 255 characters."""
     before = _known_term.cache_info().misses
     assert english(f"{'x' * 33}ing {'z' * 255}") == ["x" * 33 + "ing", "z" * 255]
     assert _known_term.cache_info().misses == before
@@ -116,18 +115,11 @@ def test_lengths_are_rounded_as_lucene_rounds_them():
     ]
 
 
-def test_an_unknown_analyzer_is_named():
-    with pytest.raises(RetrievalError, match="did you mean 'english'"):
-        analyzer("englich")
-
-
 @pytest.mark.parametrize("cut", [words, english])
 def test_composed_and_decomposed_texts_have_the_same_terms(cut):
     for text in ("Café Ångström, naïve coöperation", "Phở bò Việt Nam", "한국어 각"):
         spread = unicodedata.normalize("NFD", text)
         assert spread != text and cut(spread) == cut(text)
-        assert cut(text, 1) == cut(text)  # what is composed already is as it was
-    assert cut("re\u0301sume\u0301", 1) != cut("re\u0301sume\u0301")
 
 
 @pytest.mark.parametrize("style", ["bm25s", "lucene"])
@@ -148,21 +140,7 @@ def test_an_accent_is_found_in_either_form_with_or_without_a_cache(tmp_path, sty
 
 @pytest.mark.parametrize("cut", [words, english])
 @pytest.mark.parametrize(
-    "part",
-    [
-        "_",
-        "\u203f",
-        "\u203f\u0301",
-        "_\u0301",
-        "a:",
-        "1,",
-        "\u0301",
-        "a'",
-        "#",
-        "\U0001f1e9",
-        "'s",
-        "\u200d",
-    ],
+    "part", "_ \u203f \u203f\u0301 _\u0301 a: 1, \u0301 a' # \U0001f1e9 's \u200d".split()
 )
 @pytest.mark.parametrize("end", ["", "!", "й", "\u0301\u0323"])
 def test_long_texts_of_anything_take_linear_time(cut, part, end):

@@ -13,7 +13,6 @@ from retrieval import (
     BM25,
     CorpusMismatchError,
     IndexBuild,
-    IndexFormatError,
     IndexInfo,
     Passage,
     Passages,
@@ -152,29 +151,12 @@ def test_lucene_style_is_its_formula_with_lengths_of_one_byte():
 
 @pytest.mark.parametrize("style", ["bm25s", "lucene"])
 @pytest.mark.parametrize("k1", [0.0, 0.9])
-def test_degenerate_corpora_are_indexed_on_disk(tmp_path, style, k1):
-    for name, passages in {
-        "no word": [Passage("0", "", "")],
-        "one": [Passage("0", "", ""), Passage("1", "river", "river")],
-    }.items():
-        store_passages(passages, tmp_path / f"{name} p")
-        corpus, out = str(tmp_path / f"{name} p"), tmp_path / name
-        build_index(IndexBuild(corpus=corpus, out=out, style=style, k1=k1))
-        (found,) = open_retriever(f"bm25:{out}").search(["river"], 3)
-        assert [passage.id for passage in found] == (["1"] if name == "one" else [])
-
-
-def test_the_corpus_lies_in_the_index_or_where_it_was(tmp_path):
-    file = tmp_path / "corpus.jsonl"
-    file.write_text('{"id": "7", "contents": "\\"Ada\\"\\nprogram"}\n')
-    build_index(IndexBuild(corpus=str(file), out=tmp_path / "a" / "index"))
-    file.unlink()
-    store_passages([Passage("7", "Ada", "program")], tmp_path / "a" / "passages")
-    build_index(IndexBuild(corpus=str(tmp_path / "a" / "passages"), out=tmp_path / "a" / "b"))
-    (tmp_path / "a").rename(tmp_path / "moved")
-    for name in ("index", "b"):
-        ((found,),) = open_retriever(f"bm25:{tmp_path / 'moved' / name}").search(["ada"], 3)
-        assert found.id == "7"
+@pytest.mark.parametrize("words", [[""], ["", "river"]])
+def test_degenerate_corpora_are_indexed_on_disk(tmp_path, style, k1, words):
+    store_passages([Passage(str(i), word, word) for i, word in enumerate(words)], tmp_path / "p")
+    build_index(IndexBuild(corpus=str(tmp_path / "p"), out=tmp_path / "i", style=style, k1=k1))
+    (found,) = open_retriever(f"bm25:{tmp_path / 'i'}").search(["river"], 3)
+    assert [passage.title for passage in found] == words[1:]
 
 
 def test_another_corpus_is_refused(tmp_path):
@@ -204,15 +186,6 @@ def test_a_full_disk_leaves_the_old_index(tmp_path, monkeypatch):
     info = index_info(IndexInfo(index=tmp_path / "index", verify=True))
     assert info["index_hash"] == before
     assert len(list((tmp_path / "index").glob("data-*"))) == 1
-
-
-def test_torn_arrays_are_refused(tmp_path):
-    store_passages(zipf_corpus(200), tmp_path / "passages")
-    build_index(IndexBuild(corpus=str(tmp_path / "passages"), out=tmp_path / "index"))
-    (file,) = (tmp_path / "index").glob("data-*/data.csc.index.npy")
-    file.write_bytes(file.read_bytes()[:-4])
-    with pytest.raises(IndexFormatError, match=r"data\.csc\.index\.npy: expected \d+ bytes"):
-        open_retriever(f"bm25:{tmp_path / 'index'}")
 
 
 def test_chunks_of_passages_make_one_index(monkeypatch):

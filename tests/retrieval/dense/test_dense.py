@@ -31,6 +31,7 @@ from retrieval.dense.index import Dense
 from retrieval.dense.vectors import encode_passages
 from retrieval.storage.generations import building
 from retrieval.text import to_unicode
+from tests.retrieval.sealing import sealed
 
 faiss = pytest.importorskip("faiss", reason="needs FAISS: pip install at2po[faiss]")
 WIDTH = 32
@@ -161,15 +162,15 @@ def test_what_does_not_fit_is_refused_before_work_with_alternatives(tmp_path, mo
     ("factory", "expected"),
     [("Flat", 4 * 64), ("SQ8", 64), ("IVF16,PQ16", 16 + 8), ("OPQ16,IVF16,PQ16", 16 + 8)],
 )
-def test_the_size_of_an_index_is_foretold(factory, expected):
+def test_the_size_of_an_index_is_predicted(factory, expected):
     assert bytes_per_passage(faiss, faiss.index_factory(64, factory)) == expected
 
 
-def test_the_size_of_a_graph_is_foretold():
+def test_the_size_of_a_graph_is_predicted():
     index = faiss.index_factory(64, "HNSW32")
-    foretold = bytes_per_passage(faiss, index)
+    predicted = bytes_per_passage(faiss, index)
     index.add(np.random.default_rng(0).standard_normal((3000, 64), np.float32))
-    assert foretold == pytest.approx(faiss.serialize_index(index).nbytes / 3000, rel=0.05)
+    assert predicted == pytest.approx(faiss.serialize_index(index).nbytes / 3000, rel=0.05)
 
 
 def test_unknown_factories_and_too_few_passages_are_explained(tmp_path):
@@ -204,7 +205,7 @@ def test_encoding_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "place", [HEAD, HEAD + 100 * WIDTH * 4 + 2, HEAD + 300 * WIDTH * 4 - 1, 4096]
 )
-def test_a_damaged_chunk_is_encoded_anew_and_no_other(tmp_path, monkeypatch, place):
+def test_a_damaged_chunk_is_encoded_again_and_no_other(tmp_path, monkeypatch, place):
     monkeypatch.setattr("retrieval.dense.vectors._CHUNK", 64)
     passages, path = corpus(300), tmp_path / "vectors.bin"
     whole = np.array(encode_passages(passages, HashEncoder(), path))
@@ -250,25 +251,22 @@ def test_vectors_that_another_process_writes_and_folders_are_refused(tmp_path):
     with pytest.raises(IndexFormatError, match="found a folder"):
         encode_passages(passages, HashEncoder(), tmp_path)
 
-
-def test_an_empty_file_is_as_good_as_none(tmp_path):
-    (tmp_path / "vectors.bin").touch()
-    assert encode_passages(corpus(5), HashEncoder(), tmp_path / "vectors.bin").shape == (5, WIDTH)
+    (tmp_path / "empty").touch()
+    assert encode_passages(passages, HashEncoder(), tmp_path / "empty").shape == (10, WIDTH)
 
 
 @pytest.mark.parametrize("name", ["probe", "width", "search", "encoder", "index.faiss"])
-def test_fields_of_an_unsealed_manifest_are_typed(tmp_path, name):
+def test_fields_of_a_manifest_are_typed_even_if_it_is_sealed(tmp_path, name):
     passages = corpus(20)
     build(tmp_path, passages)
     path = tmp_path / "manifest.json"
     whole = json.loads(path.read_text())
     del whole["seal"]
-    whole["format"] = 1
     for wrong in (None, "x", [1], {"a": 1}, 5):
         changed = json.loads(json.dumps(whole))
         group = "facts" if name in ("probe", "width") else "parameters"
         changed["files" if name == "index.faiss" else group][name] = wrong
-        path.write_text(json.dumps(changed))
+        path.write_text(sealed(changed))
         if (name, wrong) != ("search", "x"):
             with pytest.raises(IndexFormatError, match="expected"):
                 Dense(tmp_path, passages, encoder=HashEncoder())

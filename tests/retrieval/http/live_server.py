@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,11 +19,37 @@ from retrieval.http.server.run import make_server
 PATIENCE_S = 20.0  # long enough for a busy machine; nothing waits so long unless it failed
 
 
+def wait_for(reached: Callable[[], object], patience_s: float = PATIENCE_S) -> None:
+    for _ in range(int(patience_s / 0.01)):
+        if reached():
+            return
+        time.sleep(0.01)
+    raise AssertionError("waited in vain")
+
+
 class Echo:
-    """Finds passages that tell which query they were found for."""
+    """Finds passages that tell which query and `k` they were found for."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[str]] = []
 
     def search(self, queries, k):
-        return [[Passage(f"{q}/{i}", q, "x", 1 / (i + 3)) for i in range(k)] for q in queries]
+        self.batches.append(list(queries))
+        return [[Passage(f"{q}/{i}", q, f"{k}", 1 / (i + 3)) for i in range(k)] for q in queries]
+
+
+class Gate(Echo):
+    """Lets a search continue only when it is opened; the warm-up passes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entered, self.open = threading.Event(), threading.Event()
+
+    def search(self, queries, k):
+        if queries != ["warm up"]:
+            self.entered.set()
+            assert self.open.wait(PATIENCE_S)
+        return super().search(queries, k)
 
 
 @dataclass(frozen=True)
@@ -47,12 +74,7 @@ class Live:
         return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
 
     def wait_for(self, name: str, least: float) -> None:
-        pause = threading.Event()
-        for _ in range(int(PATIENCE_S / 0.01)):
-            if self.metric(name) >= least:
-                return
-            pause.wait(0.01)
-        raise AssertionError(f"waited in vain for {name} = {least}: {self.metric(name)}")
+        wait_for(lambda: self.metric(name) >= least)
 
 
 @contextmanager
@@ -70,14 +92,11 @@ def live(retriever: Any = None, bounds: dict[str, Any] | None = None, **options)
         thread.join(PATIENCE_S)
         return not thread.is_alive()
 
-    pause = threading.Event()
-    while not server.started:
-        pause.wait(0.005)
+    wait_for(lambda: server.started)
     port = server.servers[0].sockets[0].getsockname()[1]
     running = Live(port, app, stop)
     try:
-        while b'"ready":true' not in running.say(get("/health")):
-            pause.wait(0.005)
+        wait_for(lambda: b'"ready":true' in running.say(get("/health")))
         yield running
     finally:
         assert stop()

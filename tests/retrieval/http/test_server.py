@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 
@@ -20,37 +20,12 @@ pytest.importorskip("fastapi", reason="needs the extra: pip install 'at2po[serve
 
 from fastapi.testclient import TestClient
 
-from retrieval.http.protocol import INDEX_HEADER, Identity, Limits, from_result, to_result
+from retrieval.http.protocol import INDEX_HEADER, Limits, from_result, to_result
 from retrieval.http.server.app import create_app
+from tests.retrieval.http.live_server import PATIENCE_S, Echo, Gate, wait_for
 
 URL = "http://localhost"
 JSON = {"Content-Type": "application/json"}
-PATIENCE_S = 20.0  # long enough for a busy machine; nothing waits so long unless it failed
-
-
-class Echo:
-    """Finds passages that tell which query and `k` they were found for."""
-
-    def __init__(self) -> None:
-        self.batches: list[list[str]] = []
-
-    def search(self, queries, k):
-        self.batches.append(list(queries))
-        return [[Passage(f"{q}/{i}", q, f"{k}", 1 / (i + 3)) for i in range(k)] for q in queries]
-
-
-class Gate(Echo):
-    """Lets a search go on only when it is opened; the warm-up passes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.entered, self.open = threading.Event(), threading.Event()
-
-    def search(self, queries, k):
-        if queries != ["warm up"]:
-            self.entered.set()
-            assert self.open.wait(PATIENCE_S)
-        return super().search(queries, k)
 
 
 @contextmanager
@@ -58,15 +33,6 @@ def serving(retriever, **options) -> Iterator[TestClient]:
     with TestClient(create_app(retriever, **options), base_url=URL) as client:
         wait_for(lambda: client.get("/health").json()["reason"] is None)
         yield client
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    pause = threading.Event()
-    for _ in range(int(PATIENCE_S / 0.005)):
-        if condition():
-            return
-        pause.wait(0.005)
-    raise AssertionError("waited in vain")
 
 
 def post(client: TestClient, queries: list[str], **fields):
@@ -216,15 +182,13 @@ def test_the_token_is_asked_for_everywhere_but_at_the_health_page(caplog):
 
 
 def test_health_names_what_is_served_and_every_reply_the_index():
-    identity = Identity(retriever="bm25", index_hash="f00", documents=7)
-    with serving(Echo(), identity=identity) as client:
+    retriever = Echo()
+    retriever.index_hash, retriever.passages = "f00", range(7)
+    with serving(retriever) as client:
         health = client.get("/health").json()
         assert health["ready"] is True
-        assert (health["retriever"], health["index_hash"], health["documents"]) == (
-            "bm25",
-            "f00",
-            7,
-        )
+        assert (health["retriever"], health["index_hash"]) == ("Echo", "f00")
+        assert health["documents"] == 7
         assert health["limits"]["max_queries"] == 512
         assert post(client, ["a"]).headers[INDEX_HEADER] == "f00"
 
@@ -246,11 +210,12 @@ def test_nothing_is_ready_before_the_retriever_has_answered():
         assert post(client, ["a"]).status_code == 200
 
 
-def test_a_retriever_that_cannot_be_opened_is_said_so(caplog):
-    failures = []
+@pytest.mark.parametrize("kind", [OSError, KeyboardInterrupt])
+def test_a_retriever_that_cannot_be_opened_is_said_so(caplog, kind):
+    failures: list[BaseException] = []
 
     def broken() -> Echo:
-        raise OSError("no such index: /srv/index")
+        raise kind("no such index: /srv/index")
 
     app = create_app(broken, on_failure=failures.append)
     with TestClient(app, base_url=URL) as client:
@@ -258,6 +223,7 @@ def test_a_retriever_that_cannot_be_opened_is_said_so(caplog):
         assert client.get("/health").status_code == 503
         for said in (client.get("/health").json()["reason"], post(client, ["a"]).json()["detail"]):
             assert "could not be opened; the server's log says why" in said and "/srv" not in said
+    assert [type(error) for error in failures] == [kind]
     assert "no such index: /srv/index" in caplog.text
 
 
@@ -283,11 +249,16 @@ def test_what_arrives_during_a_search_is_the_next_batch():
         assert metric(client, "at2po_retrieval_batch_queries_sum") == 21
 
 
-def test_one_request_s_fault_is_not_its_neighbours(caplog):
+class PanicError(BaseException):
+    """As the panic of a tokenizer's Rust code, which is no Exception."""
+
+
+@pytest.mark.parametrize("kind", [ZeroDivisionError, PanicError])
+def test_one_request_s_fault_is_not_its_neighbours(caplog, kind):
     class Picky(Gate):
         def search(self, queries, k):
             if "bad" in queries:
-                raise ZeroDivisionError("bad query")
+                raise kind("bad query")
             return super().search(queries, k)
 
     gate = Picky()
@@ -303,37 +274,6 @@ def test_one_request_s_fault_is_not_its_neighbours(caplog):
         assert "the server's log says it" in replies["bad"].result().json()["detail"]
         assert "bad query" not in replies["bad"].result().text and "bad query" in caplog.text
         assert replies["b"].result().json()["result"][0][0]["id"] == "b/0"
-
-
-def test_what_is_no_exception_leaves_somebody_to_answer(caplog):
-    """A panic of Rust code, as of a tokenizer, is a BaseException."""
-
-    class PanicError(BaseException):
-        pass
-
-    class Panics(Echo):
-        def search(self, queries, k):
-            if "bad" in queries:
-                raise PanicError("index out of bounds")
-            return super().search(queries, k)
-
-    with serving(Panics()) as client:
-        reply = post(client, ["bad"])
-        assert (reply.status_code, reply.json()["error"]) == (500, "retriever_failed")
-        assert post(client, ["a"]).status_code == 200
-    assert "index out of bounds" in caplog.text
-
-
-def test_what_is_no_exception_while_opening_is_said_so(caplog):
-    def panic():
-        raise KeyboardInterrupt
-
-    told: list[BaseException] = []
-    with TestClient(
-        create_app(panic, on_failure=told.append), base_url="http://localhost"
-    ) as client:
-        wait_for(lambda: "could not be opened" in client.get("/health").json()["reason"])
-    assert [type(error) for error in told] == [KeyboardInterrupt]
 
 
 @pytest.mark.parametrize(
@@ -374,10 +314,7 @@ def test_overload_is_answered_at_once_and_passes():
 def test_a_hung_retriever_is_a_504_and_unhealthy_until_it_comes_back():
     gate = Gate()
     with serving(gate, deadline_s=0.05) as client:
-        for query in (
-            "a",
-            "b",
-        ):  # the first one hangs in the retriever, the second one in the queue
+        for query in "ab":  # the first one hangs in the retriever, the second one in the queue
             reply = post(client, [query])
             assert (reply.status_code, reply.json()["error"]) == (504, "deadline_exceeded")
             assert "expected an answer within 0.05 s" in reply.json()["detail"]

@@ -28,6 +28,7 @@ from retrieval.http.errors import (
 pytest.importorskip("fastapi", reason="needs the extra: pip install 'at2po[serve]'")
 
 from retrieval.http.server.run import ServeOptions, serve
+from tests.retrieval.http.live_server import Echo, wait_for
 
 SERVER = Path(__file__).with_name("echo_server.py")
 PATIENCE_S = 60.0
@@ -82,14 +83,10 @@ def expected(query: str, k: int, index_hash: str = "f00") -> list[list[Passage]]
     return [[Passage(f"{query}/{i}", query, index_hash, 1 / (i + 3)) for i in range(k)]]
 
 
-def wait_for_metric(port: int, name: str, reached: Callable[[float], bool]) -> None:
-    for _ in range(int(PATIENCE_S / 0.02)):
-        lines = httpx2.get(f"http://127.0.0.1:{port}/metrics").text.splitlines()
-        (line,) = (line for line in lines if line.startswith(f"at2po_retrieval_{name} "))
-        if reached(float(line.split()[1])):
-            return
-        time.sleep(0.02)
-    raise AssertionError(f"waited in vain for {name}")
+def metric(port: int, name: str) -> float:
+    lines = httpx2.get(f"http://127.0.0.1:{port}/metrics").text.splitlines()
+    (line,) = (line for line in lines if line.startswith(f"at2po_retrieval_{name} "))
+    return float(line.split()[1])
 
 
 class Clients:
@@ -120,12 +117,12 @@ class Clients:
     def wait_for_answers(self, more: int) -> None:
         """Wait until every client has got so many more answers, or has ended."""
         goal = [count + more for count in self.answers]
-        for _ in range(int(PATIENCE_S / 0.02)):
+
+        def reached() -> bool:
             done = (count >= least for count, least in zip(self.answers, goal, strict=True))
-            if all(done) or not any(thread.is_alive() for thread in self._threads):
-                return
-            time.sleep(0.02)
-        raise AssertionError(f"waited in vain: {self.answers}, {self.errors[-3:]}")
+            return all(done) or not any(thread.is_alive() for thread in self._threads)
+
+        wait_for(reached, PATIENCE_S)
 
     def stop(self) -> None:
         self._stop.set()
@@ -225,9 +222,9 @@ def test_a_stopped_server_answers_what_it_has_accepted(port, remote, start):
     client.wait_until_ready(PATIENCE_S)
     with ThreadPoolExecutor(3) as pool:
         replies = [pool.submit(client.search, ["late 0"], 2)]
-        wait_for_metric(port, "busy_seconds", lambda seconds: seconds > 0)
+        wait_for(lambda: metric(port, "busy_seconds") > 0, PATIENCE_S)
         replies += [pool.submit(client.search, [f"late {i}"], 2) for i in (1, 2)]
-        wait_for_metric(port, "waiting_queries", lambda queries: queries == 2)
+        wait_for(lambda: metric(port, "waiting_queries") == 2, PATIENCE_S)
         server.send_signal(signal.SIGTERM)
         assert [r.result() for r in replies] == [expected(f"late {i}", 2) for i in range(3)]
     assert server.wait(PATIENCE_S) in (0, -signal.SIGTERM)
@@ -236,10 +233,6 @@ def test_a_stopped_server_answers_what_it_has_accepted(port, remote, start):
 
 
 def test_a_server_that_cannot_start_says_why(port, monkeypatch):
-    class Echo:
-        def search(self, queries, k):
-            return [[] for _ in queries]
-
     def broken(name: str) -> Echo:
         raise OSError(f"no index {name}")
 
@@ -295,10 +288,6 @@ def test_who_lets_others_in_without_a_token_is_warned(host, warned, caplog, monk
 
 
 def test_a_cache_needs_the_hash_of_the_index(port, tmp_path):
-    class Echo:
-        def search(self, queries, k):
-            return [[] for _ in queries]
-
     options = ServeOptions(index="bm25:nameless", port=port, cache=tmp_path)
     with pytest.raises(ServerStartError, match="expected an index with a hash for the cache"):
         serve(options, lambda name: Echo())

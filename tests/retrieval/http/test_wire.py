@@ -82,27 +82,23 @@ def test_a_server_that_drips_out_of_its_ears_is_late():
         over.set()
 
 
-def test_a_reply_without_an_end_is_refused():
+@pytest.mark.parametrize(
+    ("head", "error", "message"),
+    [
+        (b"\r\n", ReplyFormatError, "at most 1048576 bytes"),
+        (b"X: ", ServerUnavailableError, "RemoteProtocolError"),
+    ],
+)
+def test_a_head_or_body_without_an_end_is_refused(head, error, message):
     def flood(connection: socket.socket) -> None:
         connection.recv(2**16)
-        connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
-        while True:
-            connection.sendall(b" " * 2**16)
-
-    with raw_server(flood) as port, client(port, timeout_s=60, max_reply_bytes=2**20) as remote:
-        with pytest.raises(ReplyFormatError, match="at most 1048576 bytes"):
-            remote.search(["a"], 1)
-
-
-def test_a_head_without_an_end_is_refused():
-    def flood(connection: socket.socket) -> None:
-        connection.recv(2**16)
-        connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+        connection.sendall(b"HTTP/1.1 200 OK\r\n" + head)
         while True:
             connection.sendall(b"x" * 2**16)
 
-    with raw_server(flood) as port, client(port, timeout_s=60, retries=0) as remote:
-        with pytest.raises(ServerUnavailableError, match="RemoteProtocolError"):
+    options = {"timeout_s": 60, "max_reply_bytes": 2**20, "retries": 0}
+    with raw_server(flood) as port, client(port, **options) as remote:
+        with pytest.raises(error, match=message):
             remote.search(["a"], 1)
 
 

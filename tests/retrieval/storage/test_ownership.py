@@ -23,6 +23,7 @@ from retrieval import (
     store_passages,
 )
 from retrieval.storage.generations import building
+from tests.retrieval.sealing import sealed
 
 RECORDS = [("1", "Ada", "the first program"), ("2", "Faust", "a play by Goethe")]
 
@@ -75,8 +76,9 @@ def test_an_index_outlives_the_folder_that_its_corpus_came_from(tmp_path, linked
     build(corpus(tmp_path, [("9", "Other", "words")]), first)
     assert found(second, "goethe") == ["2"] and found(first, "words") == ["9"]
     shutil.rmtree(first)
-    assert found(second, "goethe") == ["2"]
     assert pickle.loads(pickled).search(["goethe"], 1)[0][0].title == "Faust"
+    second.rename(tmp_path / "moved")
+    assert found(tmp_path / "moved", "goethe") == ["2"]
 
 
 def test_the_hash_of_an_index_does_not_depend_on_where_its_passages_came_from(tmp_path):
@@ -87,109 +89,66 @@ def test_the_hash_of_an_index_does_not_depend_on_where_its_passages_came_from(tm
     assert direct["index_hash"] == indirect["index_hash"] == again["index_hash"]
 
 
-def data_folder(folder: Path) -> None:
-    (folder / "data-raw").mkdir()
-    (folder / "data-raw" / "thesis").write_text("years of work")
+def write(path: Path, text: str = "years of work") -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
 
 
-def well_named_data_folder(folder: Path) -> None:
-    (folder / "data-0123abcd").mkdir()
-    (folder / "data-0123abcd" / "thesis").write_text("years of work")
+def ours(folder: Path) -> Path:
+    """The sub-folder of an index of ours."""
+    build(corpus(folder.parent), folder)
+    (data,) = folder.glob("data-*")
+    return data
 
 
-def data_file(folder: Path) -> None:
-    (folder / "data-0123abcd").write_text("years of work")
+def link(path: Path, target: Path) -> None:
+    if not target.exists():
+        write(target / "thesis" if path.name.startswith("data-") else target)
+    path.symlink_to(target)
 
 
 def manifest_of_others(folder: Path) -> None:
-    (folder / "manifest.json").write_text('{"name": "an extension", "data": "data-raw"}')
-    data_folder(folder)
-
-
-def nested_manifest(folder: Path) -> None:
-    (folder / "manifest.json").write_text("[" * 100_000)
-
-
-def manifest_that_is_a_folder(folder: Path) -> None:
-    (folder / "manifest.json").mkdir()
-    (folder / "manifest.json" / "thesis").write_text("years of work")
-
-
-def lock_of_others(folder: Path) -> None:
-    (folder / ".lock").write_text("years of work")
-
-
-def lock_that_is_a_link(folder: Path) -> None:
-    (folder.parent / "thesis").write_text("years of work")
-    (folder / ".lock").symlink_to(folder.parent / "thesis")
-
-
-def link_to_a_folder(folder: Path) -> None:
-    data_folder(folder.parent)
-    (folder / "data-0123abcd").symlink_to(folder.parent / "data-raw")
-
-
-def hidden_file(folder: Path) -> None:
-    (folder / ".env").write_text("secret")
-
-
-def draft(folder: Path) -> None:
-    (folder / "manifest.json.new").write_text("years of work")
-
-
-def copy_of_our_data(folder: Path) -> None:
-    """Somebody's backup of a build, under another name."""
-    build(corpus(folder.parent), folder.parent / "ours")
-    (data,) = (folder.parent / "ours").glob("data-*")
-    shutil.copytree(data, folder / "data-0123abcd")
-
-
-def note_in_our_data(folder: Path) -> None:
-    build(corpus(folder.parent), folder)
-    (data,) = folder.glob("data-*")
-    (data / "notes.txt").write_text("years of work")
-
-
-def folder_in_our_data(folder: Path) -> None:
-    build(corpus(folder.parent), folder)
-    (data,) = folder.glob("data-*")
-    data_folder(data)
+    write(folder / "manifest.json", '{"name": "an extension", "data": "data-raw"}')
+    write(folder / "data-raw" / "thesis")
 
 
 def link_in_our_data(folder: Path) -> None:
-    build(corpus(folder.parent), folder)
-    (data,) = folder.glob("data-*")
-    shutil.move(data / "passages", folder.parent / "elsewhere")
-    (data / "passages").symlink_to(folder.parent / "elsewhere")
+    passages = ours(folder) / "passages"
+    shutil.move(passages, folder.parent / "elsewhere")
+    link(passages, folder.parent / "elsewhere")
 
 
 def altered_manifest_of_ours(folder: Path) -> None:
-    build(corpus(folder.parent), folder)
+    ours(folder)
     path = folder / "manifest.json"
     path.write_text(path.read_text().replace('"documents": 2', '"documents": 3'))
 
 
-FOREIGN = [
-    data_folder,
-    well_named_data_folder,
-    data_file,
-    manifest_of_others,
-    nested_manifest,
-    manifest_that_is_a_folder,
-    lock_of_others,
-    lock_that_is_a_link,
-    link_to_a_folder,
-    hidden_file,
-    draft,
-    copy_of_our_data,
-    note_in_our_data,
-    folder_in_our_data,
-    link_in_our_data,
-    altered_manifest_of_ours,
-]
+def backup(folder: Path) -> None:
+    shutil.copytree(ours(folder.parent / "ours"), folder / "data-0123abcd")
 
 
-@pytest.mark.parametrize("put", FOREIGN, ids=lambda put: put.__name__)
+FOREIGN = {
+    "a data folder": lambda folder: write(folder / "data-raw" / "thesis"),
+    "a well named data folder": lambda folder: write(folder / "data-0123abcd" / "thesis"),
+    "a data file": lambda folder: write(folder / "data-0123abcd"),
+    "a manifest of others": manifest_of_others,
+    "a nested manifest": lambda folder: write(folder / "manifest.json", "[" * 100_000),
+    "a folder as manifest": lambda folder: write(folder / "manifest.json" / "thesis"),
+    "a lock of others": lambda folder: write(folder / ".lock"),
+    "a link as lock": lambda folder: link(folder / ".lock", folder.parent / "thesis"),
+    "a link to a folder": lambda folder: link(folder / "data-0123abcd", folder.parent / "data-raw"),
+    "a hidden file": lambda folder: write(folder / ".env"),
+    "a draft": lambda folder: write(folder / "manifest.json.new"),
+    "a backup of our data": backup,
+    "a note in our data": lambda folder: write(ours(folder) / "notes.txt"),
+    "a folder in our data": lambda folder: write(ours(folder) / "data-raw" / "thesis"),
+    "a link in our data": link_in_our_data,
+    "an altered manifest of ours": altered_manifest_of_ours,
+}
+
+
+@pytest.mark.parametrize("put", FOREIGN.values(), ids=FOREIGN)
 @pytest.mark.parametrize("kind", ["bm25", "passages"])
 def test_a_folder_with_anything_of_others_is_refused_before_a_byte_is_written(tmp_path, put, kind):
     folder = tmp_path / "out"
@@ -241,66 +200,6 @@ def test_what_killed_builds_left_is_tidied_up(tmp_path, left):
     assert not killed.exists() and found(tmp_path / "out", "goethe") == ["2"]
 
 
-def old_format(folder: Path, corpus_folder: Path | None = None) -> None:
-    """Turn an index into one of the format that had no seal."""
-    (data,) = folder.glob("data-*")
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest.pop("seal")
-    manifest["format"] = 1
-    manifest["parameters"].pop("analyzer_version", None)
-    (data / "manifest.json").unlink()
-    (data / ".at2po").unlink()
-    if manifest["kind"] != "passages":
-        shutil.rmtree(data / "passages")
-        if corpus_folder is not None:
-            manifest["facts"]["corpus_folder"] = os.path.relpath(corpus_folder, folder)
-        else:
-            store_passages([Passage(*record) for record in RECORDS], data / "passages")
-            old_format(data / "passages")
-    for name in [name for name in manifest["files"] if name.startswith("passages/")]:
-        del manifest["files"][name]
-    manifest["files"] = {
-        name: entry for name, entry in manifest["files"].items() if (data / name).is_file()
-    }
-    del manifest["format"]
-    (folder / "manifest.json").write_text(json.dumps({"format": 1, **manifest}))
-
-
-@pytest.mark.parametrize("nested", [True, False])
-def test_indexes_of_the_earlier_format_are_read(tmp_path, nested):
-    index, store = tmp_path / "index", tmp_path / "store"
-    build(corpus(tmp_path), index)
-    store_passages([Passage(*record) for record in RECORDS], store)
-    old_format(store)
-    old_format(index, None if nested else store)
-    assert found(index, "goethe") == ["2"]
-    retriever = open_retriever(f"bm25:{index}")
-    assert retriever.scoring.analyzer_version == 1
-    assert pickle.loads(pickle.dumps(retriever)).search(["goethe"], 1)[0][0].id == "2"
-    build(index, tmp_path / "new")
-    shutil.rmtree(index)
-    assert found(tmp_path / "new", "goethe") == ["2"]
-
-
-def test_passages_of_the_earlier_format_which_others_may_read_are_not_replaced(tmp_path):
-    index, store, other = tmp_path / "index", tmp_path / "store", tmp_path / "other"
-    build(corpus(tmp_path), index)
-    build(corpus(tmp_path), other)
-    store_passages([Passage(*record) for record in RECORDS], store)
-    old_format(index)
-    old_format(store)
-    old_format(other, store)
-    for place, kind in ((index, "bm25"), (store, "passages")):
-        before = snapshot(place)
-        with pytest.raises(IndexFormatError, match="passages of an earlier version"):
-            build(corpus(tmp_path), place, kind=kind)
-        assert snapshot(place) == before
-    assert found(other, "goethe") == ["2"]
-    build(other, other)  # its passages are elsewhere, so nobody reads them here
-    shutil.rmtree(store)
-    assert found(other, "goethe") == ["2"]
-
-
 @pytest.mark.parametrize("name", ["corpus.jsonl", "corpus.jsonl.gz"])
 @pytest.mark.parametrize("kind", ["bm25", "passages"])
 def test_an_empty_corpus_is_refused_and_the_old_index_stays(tmp_path, name, kind):
@@ -313,9 +212,6 @@ def test_an_empty_corpus_is_refused_and_the_old_index_stays(tmp_path, name, kind
     assert found(tmp_path / "out", "goethe") == ["2"]
     with pytest.raises(CorpusFormatError, match="at least one passage"):
         open_retriever(f"bm25:{empty}")
-
-
-def test_a_store_without_passages_is_refused(tmp_path):
     store_passages([], tmp_path / "store")
     with pytest.raises(CorpusFormatError, match="at least one passage"):
         build(tmp_path / "store", tmp_path / "out")
@@ -391,7 +287,22 @@ def test_a_change_of_any_field_of_a_manifest_is_refused(tmp_path):
             pytest.fail(name)
 
 
-UNSEALED = {
+def test_a_manifest_without_a_seal_is_refused_and_its_folder_left_alone(tmp_path):
+    """As earlier versions wrote it; other indexes may read its passages."""
+    build(corpus(tmp_path), tmp_path / "out")
+    path = tmp_path / "out" / "manifest.json"
+    whole = json.loads(path.read_text())
+    del whole["seal"]
+    path.write_text(json.dumps({**whole, "format": 1}))
+    before = snapshot(tmp_path / "out")
+    with pytest.raises(IndexFormatError, match="expected format 2, found 1"):
+        open_retriever(f"bm25:{tmp_path / 'out'}")
+    with pytest.raises(IndexFormatError, match="choose another folder"):
+        build(corpus(tmp_path), tmp_path / "out")
+    assert snapshot(tmp_path / "out") == before
+
+
+MALFORMED = {
     "parameters": [None, [], {"k1": "0.9"}, {"k1": -1}, {"style": "x"}, {"k1": None}, {"x": 1}],
     "files": [None, [], {"a": {}}, {"a": None}, {"/etc/passwd": {}}, {}],
     "corpus": [None, 5, "x"],
@@ -402,14 +313,14 @@ UNSEALED = {
 }
 
 
-@pytest.mark.parametrize("name", UNSEALED)
-def test_fields_of_an_unsealed_manifest_are_typed(tmp_path, name):
+@pytest.mark.parametrize("name", MALFORMED)
+def test_fields_of_a_manifest_are_typed_even_if_it_is_sealed(tmp_path, name):
     build(corpus(tmp_path), tmp_path / "out")
-    old_format(tmp_path / "out")
     path = tmp_path / "out" / "manifest.json"
     whole = json.loads(path.read_text())
-    for wrong in UNSEALED[name]:
-        path.write_text(json.dumps({**whole, name: wrong}))
+    del whole["seal"]
+    for wrong in MALFORMED[name]:
+        path.write_text(sealed({**whole, name: wrong}))
         with pytest.raises(IndexFormatError, match="expected"):
             open_retriever(f"bm25:{tmp_path / 'out'}")
             pytest.fail(repr(wrong))
