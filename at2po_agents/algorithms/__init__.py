@@ -16,7 +16,7 @@ from at2po_agents.algorithms.gspo import GSPO
 from at2po_agents.algorithms.react import ReAct
 from at2po_agents.algorithms.tree_grpo import TreeGRPO
 from at2po_agents.errors import ConfigError
-from at2po_agents.settings import nearest
+from retrieval.errors import nearest
 
 _OURS: tuple[type[Any], ...] = (ATPO, GRPO, DAPO, GSPO, ARPO, AEPO, TreeGRPO, ReAct)
 
@@ -67,8 +67,8 @@ def find(name: str) -> type[Any]:
         return found  # type: ignore[no-any-return]
     if name not in REGISTRY:
         raise ConfigError(
-            f"algorithm must be one of {', '.join(REGISTRY)} or module:Class, found "
-            f"{name!r}{nearest(name, REGISTRY)}"
+            f"algorithm: expected a known name or module:Class, found {name!r}; "
+            + nearest(name, REGISTRY)
         )
     return REGISTRY[name]
 

@@ -36,10 +36,10 @@ from at2po_agents.settings import (
     check_ranges,
     choice_of,
     from_table,
-    nearest,
     to_table,
     to_toml,
 )
+from retrieval.errors import nearest
 
 PRESETS = Path(__file__).parent / "presets"
 
@@ -310,7 +310,7 @@ def _find(source: str | Path) -> Path:
     path = preset if str(source) in _presets() else Path(source)
     if not path.is_file():
         raise ConfigError(
-            f"{source}: expected a TOML file or a preset ({', '.join(_presets())}), found neither"
+            f"{source}: expected a TOML file or a preset, found neither; "
             + nearest(str(source), _presets())
         )
     return path

@@ -11,7 +11,7 @@ from typing import Any
 
 from at2po_agents.errors import EnvironmentNotFoundError
 from at2po_agents.evaluation.policy_agent import Agent, Reply, Transcript
-from at2po_agents.seeds import seed_of
+from at2po_envs.seeds import stable_hash
 
 _DIRECT = (
     "Answer the question from what you know. There are no tools: do not search. Write your "
@@ -49,7 +49,7 @@ class RandomAgent:
         """Draw the next turn of every episode."""
         turns = []
         for transcript in transcripts:
-            self._space.seed(seed_of(self.seed, *transcript))
+            self._space.seed(stable_hash(self.seed, *transcript))
             turns.append(str(self._space.sample()))
         return turns
 

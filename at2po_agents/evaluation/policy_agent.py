@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from at2po_agents.engines import Engine, Request
 from at2po_agents.errors import RequestError
 from at2po_agents.policy.encoding import encode_inserted, encode_prompt
-from at2po_agents.seeds import seed_of
+from at2po_envs.seeds import stable_hash
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -169,7 +169,7 @@ class PolicyAgent:
         room -= len(ids)
         if room < 1 and len(transcript) > 1:
             return None
-        seed = seed_of(self.seed, *transcript)
+        seed = stable_hash(self.seed, *transcript)
         return Request(key, ids, seed, room, self.temperature, self.stop)
 
     def _prompt(self, text: str) -> list[int]:

@@ -20,8 +20,8 @@ from at2po_agents.monitoring.queue_length import QueueWatch
 from at2po_agents.policy.encoding import check_dialect, encode_inserted, encode_prompt
 from at2po_agents.rollout.expansion import Expansion
 from at2po_agents.rollout.expansion.entropy import query_span
-from at2po_agents.seeds import seed_of
 from at2po_agents.tree import Node, RolloutTree
+from at2po_envs.seeds import stable_hash
 
 
 @dataclass(eq=False)
@@ -160,7 +160,7 @@ class _Run:
             ids = parent.ids()
             self.sampling[key] = (growth, node)
             growth.running += 1
-            seed = seed_of(self.seed, growth.tree.question.key, number, node.key)
+            seed = stable_hash(self.seed, growth.tree.question.key, number, node.key)
             room = self._room(growth.tree, len(ids))
             requests.append(Request(key, ids, seed, room, self.temperature, self.c.stop))
         self.c.engine.submit(requests)
@@ -199,7 +199,7 @@ class _Run:
 
     def _forks(self, number: int, growth: _Growth) -> list[Node]:
         """Ask the expansion where the tree grows on."""
-        seed = seed_of(self.seed, "forks", growth.tree.question.key, number, growth.iteration)
+        seed = stable_hash(self.seed, "forks", growth.tree.question.key, number, growth.iteration)
         growth.iteration += 1
         return self.expansion.forks(growth.tree, growth.iteration - 1, default_rng(seed))
 

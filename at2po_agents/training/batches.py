@@ -11,11 +11,11 @@ from numpy.random import default_rng
 from numpy.typing import NDArray
 
 from at2po_agents.config.train import TrainConfig
-from at2po_agents.seeds import seed_of
 from at2po_agents.training.dynamic_sampling import fill
 from at2po_agents.tree import RolloutTree
 from at2po_agents.workers.local import Workers
 from at2po_agents.workers.rollout_worker import Job
+from at2po_envs.seeds import stable_hash
 
 if TYPE_CHECKING:
     from at2po_agents.workers.ray.prefetch import Stream
@@ -123,7 +123,7 @@ class Batches:
         return Job(
             tuple(self._questions(count)),
             self.config.algorithm.expansion(),
-            seed=seed_of(self.config.seed, "rollout", *place),
+            seed=stable_hash(self.config.seed, "rollout", *place),
             temperature=self.config.temperature,
         )
 
@@ -136,5 +136,5 @@ class Batches:
         return [int(orders[lap][index]) for lap, index in places]
 
     def _order(self, lap: int) -> NDArray[np.int64]:
-        order = default_rng(seed_of(self.config.seed, "order", lap)).permutation(self._known)
+        order = default_rng(stable_hash(self.config.seed, "order", lap)).permutation(self._known)
         return order[self._chosen[order]]

@@ -14,7 +14,7 @@ from at2po_envs.dialects import Dialect
 from at2po_envs.episode.snapshots import Snapshot, check_snapshot, set_generator
 from at2po_envs.episode.spaces import TextSpace
 from at2po_envs.episode.state import State, Transition
-from at2po_envs.errors import InvalidActionError, UnknownNameError, nearest
+from at2po_envs.errors import InvalidActionError, UnknownNameError
 from at2po_envs.question_sets.questions import Question
 from at2po_envs.scoring.answers import OURS
 from at2po_envs.tools import (
@@ -26,6 +26,7 @@ from at2po_envs.tools import (
     check_timeout,
     hung_calls,
 )
+from retrieval.errors import nearest
 
 
 class Core(Protocol):

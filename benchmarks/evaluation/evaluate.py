@@ -13,13 +13,13 @@ import gymnasium
 from at2po_agents.evaluation.policy_agent import Agent
 from at2po_agents.rollout.environments import make_env
 from at2po_envs import Question
-from at2po_envs.errors import nearest
 from benchmarks.errors import EvaluationError
 from benchmarks.evaluation.card import evaluation_card
 from benchmarks.evaluation.episode_log import FILE, EpisodeLog, Episodes
 from benchmarks.evaluation.episodes import play
 from benchmarks.evaluation.folder import EvaluationFolder
 from benchmarks.evaluation.summary import Report, add_up
+from retrieval.errors import nearest
 from retrieval.storage.files import sole_writer
 
 __all__ = ["Report", "evaluate"]

@@ -19,10 +19,10 @@ from typing import Any
 import tyro
 
 from at2po_agents.config.train import TrainConfig, load_config
-from at2po_agents.seeds import seed_of
 from at2po_agents.training.trainer import Trainer
 from at2po_agents.workers.local import LocalWorkers
 from at2po_agents.workers.rollout_worker import new_collector
+from at2po_envs.seeds import stable_hash
 from benchmarks.environment import environment
 from benchmarks.errors import EvaluationError
 
@@ -113,7 +113,7 @@ def _step(trainer: Trainer, workers: LocalWorkers, step: int, totals: _Totals) -
     collector = new_collector(config, trainer.env, rollout.engine, rollout.tokenizer)
     known = trainer.env.questions
     questions = [known[i % len(known)] for i in range(step * n, (step + 1) * n)]
-    seed = seed_of(config.seed, "rollout", step)
+    seed = stable_hash(config.seed, "rollout", step)
     start = time.perf_counter()
     trees = collector.collect(
         questions, config.algorithm.expansion(), seed=seed, temperature=config.temperature

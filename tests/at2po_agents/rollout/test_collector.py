@@ -23,8 +23,8 @@ from at2po_agents.policy.encoding import encode_inserted, encode_prompt
 from at2po_agents.policy.loading import load_model
 from at2po_agents.rollout.collector import Collector
 from at2po_agents.rollout.expansion import AEPOBranching, ARPOBranching, Chains, EntropyGuided
-from at2po_agents.seeds import seed_of
 from at2po_agents.tree import Node, RolloutTree
+from at2po_envs.seeds import stable_hash
 
 TURNS = (
     "<think> I look. </think> <search> river </search>",
@@ -245,7 +245,7 @@ def one_by_one(
     def turn(parent: Node) -> None:
         node = tree.add(parent)
         used = len(parent.ids()) - len(tree.root.inserted)
-        own = seed_of(seed, question.key, number, node.key)
+        own = stable_hash(seed, question.key, number, node.key)
         engine.submit([Request(0, parent.ids(), own, room - used, 1.0, env.core.dialect.stop)])
         done: list[Completion] = []
         while not done:
@@ -271,7 +271,7 @@ def one_by_one(
         turn(tree.root)
     iteration = 0
     while True:
-        draws = np.random.default_rng(seed_of(seed, "forks", question.key, number, iteration))
+        draws = np.random.default_rng(stable_hash(seed, "forks", question.key, number, iteration))
         forks = expansion.forks(tree, iteration, draws)
         if not forks:
             return tree
