@@ -31,5 +31,9 @@ class SnapshotError(At2poEnvError, ValueError):
     """A snapshot is not one of this environment."""
 
 
+class OutcomeError(At2poEnvError, ValueError):
+    """The end of an episode does not say how it went."""
+
+
 class ToolResultError(At2poEnvError, ValueError):
     """The tool results handed to a transition do not answer its pending calls."""

@@ -9,7 +9,7 @@ from at2po_agents.algorithms.base import ClippedLoss
 from at2po_agents.objective import credit
 from at2po_agents.rollout.expansion import Chains, Expansion
 from at2po_agents.rollout.expansion.base import at_least
-from at2po_agents.tree import Node, RolloutTree
+from at2po_agents.tree import Node, RolloutTree, leaf_outcome
 
 Metric = Literal["em", "reward"]
 
@@ -46,8 +46,9 @@ class DAPO(ClippedLoss):
         """Check all settings now rather than after the first rollout."""
         super().__post_init__()
         credit.check(Metric, "metric", self.metric)
-        for name in ("oversample", "generations", "buffer"):
-            at_least(name, getattr(self, name), 1)
+        at_least("oversample", self.oversample, 1)
+        at_least("generations", self.generations, 1)
+        at_least("buffer", self.buffer, 1)
         at_least("max_length", self.max_length, self.buffer)
         self.expansion()
 
@@ -62,12 +63,12 @@ class DAPO(ClippedLoss):
     def shaped(self, leaf: Node) -> float:
         """Return the reward less the overlong penalty; a result that did not fit has its length."""
         prompt, *turns = leaf.path()
-        dropped: int = leaf.info.get("dropped_tokens", 0)
+        dropped = leaf.outcome.dropped_tokens if leaf.outcome else 0
         length = dropped + sum(len(turn.sampled) + len(turn.inserted) for turn in turns)
         excess = min(length, self.max_length) - (self.max_length - self.buffer)
         return credit.leaf_reward(leaf) + min(-excess / self.buffer, 0.0)
 
     def informative(self, tree: RolloutTree) -> bool:
         """Whether the group's rows differ, so that they have advantages at all."""
-        em = self.metric == "em"
-        return len({leaf.info["em"] if em else self.shaped(leaf) for leaf in tree.leaves()}) > 1
+        measure = (lambda leaf: leaf_outcome(leaf).em) if self.metric == "em" else self.shaped
+        return len({measure(leaf) for leaf in tree.leaves()}) > 1

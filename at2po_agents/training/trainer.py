@@ -254,7 +254,7 @@ class Trainer:
         if stream := self.batches.stream:
             age = sum(batch.ages) / len(batch.ages)
             metrics |= {"rollout/staleness": age, "rollout/dropped": stream.dropped}
-        self.past.sampled_tokens += metrics["tokens/sampled"]
+        self.past.sampled_tokens += int(metrics["tokens/sampled"])
         metrics |= {_learner_name(name): value for name, value in learned.items()}
         if self._due(self.config.eval_every):
             write_lines(self._lines(run_folder.TREES), (tree.to_dict() for tree in batch.trees))
@@ -268,7 +268,7 @@ class Trainer:
         job = Job(tuple(self.eval_asked), Chains(1), temperature=0.0, test=True)
         trees = self.workers.collect(job)
         leaves = [tree.leaves()[0] for tree in trees]
-        records = [self.eval_env.record(leaf.state, leaf.info) for leaf in leaves]
+        records = [self.eval_env.record(leaf.state, leaf.outcome) for leaf in leaves]
         write_lines(self._lines(run_folder.EPISODES), records)
         return evaluation_metrics(leaves), {"eval": time.monotonic() - clock}
 

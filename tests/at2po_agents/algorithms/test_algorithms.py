@@ -42,6 +42,7 @@ from at2po_agents.rollout.expansion import forest
 from at2po_agents.training.dynamic_sampling import fill
 from at2po_agents.training.trainer import Trainer
 from at2po_agents.tree import Node, RolloutTree
+from at2po_envs import Outcome
 from tests.at2po_agents.rollout.test_collector import TURNS as SPOKEN
 from tests.at2po_agents.rollout.test_collector import ScriptedEngine
 from tests.at2po_agents.samples import flat_rows, random_tree, tiny_model
@@ -128,7 +129,7 @@ def credited_trees(algorithm: Algorithm, seed: int) -> list[RolloutTree]:
     trees = [random_tree(seed, size=12), random_tree(seed + 1, size=12)]
     for tree in trees:
         for node in tree.nodes():
-            node.info = {"truncated": len(node.sampled) == 2, "em": 0.0}
+            node.outcome = Outcome(False, 0.0, True, truncated=len(node.sampled) == 2)
         algorithm.assign_credit(tree)
     return trees
 
@@ -205,7 +206,7 @@ def test_overlong_penalty(length: int, penalty: float) -> None:
 def test_what_did_not_fit_counts_in_the_length(length: int, dropped: int, reward: float) -> None:
     tree = RolloutTree("q", [1, 2, 3])
     leaf = tree.add(tree.root, sampled=[1] * length, reward=-1.0)
-    leaf.info = {"truncated": True} | ({"dropped_tokens": dropped} if dropped else {})
+    leaf.outcome = Outcome(False, 0.0, True, truncated=True, dropped_tokens=dropped)
     assert DAPO().shaped(leaf) == pytest.approx(reward)
 
 
@@ -225,15 +226,15 @@ def test_rows_are_as_long_for_dapo_as_what_they_would_have_held(
     (tree,) = collector.collect(questions, GRPO(chains=4).expansion(), seed=seed)
     for leaf in tree.leaves():
         own = len(leaf.ids()) - len(tree.root.inserted)
-        dropped = leaf.info.get("dropped_tokens", 0)
+        dropped = leaf.outcome.dropped_tokens
         assert own <= room
         if dropped:
-            assert leaf.info["truncated"] and not leaf.inserted and own + dropped >= room
-        if leaf.info["truncated"] and not dropped:
+            assert leaf.truncated and not leaf.inserted and own + dropped >= room
+        if leaf.truncated and not dropped:
             assert (leaf.finish, own) == ("length", room)
         penalty = DAPO(max_length=room, buffer=room).shaped(leaf) - leaf.reward
         assert penalty == pytest.approx(-min(own + dropped, room) / room)
-        if leaf.info["truncated"]:
+        if leaf.truncated:
             assert penalty == -1
 
 
@@ -241,7 +242,12 @@ def group(*rewards: float, length: int = 1) -> RolloutTree:
     """Build rows of one turn whose exact match is their reward; each is longer than the last."""
     tree = RolloutTree("q", [1])
     for place, reward in enumerate(rewards):
-        tree.add(tree.root, sampled=[1] * (place * length), reward=reward, info={"em": reward})
+        tree.add(
+            tree.root,
+            sampled=[1] * (place * length),
+            reward=reward,
+            outcome=Outcome(reward > 0, 0.0, True),
+        )
     return tree
 
 

@@ -13,6 +13,7 @@ from at2po_agents.config.train import TrainConfig
 from at2po_agents.training.batches import Batches
 from at2po_agents.tree import RolloutTree
 from at2po_agents.workers.rollout_worker import Job
+from at2po_envs import Outcome
 
 KNOWN = 10
 RAY = ClusterOptions(collectors=1)
@@ -28,7 +29,7 @@ class Workers:
         self.jobs.append(job)
         trees = [RolloutTree(question, [1]) for question in job.questions]
         for tree in trees:
-            tree.root.info = {"em": 0.0}
+            tree.root.outcome = Outcome(False, 0.0, True)
         return trees
 
 
