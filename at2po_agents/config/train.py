@@ -151,7 +151,7 @@ class TrainConfig:
                 f"mini_batches: expected at most questions_per_step = {self.questions_per_step}, "
                 f"found {self.mini_batches}; every update needs a tree"
             )
-        if self.cluster.staleness and getattr(self.algorithm, "importance_cap", None) == 0:
+        if self.cluster.staleness and self.algorithm.importance_cap == 0:
             raise ConfigError(
                 f"cluster.staleness: expected 0 without a correction for older weights, found "
                 f"{self.cluster.staleness}; set algorithm.importance_cap, usually to 2"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from at2po_agents.algorithms.base import Algorithm, Filter
+from at2po_agents.algorithms.base import Algorithm
 from at2po_agents.tree import RolloutTree
 
 
@@ -14,7 +14,7 @@ def fill(
     """Grow trees until a batch is full of those worth learning from.
 
     Args:
-        algorithm: One that is no `Filter` takes the first trees as they are.
+        algorithm: Says which trees are informative, and how many questions to roll out for them.
         wanted: Size of the batch, at least 1.
         grow: Rolls out as many new questions as the first number says; the second counts the calls.
 
@@ -24,9 +24,6 @@ def fill(
 
     Source: DAPO paper; limit and filling up as in the code that the AT2PO paper's runs used.
     """
-    if not isinstance(algorithm, Filter):
-        trees = grow(wanted, 0)
-        return trees, trees
     grown: list[RolloutTree] = []
     kept: list[RolloutTree] = []
     for generation in range(algorithm.generations):

@@ -100,7 +100,7 @@ class Trainer:
 
     def __init__(self, config: TrainConfig) -> None:
         algorithm = config.algorithm
-        if config.steps and not getattr(algorithm, "learns", True):
+        if config.steps and not config.algorithm.learns:
             raise ConfigError(
                 f"steps: expected 0 with {name_of(algorithm)}, which does not learn, found "
                 f"{config.steps}; add --steps 0 to evaluate the starting policy"

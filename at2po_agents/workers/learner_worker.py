@@ -57,7 +57,7 @@ class LearnerWorker:
         self.config, self.policy, self.ranks = config, policy, ranks
         self.model = model = policy.model
         lora = config.lora.rank > 0
-        anchored = getattr(config.algorithm, "kl_coef", 0.0) and resumed is not None and not lora
+        anchored = config.algorithm.kl_coef and resumed is not None and not lora
         self.learner = Learner(
             model,
             algorithm=config.algorithm,

@@ -84,7 +84,7 @@ class RolloutWorker:
             model,
             tokenizer,
             max_batch=config.max_batch,
-            keep_entropies=getattr(config.algorithm, "entropy", None) == "full",
+            keep_entropies=config.algorithm.entropy == "full",
             options=config.engine_options,
         )
 

@@ -114,7 +114,7 @@ def test_one_step_of_the_embedded_model(algorithm: Algorithm, leaves: int, env: 
 
 
 EVERY: list[Algorithm] = [
-    *(cls() for cls in REGISTRY.values() if getattr(cls, "learns", True)),
+    *(cls() for cls in REGISTRY.values() if cls.learns),
     *(algorithm for algorithm, _ in SMALL),
     GRPO(kl_coef=0.3, kl="k1", shared="once"),
     AEPO(shared="once", aggregation="turn-mean"),
@@ -332,8 +332,8 @@ def test_react_evaluates_and_does_not_train(tmp_path: Path) -> None:
 
 
 @dataclass(frozen=True)
-class Mine:
-    """An algorithm of somebody else, without any base class."""
+class Mine(Algorithm):
+    """An algorithm of somebody else."""
 
     chains: int = 2
 
@@ -366,6 +366,31 @@ def test_an_algorithm_of_one_s_own(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert fingerprint(load_config(TrainConfig, path)) == fingerprint(config)
     with pytest.raises(ConfigError, match="found 'grpo'; choose another"):
         algorithms.register_algorithm("grpo", Mine)
+
+
+def test_what_is_no_algorithm_is_refused_with_what_to_do() -> None:
+    @dataclass(frozen=True)
+    class Plain:
+        name: ClassVar[str] = "plain"
+
+    @dataclass(frozen=True)
+    class Half(Algorithm):
+        name: ClassVar[str] = "half"
+
+        def expansion(self) -> Any:
+            raise NotImplementedError
+
+    wrong: Any = Plain
+    with pytest.raises(ConfigError, match="that extends .*Algorithm, found .*Plain.*let it extend"):
+        algorithms.register_algorithm("plain", wrong)
+    with pytest.raises(ConfigError, match="found .*Half.* without assign_credit, loss"):
+        algorithms.register_algorithm("half", Half)
+
+
+def test_what_an_algorithm_does_not_say_has_a_default() -> None:
+    mine = Mine()
+    assert (mine.learns, mine.kl_coef, mine.entropy, mine.importance_cap) == (True, 0.0, None, None)
+    assert (mine.oversample, mine.generations, mine.informative(group(1, 1))) == (1, 1, True)
 
 
 def test_names_find_their_algorithms() -> None:
