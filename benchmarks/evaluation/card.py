@@ -14,6 +14,7 @@ from typing import Any
 
 from at2po_agents.evaluation.policy_agent import Agent
 from at2po_envs import ForkableEnv, Question
+from at2po_envs.dialects.messages import messages_of, tools_of
 from at2po_envs.episode.protocols import scorer_of
 from benchmarks.environment import library_versions, source_commit
 from benchmarks.errors import EvaluationError
@@ -99,8 +100,7 @@ def differences(card: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
 
 def prompt_hash(prompt: str) -> str:
     """Return the SHA-256 (hex) of a prompt, chat messages and tool schemas included."""
-    parts = [str(prompt), getattr(prompt, "messages", ()), getattr(prompt, "tools", ())]
-    return _hash(parts)
+    return _hash([str(prompt), messages_of(prompt), tools_of(prompt)])
 
 
 def agent_name(agent: Agent) -> str:
