@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from types import UnionType
@@ -27,6 +26,7 @@ from urllib.parse import urlsplit
 import tyro
 
 from at2po_agents.errors import ConfigError
+from retrieval.errors import nearest
 
 C = TypeVar("C")
 Scalar = bool | int | float | str
@@ -195,8 +195,7 @@ def from_table(cls: type[C], table: Mapping[str, Any], prefix: str = "") -> C:
     legal = [item.name for item in fields(cast(Any, cls))]
     for key in table:
         if key not in legal:
-            known = f" (known here: {', '.join(legal)})"
-            raise ConfigError(f"unknown key {prefix + key!r}{nearest(key, legal)}{known}")
+            raise ConfigError(f"unknown key {prefix + key!r}; {nearest(key, legal)}")
     return cls(**{key: _convert(hints[key], table[key], prefix + key) for key in table})
 
 
@@ -231,12 +230,6 @@ def choice_of(hint: Any) -> Choice | None:
     """Return the `Choice` that a type is annotated with, if any."""
     notes = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
     return next((note for note in notes if isinstance(note, Choice)), None)
-
-
-def nearest(name: str, legal: Iterable[str]) -> str:
-    """Return "; did you mean …?" with the legal name most like `name`, or nothing."""
-    close = difflib.get_close_matches(name, list(legal), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def _convert(hint: Any, value: Any, key: str) -> Any:

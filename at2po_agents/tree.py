@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, is_dataclass
 from typing import Any, NamedTuple
 
 from at2po_agents.errors import TreeError
+from at2po_envs import Outcome, State
 
 _PLAIN = (
     "sampled",
@@ -20,7 +21,6 @@ _PLAIN = (
     "value",
     "advantage",
     "row_advantage",
-    "info",
 )
 
 
@@ -43,7 +43,9 @@ class Node:
         state: Environment state after the turn.
         reward: Return of the episode that ends here; None unless the node is a leaf.
         finish: Why sampling stopped ("stop", "eos" or "length").
-        info: JSON-able facts about the turn (flags, scores).
+        info: JSON-able facts about the turn, for people: the environment's, and what an expansion
+            notes there for itself.
+        outcome: How the episode that ends here ended; None unless the node is a leaf.
         value: Estimated return from here on, written by credit assignment.
         advantage: Weight of the turn's tokens in the loss, written by credit assignment.
         row_advantage: On leaves, written by row-level algorithms: replaces `advantage` for
@@ -58,10 +60,11 @@ class Node:
     inserted: list[int] = field(default_factory=list)
     action: str = ""
     observation: str = ""
-    state: Any = field(default=None, repr=False)
+    state: State | None = field(default=None, repr=False)
     reward: float | None = None
     finish: str = ""
     info: dict[str, Any] = field(default_factory=dict)
+    outcome: Outcome | None = None
     value: float | None = None
     advantage: float | None = None
     row_advantage: float | None = None
@@ -79,6 +82,11 @@ class Node:
     def is_leaf(self) -> bool:
         """Whether no turn follows."""
         return not self.children
+
+    @property
+    def truncated(self) -> bool:
+        """Whether an episode that was cut off ends here."""
+        return self.outcome is not None and self.outcome.truncated
 
     @property
     def depth(self) -> int:
@@ -104,6 +112,19 @@ class Node:
         return [token for node in self.path() for token in (*node.sampled, *node.inserted)]
 
 
+def leaf_outcome(leaf: Node) -> Outcome:
+    """Return how the episode of a leaf ended.
+
+    Raises:
+        TreeError: If it has not.
+    """
+    if leaf.outcome is None:
+        raise TreeError(
+            f"every leaf needs an outcome, found none at {leaf.key}; finish the chain first"
+        )
+    return leaf.outcome
+
+
 class Row(NamedTuple):
     """One root-to-leaf sequence of tokens."""
 
@@ -116,7 +137,11 @@ class RolloutTree:
     """All turns sampled for one question."""
 
     def __init__(
-        self, question: Any, prompt_ids: Sequence[int], prompt_text: str = "", state: Any = None
+        self,
+        question: object,
+        prompt_ids: Sequence[int],
+        prompt_text: str = "",
+        state: State | None = None,
     ) -> None:
         """Start a tree that holds only the prompt.
 
@@ -184,7 +209,8 @@ class RolloutTree:
 
         Returns:
             `{"question", "nodes"}`; nodes in breadth-first order, each with its parent's position
-            in the list (None for the root), its surprisal, and the attributes of `Node`.
+            in the list (None for the root), its surprisal, and the attributes of `Node`; a leaf's
+            outcome is part of its info.
         """
         nodes = self.nodes()
         position = {node: i for i, node in enumerate(nodes)}
@@ -198,6 +224,7 @@ class RolloutTree:
                     "parent": None if node.parent is None else position[node.parent],
                     "surprisal": node.surprisal,
                     **{name: getattr(node, name) for name in _PLAIN},
+                    "info": node.info | (node.outcome.info() if node.outcome else {}),
                 }
                 for node in nodes
             ],
@@ -215,10 +242,16 @@ class RolloutTree:
         """
         root, *rest = data["nodes"]
         tree = cls(data["question"], root["inserted"])
-        for name in _PLAIN:
-            setattr(tree.root, name, root.get(name, getattr(tree.root, name)))
+        tree.root = Node(**_fields(root))
         nodes = [tree.root]
         for entry in rest:
-            fields = {name: entry[name] for name in _PLAIN if name in entry}
-            nodes.append(tree.add(nodes[entry["parent"]], **fields))
+            nodes.append(tree.add(nodes[entry["parent"]], **_fields(entry)))
         return tree
+
+
+def _fields(entry: dict[str, Any]) -> dict[str, Any]:
+    """Return the attributes of a node from its JSON."""
+    info = entry.get("info", {})
+    outcome = Outcome.from_info(info) if "em" in info else None
+    known = {name: entry[name] for name in _PLAIN if name in entry}
+    return known | {"info": info, "outcome": outcome}

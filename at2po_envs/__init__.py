@@ -13,6 +13,8 @@ from at2po_envs.dialects import (
 )
 from at2po_envs.episode.core import ToolQA
 from at2po_envs.episode.env import ForkableTextEnv
+from at2po_envs.episode.outcome import Outcome
+from at2po_envs.episode.protocols import Core, ForkableEnv
 from at2po_envs.episode.rewards import (
     EMReward,
     F1Reward,
@@ -44,16 +46,19 @@ __all__ = [
     "At2poEnvError",
     "At2poTags",
     "CalculatorTool",
+    "Core",
     "DIALECTS",
     "Dialect",
     "EMReward",
     "F1Reward",
     "ForkabilityError",
+    "ForkableEnv",
     "ForkableTextEnv",
     "ForkableVectorEnv",
     "FormatReward",
     "Judgement",
     "Messages",
+    "Outcome",
     "PaperReward",
     "QUESTION_SETS",
     "Question",

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
-
 
 class At2poEnvError(Exception):
     """Base of every error that this package raises on purpose."""
@@ -34,15 +31,9 @@ class SnapshotError(At2poEnvError, ValueError):
     """A snapshot is not one of this environment."""
 
 
+class OutcomeError(At2poEnvError, ValueError):
+    """The end of an episode does not say how it went."""
+
+
 class ToolResultError(At2poEnvError, ValueError):
     """The tool results handed to a transition do not answer its pending calls."""
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return the part of an error message that names the known name closest to ``name``."""
-    names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    if close:
-        return f"did you mean {close[0]!r}?"
-    shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
-    return f"known: {shown}"

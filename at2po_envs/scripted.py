@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, Protocol, runtime_checkable
 
-from at2po_envs.episode.env import Core
+from at2po_envs.episode.protocols import Core
 from at2po_envs.question_sets.questions import Question
 
 Script = Generator[str, str, None]
@@ -93,6 +93,15 @@ class Scripted:
     @cached_property
     def _by_prompt(self) -> dict[str, Question]:
         return {self.core.begin(question)[1]: question for question in self.questions}
+
+
+@runtime_checkable
+class WithExpert(Protocol):
+    """An environment that has a scripted agent."""
+
+    def expert(self, **settings: float) -> Scripted:
+        """Return an agent for its questions; all know ``error_rate`` and ``seed``."""
+        ...
 
 
 def check_rate(name: str, rate: float) -> None:

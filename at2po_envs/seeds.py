@@ -1,4 +1,4 @@
-"""What generated worlds share: the splits, and hashes that seeds and choices are made of."""
+"""Seeds by hashing: every draw follows from what is drawn, not from when; and what worlds share."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ def stable_hash(*parts: object) -> int:
     """A 64-bit hash of the parts that is the same in every process.
 
     Args:
-        *parts: Strings, numbers or tuples of them; told apart by their ``repr``.
+        *parts: Strings, numbers or tuples of them, such as run seed, step, question and node path;
+            told apart by their ``repr``.
 
     Returns:
         An integer in [0, 2**64).

@@ -46,4 +46,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """Return the part of an error message that names the known name closest to `name`."""
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names)}"
+    if close:
+        return f"did you mean {close[0]!r}?"
+    shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+    return f"known: {shown}"

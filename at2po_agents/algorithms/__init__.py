@@ -3,39 +3,39 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from dataclasses import MISSING, fields, is_dataclass
-from typing import Any
 
 from at2po_agents.algorithms.aepo import AEPO
 from at2po_agents.algorithms.arpo import ARPO
 from at2po_agents.algorithms.atpo import ATPO
-from at2po_agents.algorithms.base import Algorithm, ClippedLoss, Filter
+from at2po_agents.algorithms.base import Algorithm, ClippedLoss
 from at2po_agents.algorithms.dapo import DAPO
 from at2po_agents.algorithms.grpo import GRPO
 from at2po_agents.algorithms.gspo import GSPO
 from at2po_agents.algorithms.react import ReAct
 from at2po_agents.algorithms.tree_grpo import TreeGRPO
 from at2po_agents.errors import ConfigError
-from at2po_agents.settings import nearest
+from retrieval.errors import nearest
 
-_OURS: tuple[type[Any], ...] = (ATPO, GRPO, DAPO, GSPO, ARPO, AEPO, TreeGRPO, ReAct)
+_OURS: tuple[type[Algorithm], ...] = (ATPO, GRPO, DAPO, GSPO, ARPO, AEPO, TreeGRPO, ReAct)
 
 #: Every algorithm that has a short name.
-REGISTRY: dict[str, type[Any]] = {cls.name: cls for cls in _OURS}
+REGISTRY: dict[str, type[Algorithm]] = {cls.name: cls for cls in _OURS}
 
 
-def register_algorithm(name: str, cls: type[Any]) -> None:
+def register_algorithm(name: str, cls: type[Algorithm]) -> None:
     """Give an algorithm a short name, for settings and the command line of this process.
 
     Args:
         name: Without a colon and not in use.
-        cls: A frozen dataclass all of whose fields have defaults, see `Algorithm`.
+        cls: A frozen dataclass that extends `Algorithm`, and all of whose fields have defaults.
 
     Raises:
         ConfigError: If the name is taken by another class or holds a colon, or the class is no
             algorithm.
     """
-    _check(name, cls)
+    _checked(name, cls)
     if ":" in name or REGISTRY.get(name, cls) is not cls:
         raise ConfigError(
             f"a new algorithm needs a name without a colon that is none of {', '.join(REGISTRY)}, "
@@ -44,7 +44,7 @@ def register_algorithm(name: str, cls: type[Any]) -> None:
     REGISTRY[name] = cls
 
 
-def find(name: str) -> type[Any]:
+def find(name: str) -> type[Algorithm]:
     """Return the class of an algorithm.
 
     Args:
@@ -63,24 +63,29 @@ def find(name: str) -> type[Any]:
                 f"algorithm {name!r}: expected an importable module:Class, found "
                 f"{type(error).__name__}: {error}; put the module on PYTHONPATH"
             ) from error
-        _check(name, found)
-        return found  # type: ignore[no-any-return]
+        return _checked(name, found)
     if name not in REGISTRY:
         raise ConfigError(
-            f"algorithm must be one of {', '.join(REGISTRY)} or module:Class, found "
-            f"{name!r}{nearest(name, REGISTRY)}"
+            f"algorithm: expected a known name or module:Class, found {name!r}; "
+            + nearest(name, REGISTRY)
         )
     return REGISTRY[name]
 
 
-def _check(name: str, found: object) -> None:
+def _checked(name: str, found: object) -> type[Algorithm]:
     """Refuse what is no class of an algorithm with a default for every setting."""
-    parts = ("name", "expansion", "assign_credit", "loss")
-    lacking = [part for part in parts if not hasattr(found, part)]
-    if not (isinstance(found, type) and is_dataclass(found)) or lacking:
+    if not (isinstance(found, type) and issubclass(found, Algorithm) and is_dataclass(found)):
         raise ConfigError(
-            f"algorithm {name!r}: expected a dataclass with {', '.join(parts)}, found {found!r} "
-            f"without {', '.join(lacking) or '@dataclass'}; see at2po_agents.algorithms.Algorithm"
+            f"algorithm {name!r}: expected a dataclass that extends "
+            f"at2po_agents.algorithms.Algorithm, found {found!r}; let it extend that class, or "
+            "ClippedLoss"
+        )
+    parts = ("name", "expansion", "assign_credit", "loss")
+    lacking = [p for p in parts if not hasattr(found, p) or p in found.__abstractmethods__]
+    if lacking:
+        raise ConfigError(
+            f"algorithm {name!r}: expected {', '.join(parts)}, found {found!r} without "
+            f"{', '.join(lacking)}; see at2po_agents.algorithms.Algorithm"
         )
     unset = [
         field.name
@@ -92,6 +97,7 @@ def _check(name: str, found: object) -> None:
             f"algorithm {name!r}: expected a default for every setting, found none for "
             f"{', '.join(unset)}"
         )
+    return found
 
 
 def name_of(algorithm: Algorithm) -> str:
@@ -104,7 +110,7 @@ def name_of(algorithm: Algorithm) -> str:
     return f"{cls.__module__}:{cls.__qualname__}"
 
 
-def get(name: str, **settings: Any) -> Algorithm:
+def get(name: str, **settings: object) -> Algorithm:
     """Build an algorithm from its name.
 
     Args:
@@ -114,8 +120,8 @@ def get(name: str, **settings: Any) -> Algorithm:
     Raises:
         ConfigError: If no algorithm has that name.
     """
-    algorithm: Algorithm = find(name)(**settings)
-    return algorithm
+    make: Callable[..., Algorithm] = find(name)
+    return make(**settings)
 
 
 __all__ = [
@@ -128,7 +134,6 @@ __all__ = [
     "REGISTRY",
     "Algorithm",
     "ClippedLoss",
-    "Filter",
     "ReAct",
     "TreeGRPO",
     "find",

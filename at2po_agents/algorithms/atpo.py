@@ -54,11 +54,12 @@ class ATPO(ClippedLoss):
     def __post_init__(self) -> None:
         """Check all settings now rather than after the first rollout."""
         super().__post_init__()
-        for kind, name in (
-            *((Search, "search"), (Rule, "rule"), (Entropy, "entropy"), (Advantage, "advantage")),
-            *((credit.LeafNorm, "leaf_norm"), (credit.Value, "value")),
-        ):
-            credit.check(kind, name, getattr(self, name))
+        credit.check(Search, "search", self.search)
+        credit.check(Rule, "rule", self.rule)
+        credit.check(Entropy, "entropy", self.entropy)
+        credit.check(credit.LeafNorm, "leaf_norm", self.leaf_norm)
+        credit.check(credit.Value, "value", self.value)
+        credit.check(Advantage, "advantage", self.advantage)
         self.expansion()
 
     def expansion(self) -> Expansion:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar
 
 from at2po_agents.errors import ConfigError
 from at2po_agents.objective.credit import check
 from at2po_agents.objective.loss_options import KL, Aggregation, Ratio, Shared
-from at2po_agents.rollout.expansion import Expansion
+from at2po_agents.rollout.expansion import Entropy, Expansion
 from at2po_agents.tree import RolloutTree
 
 if TYPE_CHECKING:  # torch takes seconds, and settings do without it
@@ -19,31 +20,31 @@ if TYPE_CHECKING:  # torch takes seconds, and settings do without it
     from at2po_agents.objective.rows import Rows
 
 
-class Algorithm(Protocol):
-    """One reinforcement-learning algorithm, stateless.
+class Algorithm(ABC):
+    """One reinforcement-learning algorithm, stateless: three questions, and what the rest may ask.
 
-    Two attributes are read where they are there: `kl_coef` (not 0: the learner keeps a reference
-    policy and fills in `rows.reference`) and `entropy` ("full": the engine keeps the entropies of
-    whole distributions).
+    Subclasses are frozen dataclasses all of whose fields have defaults; a field may take the place
+    of a property here.
     """
 
-    @property
-    def name(self) -> str:
-        """Name for summaries."""
-        ...
+    name: ClassVar[str]
+    """Name for summaries."""
+    learns: ClassVar[bool] = True
+    """Whether there is anything to train."""
 
+    @abstractmethod
     def expansion(self) -> Expansion:
         """Return the strategy that grows the trees."""
-        ...
 
+    @abstractmethod
     def assign_credit(self, tree: RolloutTree) -> None:
         """Write `advantage` on every turn, or `row_advantage` on every leaf.
 
         Args:
             tree: A complete tree; every leaf has a reward.
         """
-        ...
 
+    @abstractmethod
     def loss(self, rows: Rows, logp: Tensor, old: Tensor) -> LossOutput:
         """Return the rows' share of the mini-batch loss.
 
@@ -55,28 +56,39 @@ class Algorithm(Protocol):
             logp: [R, T] log-probabilities under the policy being trained, differentiable.
             old: [R, T] log-probabilities under the policy before the first mini-batch.
         """
-        ...
-
-
-@runtime_checkable
-class Filter(Protocol):
-    """An algorithm that learns from some trees only and has others grown instead.
-
-    Attributes:
-        oversample: Questions rolled out at a time, in multiples of those a step learns from.
-        generations: Most times per step that questions are rolled out.
-    """
-
-    oversample: int
-    generations: int
 
     def informative(self, tree: RolloutTree) -> bool:
-        """Whether the tree is worth learning from."""
-        ...
+        """Whether the tree is worth learning from; the others make room for further questions."""
+        return True
+
+    @property
+    def oversample(self) -> int:
+        """Questions rolled out at a time, in multiples of those a step learns from."""
+        return 1
+
+    @property
+    def max_resample_rounds(self) -> int:
+        """Most times per step that questions are rolled out, to find informative trees."""
+        return 1
+
+    @property
+    def kl_coef(self) -> float:
+        """Where it is not 0, the learner keeps a reference policy and fills in `rows.reference`."""
+        return 0.0
+
+    @property
+    def entropy(self) -> Entropy | None:
+        """The estimate that expansion or loss look at; for "full" the engine keeps more."""
+        return None
+
+    @property
+    def importance_cap(self) -> float | None:
+        """Upper limit of weights for trees from older weights; 0: uncorrected, None: not known."""
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClippedLoss:
+class ClippedLoss(Algorithm):
     """The clipped surrogate that all algorithms here share, and its settings."""
 
     ratio: Ratio = "token"
@@ -102,8 +114,6 @@ class ClippedLoss:
     importance_cap: float = 0.0
     """Upper limit of the weight pi_old/mu that corrects for trees from older weights; 0 is no
     correction, usual is 2."""
-
-    name: ClassVar[str]
 
     def __post_init__(self) -> None:
         """Check all settings now rather than after the first rollout."""

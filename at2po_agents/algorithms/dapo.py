@@ -9,7 +9,7 @@ from at2po_agents.algorithms.base import ClippedLoss
 from at2po_agents.objective import credit
 from at2po_agents.rollout.expansion import Chains, Expansion
 from at2po_agents.rollout.expansion.base import at_least
-from at2po_agents.tree import Node, RolloutTree
+from at2po_agents.tree import Node, RolloutTree, leaf_outcome
 
 Metric = Literal["em", "reward"]
 
@@ -20,9 +20,9 @@ class DAPO(ClippedLoss):
 
     Source: DAPO paper and the AT2PO paper's runs: clip 0.2 and 0.28, three times as many questions
     rolled out as learned from, penalty over the last 2000 of 6192 tokens; no KL term. The released
-    script rolls out a second time where too few questions are left (`generations` 2). Its responses
-    hold as much of a result that is too long as there is room for, so they count as full; here the
-    result is not inserted, but counted.
+    script rolls out a second time where too few questions are left (`max_resample_rounds` 2). Its
+    responses hold as much of a result that is too long as there is room for, so they count as full;
+    here the result is not inserted, but counted.
     """
 
     chains: int = 16
@@ -31,7 +31,7 @@ class DAPO(ClippedLoss):
     dual_clip: float = 3.0
     oversample: int = 3
     """Questions rolled out at a time, in multiples of those a step learns from."""
-    generations: int = 1
+    max_resample_rounds: int = 1
     """Most times per step that questions are rolled out."""
     metric: Metric = "em"
     """What must differ within a group: exact match, or (released) reward with the penalty."""
@@ -46,8 +46,9 @@ class DAPO(ClippedLoss):
         """Check all settings now rather than after the first rollout."""
         super().__post_init__()
         credit.check(Metric, "metric", self.metric)
-        for name in ("oversample", "generations", "buffer"):
-            at_least(name, getattr(self, name), 1)
+        at_least("oversample", self.oversample, 1)
+        at_least("max_resample_rounds", self.max_resample_rounds, 1)
+        at_least("buffer", self.buffer, 1)
         at_least("max_length", self.max_length, self.buffer)
         self.expansion()
 
@@ -62,12 +63,12 @@ class DAPO(ClippedLoss):
     def shaped(self, leaf: Node) -> float:
         """Return the reward less the overlong penalty; a result that did not fit has its length."""
         prompt, *turns = leaf.path()
-        dropped: int = leaf.info.get("dropped_tokens", 0)
+        dropped = leaf.outcome.dropped_tokens if leaf.outcome else 0
         length = dropped + sum(len(turn.sampled) + len(turn.inserted) for turn in turns)
         excess = min(length, self.max_length) - (self.max_length - self.buffer)
         return credit.leaf_reward(leaf) + min(-excess / self.buffer, 0.0)
 
     def informative(self, tree: RolloutTree) -> bool:
         """Whether the group's rows differ, so that they have advantages at all."""
-        em = self.metric == "em"
-        return len({leaf.info["em"] if em else self.shaped(leaf) for leaf in tree.leaves()}) > 1
+        measure = (lambda leaf: leaf_outcome(leaf).em) if self.metric == "em" else self.shaped
+        return len({measure(leaf) for leaf in tree.leaves()}) > 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from at2po_agents.algorithms.base import Algorithm
 from at2po_agents.errors import ConfigError
 from at2po_agents.rollout.expansion import Chains, Expansion
 from at2po_agents.tree import RolloutTree
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReAct:
+class ReAct(Algorithm):
     """One chain and nothing to learn: a run of 0 steps evaluates the starting policy greedily."""
 
     name: ClassVar[str] = "react"

@@ -12,7 +12,7 @@ from rich.segment import Segment
 from rich.text import Text
 
 from at2po_agents.errors import ConfigError
-from at2po_agents.settings import nearest
+from retrieval.errors import nearest
 from retrieval.text import to_terminal
 
 
@@ -83,6 +83,6 @@ def pick(prog: str, actions: Mapping[str, str], words: Sequence[str]) -> tuple[s
         raise SystemExit(0)
     if name not in actions:
         raise ConfigError(
-            f"{prog}: expected {', '.join(actions)}, found {name!r}{nearest(name, actions)}"
+            f"{prog}: expected one of its actions, found {name!r}; {nearest(name, actions)}"
         )
     return name, list(words[1:])

@@ -36,10 +36,10 @@ from at2po_agents.settings import (
     check_ranges,
     choice_of,
     from_table,
-    nearest,
     to_table,
     to_toml,
 )
+from retrieval.errors import nearest
 
 PRESETS = Path(__file__).parent / "presets"
 
@@ -151,7 +151,7 @@ class TrainConfig:
                 f"mini_batches: expected at most questions_per_step = {self.questions_per_step}, "
                 f"found {self.mini_batches}; every update needs a tree"
             )
-        if self.cluster.staleness and getattr(self.algorithm, "importance_cap", None) == 0:
+        if self.cluster.staleness and self.algorithm.importance_cap == 0:
             raise ConfigError(
                 f"cluster.staleness: expected 0 without a correction for older weights, found "
                 f"{self.cluster.staleness}; set algorithm.importance_cap, usually to 2"
@@ -310,7 +310,7 @@ def _find(source: str | Path) -> Path:
     path = preset if str(source) in _presets() else Path(source)
     if not path.is_file():
         raise ConfigError(
-            f"{source}: expected a TOML file or a preset ({', '.join(_presets())}), found neither"
+            f"{source}: expected a TOML file or a preset, found neither; "
             + nearest(str(source), _presets())
         )
     return path

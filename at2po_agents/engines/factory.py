@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from at2po_agents.engines.base import Engine
 from at2po_agents.errors import ConfigError
-from at2po_agents.settings import COUNT_OF_BYTES, SECONDS, check_url, nearest
+from at2po_agents.settings import COUNT_OF_BYTES, SECONDS, check_url
+from retrieval.errors import nearest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -83,7 +84,7 @@ def _check_options(options: Mapping[str, Any], known: Mapping[str, Any]) -> None
     for option, value in options.items():
         if option not in known:
             raise ConfigError(
-                f"engine_options: expected options of this engine, found {option!r}"
+                f"engine_options: expected options of this engine, found {option!r}; "
                 + nearest(option, known)
             )
         kind, allowed = known[option], _RANGES.get(option)

@@ -7,11 +7,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
 
 from at2po_agents.errors import EnvironmentNotFoundError
-from at2po_agents.evaluation.policy_agent import Agent, Reply, Transcript
-from at2po_agents.seeds import seed_of
+from at2po_agents.evaluation.policy_agent import Agent, Described, Reply, Seeded, Transcript
+from at2po_envs import ForkableEnv, Messages, Question
+from at2po_envs.seeds import stable_hash
 
 _DIRECT = (
     "Answer the question from what you know. There are no tools: do not search. Write your "
@@ -42,27 +42,16 @@ class RandomAgent:
 
     name = "random"
 
-    def __init__(self, env: Any, seed: int = 0) -> None:
+    def __init__(self, env: ForkableEnv, seed: int = 0) -> None:
         self.seed, self._space = seed, copy.copy(env.action_space)
 
     def act(self, transcripts: Sequence[Transcript]) -> list[str]:
         """Draw the next turn of every episode."""
         turns = []
         for transcript in transcripts:
-            self._space.seed(seed_of(self.seed, *transcript))
+            self._space.seed(stable_hash(self.seed, *transcript))
             turns.append(str(self._space.sample()))
         return turns
-
-
-class UserText(str):
-    """A prompt that a model with a chat template gets as one message of role `user`."""
-
-    tools = ()
-
-    @property
-    def messages(self) -> tuple[dict[str, str], ...]:
-        """The message."""
-        return ({"role": "user", "content": str(self)},)
 
 
 class DirectAgent:
@@ -84,19 +73,19 @@ class DirectAgent:
     searches = False
     template, plain_template = _DIRECT, _DIRECT_PLAIN
 
-    def __init__(self, writer: Agent, env: Any, *, plain: bool = False) -> None:
+    def __init__(self, writer: Agent, env: ForkableEnv, *, plain: bool = False) -> None:
         self.writer, self.env, self.plain = writer, env, plain
-        self.seed = getattr(writer, "seed", None)
+        self.seed = writer.seed if isinstance(writer, Seeded) else None
         self._answer = self._template("answer")
         self.form = self._answer.format("...")
         self._end = self.form.split()[-1]
         self.template = self.plain_template if plain else self.template
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """All that decides about its answers."""
-        own = {"own_prompt": self.template.replace("{form}", self.form)}
-        return {**getattr(self.writer, "settings", {}), **own}
+        writer = self.writer.settings if isinstance(self.writer, Described) else {}
+        return {**writer, "own_prompt": self.template.replace("{form}", self.form)}
 
     def act(self, transcripts: Sequence[Transcript]) -> list[Reply]:
         """Answer every question in a call each."""
@@ -104,9 +93,9 @@ class DirectAgent:
 
     def _prompt(self, first: str, passages: str = "") -> tuple[str]:
         question = self._questions[first].question
-        return (
-            UserText(self.template.format(form=self.form, question=question, passages=passages)),
-        )
+        text = self.template.format(form=self.form, question=question, passages=passages)
+        # A model with a chat template gets it as one message of the user.
+        return (Messages(text, [{"role": "user", "content": text}]),)
 
     def _answers(self, prompts: Sequence[tuple[str]]) -> list[Reply]:
         replies = []
@@ -128,14 +117,14 @@ class DirectAgent:
         for template in dialect.templates:
             action = dialect.parse(template.format("x"))
             if action.kind == kind and all(call.tool == "search" for call in action.calls):
-                return str(template)
+                return template
         raise EnvironmentNotFoundError(
             f"expected an environment in which one can {'search' if kind == 'tool' else kind}, "
             f"found the dialect {type(dialect).__name__}; choose another environment or agent"
         )
 
     @cached_property
-    def _questions(self) -> dict[str, Any]:
+    def _questions(self) -> dict[str, Question]:
         return {self.env.core.begin(question)[1]: question for question in self.env.questions}
 
 
@@ -150,7 +139,7 @@ class RagAgent(DirectAgent):
     searches = True
     template, plain_template = _RAG, _RAG_PLAIN
 
-    def __init__(self, writer: Agent, env: Any, *, plain: bool = False) -> None:
+    def __init__(self, writer: Agent, env: ForkableEnv, *, plain: bool = False) -> None:
         super().__init__(writer, env, plain=plain)
         self._search = self._template("tool")
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from at2po_agents.engines import Engine, Request
 from at2po_agents.errors import RequestError
 from at2po_agents.policy.encoding import encode_inserted, encode_prompt
-from at2po_agents.seeds import seed_of
+from at2po_envs.seeds import stable_hash
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -65,6 +65,26 @@ class Agent(Protocol):
         ...
 
 
+@runtime_checkable
+class Described(Protocol):
+    """An agent that can say all that decides about its replies."""
+
+    @property
+    def settings(self) -> Mapping[str, object]:
+        """JSON-able, for the record."""
+        ...
+
+
+@runtime_checkable
+class Seeded(Protocol):
+    """An agent whose replies follow from a seed."""
+
+    @property
+    def seed(self) -> int:
+        """For the record."""
+        ...
+
+
 class PolicyAgent:
     """A language model as an agent, under the same budgets as the collector of training.
 
@@ -97,7 +117,7 @@ class PolicyAgent:
         context: int,
         temperature: float = 0.0,
         seed: int = 0,
-        model: Mapping[str, Any] | None = None,
+        model: Mapping[str, object] | None = None,
     ) -> None:
         self.engine, self.tokenizer, self.stop = engine, tokenizer, stop
         self.model = dict(model or {})
@@ -109,15 +129,16 @@ class PolicyAgent:
         self._calls = 0
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """All that decides about its turns."""
-        limits = ("max_prompt_tokens", "max_response_tokens", "context")
         return {
             **self.model,
             "decoding": "sampling" if self.temperature else "greedy",
             "temperature": self.temperature,
             "stop": list(self.stop),
-            **{name: getattr(self, name) for name in limits},
+            "max_prompt_tokens": self.max_prompt_tokens,
+            "max_response_tokens": self.max_response_tokens,
+            "context": self.context,
         }
 
     def act(self, transcripts: Sequence[Transcript]) -> list[Reply]:
@@ -169,7 +190,7 @@ class PolicyAgent:
         room -= len(ids)
         if room < 1 and len(transcript) > 1:
             return None
-        seed = seed_of(self.seed, *transcript)
+        seed = stable_hash(self.seed, *transcript)
         return Request(key, ids, seed, room, self.temperature, self.stop)
 
     def _prompt(self, text: str) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from at2po_agents.engines import EngineName, make_engine
 from at2po_agents.errors import AgentError, ConfigError
@@ -14,6 +14,8 @@ from at2po_agents.evaluation.endpoint.agent import EndpointAgent, EndpointOption
 from at2po_agents.evaluation.policy_agent import Agent, PolicyAgent
 from at2po_agents.policy.encoding import check_dialect
 from at2po_agents.settings import COUNT, SEED, Options, Range, check_ranges
+from at2po_envs import ForkableEnv
+from at2po_envs.scripted import WithExpert
 
 _LEAST_TEMPERATURE = 1e-6  # logits divided by less have no finite exponentials
 _RANGES = {
@@ -82,7 +84,7 @@ class EvalConfig:
             )
 
 
-def agent_factory(config: EvalConfig) -> Callable[[Any], Agent]:
+def agent_factory(config: EvalConfig) -> Callable[[ForkableEnv], Agent]:
     """Return a function that makes the agent for an environment; a model is loaded only once.
 
     Args:
@@ -102,18 +104,17 @@ def agent_factory(config: EvalConfig) -> Callable[[Any], Agent]:
     return lambda env: kind(writer(env), env, plain=config.plain_answers)
 
 
-def _scripted(config: EvalConfig, env: Any) -> Agent:
-    if not hasattr(env, "expert"):
+def _scripted(config: EvalConfig, env: ForkableEnv) -> Agent:
+    if not isinstance(env, WithExpert):
         raise AgentError(
             f"expected an environment with a scripted agent, found {config.env}; "
             "all of at2po's own have one but Replay"
         )
-    agent: Agent = env.expert(error_rate=config.error_rate, seed=config.seed)
-    return agent
+    return env.expert(error_rate=config.error_rate, seed=config.seed)
 
 
-def _endpoint(config: EvalConfig) -> Callable[[Any], Agent]:
-    def make(env: Any) -> Agent:
+def _endpoint(config: EvalConfig) -> Callable[[ForkableEnv], Agent]:
+    def make(env: ForkableEnv) -> Agent:
         return EndpointAgent(
             config.endpoint,
             config.model,
@@ -125,7 +126,7 @@ def _endpoint(config: EvalConfig) -> Callable[[Any], Agent]:
     return make
 
 
-def _policy(config: EvalConfig) -> Callable[[Any], Agent]:
+def _policy(config: EvalConfig) -> Callable[[ForkableEnv], Agent]:
     from at2po_agents.policy.loading import load_policy  # needs torch
     from at2po_agents.policy.weights import weights_hash
 
@@ -138,7 +139,7 @@ def _policy(config: EvalConfig) -> Callable[[Any], Agent]:
     about = {"model": config.model, "weights": weights_hash(model), "dtype": config.dtype}
     about |= {"chat_template": config.chat_template, "engine": config.engine}
 
-    def make(env: Any) -> Agent:
+    def make(env: ForkableEnv) -> Agent:
         check_dialect(env.core.dialect, tokenizer)
         return PolicyAgent(
             engine,

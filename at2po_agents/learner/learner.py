@@ -139,7 +139,7 @@ class Learner:
         self.gradient_checkpointing = gradient_checkpointing
         self.nonfinite_trees: list[RolloutTree] = []
         self.reference: PreTrainedModel | None = None
-        if getattr(algorithm, "kl_coef", 0.0):
+        if algorithm.kl_coef:
             if find_adapter(model):
                 self.reference = model
             else:

@@ -174,7 +174,7 @@ class _Builder:
         )
         self.behaviour.append(np.array([p for node in turns for p in node.logprobs], np.float64))
         self.rewards.append(leaf.reward)
-        self.truncated.append(bool(leaf.info.get("truncated", False)))
+        self.truncated.append(leaf.truncated)
 
     def finish(
         self, device: torch.device, dtype: torch.dtype, moments: tuple[float, float]

@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, NamedTuple, Self, get_args
+from typing import Any, Literal, NamedTuple, Self, TypeGuard, get_args
 
 from at2po_agents.errors import DivergedError, ToolsAwayError
 from retrieval.storage.files import write_whole
@@ -135,23 +135,23 @@ def read_status(folder: Path) -> Status:
             found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         pass  # nothing depends on it
-    record: dict[str, Any] = found if isinstance(found, dict) else {}
-    faults = record.get("faults")
+    record: dict[str, object] = found if isinstance(found, dict) else {}
+    step, faults = record.get("step"), record.get("faults")
     return Status(
         next((state for state in get_args(State) if state == record.get("state")), None),
-        record["step"] if _is_step(record.get("step")) else 0,
+        step if _is_step(step) else 0,
         [fault for fault in faults if _is_fault(fault)] if isinstance(faults, list) else [],
     )
 
 
-def _is_step(value: Any) -> bool:
+def _is_step(value: object) -> TypeGuard[int]:
     return type(value) is int and value >= 0
 
 
-def _is_fault(value: Any) -> bool:
+def _is_fault(value: object) -> bool:
     if not (isinstance(value, dict) and _is_step(value.get("step"))):
         return False
-    when: Any = value.get("time")
+    when = value.get("time")
     texts = (value.get(name) for name in ("actor", "what", "done"))
-    known = type(when) in (int, float) and 0 <= when < 2**32
+    known = isinstance(when, int | float) and type(when) is not bool and 0 <= when < 2**32
     return known and all(isinstance(text, str) for text in texts)

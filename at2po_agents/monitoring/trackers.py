@@ -19,7 +19,7 @@ PROJECT = "at2po"
 class Tracker(Protocol):
     """What wandb and trackio have in common."""
 
-    def log(self, values: Mapping[str, Any], step: int) -> object:
+    def log(self, values: Mapping[str, object], step: int) -> object:
         """Send the values of a step."""
 
     def finish(self) -> object:
@@ -27,7 +27,7 @@ class Tracker(Protocol):
 
 
 def open_tracker(
-    name: TrackerName, run_dir: Path, settings: Mapping[str, Any], *, resumed: bool = False
+    name: TrackerName, run_dir: Path, settings: Mapping[str, object], *, resumed: bool = False
 ) -> Tracker | None:
     """Begin a run of a tracker, or go on with it.
 
@@ -52,7 +52,7 @@ def open_tracker(
             f"tracker: expected the package {name}, found none; run: pip install {name}, "
             "or leave the tracker out (TensorBoard files are written anyway)"
         ) from None
-    more: dict[str, Any] = {}
+    more: dict[str, str] = {}
     if name == "wandb":
         file = run_dir / "wandb_id"
         own = file.read_bytes() if resumed and file.is_file() else b""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from at2po_agents.errors import EvaluationFailedError
-from at2po_agents.tree import Node, RolloutTree
+from at2po_agents.tree import Node, RolloutTree, leaf_outcome
+from at2po_envs import Outcome
 
 _log = logging.getLogger(__name__)
 
@@ -15,7 +15,7 @@ _FAILURES = ("env_failed", "tool_failed")
 """Flags of episodes in which something failed that was not the agent."""
 
 
-def rollout_metrics(trees: Sequence[RolloutTree]) -> dict[str, Any]:
+def rollout_metrics(trees: Sequence[RolloutTree]) -> dict[str, float]:
     """Summarise collected trees.
 
     Args:
@@ -29,25 +29,22 @@ def rollout_metrics(trees: Sequence[RolloutTree]) -> dict[str, Any]:
     nodes = [node for tree in trees for node in tree.nodes()]
     leaves = [leaf for tree in trees for leaf in tree.leaves()]
     turns = [node for node in nodes if node.parent is not None]
-
-    def over_leaves(name: str) -> float:
-        return _mean(leaf.info[name] for leaf in leaves)
-
+    ends = [leaf_outcome(leaf) for leaf in leaves]
     return {
         "rollout/reward_mean": _mean(_reward(leaf) for leaf in leaves),
-        "rollout/em": over_leaves("em"),
-        "rollout/format_rate": over_leaves("format_ok"),
-        "rollout/search_calls": over_leaves("tool_calls"),
-        "rollout/truncated": over_leaves("truncated"),
+        "rollout/em": _mean(end.em for end in ends),
+        "rollout/format_rate": _mean(end.format_ok for end in ends),
+        "rollout/search_calls": _mean(end.tool_calls for end in ends),
+        "rollout/truncated": _mean(end.truncated for end in ends),
         "rollout/turns_mean": _mean(leaf.depth for leaf in leaves),
         "rollout/surprisal": _mean(turn.surprisal for turn in turns),
         "tokens/sampled": sum(len(node.sampled) for node in nodes),
         "tokens/inserted": sum(len(node.inserted) for node in nodes),
-        **_failed("rollout", leaves),
+        **_failed("rollout", ends),
     }
 
 
-def evaluation_metrics(leaves: Sequence[Node]) -> dict[str, Any]:
+def evaluation_metrics(leaves: Sequence[Node]) -> dict[str, float]:
     """Summarise the episodes of an evaluation.
 
     Args:
@@ -60,28 +57,28 @@ def evaluation_metrics(leaves: Sequence[Node]) -> dict[str, Any]:
     Raises:
         EvaluationFailedError: If the environment failed in every episode: nothing was measured.
     """
-    failed = _failed("eval", leaves)
+    ends = [leaf_outcome(leaf) for leaf in leaves]
+    failed = _failed("eval", ends)
     if failed.get("eval/env_failed") == 1:
         raise EvaluationFailedError(
             f"expected episodes that can be evaluated, found that the environment failed in all "
             f"{len(leaves)}; mend it, then go on with --resume"
         )
     return {
-        "eval/em": _mean(leaf.info["em"] for leaf in leaves),
-        "eval/f1": _mean(leaf.info["f1"] for leaf in leaves),
-        "eval/format_rate": _mean(leaf.info["format_ok"] for leaf in leaves),
-        "eval/searches": _mean(leaf.info["tool_calls"] for leaf in leaves),
+        "eval/em": _mean(end.em for end in ends),
+        "eval/f1": _mean(end.f1 for end in ends),
+        "eval/format_rate": _mean(end.format_ok for end in ends),
+        "eval/searches": _mean(end.tool_calls for end in ends),
         "eval/turns": _mean(leaf.depth for leaf in leaves),
-        "eval/truncated": _mean(leaf.info["truncated"] for leaf in leaves),
+        "eval/truncated": _mean(end.truncated for end in ends),
         "eval/questions": len(leaves),
         **failed,
     }
 
 
-def _failed(kind: str, leaves: Sequence[Node]) -> dict[str, float]:
+def _failed(kind: str, ends: Sequence[Outcome]) -> dict[str, float]:
     """Return the shares of failures that there were, and say them."""
-    flags = [leaf.info.get("flags", ()) for leaf in leaves]
-    shares = {name: _mean(name in each for each in flags) for name in _FAILURES}
+    shares = {name: _mean(name in end.flags for end in ends) for name in _FAILURES}
     for name, share in shares.items():
         if share:
             _log.warning("%s: %.0f%% of the episodes are flagged %s", kind, 100 * share, name)

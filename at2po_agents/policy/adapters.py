@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors.torch import save_file
@@ -56,6 +56,24 @@ def without_adapter(model: nn.Module) -> Iterator[None]:
             layer.enable_adapters(True)
 
 
+class LoraSettings(Protocol):
+    """What is read of PEFT's `LoraConfig`."""
+
+    @property
+    def r(self) -> int:
+        """Rank."""
+        ...
+
+    @property
+    def lora_alpha(self) -> float:
+        """The rank times the scale."""
+        ...
+
+    def save_pretrained(self, save_directory: str) -> object:
+        """Write `adapter_config.json`."""
+        ...
+
+
 @dataclass(frozen=True)
 class Adapter:
     """An adapter without its tensors.
@@ -68,10 +86,10 @@ class Adapter:
 
     rank: int
     scale: float
-    settings: Any
+    settings: LoraSettings
 
     @classmethod
-    def of(cls, settings: Any) -> Adapter:
+    def of(cls, settings: LoraSettings) -> Adapter:
         """Return what PEFT's settings describe."""
         return cls(settings.r, settings.lora_alpha / settings.r, settings)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from at2po_agents.errors import TokenizerError
 from at2po_agents.policy import chat_template
 from at2po_agents.policy.contents import as_content, encode
+from at2po_envs import Dialect
+from at2po_envs.dialects.messages import messages_of, tools_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 _TAG = re.compile(r"</?[^<>\s|]+>")
 
 
-def check_dialect(dialect: Any, tokenizer: PreTrainedTokenizerBase) -> None:
+def check_dialect(dialect: Dialect, tokenizer: PreTrainedTokenizerBase) -> None:
     """Refuse a tokenizer that cannot carry what an environment's dialect writes and reads.
 
     Args:
@@ -38,9 +40,9 @@ def check_dialect(dialect: Any, tokenizer: PreTrainedTokenizerBase) -> None:
             f"the tokenizer loses {', '.join(lost)}; add them to it as tokens that are not special "
             "(tokenizer.add_tokens, not add_special_tokens), or as no tokens at all"
         )
-    if hasattr(dialect.limit_notice, "messages"):
+    if replies := messages_of(dialect.limit_notice):
         chat_template.check_chat_template(tokenizer)
-        chat_template.check_contents(tokenizer, dialect.limit_notice.messages)
+        chat_template.check_contents(tokenizer, replies)
     if tokenizer.chat_template is not None:
         chat_template.end_of_turn(tokenizer)
         chat_template.check_contents(tokenizer, _messages(dialect.prompt("question")))
@@ -71,7 +73,7 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 def prompt_text(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
     """Return what `encode_prompt` encodes, for those who need its length only; see there."""
-    tools = getattr(text, "tools", ())
+    tools = tools_of(text)
     if tokenizer.chat_template is None and not tools:
         return str(as_content(tokenizer, str(text)))
     messages, tools = as_content(tokenizer, _messages(text)), as_content(tokenizer, tools)
@@ -93,14 +95,13 @@ def encode_inserted(
     Returns:
         The ids to append to the turn; control tokens are those of the template alone.
     """
-    messages = getattr(text, "messages", None)
-    if messages is None:
-        return encode(tokenizer, as_content(tokenizer, text))
-    return chat_template.encode_reply(tokenizer, messages, turn)
+    if messages := messages_of(text):
+        return chat_template.encode_reply(tokenizer, messages, turn)
+    return encode(tokenizer, as_content(tokenizer, text))
 
 
-def _messages(prompt: str) -> Sequence[Any]:
-    return getattr(prompt, "messages", None) or [{"role": "system", "content": str(prompt)}]
+def _messages(prompt: str) -> Sequence[Mapping[str, str]]:
+    return messages_of(prompt) or [{"role": "system", "content": str(prompt)}]
 
 
 def _decoded(tokenizer: PreTrainedTokenizerBase, tag: str) -> str:

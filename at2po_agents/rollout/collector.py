@@ -9,19 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from numpy.random import default_rng
 from transformers import PreTrainedTokenizerBase
 
 from at2po_agents.engines import Completion, Engine, Request
-from at2po_agents.errors import RequestError
+from at2po_agents.errors import RequestError, TreeError
 from at2po_agents.monitoring.queue_length import QueueWatch
 from at2po_agents.policy.encoding import check_dialect, encode_inserted, encode_prompt
 from at2po_agents.rollout.expansion import Expansion
+from at2po_agents.rollout.expansion.base import MeasuresEntropy, ScaledByVocabulary
 from at2po_agents.rollout.expansion.entropy import query_span
-from at2po_agents.seeds import seed_of
 from at2po_agents.tree import Node, RolloutTree
+from at2po_envs import ForkableEnv, Outcome, Question, State, ToolCall, ToolResult
+from at2po_envs.seeds import stable_hash
 
 
 @dataclass(eq=False)
@@ -29,11 +30,15 @@ class _Growth:
     """A tree that is still growing.
 
     Attributes:
+        question: What it is about.
+        number: Keeps it apart from other trees of the same question.
         tree: The tree.
         running: Turns being sampled or waiting for their tools.
         iteration: Times that the expansion was asked so far.
     """
 
+    question: Question
+    number: int
     tree: RolloutTree
     running: int = 0
     iteration: int = 0
@@ -43,8 +48,7 @@ class Collector:
     """Plays questions in an environment and keeps every turn in a tree.
 
     Args:
-        env: An unwrapped at2po environment: `core` holds the rules, `tool_runner` makes what calls
-            the tools.
+        env: The environment, unwrapped.
         engine: Samples turns.
         tokenizer: The policy's tokenizer.
         max_prompt_tokens: Longest prompt, in tokens, >= 1.
@@ -57,7 +61,7 @@ class Collector:
 
     def __init__(
         self,
-        env: Any,
+        env: ForkableEnv,
         engine: Engine,
         tokenizer: PreTrainedTokenizerBase,
         *,
@@ -69,13 +73,13 @@ class Collector:
         self.max_prompt_tokens = max_prompt_tokens
         self.max_response_tokens = max_response_tokens
         self.context = context
-        self.stop: tuple[str, ...] = env.core.dialect.stop
+        self.stop = env.core.dialect.stop
         self.queues = (QueueWatch("engine"), QueueWatch("tools"))
         check_dialect(env.core.dialect, tokenizer)
 
     def collect(
         self,
-        questions: Sequence[Any],
+        questions: Sequence[Question],
         expansion: Expansion,
         *,
         seed: int = 0,
@@ -115,16 +119,18 @@ class _Run:
     ) -> None:
         self.c, self.expansion = collector, _scaled(expansion, collector.tokenizer)
         self.seed, self.temperature = seed, temperature
-        self.by_query = getattr(expansion, "entropy", None) == "query"
+        self.by_query = isinstance(expansion, MeasuresEntropy) and expansion.entropy == "query"
         self.tools = collector.env.tool_runner()
         self.sampling: dict[Hashable, tuple[_Growth, Node]] = {}
-        self.waiting: dict[Hashable, tuple[_Growth, Node, Sequence[Any]]] = {}
+        self.waiting: dict[Hashable, tuple[_Growth, Node, Sequence[ToolCall]]] = {}
 
-    def grow(self, questions: Sequence[Any], numbers: Sequence[int]) -> list[RolloutTree]:
-        growths = [_Growth(self._plant(question)) for question in questions]
-        for number, growth in zip(numbers, growths, strict=True):
-            roots = [growth.tree.root] * self.expansion.initial()
-            self._start(number, growth, roots)
+    def grow(self, questions: Sequence[Question], numbers: Sequence[int]) -> list[RolloutTree]:
+        growths = [
+            _Growth(question, number, self._plant(question))
+            for question, number in zip(questions, numbers, strict=True)
+        ]
+        for growth in growths:
+            self._start(growth, [growth.tree.root] * self.expansion.initial())
         while self.sampling or self.waiting:
             self._note_queues()
             if self.sampling:
@@ -140,7 +146,7 @@ class _Run:
         engine.note(len(self.sampling))
         tools.note(len(self.waiting))
 
-    def _plant(self, question: Any) -> RolloutTree:
+    def _plant(self, question: Question) -> RolloutTree:
         state, prompt = self.c.env.core.begin(question)
         ids = encode_prompt(self.c.tokenizer, prompt)
         if len(ids) > self.c.max_prompt_tokens:
@@ -150,17 +156,17 @@ class _Run:
             )
         return RolloutTree(question, ids, prompt, state)
 
-    def _start(self, number: int, growth: _Growth, parents: Sequence[Node]) -> None:
+    def _start(self, growth: _Growth, parents: Sequence[Node]) -> None:
         """Begin a new turn under each parent."""
         requests = []
         for parent in parents:
             node = growth.tree.add(parent)
             # The number keeps apart two trees of the same question in one collection.
-            key = (number, node.key)
+            key = (growth.number, node.key)
             ids = parent.ids()
             self.sampling[key] = (growth, node)
             growth.running += 1
-            seed = seed_of(self.seed, growth.tree.question.key, number, node.key)
+            seed = stable_hash(self.seed, growth.question.key, *key)
             room = self._room(growth.tree, len(ids))
             requests.append(Request(key, ids, seed, room, self.temperature, self.c.stop))
         self.c.engine.submit(requests)
@@ -184,26 +190,25 @@ class _Run:
             asked.append((completion.key, calls))
         self.tools.submit(asked)
 
-    def _go_on(self, key: Hashable, results: Sequence[Any]) -> None:
+    def _go_on(self, key: Hashable, results: Sequence[ToolResult]) -> None:
         """Give an ended turn to the environment, and start what follows from it."""
         growth, node, calls = self.waiting.pop(key)
         self._transition(growth, node, results)
         if self.by_query and (span := query_span(self.c.tokenizer, node, calls)):
             node.info = {**node.info, "query": span}
-        number = key[0]  # type: ignore[index]
         growth.running -= 1
         if node.reward is None and not self.expansion.by_turn:
-            self._start(number, growth, [node])
+            self._start(growth, [node])
         elif not growth.running:
-            self._start(number, growth, self._forks(number, growth))
+            self._start(growth, self._forks(growth))
 
-    def _forks(self, number: int, growth: _Growth) -> list[Node]:
+    def _forks(self, growth: _Growth) -> list[Node]:
         """Ask the expansion where the tree grows on."""
-        seed = seed_of(self.seed, "forks", growth.tree.question.key, number, growth.iteration)
+        seed = stable_hash(self.seed, "forks", growth.question.key, growth.number, growth.iteration)
         growth.iteration += 1
         return self.expansion.forks(growth.tree, growth.iteration - 1, default_rng(seed))
 
-    def _transition(self, growth: _Growth, node: Node, results: Sequence[Any]) -> None:
+    def _transition(self, growth: _Growth, node: Node, results: Sequence[ToolResult]) -> None:
         """Move the node's episode on; a leaf gets its reward here."""
         core, before, dropped = self.c.env.core, _before(node), 0
         if node.finish == "length":
@@ -220,19 +225,21 @@ class _Run:
         node.state, node.info = step.state, step.info
         if step.terminated or step.truncated:
             node.reward = step.state.total_reward
-            node.info = {**step.info, "truncated": step.truncated}
-            if dropped:
-                node.info["dropped_tokens"] = dropped
+            node.outcome = Outcome.from_info(
+                step.info, truncated=step.truncated, dropped_tokens=dropped
+            )
 
 
 def _scaled(expansion: Expansion, tokenizer: PreTrainedTokenizerBase) -> Expansion:
     """Tell an expansion that measures by the vocabulary's size how large that is."""
-    if getattr(expansion, "vocabulary", 0) is not None:
-        return expansion
-    scaled: Any = expansion
-    return replace(scaled, vocabulary=len(tokenizer.get_vocab()))  # type: ignore[no-any-return]
+    if isinstance(expansion, ScaledByVocabulary) and expansion.vocabulary is None:
+        return replace(expansion, vocabulary=len(tokenizer.get_vocab()))
+    return expansion
 
 
-def _before(node: Node) -> Any:
+def _before(node: Node) -> State:
     """The environment's state in which the node's turn was taken."""
-    return node.parent.state if node.parent is not None else None
+    state = node.parent.state if node.parent is not None else None
+    if state is None:
+        raise TreeError(f"expected a turn after a state of the environment, found {node.key}")
+    return state

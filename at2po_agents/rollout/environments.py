@@ -6,18 +6,18 @@ import importlib
 import inspect
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import gymnasium
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 
 from at2po_agents.errors import EnvironmentNotFoundError
+from at2po_envs import ForkableEnv
 
-_NEEDED = ("core", "questions", "run_tools", "tool_runner")
 _log = logging.getLogger(__name__)
 
 
-def make_env(env_id: str, options: Mapping[str, Any] | None = None) -> Any:
+def make_env(env_id: str, options: Mapping[str, Any] | None = None) -> ForkableEnv:
     """Make an environment that rollouts can fork.
 
     A text environment of somebody else, which cannot be forked, is played through
@@ -28,19 +28,19 @@ def make_env(env_id: str, options: Mapping[str, Any] | None = None) -> Any:
         options: Keyword arguments of the environment.
 
     Returns:
-        The environment without wrappers, with `core`, `questions`, `run_tools` and `tool_runner`.
+        The environment without wrappers.
 
     Raises:
         EnvironmentNotFoundError: If no environment has that id, or it cannot be forked.
     """
     made = _make(_full(env_id), dict(options or {}))
-    if all(hasattr(made.unwrapped, name) for name in _NEEDED):
-        return made.unwrapped
+    if isinstance(env := made.unwrapped, ForkableEnv):
+        return env
     made.close()
     _log.info("%s cannot be forked itself; it is forked by replaying actions", env_id)
     replayed = {"env": env_id, "env_options": dict(options or {})}
     try:
-        return _make("at2po_envs:at2po/Replay-v0", replayed).unwrapped
+        return cast(ForkableEnv, _make("at2po_envs:at2po/Replay-v0", replayed).unwrapped)
     except ValueError as error:
         raise EnvironmentNotFoundError(
             f"{env_id}: expected an at2po_envs.ForkableTextEnv or an environment of texts, found "
@@ -95,7 +95,7 @@ def _spec(env_id: str) -> EnvSpec:
         ) from error
 
 
-def _make(env_id: str, options: Mapping[str, Any]) -> Any:
+def _make(env_id: str, options: Mapping[str, Any]) -> gymnasium.Env[str, str]:
     spec = _spec(env_id)
     try:
         return gymnasium.make(spec, **options)

@@ -7,16 +7,16 @@ share stands in several rows. `Turn.rows` says in how many, for trainers that we
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from at2po_agents.errors import TreeError
 from at2po_agents.tree import Node, RolloutTree
+from at2po_envs import Question
 from retrieval.storage.files import replace_own
 
 
@@ -168,11 +168,8 @@ def _rows(tree: RolloutTree) -> Iterable[FlatRow]:
 
 
 def _row(tree: RolloutTree, leaf: Node, reward: float, shared: dict[Node, int]) -> FlatRow:
-    question = tree.question
-    group = question["id"] if isinstance(question, dict) else getattr(question, "id", question)
-    row = FlatRow(
-        str(group), list(tree.root.inserted), [], [], [], [], [], reward, truncated=_cut(leaf)
-    )
+    prompt = list(tree.root.inserted)
+    row = FlatRow(_group(tree.question), prompt, [], [], [], [], [], reward, leaf.truncated)
     for node in leaf.path()[1:]:
         credit = node.advantage if leaf.row_advantage is None else leaf.row_advantage
         if credit is None:
@@ -188,11 +185,14 @@ def _row(tree: RolloutTree, leaf: Node, reward: float, shared: dict[Node, int]) 
     return row
 
 
-def _cut(leaf: Node) -> bool:
-    return bool(leaf.info.get("truncated", False))
+def _group(question: object) -> str:
+    """The id of a question, which is a table in trees that were read from JSON."""
+    if isinstance(question, Mapping):
+        return str(question["id"])
+    return question.id if isinstance(question, Question) else str(question)
 
 
-def _padded(ragged: Sequence[Sequence[Any]], fill: int | float, *, left: bool = False) -> Tensor:
+def _padded(ragged: Sequence[Sequence[float]], fill: float, *, left: bool = False) -> Tensor:
     """Lay rows out as a rectangle; the type is that of what fills it up."""
     width = max(map(len, ragged))
     rows = [

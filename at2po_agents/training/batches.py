@@ -10,12 +10,11 @@ import numpy as np
 from numpy.random import default_rng
 from numpy.typing import NDArray
 
-from at2po_agents.algorithms.base import Filter
 from at2po_agents.config.train import TrainConfig
-from at2po_agents.seeds import seed_of
 from at2po_agents.tree import RolloutTree
 from at2po_agents.workers.local import Workers
 from at2po_agents.workers.rollout_worker import Job
+from at2po_envs.seeds import stable_hash
 
 if TYPE_CHECKING:
     from at2po_agents.workers.ray.prefetch import Stream
@@ -110,21 +109,22 @@ class Batches:
         the code that the AT2PO paper's runs used.
         """
         algorithm, wanted = self.config.algorithm, self.config.questions_per_step
-        choosy = algorithm if isinstance(algorithm, Filter) else None
-        rounds, count = (choosy.generations, wanted * choosy.oversample) if choosy else (1, wanted)
+        count = wanted * algorithm.oversample
         grown: list[RolloutTree] = []
         informative: list[RolloutTree] = []
         others: list[RolloutTree] = []
         ages: list[int] = []
-        for number in range(rounds):
+        asked = 0
+        for number in range(algorithm.max_resample_rounds):
             trees, old = self._trees(step, count, number)
             grown += trees
             ages += old
+            asked += count
             for tree in trees:
-                (informative if not choosy or choosy.informative(tree) else others).append(tree)
+                (informative if algorithm.informative(tree) else others).append(tree)
             if len(informative) >= wanted:
                 break
-        return Batch(grown, [*informative, *others][:wanted], ages, count * (number + 1))
+        return Batch(grown, [*informative, *others][:wanted], ages, asked)
 
     def _trees(self, step: int, count: int, number: int) -> tuple[list[RolloutTree], list[int]]:
         """Return trees of new questions, and their ages if they were grown ahead."""
@@ -138,7 +138,7 @@ class Batches:
         return Job(
             tuple(self._questions(count)),
             self.config.algorithm.expansion(),
-            seed=seed_of(self.config.seed, "rollout", *place),
+            seed=stable_hash(self.config.seed, "rollout", *place),
             temperature=self.config.temperature,
         )
 
@@ -151,5 +151,5 @@ class Batches:
         return [int(orders[lap][index]) for lap, index in places]
 
     def _order(self, lap: int) -> NDArray[np.int64]:
-        order = default_rng(seed_of(self.config.seed, "order", lap)).permutation(self._known)
+        order = default_rng(stable_hash(self.config.seed, "order", lap)).permutation(self._known)
         return order[self._chosen[order]]

@@ -66,7 +66,7 @@ class Trainer:
 
     def __init__(self, config: TrainConfig) -> None:
         algorithm = config.algorithm
-        if config.steps and not getattr(algorithm, "learns", True):
+        if config.steps and not config.algorithm.learns:
             raise ConfigError(
                 f"steps: expected 0 with {name_of(algorithm)}, which does not learn, found "
                 f"{config.steps}; add --steps 0 to evaluate the starting policy"
@@ -236,7 +236,7 @@ class Trainer:
         job = Job(tuple(self.eval_asked), Chains(1), temperature=0.0, test=True)
         trees = self.workers.collect(job)
         leaves = [tree.leaves()[0] for tree in trees]
-        records = [self.eval_env.record(leaf.state, leaf.info) for leaf in leaves]
+        records = [self.eval_env.record(leaf.state, leaf.outcome) for leaf in leaves]
         write_lines(self._lines(run_folder.EPISODES), records)
         return evaluation_metrics(leaves), {"eval": time.monotonic() - clock}
 

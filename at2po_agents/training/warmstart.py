@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from at2po_agents.config.warmstart import WarmStart
 from at2po_agents.errors import CheckpointError
 from at2po_agents.policy.encoding import encode_inserted
 from at2po_agents.rollout.environments import make_env
+from at2po_envs.scripted import WithExpert
 from retrieval.storage.files import sole_writer
 
 _log = logging.getLogger(__name__)
@@ -54,7 +55,9 @@ def demonstrations(settings: WarmStart, world_seed: int) -> Iterator[list[Segmen
     """
     options = {"preset": settings.world, "seed": world_seed, "questions": settings.episodes}
     env = make_env("at2po/MiniWiki-v0", options)
-    agent = env.expert(error_rate=settings.error_rate, haste=settings.haste, seed=world_seed)
+    agent = cast(WithExpert, env).expert(
+        error_rate=settings.error_rate, haste=settings.haste, seed=world_seed
+    )
     for question in env.questions:
         state, prompt = env.core.begin(question)
         segments, turns = [(prompt, False)], agent.play(question)

@@ -17,8 +17,8 @@ from at2po_agents.learner.process_group import DataParallelGroup
 from at2po_agents.policy.adapters import adapter_names
 from at2po_agents.policy.loading import load_policy
 from at2po_agents.policy.lora import Lora
-from at2po_agents.seeds import seed_of
 from at2po_agents.tree import RolloutTree
+from at2po_envs.seeds import stable_hash
 
 
 class Policy(NamedTuple):
@@ -57,7 +57,7 @@ class LearnerWorker:
         self.config, self.policy, self.group = config, policy, group
         self.model = model = policy.model
         lora = config.lora.rank > 0
-        anchored = getattr(config.algorithm, "kl_coef", 0.0) and resumed is not None and not lora
+        anchored = config.algorithm.kl_coef and resumed is not None and not lora
         self.learner = Learner(
             model,
             algorithm=config.algorithm,
@@ -158,7 +158,7 @@ def load_start(config: TrainConfig, resumed: checkpoint.Checkpoint | None) -> Po
     if not lora:
         return Policy(model, tokenizer, model)
     # An adapter goes on beside the weights it started with; checkpoints hold the two merged.
-    adapter = Lora(model, config.lora, seed=seed_of(config.seed, "lora"))
+    adapter = Lora(model, config.lora, seed=stable_hash(config.seed, "lora"))
     if resumed is not None and resumed.shards is None:
         adapter.load(resumed.path)
     return Policy(model, tokenizer, adapter)

@@ -84,7 +84,7 @@ class RolloutWorker:
             model,
             tokenizer,
             max_batch=config.max_batch,
-            keep_entropies=getattr(config.algorithm, "entropy", None) == "full",
+            keep_entropies=config.algorithm.entropy == "full",
             options=config.engine_options,
         )
 
@@ -179,4 +179,4 @@ def new_collector(config: TrainConfig, env: Any, engine: Engine, tokenizer: Any)
 
 
 def _tools_failed(tree: RolloutTree) -> bool:
-    return any("tool_failed" in leaf.info.get("flags", ()) for leaf in tree.leaves())
+    return any(leaf.outcome and "tool_failed" in leaf.outcome.flags for leaf in tree.leaves())

@@ -10,8 +10,9 @@ from at2po_envs.dialects.boxes import extract_boxed, released_boxed
 from at2po_envs.dialects.messages import Messages
 from at2po_envs.dialects.search_r1 import SearchR1Tags
 from at2po_envs.dialects.tool_calls import ToolCalls
-from at2po_envs.errors import UnknownNameError, nearest
+from at2po_envs.errors import UnknownNameError
 from at2po_envs.tools import SEARCH, ToolSpec
+from retrieval.errors import nearest
 
 __all__ = [
     "DIALECTS",

@@ -14,8 +14,9 @@ from at2po_envs.dialects.base import Action, HowRead, Reading, check_reading
 from at2po_envs.dialects.boxes import extract_boxed, released_boxed
 from at2po_envs.dialects.released import released_format_ok
 from at2po_envs.dialects.tags import outside_thoughts
-from at2po_envs.errors import UnknownNameError, nearest
+from at2po_envs.errors import UnknownNameError
 from at2po_envs.tools import SEARCH, ToolCall, ToolResult, ToolSpec
+from retrieval.errors import nearest
 
 PROMPTS = ("paper", "brief", "tools")
 

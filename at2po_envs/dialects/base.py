@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
-from at2po_envs.errors import UnknownNameError, nearest
+from at2po_envs.errors import UnknownNameError
 from at2po_envs.tools import ToolCall, ToolResult, ToolSpec
+from retrieval.errors import nearest
 
 
 @dataclass(frozen=True, slots=True)

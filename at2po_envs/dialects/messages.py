@@ -33,3 +33,13 @@ class Messages(str):
     def __getnewargs__(self) -> tuple[Any, ...]:
         """Return what pickle and deepcopy make the object of."""
         return str(self), self.messages, self.tools
+
+
+def messages_of(text: str) -> tuple[Mapping[str, str], ...]:
+    """Return the chat messages that a text carries, none if it is plain."""
+    return text.messages if isinstance(text, Messages) else ()
+
+
+def tools_of(text: str) -> tuple[Mapping[str, Any], ...]:
+    """Return the schemas of the tools that a prompt offers, none if it is plain."""
+    return text.tools if isinstance(text, Messages) else ()

@@ -10,8 +10,9 @@ from typing import ClassVar
 from at2po_envs.dialects.base import Action, HowRead, Reading, check_reading
 from at2po_envs.dialects.messages import Messages
 from at2po_envs.dialects.tags import enclosed, enclosed_outside_thoughts
-from at2po_envs.errors import UnknownNameError, nearest
+from at2po_envs.errors import UnknownNameError
 from at2po_envs.tools import SEARCH, ToolCall, ToolResult, ToolSpec
+from retrieval.errors import nearest
 
 PROMPTS = ("paper", "brief")
 

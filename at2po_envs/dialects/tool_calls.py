@@ -12,8 +12,9 @@ from at2po_envs.dialects.base import Action, Reading
 from at2po_envs.dialects.messages import Messages
 from at2po_envs.dialects.tags import enclosed
 from at2po_envs.dialects.tool_calls_text import TurnText, WrittenCall, take_apart
-from at2po_envs.errors import UnknownNameError, nearest
+from at2po_envs.errors import UnknownNameError
 from at2po_envs.tools import SEARCH, ToolCall, ToolResult, ToolSpec
+from retrieval.errors import nearest
 
 PROMPTS = ("tools", "brief")
 

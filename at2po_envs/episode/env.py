@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Self
 
 import gymnasium
 import numpy as np
 from gymnasium.error import ResetNeeded
 
-from at2po_envs.dialects import Dialect
+from at2po_envs.episode.outcome import Outcome
+from at2po_envs.episode.protocols import Core, scorer_of
 from at2po_envs.episode.snapshots import Snapshot, check_snapshot, set_generator
 from at2po_envs.episode.spaces import TextSpace
-from at2po_envs.episode.state import State, Transition
-from at2po_envs.errors import InvalidActionError, UnknownNameError, nearest
+from at2po_envs.episode.state import State
+from at2po_envs.errors import InvalidActionError, UnknownNameError
 from at2po_envs.question_sets.questions import Question
-from at2po_envs.scoring.answers import OURS
 from at2po_envs.tools import (
     Tool,
     ToolCall,
@@ -26,31 +26,7 @@ from at2po_envs.tools import (
     check_timeout,
     hung_calls,
 )
-
-
-class Core(Protocol):
-    """Pure rules of a text world."""
-
-    @property
-    def dialect(self) -> Dialect:
-        """How turns are written."""
-        ...
-
-    def begin(self, question: Question) -> tuple[State, str]:
-        """Return the first state and observation."""
-        ...
-
-    def pending_calls(self, state: State, action: str) -> tuple[ToolCall, ...]:
-        """Return the tool calls that a transition waits for."""
-        ...
-
-    def transition(self, state: State, action: str, results: Sequence[ToolResult]) -> Transition:
-        """Take one turn."""
-        ...
-
-    def truncate(self, state: State, action: str) -> Transition:
-        """End an episode whose last turn ran out of budget."""
-        ...
+from retrieval.errors import nearest
 
 
 class ForkableTextEnv(gymnasium.Env[str, str]):
@@ -235,13 +211,12 @@ class ForkableTextEnv(gymnasium.Env[str, str]):
         twin.restore(self.snapshot())
         return twin
 
-    def record(self, state: State, info: Mapping[str, Any]) -> dict[str, Any]:
+    def record(self, state: State, outcome: Outcome) -> dict[str, Any]:
         """Return an ended episode as JSON-able data, without its prompt.
 
         Args:
             state: The episode after its last turn.
-            info: The last step's info, to which the driver adds ``"truncated"`` if it cut the
-                episode off.
+            outcome: How it ended: ``Outcome.from_info`` of the last step's info.
 
         Returns:
             Question, answer, scores, counts, the titles retrieved (in order), and every turn.
@@ -250,8 +225,8 @@ class ForkableTextEnv(gymnasium.Env[str, str]):
             retrieved, None where its set names none. (``evidence_titles`` of single-hop sets do
             not count: any one of them would do, and they were found by another retriever.)
         """
-        question, answer = state.question, info["answer"]
-        scorer = getattr(self.core, "scorer", OURS)
+        question, answer = state.question, outcome.answer
+        scorer = scorer_of(self.core)
         covers = answer is not None and scorer.cover_exact_match(answer, question.golden_answers)
         titles = [title for turn in state.turns for title in turn.titles]
         wanted = set(question.metadata.get("supporting_titles") or ())
@@ -261,15 +236,15 @@ class ForkableTextEnv(gymnasium.Env[str, str]):
             "question": question.question,
             "golden_answers": list(question.golden_answers),
             "prediction": answer,
-            "em": info["em"],
-            "f1": info["f1"],
-            "cover_em": info["em"] or covers,
-            "format_ok": info["format_ok"],
+            "em": outcome.em,
+            "f1": outcome.f1,
+            "cover_em": outcome.em or covers,
+            "format_ok": outcome.format_ok,
             "reward": state.total_reward,
             "turns": len(state.turns),
             "searches": state.tool_calls,
             "limit_reached": state.limit_reached,
-            "truncated": bool(info.get("truncated", False)),
+            "truncated": outcome.truncated,
             "flags": list(state.flags),
             "titles": titles,
             "retrieval_recall": len(wanted.intersection(titles)) / len(wanted) if wanted else None,

@@ -8,13 +8,15 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 import cloudpickle  # type: ignore[import-untyped]
-import gymnasium
 import numpy as np
 
+from at2po_envs.episode.protocols import Forkable
 from at2po_envs.errors import At2poEnvError
 from at2po_envs.forking.comparison import difference
 from at2po_envs.forking.playing import (
     Episode,
+    Holder,
+    Playable,
     Policy,
     act,
     begin,
@@ -23,6 +25,7 @@ from at2po_envs.forking.playing import (
     in_process,
     play,
 )
+from at2po_envs.scripted import WithExpert
 
 Fault = Literal[
     "no snapshot",
@@ -72,7 +75,7 @@ class ForkabilityError(At2poEnvError, AssertionError):
 
 
 def check_forkable_env(
-    env: gymnasium.Env[Any, Any],
+    env: Playable,
     *,
     episodes: int = 2,
     seed: int = 0,
@@ -125,20 +128,19 @@ def check_forkable_env(
                 _check_wrappers(env, holder, episode)
 
 
-def _policies(env: gymnasium.Env[Any, Any], actions: Policy | None, seed: int) -> Iterator[Policy]:
+def _policies(env: Playable, actions: Policy | None, seed: int) -> Iterator[Policy]:
     if actions is not None:
         yield actions
         return
     space = copy.deepcopy(env.action_space)
     space.seed(seed)
     yield lambda transcript: space.sample()
-    expert = getattr(env.unwrapped, "expert", None)
-    if expert is not None:
-        agent = expert()
+    if isinstance(env.unwrapped, WithExpert):
+        agent = env.unwrapped.expert()
         yield lambda transcript: agent.act([transcript])[0]
 
 
-def _packed(env: gymnasium.Env[Any, Any]) -> bytes:
+def _packed(env: Playable) -> bytes:
     try:
         return bytes(cloudpickle.dumps(env))
     except Exception as error:  # objects raise what they like when pickled
@@ -155,7 +157,7 @@ def _check_snapshots(episode: Episode) -> None:
             raise ForkabilityError("aliased snapshot", step, detail)
 
 
-def _check_reset(env: Any, holder: Any, episode: Episode, packed: bytes) -> None:
+def _check_reset(env: Playable, holder: Holder, episode: Episode, packed: bytes) -> None:
     """Play the episode again; if it differs, find out why."""
     again = play(env, holder, episode.seed, iter(episode.actions), len(episode.actions))
     found = difference(episode.steps, again.steps, "outcome")
@@ -169,7 +171,7 @@ def _check_reset(env: Any, holder: Any, episode: Episode, packed: bytes) -> None
     raise ForkabilityError("outside state", None, detail)
 
 
-def _check_restores(holder: Any, episode: Episode, seed: int) -> None:
+def _check_restores(holder: Holder, episode: Episode, seed: int) -> None:
     """Restore twice in order, then in shuffled order, and go on from each snapshot."""
     count = len(episode.snapshots)
     twice = [step for step in range(count) for _ in range(2)]
@@ -184,7 +186,7 @@ def _check_restores(holder: Any, episode: Episode, seed: int) -> None:
             raise ForkabilityError("incomplete restore", step, f"{found} after restore")
 
 
-def _generator_difference(holder: Any, episode: Episode, step: int) -> str | None:
+def _generator_difference(holder: Holder, episode: Episode, step: int) -> str | None:
     """Compare the random generators at a snapshot and after going on and restoring it."""
     begin(holder, episode.seed)
     for action in episode.actions[:step]:
@@ -201,7 +203,7 @@ def _generators(holder: Any) -> dict[str, np.random.Generator]:
     return {name: value for name, value in inside if isinstance(value, np.random.Generator)}
 
 
-def _check_copies(holder: Any, episode: Episode) -> None:
+def _check_copies(holder: Holder, episode: Episode) -> None:
     """Let a deep copy of the environment, and deep copies of all snapshots in it, go on."""
     middle = len(episode.actions) // 2
     holder.restore(episode.snapshots[middle][0])
@@ -213,15 +215,15 @@ def _check_copies(holder: Any, episode: Episode) -> None:
             raise ForkabilityError("deepcopy", step, f"{found} in a copy after restore")
 
 
-def _check_forks(holder: Any, episode: Episode) -> None:
+def _check_forks(holder: Holder, episode: Episode) -> None:
     """Fork at every snapshot, if the environment can."""
-    if callable(getattr(holder, "fork", None)):
+    if isinstance(holder, Forkable):
         for step, (snapshot, _) in enumerate(episode.snapshots):
             holder.restore(snapshot)
             _check_twins("fork", holder.fork(), holder, episode, step)
 
 
-def _check_twins(fault: Fault, twin: Any, holder: Any, episode: Episode, step: int) -> None:
+def _check_twins(fault: Fault, twin: Playable, holder: Holder, episode: Episode, step: int) -> None:
     """Let two that stand at the same point go on; neither may notice the other."""
     for who, env in (("the twin", twin), ("the original after its twin", holder)):
         if found := difference(episode.rest(step), go_on(env, episode, step), "outcome"):
@@ -243,7 +245,7 @@ def _check_elsewhere(episode: Episode, packed: bytes) -> None:
             raise ForkabilityError("process", step, f"{found} after restore in another process")
 
 
-def _check_wrappers(env: Any, holder: Any, episode: Episode) -> None:
+def _check_wrappers(env: Playable, holder: Holder, episode: Episode) -> None:
     """Restore inside the wrappers, and see whether they are where they were."""
     begin(env, episode.seed)
     kept = [_kept(env, holder)]

@@ -10,9 +10,38 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, cast
 
 import gymnasium
+
+from at2po_envs.episode.protocols import Restorable
+
+
+class Playable(Protocol):
+    """Any environment of Gymnasium, wrapped or not."""
+
+    @property
+    def unwrapped(self) -> object:
+        """The environment without wrappers."""
+        ...
+
+    @property
+    def action_space(self) -> gymnasium.Space[Any]:
+        """Where random actions are drawn from."""
+        ...
+
+    def reset(self, *, seed: int | None = None) -> tuple[Any, dict[str, Any]]:
+        """Begin an episode."""
+        ...
+
+    def step(self, action: Any) -> Step:
+        """Take a step."""
+        ...
+
+
+class Holder(Playable, Restorable, Protocol):
+    """One that takes snapshots."""
+
 
 Policy = Callable[[Sequence[Any]], Any]
 """Returns an action for a transcript: observation, action, observation, ..., observation."""
@@ -50,7 +79,11 @@ class Episode:
 
 
 def play(
-    env: Any, holder: Any, seed: int, policy: Policy | Iterator[Any], max_steps: int
+    env: Playable,
+    holder: Restorable,
+    seed: int,
+    policy: Policy | Iterator[Any],
+    max_steps: int,
 ) -> Episode:
     """Play an episode with a snapshot at every step.
 
@@ -81,19 +114,19 @@ def play(
     return episode
 
 
-def begin(env: Any, seed: int) -> Step:
+def begin(env: Playable, seed: int) -> Step:
     """Begin the second episode after a seed: what counts episodes is not at its start then."""
     env.reset(seed=seed)
     return tuple(env.reset())
 
 
-def go_on(env: Any, episode: Episode, step: int) -> list[Step]:
+def go_on(env: Playable, episode: Episode, step: int) -> list[Step]:
     """Play the rest of an episode in an environment that stands at one of its snapshots."""
     seen = [act(env, action) for action in episode.actions[step:]]
     return [*seen, *_beyond(env, episode)]
 
 
-def act(env: Any, action: Any) -> Step:
+def act(env: Playable, action: Any) -> Step:
     """Take a step; an exception is an outcome like any other."""
     try:
         return tuple(env.step(action))
@@ -101,12 +134,12 @@ def act(env: Any, action: Any) -> Step:
         return (f"raised {type(error).__name__}",)
 
 
-def _beyond(env: Any, episode: Episode) -> list[Step]:
+def _beyond(env: Playable, episode: Episode) -> list[Step]:
     """What happens after the last step: an action more, and the start of the next episode."""
     return [act(env, episode.actions[-1]), tuple(env.reset()), act(env, episode.actions[0])]
 
 
-def _snapshot(holder: Any) -> tuple[Any, bytes | Exception]:
+def _snapshot(holder: Restorable) -> tuple[Any, bytes | Exception]:
     snapshot = holder.snapshot()
     try:
         return snapshot, pickle.dumps(snapshot)
@@ -159,6 +192,8 @@ def serve() -> None:
     packed, seed, actions, snapshots = pickle.loads(task.read_bytes())
     env = pickle.loads(packed)
     holder = find_holder(env)
+    if holder is None:
+        raise RuntimeError(f"expected snapshot() and restore(snapshot) on {env}, found none")
     played = play(env, holder, seed, iter(actions), len(actions))
     played.snapshots = []
     if env is holder:
@@ -170,10 +205,10 @@ def serve() -> None:
     outcome.write_bytes(pickle.dumps(played))
 
 
-def find_holder(env: Any) -> Any:
+def find_holder(env: Playable) -> Holder | None:
     """Return the outermost layer that has ``snapshot`` and ``restore``, None if there is none."""
-    while not all(callable(getattr(env, name, None)) for name in ("snapshot", "restore")):
+    while not isinstance(env, Restorable):
         if not isinstance(env, gymnasium.Wrapper):
             return None
         env = env.env
-    return env
+    return cast(Holder, env)

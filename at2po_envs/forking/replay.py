@@ -240,6 +240,8 @@ class ReplayFork(ForkableTextEnv):
         ValueError: If a number is out of range.
     """
 
+    core: ReplayCore
+
     def __init__(
         self,
         env: str | Callable[..., TextEnv] | None = None,
@@ -274,7 +276,7 @@ class ReplayFork(ForkableTextEnv):
 
     def close(self) -> None:
         """Close the live environments, those of forks included."""
-        self.core.close()  # type: ignore[attr-defined]
+        self.core.close()
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from at2po_envs.errors import UnknownNameError, nearest
+from at2po_envs.errors import UnknownNameError
 from at2po_envs.household.house import (
     KEY,
     Furniture,
@@ -25,6 +25,7 @@ from at2po_envs.household.house import (
 from at2po_envs.household.planner import plan
 from at2po_envs.question_sets.questions import Question
 from at2po_envs.seeds import Split, plain_integer, stable_hash
+from retrieval.errors import nearest
 
 _T = TypeVar("_T")
 

@@ -8,13 +8,14 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
-from at2po_envs.errors import UnknownNameError, nearest
+from at2po_envs.errors import UnknownNameError
 from at2po_envs.miniwiki.questions import generate_questions
 from at2po_envs.miniwiki.text import WorldPassages
 from at2po_envs.miniwiki.world import RANGES, World, check_ranges
 from at2po_envs.question_sets.questions import Question
 from at2po_envs.seeds import Split
 from retrieval import BM25, Passage
+from retrieval.errors import nearest
 
 
 @dataclass(frozen=True)

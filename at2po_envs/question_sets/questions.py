@@ -15,8 +15,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from at2po_envs.errors import DataFormatError, DataNotFoundError, UnknownNameError, nearest
+from at2po_envs.errors import DataFormatError, DataNotFoundError, UnknownNameError
 from retrieval.corpus.jsonl import name_of, read_objects, text_of
+from retrieval.errors import nearest
 
 HUB_REPOSITORY = "RUC-NLPIR/FlashRAG_datasets"
 

@@ -11,8 +11,9 @@ from fractions import Fraction
 from types import MappingProxyType
 
 from at2po_envs.dialects import At2poTags, Dialect, HowRead
-from at2po_envs.errors import UnknownNameError, nearest
+from at2po_envs.errors import UnknownNameError
 from at2po_envs.scoring.typesetting import without_typesetting
+from retrieval.errors import nearest
 from retrieval.text import to_nfc
 
 SCORER_VERSION = 2

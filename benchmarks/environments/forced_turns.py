@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from at2po_agents.rollout.environments import make_env
 from at2po_envs.dialects import At2poTags
 from at2po_envs.dialects.base import Action
 from at2po_envs.episode.core import ToolQA
+from at2po_envs.episode.env import ForkableTextEnv
 from at2po_envs.tools import ToolCall
 
 _QUERY_WORDS = 6
@@ -53,6 +54,6 @@ def forced_env(turns: int, options: Mapping[str, Any], ends: tuple[str, ...] = (
     Returns:
         The environment.
     """
-    env = make_env("at2po/MiniWiki-v0", options)
+    env = cast(ForkableTextEnv, make_env("at2po/MiniWiki-v0", options))
     env.core = ToolQA(EveryTurnSearches("brief", ends=ends), max_tool_calls=turns - 2)
     return env

@@ -12,8 +12,10 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
-from at2po_envs import Question
-from at2po_envs.scoring.answers import OURS
+from at2po_agents.evaluation.policy_agent import Agent
+from at2po_envs import ForkableEnv, Question
+from at2po_envs.dialects.messages import messages_of, tools_of
+from at2po_envs.episode.protocols import scorer_of
 from benchmarks.environment import library_versions, source_commit
 from benchmarks.errors import EvaluationError
 from retrieval.corpus.passages import corpus_hash
@@ -31,7 +33,7 @@ _COUNTS = tuple(
 
 
 def evaluation_card(
-    agent: Any, env: Any, env_options: Mapping[str, Any], questions: Sequence[Question]
+    agent: Agent, env: ForkableEnv, env_options: Mapping[str, Any], questions: Sequence[Question]
 ) -> dict[str, Any]:
     """Describe an evaluation before it is run.
 
@@ -71,7 +73,7 @@ def evaluation_card(
         "dialect": type(env.core.dialect).__name__,
         "prompt": str(prompt),
         "prompt_hash": prompt_hash(prompt),
-        "scorer_version": getattr(env.core, "scorer", OURS).version,
+        "scorer_version": scorer_of(env.core).version,
         "agent": agent_name(agent),
         "agent_settings": dict(settings),
         "seed": getattr(agent, "seed", None),
@@ -98,11 +100,10 @@ def differences(card: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
 
 def prompt_hash(prompt: str) -> str:
     """Return the SHA-256 (hex) of a prompt, chat messages and tool schemas included."""
-    parts = [str(prompt), getattr(prompt, "messages", ()), getattr(prompt, "tools", ())]
-    return _hash(parts)
+    return _hash([str(prompt), messages_of(prompt), tools_of(prompt)])
 
 
-def agent_name(agent: Any) -> str:
+def agent_name(agent: Agent) -> str:
     """Return an agent's attribute `name`, or the name of its class."""
     return to_unicode(str(getattr(agent, "name", type(agent).__name__)))
 
@@ -179,7 +180,7 @@ def _identity(retriever: Any) -> Identity:
     return describe(retriever)
 
 
-def _argument(env: Any, name: str) -> Any:
+def _argument(env: ForkableEnv, name: str) -> Any:
     """The value of one of an environment's keyword arguments, its default where none was given."""
     if env.spec and name in env.spec.kwargs:
         return env.spec.kwargs[name]

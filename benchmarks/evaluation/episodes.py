@@ -7,8 +7,16 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
-import at2po_envs
 from at2po_agents.evaluation.policy_agent import Agent, Reply
+from at2po_envs import (
+    Core,
+    ForkableEnv,
+    Outcome,
+    Question,
+    State,
+    ToolResult,
+    Transition,
+)
 from benchmarks.evaluation.card import prompt_hash
 from benchmarks.evaluation.replies import ask
 
@@ -32,9 +40,9 @@ class _Episode:
         cost: US dollars spent so far.
     """
 
-    state: at2po_envs.State
+    state: State
     transcript: list[str]
-    before: at2po_envs.State | None = None
+    before: State | None = None
     tokens: int = 0
     prompt_tokens: int = 0
     cost: float = 0.0
@@ -42,10 +50,10 @@ class _Episode:
 
 def play(
     agent: Agent,
-    env: Any,
-    questions: Sequence[at2po_envs.Question],
+    env: ForkableEnv,
+    questions: Sequence[Question],
     batch: int,
-    seed: Any = None,
+    seed: int | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Play questions, one episode each.
 
@@ -90,7 +98,7 @@ def play(
 
 
 def _turn(
-    env: Any, episode: _Episode, reply: Reply, results: Sequence[Any]
+    env: ForkableEnv, episode: _Episode, reply: Reply, results: Sequence[ToolResult]
 ) -> dict[str, Any] | None:
     """Move an episode on by the agent's turn; return its record if it has ended."""
     if reply.truncated and not (reply.text or reply.tokens or reply.error or episode.before):
@@ -102,18 +110,18 @@ def _turn(
     if not (step.terminated or step.truncated):
         episode.transcript += [reply.text, step.observation]
         return None
-    truncated = step.truncated and not reply.error
-    record: dict[str, Any] = env.record(step.state, {**step.info, "truncated": truncated})
+    outcome = Outcome.from_info(step.info, truncated=step.truncated and not reply.error)
+    record = env.record(step.state, outcome)
     if reply.error:
         # It had no such turn, and whatever an environment makes of half an episode is no answer.
         record |= {"turns": record["turns"] - 1, "transcript": record["transcript"][:-1]}
         record |= {"prediction": None, "em": False, "f1": 0.0, "cover_em": False}
         record |= {"format_ok": False}
-    counts = {name: getattr(episode, name) for name in ("tokens", "prompt_tokens", "cost")}
-    return record | counts | {"error": reply.error}
+    counts = {"tokens": episode.tokens, "prompt_tokens": episode.prompt_tokens}
+    return record | counts | {"cost": episode.cost, "error": reply.error}
 
 
-def _step(core: Any, episode: _Episode, reply: Reply, results: Sequence[Any]) -> Any:
+def _step(core: Core, episode: _Episode, reply: Reply, results: Sequence[ToolResult]) -> Transition:
     """Return the transition that a reply makes."""
     state = episode.state
     if reply.error:

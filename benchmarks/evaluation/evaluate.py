@@ -12,14 +12,14 @@ import gymnasium
 
 from at2po_agents.evaluation.policy_agent import Agent
 from at2po_agents.rollout.environments import make_env
-from at2po_envs import Question
-from at2po_envs.errors import nearest
+from at2po_envs import ForkableEnv, Question
 from benchmarks.errors import EvaluationError
 from benchmarks.evaluation.card import evaluation_card
 from benchmarks.evaluation.episode_log import FILE, EpisodeLog, Episodes
 from benchmarks.evaluation.episodes import play
 from benchmarks.evaluation.folder import EvaluationFolder
 from benchmarks.evaluation.summary import Report, add_up
+from retrieval.errors import nearest
 from retrieval.storage.files import sole_writer
 
 __all__ = ["Report", "evaluate"]
@@ -30,7 +30,7 @@ FAILURES_IN_A_ROW = 20
 
 def evaluate(
     agent: Agent,
-    env: str | gymnasium.Env[Any, Any],
+    env: str | gymnasium.Env[Any, Any] | ForkableEnv,
     *,
     env_options: Mapping[str, Any] | None = None,
     questions: Sequence[str] | None = None,
@@ -66,7 +66,7 @@ def evaluate(
     start = time.monotonic()
     options = dict(env_options or {})
     _check_number("batch", batch)
-    played: Any = make_env(env, options) if isinstance(env, str) else env.unwrapped
+    played = make_env(env, options) if isinstance(env, str) else _unwrapped(env)
     chosen = _choose(played.questions, questions, limit)
     card = evaluation_card(agent, played, options, chosen)
     keys = [question.key for question in chosen]
@@ -86,6 +86,16 @@ def evaluate(
         if folder is not None:
             folder.finish(report, len(missing))
     return report
+
+
+def _unwrapped(env: gymnasium.Env[Any, Any] | ForkableEnv) -> ForkableEnv:
+    bare = env.unwrapped if isinstance(env, gymnasium.Env) else env
+    if not isinstance(bare, ForkableEnv):
+        raise EvaluationError(
+            f"expected an at2po_envs.ForkableEnv, found {type(bare).__name__}; pass its Gymnasium "
+            "id, and it is played through at2po/Replay-v0"
+        )
+    return bare
 
 
 def _failed(which: str, last: Mapping[str, Any]) -> EvaluationError:

@@ -12,6 +12,7 @@ import numpy as np
 
 from at2po_agents.evaluation.policy_agent import Agent
 from at2po_agents.rollout.environments import make_env
+from at2po_envs import ForkableEnv
 from benchmarks.errors import EvaluationError
 from benchmarks.evaluation.evaluate import evaluate
 from benchmarks.evaluation.folder import as_json, check_suite_folder
@@ -55,7 +56,7 @@ class SuiteReport:
 
 
 def evaluate_suite(
-    agent_for: Callable[[Any], Agent],
+    agent_for: Callable[[ForkableEnv], Agent],
     envs: Sequence[str],
     *,
     env_options: Callable[[str], Mapping[str, Any]] | None = None,

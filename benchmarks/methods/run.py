@@ -142,8 +142,7 @@ def carry_out(run: Run, marks: Sequence[int]) -> None:
     torch.set_num_threads(THREADS)
     trainer = BudgetRun(run.config)
     with trainer.status:  # what is cut short here may begin anew
-        learns = getattr(run.config.algorithm, "learns", True)
-        points = trainer.to_marks(marks if learns else [0])
+        points = trainer.to_marks(marks if run.config.algorithm.learns else [0])
         episodes = trainer.out / "episodes" / f"step_{points[-1]['steps']:06d}.jsonl"
         records = [json.loads(line) for line in episodes.read_text(encoding="utf-8").splitlines()]
         result = {

@@ -17,7 +17,7 @@ from at2po_agents.policy.loading import load_policy
 from at2po_agents.rollout.collector import Collector
 from at2po_agents.rollout.environments import make_env
 from at2po_agents.rollout.expansion import Chains, EntropyGuided, Expansion
-from at2po_agents.seeds import seed_of
+from at2po_envs.seeds import stable_hash
 from benchmarks.environments.forced_turns import forced_env
 from benchmarks.speed.plain_generate import PlainEngine
 from benchmarks.speed.rollout_counts import counts, first_time
@@ -138,7 +138,7 @@ class EngineWay:
         asked = chosen(collector.env, setting, number)
         start = time.perf_counter()
         trees = collector.collect(
-            asked, setting.expansion(), seed=seed_of("rollout_speed", setting.name, number)
+            asked, setting.expansion(), seed=stable_hash("rollout_speed", setting.name, number)
         )
         seconds = time.perf_counter() - start
         prefilled = stats.prefilled - prefilled

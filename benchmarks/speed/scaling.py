@@ -23,8 +23,8 @@ from at2po_agents.policy.loading import load_policy
 from at2po_agents.policy.sizes import SIZES, Decoder
 from at2po_agents.rollout.collector import Collector
 from at2po_agents.rollout.expansion import EntropyGuided
-from at2po_agents.seeds import seed_of
 from at2po_agents.tree import RolloutTree
+from at2po_envs.seeds import stable_hash
 from at2po_envs.tools import ToolCall
 from benchmarks.command import run
 from benchmarks.environments.forced_turns import forced_env
@@ -141,7 +141,7 @@ class Stepper:
         resident = memory("VmRSS")
         start = self.clock()
         trees = self.trees = collector.collect(
-            asked, point.expansion, seed=seed_of("scaling", number)
+            asked, point.expansion, seed=stable_hash("scaling", number)
         )
         collected = self.clock()
         _reward(trees)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from at2po_agents.errors import AgentError, TreeError
 from at2po_agents.tree import RolloutTree
+from at2po_envs import Outcome
 from tests.at2po_agents.samples import random_tree, spec_tree
 
 
@@ -66,7 +67,8 @@ def test_empty_prompt_is_refused() -> None:
 def test_json_round_trip_keeps_everything_but_states(seed: int) -> None:
     tree = random_tree(seed)
     tree.root.state = object()
-    tree.leaves()[-1].info = {"flags": ["limit"], "f1": 0.5}
+    tree.leaves()[-1].info = {"titles": ["Ada"], "f1": 0.5}
+    tree.leaves()[0].outcome = Outcome(False, 0.5, True, "Ada", flags=("tool_failed",))
     again = RolloutTree.from_dict(json.loads(json.dumps(tree.to_dict())))
     assert again.to_dict() == tree.to_dict()
     assert [node.key for node in again.nodes()] == [node.key for node in tree.nodes()]

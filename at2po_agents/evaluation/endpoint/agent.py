@@ -18,7 +18,6 @@ from at2po_agents.evaluation.endpoint.http import ContextFullError, EndpointClie
 from at2po_agents.evaluation.endpoint.rate_limit import RateLimiter
 from at2po_agents.evaluation.endpoint.reply import read_completion
 from at2po_agents.evaluation.policy_agent import Reply, Transcript
-from at2po_agents.seeds import seed_of
 from at2po_agents.settings import (
     COUNT,
     COUNT_OR_NONE,
@@ -28,6 +27,7 @@ from at2po_agents.settings import (
     check_ranges,
     check_url,
 )
+from at2po_envs.seeds import stable_hash
 
 _RANGES = {
     "max_tokens concurrency": COUNT,
@@ -217,7 +217,7 @@ class EndpointAgent:
         if tools := getattr(transcript[0], "tools", ()):
             body["tools"] = list(tools)
         if self.temperature:
-            body["seed"] = seed_of(self.seed, *transcript) % 2**31
+            body["seed"] = stable_hash(self.seed, *transcript) % 2**31
         return body | self.options.body
 
     def _read(self, reply: Any) -> Reply:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from at2po_envs.dialects.messages import messages_of
 from at2po_envs.dialects.tool_calls_text import take_apart
 
 Message = dict[str, Any]
@@ -23,11 +24,11 @@ def request_messages(transcript: Sequence[str]) -> list[Message]:
         Messages, each with `role` and `content`.
     """
     first = transcript[0]
-    given = getattr(first, "messages", None) or ({"role": "user", "content": str(first)},)
-    messages = [dict(message) for message in given]
+    given = messages_of(first) or ({"role": "user", "content": str(first)},)
+    messages: list[Message] = [dict(message) for message in given]
     for i in range(1, len(transcript), 2):
         action, observation = transcript[i], transcript[i + 1]
-        results = [dict(each) for each in getattr(observation, "messages", ())]
+        results = [dict(each) for each in messages_of(observation)]
         content, calls = _calls(action, f"call_{i // 2}")
         if calls and len(calls) == len(results) and all(r["role"] == "tool" for r in results):
             messages.append({"role": "assistant", "content": content, "tool_calls": calls})

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from dataclasses import Field, dataclass
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from numpy.random import Generator
 
 from at2po_agents.errors import ConfigError
+from at2po_agents.rollout.expansion.entropy import Entropy
 from at2po_agents.tree import Node, RolloutTree
 
 
@@ -16,8 +17,7 @@ class Expansion(Protocol):
     """Answers one question: which node do I fork next, and how often?
 
     A strategy holds settings only; what it must remember of a tree it writes into the `info` of
-    the tree's nodes. Where a dataclass has a field `vocabulary` that is None, the collector puts
-    the number of entries in the vocabulary of the policy's tokenizer there.
+    the tree's nodes.
 
     Attributes:
         by_turn: Whether `forks` is asked whenever all running chains of the tree have ended a
@@ -45,6 +45,28 @@ class Expansion(Protocol):
         Returns:
             The PARENT of each new turn, one entry per turn; empty when the tree is done.
         """
+        ...
+
+
+@runtime_checkable
+class MeasuresEntropy(Protocol):
+    """A strategy that looks at how uncertain the policy was."""
+
+    @property
+    def entropy(self) -> Entropy:
+        """The estimate; for "query" the collector finds the tokens of the tool calls."""
+        ...
+
+
+@runtime_checkable
+class ScaledByVocabulary(Expansion, Protocol):
+    """A dataclass where the collector puts the size of the policy's vocabulary, if it is None."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+    @property
+    def vocabulary(self) -> int | None:
+        """Number of entries in the vocabulary of the policy's tokenizer."""
         ...
 
 

@@ -65,10 +65,12 @@ class ARPOBranching:
 
     def __post_init__(self) -> None:
         """Check the fields."""
-        for name in ("initial_chains", "beam", "window"):
-            at_least(name, getattr(self, name), 1)
-        for name in ("probability", "weight", "threshold"):
-            finite(name, getattr(self, name))
+        at_least("initial_chains", self.initial_chains, 1)
+        at_least("beam", self.beam, 1)
+        at_least("window", self.window, 1)
+        finite("probability", self.probability)
+        finite("weight", self.weight)
+        finite("threshold", self.threshold)
         if self.vocabulary is not None:
             at_least("vocabulary", self.vocabulary, 2)
         if self.chains < self.initial_chains:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from at2po_agents.errors import TreeError
 from at2po_agents.tree import Node
+from at2po_envs import ToolCall
+
+if TYPE_CHECKING:  # it takes seconds, and settings do without it
+    from transformers import PreTrainedTokenizerBase
 
 Entropy = Literal["surprisal", "full", "query"]
 """Per token -log p of the sampled one (AT2PO paper Eq. 2), or the entropy of the whole
@@ -80,7 +84,9 @@ def entropy_moments(leaves: Iterable[Node]) -> tuple[float, float]:
     return float(flat.mean()), deviation or 1.0
 
 
-def query_span(tokenizer: Any, node: Node, calls: Iterable[Any]) -> tuple[int, int] | None:
+def query_span(
+    tokenizer: PreTrainedTokenizerBase, node: Node, calls: Iterable[ToolCall]
+) -> tuple[int, int] | None:
     """Find the sampled tokens that spell the arguments of a turn's tool calls.
 
     Args:

@@ -16,7 +16,7 @@ from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer  # type: ignore[import-not-found, import-untyped, unused-ignore]
 
 # fmt: on
-from at2po_agents.seeds import seed_of
+from at2po_envs.seeds import stable_hash
 from at2po_envs.tools import ToolCall
 from benchmarks.speed.rollout_ways import Setting, chosen, policy
 
@@ -69,7 +69,7 @@ class TRLWay:
         # As `_generate_and_score_completions` does before it generates.
         trainer._sync_tool_dicts = [{"search": tool} for _ in prompts]
         trainer._async_tool_dicts = [{} for _ in prompts]
-        torch.manual_seed(seed_of("rollout_speed", setting.name, number) % 2**63)
+        torch.manual_seed(stable_hash("rollout_speed", setting.name, number) % 2**63)
         self.context = 0
         start = time.perf_counter()
         given, _, mask, completions, *_ = trainer._generate(prompts)

@@ -42,6 +42,7 @@ from at2po_agents.training.batches import Batches
 from at2po_agents.training.trainer import Trainer
 from at2po_agents.tree import Node, RolloutTree
 from at2po_agents.workers.rollout_worker import Job
+from at2po_envs import Outcome
 from tests.at2po_agents.rollout.test_collector import TURNS as SPOKEN
 from tests.at2po_agents.rollout.test_collector import ScriptedEngine
 from tests.at2po_agents.samples import StepLearner, flat_rows, random_tree, tiny_model
@@ -113,7 +114,7 @@ def test_one_step_of_the_embedded_model(algorithm: Algorithm, leaves: int, env: 
 
 
 EVERY: list[Algorithm] = [
-    *(cls() for cls in REGISTRY.values() if getattr(cls, "learns", True)),
+    *(cls() for cls in REGISTRY.values() if cls.learns),
     *(algorithm for algorithm, _ in SMALL),
     GRPO(kl_coef=0.3, kl="k1", shared="once"),
     AEPO(shared="once", aggregation="turn-mean"),
@@ -128,7 +129,7 @@ def credited_trees(algorithm: Algorithm, seed: int) -> list[RolloutTree]:
     trees = [random_tree(seed, size=12), random_tree(seed + 1, size=12)]
     for tree in trees:
         for node in tree.nodes():
-            node.info = {"truncated": len(node.sampled) == 2, "em": 0.0}
+            node.outcome = Outcome(False, 0.0, True, truncated=len(node.sampled) == 2)
         algorithm.assign_credit(tree)
     return trees
 
@@ -205,7 +206,7 @@ def test_overlong_penalty(length: int, penalty: float) -> None:
 def test_what_did_not_fit_counts_in_the_length(length: int, dropped: int, reward: float) -> None:
     tree = RolloutTree("q", [1, 2, 3])
     leaf = tree.add(tree.root, sampled=[1] * length, reward=-1.0)
-    leaf.info = {"truncated": True} | ({"dropped_tokens": dropped} if dropped else {})
+    leaf.outcome = Outcome(False, 0.0, True, truncated=True, dropped_tokens=dropped)
     assert DAPO().shaped(leaf) == pytest.approx(reward)
 
 
@@ -225,15 +226,15 @@ def test_rows_are_as_long_for_dapo_as_what_they_would_have_held(
     (tree,) = collector.collect(questions, GRPO(chains=4).expansion(), seed=seed)
     for leaf in tree.leaves():
         own = len(leaf.ids()) - len(tree.root.inserted)
-        dropped = leaf.info.get("dropped_tokens", 0)
+        dropped = leaf.outcome.dropped_tokens
         assert own <= room
         if dropped:
-            assert leaf.info["truncated"] and not leaf.inserted and own + dropped >= room
-        if leaf.info["truncated"] and not dropped:
+            assert leaf.truncated and not leaf.inserted and own + dropped >= room
+        if leaf.truncated and not dropped:
             assert (leaf.finish, own) == ("length", room)
         penalty = DAPO(max_length=room, buffer=room).shaped(leaf) - leaf.reward
         assert penalty == pytest.approx(-min(own + dropped, room) / room)
-        if leaf.info["truncated"]:
+        if leaf.truncated:
             assert penalty == -1
 
 
@@ -241,7 +242,12 @@ def group(*rewards: float, length: int = 1) -> RolloutTree:
     """Build rows of one turn whose exact match is their reward; each is longer than the last."""
     tree = RolloutTree("q", [1])
     for place, reward in enumerate(rewards):
-        tree.add(tree.root, sampled=[1] * (place * length), reward=reward, info={"em": reward})
+        tree.add(
+            tree.root,
+            sampled=[1] * (place * length),
+            reward=reward,
+            outcome=Outcome(reward > 0, 0.0, True),
+        )
     return tree
 
 
@@ -253,7 +259,7 @@ def test_groups_are_filtered_by_exact_match_or_by_the_shaped_reward() -> None:
 
 
 @pytest.mark.parametrize(
-    ("informative", "generations", "grown", "kept"),
+    ("informative", "max_resample_rounds", "grown", "kept"),
     [
         ([1, 0, 1, 0, 1], 3, 4, [0, 2]),
         ([0, 0, 0, 1, 1], 3, 6, [3, 4]),
@@ -262,7 +268,7 @@ def test_groups_are_filtered_by_exact_match_or_by_the_shaped_reward() -> None:
     ],
 )
 def test_a_batch_is_filled_up_to_the_limit(
-    informative: list[int], generations: int, grown: int, kept: list[int]
+    informative: list[int], max_resample_rounds: int, grown: int, kept: list[int]
 ) -> None:
     stock = [group(1, 1 - kind) for kind in [*informative, 0]]
     taken: list[RolloutTree] = []
@@ -274,7 +280,7 @@ def test_a_batch_is_filled_up_to_the_limit(
             return fresh
 
     workers: Any = Workers()
-    algorithm = DAPO(oversample=1, generations=generations)
+    algorithm = DAPO(oversample=1, max_resample_rounds=max_resample_rounds)
     config = TrainConfig(algorithm=algorithm, questions_per_step=2, mini_batches=1)
     batch = Batches(config, 10, workers).collect(0)
     assert batch.grown == taken == stock[:grown]
@@ -287,7 +293,7 @@ def run(out: Path, **changes: Any) -> TrainConfig:
     config = TrainConfig(
         env_options={"questions": 50, "seed": 1},
         eval_env_options={"split": "test", "questions": 4, "seed": 2},
-        algorithm=DAPO(chains=3, oversample=1, generations=2, kl_coef=0.01),
+        algorithm=DAPO(chains=3, oversample=1, max_resample_rounds=2, kl_coef=0.01),
         steps=4,
         questions_per_step=2,
         mini_batches=1,
@@ -330,8 +336,8 @@ def test_react_evaluates_and_does_not_train(tmp_path: Path) -> None:
 
 
 @dataclass(frozen=True)
-class Mine:
-    """An algorithm of somebody else, without any base class."""
+class Mine(Algorithm):
+    """An algorithm of somebody else."""
 
     chains: int = 2
 
@@ -364,6 +370,35 @@ def test_an_algorithm_of_one_s_own(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert fingerprint(load_config(TrainConfig, path)) == fingerprint(config)
     with pytest.raises(ConfigError, match="found 'grpo'; choose another"):
         algorithms.register_algorithm("grpo", Mine)
+
+
+def test_what_is_no_algorithm_is_refused_with_what_to_do() -> None:
+    @dataclass(frozen=True)
+    class Plain:
+        name: ClassVar[str] = "plain"
+
+    @dataclass(frozen=True)
+    class Half(Algorithm):
+        name: ClassVar[str] = "half"
+
+        def expansion(self) -> Any:
+            raise NotImplementedError
+
+    wrong: Any = Plain
+    with pytest.raises(ConfigError, match="that extends .*Algorithm, found .*Plain.*let it extend"):
+        algorithms.register_algorithm("plain", wrong)
+    with pytest.raises(ConfigError, match="found .*Half.* without assign_credit, loss"):
+        algorithms.register_algorithm("half", Half)
+
+
+def test_what_an_algorithm_does_not_say_has_a_default() -> None:
+    mine = Mine()
+    assert (mine.learns, mine.kl_coef, mine.entropy, mine.importance_cap) == (True, 0.0, None, None)
+    assert (mine.oversample, mine.max_resample_rounds, mine.informative(group(1, 1))) == (
+        1,
+        1,
+        True,
+    )
 
 
 def test_names_find_their_algorithms() -> None:

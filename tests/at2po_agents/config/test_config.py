@@ -116,7 +116,7 @@ def test_train_config_stays_small_and_every_field_is_explained(
     [
         ("stesp = 1", "unknown key 'stesp'; did you mean 'steps'?"),
         ("[inner]\nchain = 1", "unknown key 'inner.chain'; did you mean 'chains'?"),
-        ("qqqq = 1", "unknown key 'qqqq' (known here: steps, rate"),
+        ("qqqq = 1", "unknown key 'qqqq'; known: inner, kind, limit, name, on, options, out, rate"),
         ("steps = 1.5", "steps: expected an integer, found 1.5 (float)"),
         ("steps = true", "steps: expected an integer, found True (bool)"),
         ("rate = 'fast'", "rate: expected a number, found 'fast' (str)"),

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from at2po_agents.algorithms import AEPO, ATPO, DAPO, GRPO
+from at2po_agents.algorithms import AEPO, ATPO, DAPO, GRPO, Algorithm
 from at2po_agents.errors import ConfigError, TreeError
 from at2po_agents.learner.learner import Learner
 from at2po_agents.learner.logprobs import flat_logprobs
@@ -91,11 +91,12 @@ def test_packs_add_up_to_one_mini_batch() -> None:
 
 
 @dataclass(frozen=True)
-class Recorder:
+class Recorder(Algorithm):
     """ATPO that keeps what its loss was given."""
 
     calls: list[tuple[Rows, Tensor, Tensor]]
-    name: str = "recorder"
+
+    name: ClassVar[str] = "recorder"
 
     def expansion(self) -> Any:
         return WIDE.expansion()

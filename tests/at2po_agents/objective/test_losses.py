@@ -14,6 +14,7 @@ from at2po_agents.errors import ConfigError
 from at2po_agents.learner.packing import pack
 from at2po_agents.objective import diagnostics, losses
 from at2po_agents.objective.rows import Rows
+from at2po_envs import Outcome
 from tests.at2po_agents.samples import random_tree
 
 
@@ -176,7 +177,7 @@ def rows_of(seed: int, **changes: object) -> Rows:
     """Pack two random trees, some of whose rows were cut off."""
     trees = [random_tree(seed, size=12), random_tree(seed + 1)]
     for number, leaf in enumerate(leaf for tree in trees for leaf in tree.leaves()):
-        leaf.info = {"truncated": number % 3 == 0}
+        leaf.outcome = Outcome(False, 0.0, True, truncated=number % 3 == 0)
     return replace(pack(trees, dtype=torch.float64).rows, **changes)  # type: ignore[arg-type]
 
 

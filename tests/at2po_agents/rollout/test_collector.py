@@ -23,8 +23,9 @@ from at2po_agents.policy.encoding import encode_inserted, encode_prompt
 from at2po_agents.policy.loading import load_model
 from at2po_agents.rollout.collector import Collector
 from at2po_agents.rollout.expansion import AEPOBranching, ARPOBranching, Chains, EntropyGuided
-from at2po_agents.seeds import seed_of
 from at2po_agents.tree import Node, RolloutTree
+from at2po_envs import Outcome
+from at2po_envs.seeds import stable_hash
 
 TURNS = (
     "<think> I look. </think> <search> river </search>",
@@ -187,7 +188,7 @@ def test_entropies_are_scaled_by_the_policy_s_own_vocabulary(
 def test_a_turn_without_room_is_truncated_and_judged_as_it_stands(env: Any, tokenizer: Any) -> None:
     trees = grow(env, ScriptedEngine(tokenizer), Chains(5), max_response_tokens=12)
     leaves = [leaf for tree in trees for leaf in tree.leaves()]
-    cut = [leaf for leaf in leaves if leaf.info["truncated"]]
+    cut = [leaf for leaf in leaves if leaf.truncated]
     assert cut
     assert all(leaf.reward == -1 for leaf in cut)
     assert all(not leaf.inserted for leaf in leaves)
@@ -198,7 +199,7 @@ def test_the_request_over_the_limit_gets_the_notice_and_one_more_turn(tokenizer:
         "at2po/MiniWiki-v0", questions=20, passages=100, max_tool_calls=1
     ).unwrapped
     trees = grow(env, ScriptedEngine(tokenizer), Chains(20))
-    limited = [leaf for tree in trees for leaf in tree.leaves() if leaf.info["limit_reached"]]
+    limited = [leaf for tree in trees for leaf in tree.leaves() if leaf.outcome.limit_reached]
     assert limited
     for leaf in limited:
         assert leaf.depth == 3
@@ -245,7 +246,7 @@ def one_by_one(
     def turn(parent: Node) -> None:
         node = tree.add(parent)
         used = len(parent.ids()) - len(tree.root.inserted)
-        own = seed_of(seed, question.key, number, node.key)
+        own = stable_hash(seed, question.key, number, node.key)
         engine.submit([Request(0, parent.ids(), own, room - used, 1.0, env.core.dialect.stop)])
         done: list[Completion] = []
         while not done:
@@ -263,6 +264,7 @@ def one_by_one(
         node.state, node.info = step.state, step.info
         if step.terminated or step.truncated:
             node.reward = step.state.total_reward
+            node.outcome = Outcome.from_info(step.info, truncated=step.truncated)
         else:
             node.inserted = inserted
             turn(node)
@@ -271,7 +273,7 @@ def one_by_one(
         turn(tree.root)
     iteration = 0
     while True:
-        draws = np.random.default_rng(seed_of(seed, "forks", question.key, number, iteration))
+        draws = np.random.default_rng(stable_hash(seed, "forks", question.key, number, iteration))
         forks = expansion.forks(tree, iteration, draws)
         if not forks:
             return tree

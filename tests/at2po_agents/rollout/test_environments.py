@@ -94,8 +94,8 @@ def test_trees_grow_in_a_foreign_environment(caplog: pytest.LogCaptureFixture) -
         treasure = "right\n" if "right" in tree.root.state.first else "left\n"
         for leaf in tree.leaves():
             won = leaf.action == treasure
-            assert (leaf.reward, leaf.info["em"]) == (3.0 * won, won)
-            assert won or leaf.info["turns"] == 2
+            assert (leaf.reward, leaf.outcome.em) == (3.0 * won, won)
+            assert won or leaf.outcome.turns == 2
 
 
 def test_what_cannot_be_played_is_refused() -> None:

@@ -16,6 +16,7 @@ from at2po_agents.learner.packing import pack
 from at2po_agents.learner.partition import whole
 from at2po_agents.rollout.export import flat_rows, grpo_batch, read_rows, write_rows
 from at2po_agents.tree import RolloutTree
+from at2po_envs import Outcome
 from tests.at2po_agents.samples import random_tree, spec_tree
 
 
@@ -23,7 +24,7 @@ def test_a_row_is_an_episode() -> None:
     tree, nodes = spec_tree()
     for name, node in nodes.items():
         node.advantage, node.value = ord(name) - 97.0, None
-    nodes["c"].info["truncated"] = True
+    nodes["c"].outcome = Outcome(False, 0.0, True, truncated=True)
     b, c, d = flat_rows([tree])
     assert (c.prompt_ids, c.completion_ids, c.completion_mask) == ([0], [1, 2, 1, 2], [1, 0, 1, 0])
     assert c.logprobs == [-0.5, 0.0, -0.2, 0.0]

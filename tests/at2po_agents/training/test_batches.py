@@ -13,6 +13,7 @@ from at2po_agents.config.train import TrainConfig
 from at2po_agents.training.batches import Batches
 from at2po_agents.tree import RolloutTree
 from at2po_agents.workers.rollout_worker import Job
+from at2po_envs import Outcome
 
 KNOWN = 10
 RAY = ClusterOptions(collectors=1)
@@ -28,7 +29,7 @@ class Workers:
         self.jobs.append(job)
         trees = [RolloutTree(question, [1]) for question in job.questions]
         for tree in trees:
-            tree.root.info = {"em": 0.0}
+            tree.root.outcome = Outcome(False, 0.0, True)
         return trees
 
 
@@ -82,8 +83,8 @@ def test_no_batch_is_kept_where_nothing_begins_again() -> None:
 
 
 def test_questions_of_dynamic_sampling_all_count() -> None:
-    batches, workers = made(algorithm=algorithms.DAPO(chains=2, generations=3), cluster=RAY)
-    batch = batches.collect(0)  # no tree teaches anything, so all generations are asked for
+    batches, workers = made(algorithm=algorithms.DAPO(chains=2, max_resample_rounds=3), cluster=RAY)
+    batch = batches.collect(0)  # no tree teaches anything, so all rounds are asked for
     assert batch.asked == sum(len(job.questions) for job in workers.jobs) == len(batch.grown)
     assert len(workers.jobs) == 3
     assert len(batch.trees) == 4

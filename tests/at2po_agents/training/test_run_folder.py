@@ -24,6 +24,7 @@ from at2po_agents.training.run_folder import hold, make_way, move_aside, prepare
 from at2po_agents.training.trainer import Trainer
 from at2po_agents.tree import RolloutTree
 from at2po_agents.workers.local import LocalWorkers
+from at2po_envs import Outcome
 from retrieval.storage.files import Held
 
 pytestmark = pytest.mark.filterwarnings("default")  # TensorBoard's own warnings are not ours
@@ -315,8 +316,8 @@ def test_an_attempt_that_fails_at_once_does_not_keep_the_next_from_beginning(
 def flagged(*flags: str) -> RolloutTree:
     """A tree of one turn whose episode has flags."""
     tree = RolloutTree("q", [1], "p")
-    info = {"em": 0.0, "f1": 0.0, "format_ok": False, "tool_calls": 0, "truncated": False}
-    tree.add(tree.root, sampled=[1], logprobs=[-1.0], reward=0.0, info={**info, "flags": flags})
+    outcome = Outcome(False, 0.0, False, flags=flags)
+    tree.add(tree.root, sampled=[1], logprobs=[-1.0], reward=0.0, outcome=outcome)
     return tree
 
 

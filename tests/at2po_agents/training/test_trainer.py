@@ -236,7 +236,7 @@ def test_an_environment_that_fails_in_every_episode_ends_the_run(
     def failing(self: LocalWorkers, job: Job) -> list[RolloutTree]:
         trees = collect(self, job)
         for leaf in (leaf for tree in trees for leaf in tree.leaves()):
-            leaf.info = {**leaf.info, "flags": ("env_failed",)}
+            leaf.outcome = replace(leaf.outcome, flags=("env_failed",))
         return trees
 
     monkeypatch.setattr(LocalWorkers, "collect", failing)

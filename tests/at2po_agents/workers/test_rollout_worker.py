@@ -55,7 +55,7 @@ def collect(made: RolloutWorker) -> list[RolloutTree]:
 
 
 def flags(trees: Sequence[RolloutTree]) -> set[str]:
-    return {flag for tree in trees for leaf in tree.leaves() for flag in leaf.info["flags"]}
+    return {flag for tree in trees for leaf in tree.leaves() for flag in leaf.outcome.flags}
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from gymnasium.spaces import Text
 from gymnasium.utils.env_checker import check_env
 
 import at2po_envs  # noqa: F401 - registers the ids
+from at2po_envs import Outcome
 from at2po_envs.dialects.raw_text import RawText
 from at2po_envs.errors import EpisodeOverError
 from at2po_envs.forking.checker import check_forkable_env
@@ -52,7 +53,7 @@ def test_a_won_episode_counts_as_an_exact_match():
         "answer": None,
         "reward_env": 1.0,
     }
-    record = env.record(env.state, last[4])
+    record = env.record(env.state, Outcome.from_info(last[4]))
     assert record["em"] and record["reward"] == 1.0 and record["turns"] == 2
     strict = ReplayFork(Corridor, env_options={"length": 2}, success=1.0)
     assert play(strict, [RIGHT, RIGHT], seed=0)[-1][4]["em"] is False

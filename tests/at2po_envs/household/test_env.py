@@ -11,7 +11,7 @@ from gymnasium.utils.env_checker import check_env
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from at2po_envs import EMReward, Question, State, ToolCost, ToolResult, WeightedSum
+from at2po_envs import EMReward, Outcome, Question, State, ToolCost, ToolResult, WeightedSum
 from at2po_envs.errors import EpisodeOverError, ToolResultError
 from at2po_envs.household import HouseholdEnv, HouseholdRules, PlannerAgent, draw_questions
 from at2po_envs.household.planner import plan
@@ -122,7 +122,7 @@ def test_an_episode_earns_one_once(env):
         assert terminated == (command is commands[-1]) and not truncated
     assert rewards == [0.0] * (len(commands) - 1) + [1.0]
     assert info["reward_em"] == 1.0 and info["tool_calls"] == len(commands)
-    assert env.record(env.state, info)["em"] is True
+    assert env.record(env.state, Outcome.from_info(info))["em"] is True
     assert env.render().startswith("Question: ") and "--- turn 2" in env.render()
     with pytest.raises(EpisodeOverError, match="expected a running episode"):
         env.step(act("look"))

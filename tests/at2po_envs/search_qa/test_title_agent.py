@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from at2po_envs import Outcome
 from at2po_envs.search_qa.env import SearchQAEnv
 from retrieval import Passage
 
@@ -38,7 +39,7 @@ def played(env: Any, **rates: Any) -> dict[str, Any]:
         observation, _, terminated, truncated, info = env.step(action)
         transcript += [action, observation]
         done = terminated or truncated
-    record: dict[str, Any] = env.record(env.state, info)
+    record: dict[str, Any] = env.record(env.state, Outcome.from_info(info))
     return record
 
 

@@ -82,7 +82,7 @@ def test_a_policy_is_judged_as_in_training(env: Any) -> None:
         env.questions[:12], Chains(1), temperature=0
     )
     leaves = [tree.leaves()[0] for tree in trees]
-    assert records(report) == [env.record(leaf.state, leaf.info) for leaf in leaves]
+    assert records(report) == [env.record(leaf.state, leaf.outcome) for leaf in leaves]
     nodes = [node for tree in trees for node in tree.nodes()]
     assert report.tokens == sum(len(node.sampled) for node in nodes)
     read = [len(node.parent.ids()) for node in nodes if node.sampled]
