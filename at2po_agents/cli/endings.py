@@ -35,14 +35,20 @@ _EXPECTED = {
 
 _EXTRAS = {
     "faiss": "faiss",
-    "fastapi": "server",
+    "fastapi": "serve",
     "gguf": "gguf",
-    "httpx2": "server",
+    "httpx2": "serve",
+    "matplotlib": "report",
     "peft": "lora",
-    "prometheus_client": "server",
+    "prometheus_client": "serve",
     "pyserini": "lucene",
     "ray": "ray",
-    "uvicorn": "server",
+    "safetensors": "train",
+    "tensorboard": "train",
+    "tokenizers": "train",
+    "torch": "train",
+    "transformers": "train",
+    "uvicorn": "serve",
     "vllm": "vllm",
 }
 """Extra of at2po that brings a package, by the package's module."""

@@ -40,12 +40,13 @@ def evaluate(arguments: Sequence[str]) -> None:
     from at2po_agents.rollout.environments import check_id, make_env, on_test_split
     from benchmarks import evaluate as run
     from benchmarks import evaluate_suite
-    from benchmarks.report import write_report
 
     ids = config.env.split(",")
     for env_id in ids:  # all of them, before the first set is played
         check_id(env_id)
     agent_for = agent_factory(config)
+    from benchmarks.report import write_report  # needed at the end: better missed now
+
     asked: dict[str, Any] = {name: getattr(config, name) for name in ("limit", "batch", "out")}
     asked["retry_failed"] = config.retry_failed
 

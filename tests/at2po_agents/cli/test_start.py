@@ -79,6 +79,82 @@ def test_a_passage_is_found_without_torch(tmp_path: Path) -> None:
     assert imports("index", "search", *words) == set()
 
 
+# Of the extras; whatever imports one of them finds it missing.
+ABSENT = ("matplotlib", "safetensors", "tensorboard", "tokenizers", "torch", "transformers")
+CORE = f"""
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {ABSENT!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Absent())
+"""
+
+
+def without_extras(code: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run Python code where only the packages of the core are installed."""
+    return subprocess.run(
+        [sys.executable, "-c", CORE + code, *words],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+
+
+COMMAND = "from at2po_agents.cli import main\nmain(sys.argv[1:])"
+
+
+def test_environments_are_played_without_torch() -> None:
+    done = without_extras("""
+import at2po_envs, gymnasium
+for name in ("MiniWiki", "Calculator", "Household"):
+    env = gymnasium.make(f"at2po/{name}-v0").unwrapped
+    env.reset(seed=1)
+    at = env.snapshot()
+    first = env.step("<think> x </think> <answer> y </answer>")
+    env.restore(at)
+    assert env.step("<think> x </think> <answer> y </answer>")[:3] == first[:3]
+""")
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_index_is_built_and_searched_without_torch(tmp_path: Path) -> None:
+    corpus, index = tmp_path / "corpus.jsonl", str(tmp_path / "index")
+    corpus.write_text('{"id": "1", "contents": "\\"Jaws\\"\\nA film about a shark."}\n')
+    built = without_extras(COMMAND, "index", "build", "--corpus", str(corpus), "--out", index)
+    assert built.returncode == 0, built.stderr
+    words = ["index", "search", "--retriever", f"bm25:{index}", "--queries", "shark"]
+    found = without_extras(COMMAND, *words)
+    assert found.returncode == 0 and "Jaws" in found.stdout, found.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "extra"),
+    [
+        ("train --steps 1", "train"),
+        ("eval --limit 1", "train"),
+        ("eval --limit 1 --agent random", "report"),
+        ("rollout", "train"),
+        ("warmstart", "train"),
+        ("report FOLDER", "report"),
+    ],
+)
+def test_a_missing_extra_is_named(words: str, extra: str, tmp_path: Path) -> None:
+    line = words.replace("FOLDER", str(tmp_path)).split()
+    if line[0] not in ("rollout", "report"):
+        line += ["--out", str(tmp_path / "out")]
+    done = without_extras(COMMAND, *line)
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False), done.stderr
+    assert f"pip install 'at2po[{extra}]'" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_doctor_works_without_torch() -> None:
+    done = without_extras(COMMAND, "doctor")
+    assert done.returncode == 0 and "at2po[train]" in done.stdout, done.stderr
+
+
 def test_names_of_the_packages_are_found_when_asked_for() -> None:
     code = """
 import sys, at2po_agents, at2po_agents.engines

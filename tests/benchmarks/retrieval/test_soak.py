@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("fastapi", reason="needs the extra: pip install 'at2po[server]'")
+pytest.importorskip("fastapi", reason="needs the extra: pip install 'at2po[serve]'")
 
 from benchmarks.errors import EvaluationError
 from benchmarks.retrieval import soak as retrieval_soak

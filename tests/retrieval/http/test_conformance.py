@@ -92,7 +92,7 @@ def test_a_plain_server_passes_what_it_offers():
 
 @pytest.mark.parametrize("token", [None, "geheim"])
 def test_our_server_passes_everything(token):
-    pytest.importorskip("fastapi", reason="needs the extra: pip install 'at2po[server]'")
+    pytest.importorskip("fastapi", reason="needs the extra: pip install 'at2po[serve]'")
     from retrieval.http.protocol import Limits
     from tests.retrieval.http.live_server import live
 
@@ -108,7 +108,7 @@ def test_our_server_passes_everything(token):
 
 def test_a_server_of_the_same_pages_that_trusts_everybody_is_caught(monkeypatch):
     """Our application by uvicorn as it comes, which checks no connection."""
-    pytest.importorskip("fastapi", reason="needs the extra: pip install 'at2po[server]'")
+    pytest.importorskip("fastapi", reason="needs the extra: pip install 'at2po[serve]'")
     from retrieval.http.server import run as server_run
     from tests.retrieval.http.live_server import live
 

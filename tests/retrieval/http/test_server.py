@@ -16,7 +16,7 @@ from retrieval import Passage
 from retrieval.cache import CachedRetriever
 from retrieval.errors import SearchArgumentError
 
-pytest.importorskip("fastapi", reason="needs the extra: pip install 'at2po[server]'")
+pytest.importorskip("fastapi", reason="needs the extra: pip install 'at2po[serve]'")
 
 from fastapi.testclient import TestClient
 

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from pydantic import ValidationError
 
-pytest.importorskip("fastapi", reason="needs the extra: pip install 'at2po[server]'")
+pytest.importorskip("fastapi", reason="needs the extra: pip install 'at2po[serve]'")
 
 from fastapi import Request
 from starlette.requests import ClientDisconnect
