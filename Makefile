@@ -25,7 +25,7 @@ PYTEST := $(OFFLINE) $(BIN)/python -m pytest
 # vLLM would compile one small function, which takes longer than it saves.
 PYTEST_VLLM := $(OFFLINE) TORCHDYNAMO_DISABLE=1 $(BIN_VLLM)/python -m pytest
 
-.PHONY: compare demo test test-slow test-vllm lint format clean
+.PHONY: methods demo test test-slow test-vllm lint format clean
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
@@ -33,7 +33,7 @@ demo: $(INSTALLED)
 
 # All methods at an equal budget, about an hour on two cores; QUICK=1 takes a first look in minutes.
 # Interrupted, it goes on where it stopped.
-compare: $(INSTALLED)
+methods: $(INSTALLED)
 	$(BIN)/python -m benchmarks.methods $(if $(QUICK),--quick)
 	$(BIN)/python -m benchmarks.readme
 

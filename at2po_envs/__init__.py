@@ -11,7 +11,7 @@ from at2po_envs.dialects import (
     ToolCalls,
     make_dialect,
 )
-from at2po_envs.episode.core import ToolQA
+from at2po_envs.episode.core import ToolQA, turn_info
 from at2po_envs.episode.env import ForkableTextEnv
 from at2po_envs.episode.outcome import Outcome
 from at2po_envs.episode.protocols import Core, ForkableEnv
@@ -27,13 +27,13 @@ from at2po_envs.episode.rewards import (
 from at2po_envs.episode.snapshots import Snapshot
 from at2po_envs.episode.spaces import TextSpace
 from at2po_envs.episode.state import State, Transition, Turn
-from at2po_envs.episode.vector import ForkableVectorEnv
+from at2po_envs.episode.vector import ForkableVectorEnv, vectorised
 from at2po_envs.errors import At2poEnvError
 from at2po_envs.forking.checker import ForkabilityError, check_forkable_env
 from at2po_envs.forking.replay import ReplayError, ReplayFork
 from at2po_envs.question_sets.questions import QUESTION_SETS, Question, load_questions
 from at2po_envs.registration import register_all
-from at2po_envs.scoring.answers import Judgement, judge
+from at2po_envs.scoring.answers import Judgement, judge, numeric_match
 from at2po_envs.search_qa.env import SearchQAEnv
 from at2po_envs.tool_env import ToolEnv
 from at2po_envs.tools import SearchTool, Tool, ToolCall, ToolResult, ToolSpec
@@ -88,7 +88,10 @@ __all__ = [
     "judge",
     "load_questions",
     "make_dialect",
+    "numeric_match",
     "page_tools",
+    "turn_info",
+    "vectorised",
 ]
 
 register_all()

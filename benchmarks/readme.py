@@ -126,7 +126,7 @@ def comparison(result: Mapping[str, Any]) -> str:
     lines = [*table(result["methods"]), ""]
     if result["quick"]:
         lines += [
-            "**A first look (`make compare QUICK=1`): one seed and a small budget, so these "
+            "**A first look (`make methods QUICK=1`): one seed and a small budget, so these "
             "figures rank nothing.** Intervals cover questions, not seeds.",
             "",
         ]

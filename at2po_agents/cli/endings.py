@@ -13,6 +13,7 @@ from types import FrameType
 from typing import NoReturn, TextIO
 
 from at2po_agents.cli.terminal import errors
+from at2po_agents.extras import install_advice
 
 WRONG_INPUT = 2
 INTERRUPTED = 128 + signal.SIGINT
@@ -32,26 +33,6 @@ _EXPECTED = {
     "torch": ("OutOfMemoryError",),
 }
 """Classes of errors that input, the machine or a server causes, by module."""
-
-_EXTRAS = {
-    "faiss": "faiss",
-    "fastapi": "serve",
-    "gguf": "gguf",
-    "httpx2": "serve",
-    "matplotlib": "report",
-    "peft": "lora",
-    "prometheus_client": "serve",
-    "pyserini": "lucene",
-    "ray": "ray",
-    "safetensors": "train",
-    "tensorboard": "train",
-    "tokenizers": "train",
-    "torch": "train",
-    "transformers": "train",
-    "uvicorn": "serve",
-    "vllm": "vllm",
-}
-"""Extra of at2po that brings a package, by the package's module."""
 
 
 @contextmanager
@@ -94,15 +75,10 @@ def ending(prog: str, again: str = "") -> Iterator[None]:
 
 def _explained(error: Exception) -> str:
     """Return the message for an error that is no bug, or nothing."""
-    if isinstance(error, ModuleNotFoundError):
-        package = (error.name or "").partition(".")[0]
-        if package in _EXTRAS:
-            return (
-                f"expected the package {package}, found none; run: "
-                f"pip install 'at2po[{_EXTRAS[package]}]'"
-            )
+    if isinstance(error, ModuleNotFoundError) and (advice := install_advice(error)):
+        return advice
     if isinstance(error, ImportError) and str(error.path).endswith(tuple(EXTENSION_SUFFIXES)):
-        return f"expected a library that can be loaded, found: {error}; see at2po doctor"
+        return f"expected a library that can be loaded, found: {error}; see at2po doctor --load"
     for module, names in _EXPECTED.items():
         classes = (getattr(sys.modules.get(module), name, None) for name in names)
         if any(isinstance(error, each) for each in classes if each is not None):

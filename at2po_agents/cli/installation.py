@@ -15,6 +15,8 @@ from at2po_agents.settings import Options
 class DoctorConfig:
     """Check this installation; with `--plan`, estimate what memory a training needs instead."""
 
+    load: bool = False
+    """Also load torch and the embedded model: shows that they work, and the GPUs torch can use."""
     plan: Options = field(default_factory=dict)
     """A training on GPUs, such as `model=Qwen/Qwen3-4B gpus=1x24GB`; code 1 if it does not fit."""
 
@@ -33,7 +35,7 @@ def doctor(arguments: Sequence[str]) -> None:
     from at2po_envs.question_sets.questions import questions_folder
     from retrieval.lucene.java import find_java
 
-    checks = installation(find_java, questions_folder)
+    checks = installation(find_java, questions_folder, load=config.load)
     out.print(table(checks))
     if any(check.state == "broken" for check in checks):
         raise SystemExit(1)

@@ -46,13 +46,14 @@ class Check:
 
 
 def installation(
-    find_java: Callable[[], Path], questions_folder: Callable[[], Path]
+    find_java: Callable[[], Path], questions_folder: Callable[[], Path], *, load: bool
 ) -> list[Check]:
     """Check the installation that runs this.
 
     Args:
         find_java: Finds the Java that Lucene would run on, or raises an error that says the fix.
         questions_folder: Finds the local question sets, or raises likewise.
+        load: Whether to load torch and the embedded model, too, which takes seconds.
 
     Returns:
         The core first, then what is optional, then this machine.
@@ -62,9 +63,8 @@ def installation(
         _python(),
         _at2po(),
         packages([each for each in needed if each.marker is None]),
-        _embedded_model(),
-        *devices(),
         *extras(needed),
+        *([_embedded_model(), *devices()] if load else [_not_loaded()]),
         _found("Java for Lucene", find_java),
         _data_pack(questions_folder),
         _memory(),
@@ -202,6 +202,10 @@ def _embedded_model() -> Check:
 
 def _without_torch(name: str) -> Check:
     return Check(name, "not known without torch", "missing", "pip install 'at2po[train]'")
+
+
+def _not_loaded() -> Check:
+    return Check("embedded model, GPUs", "not looked at", fix="at2po doctor --load")
 
 
 def _found(name: str, find: Callable[[], Path]) -> Check:

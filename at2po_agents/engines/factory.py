@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from at2po_agents.engines.base import Engine
 from at2po_agents.errors import ConfigError
+from at2po_agents.extras import require
 from at2po_agents.settings import COUNT_OF_BYTES, SECONDS, check_url
 from retrieval.errors import nearest
 
@@ -59,24 +59,16 @@ def make_engine(
             '"surprisal", or take the transformers engine'
         )
     if "url" in options:
-        _check_installed("httpx2", "server")
+        require("httpx2", 'engine "vllm" with a url')
         from at2po_agents.engines.vllm.server import VLLMServerEngine
 
         _check_options(options, _SERVER)
         return VLLMServerEngine(model, tokenizer, max_batch=max_batch, **options)
-    _check_installed("vllm", "vllm")
+    require("vllm", 'engine "vllm"')
     from at2po_agents.engines.vllm.engine import OPTIONS, VLLMEngine
 
     _check_options(options, _OURS | dict.fromkeys(OPTIONS, object))
     return VLLMEngine(model, tokenizer, max_batch=max_batch, **options)
-
-
-def _check_installed(package: str, extra: str) -> None:
-    if importlib.util.find_spec(package) is None:
-        raise ConfigError(
-            f'engine: expected the package {package} for "vllm", found none; '
-            f"run: pip install 'at2po[{extra}]'"
-        )
 
 
 def _check_options(options: Mapping[str, Any], known: Mapping[str, Any]) -> None:

@@ -22,6 +22,7 @@ from transformers import (
 from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
 from at2po_agents.errors import ConfigError, ModelNotFoundError, WeightsError
+from at2po_agents.extras import require
 from at2po_agents.policy.chat_template import TEMPLATES
 from at2po_agents.policy.norms import exact_norms
 from at2po_agents.policy.weights import copy_weights
@@ -182,11 +183,7 @@ def _files_of(name: str) -> tuple[str, dict[str, Any], Exception | None]:
     path = _smollm2() if name == "smollm2-135m" else _MINI if name == "mini" else Path(name)
     path = path.expanduser()
     if path.is_file() and path.suffix == ".gguf":
-        if importlib.util.find_spec("gguf") is None:
-            raise ModelNotFoundError(
-                f"expected the package gguf to read {path.name}, found none; "
-                "run: pip install 'at2po[gguf]'"
-            )
+        require("gguf", f"model {path.name}", ModelNotFoundError)
         return str(path.parent), {"gguf_file": path.name, "local_files_only": True}, None
     if (path / "config.json").is_file():
         return str(path), {"local_files_only": True}, None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from safetensors import safe_open
 from transformers import PreTrainedModel
 
 from at2po_agents.errors import ConfigError, WeightsError
+from at2po_agents.extras import require
 from at2po_agents.policy.adapters import (
     ADAPTER_FILE,
     Adapter,
@@ -50,10 +50,7 @@ class Lora:
             ConfigError: PEFT is not installed, or the targets are not linear layers that can have
                 an adapter.
         """
-        if importlib.util.find_spec("peft") is None:
-            raise ConfigError(
-                "lora: expected the package peft, found none; run: pip install 'at2po[lora]'"
-            )
+        require("peft", "lora")
         import peft
 
         self.model = model

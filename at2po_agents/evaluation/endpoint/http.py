@@ -13,6 +13,7 @@ from at2po_agents.evaluation.endpoint.connection import Connection
 from at2po_agents.evaluation.endpoint.rate_limit import RateLimiter
 from at2po_agents.evaluation.endpoint.reply import error_of, says_context_is_full
 from at2po_agents.evaluation.policy_agent import Reply
+from at2po_agents.extras import require
 from retrieval.http.retry import RetryPolicy, TemporaryError, is_temporary, retry_after_s
 from retrieval.text import to_unicode
 
@@ -56,13 +57,9 @@ class EndpointClient:
         sleep: Callable[[float], object],
         transport: Any = None,
     ) -> None:
-        try:
-            import httpx2
-        except ImportError:
-            raise AgentUnusableError(
-                "expected the package httpx2 to reach an endpoint, found none; "
-                "run: pip install 'at2po[serve]'"
-            ) from None
+        require("httpx2", "endpoint", AgentUnusableError)
+        import httpx2
+
         try:
             host = httpx2.URL(url).host
         except httpx2.InvalidURL as error:

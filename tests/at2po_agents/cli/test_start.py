@@ -9,7 +9,48 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = ("datasets", "gymnasium", "matplotlib", "ray", "scipy", "torch", "transformers")
+from at2po_agents.cli import COMMANDS, main
+from at2po_agents.extras import EXTRAS
+
+# Those that take long to import, or that an extra brings. NumPy is needed by all commands.
+HEAVY = {
+    "datasets", "fastapi", "gymnasium", "httpx2", "huggingface_hub", "jsonschema", "matplotlib",
+    "pandas", "peft", "pyarrow", "pydantic", "ray", "safetensors", "scipy", "tensorboard",
+    "tokenizers", "torch", "transformers", "uvicorn", "vllm",
+}  # fmt: skip
+ENVIRONMENTS, DRAWING = {"gymnasium"}, {"gymnasium", "matplotlib"}
+SERVER = {"fastapi", "pydantic", "uvicorn"}
+# Command line -> the heavy packages that it may import; a name in capitals is a file made below.
+MAY_IMPORT: dict[str, set[str]] = {
+    "--help": set(),
+    "compare --help": ENVIRONMENTS,
+    "compare EPISODES OTHERS --out OUT": ENVIRONMENTS,
+    "data --help": set(),
+    "data list --help": set(),
+    "data list --root DATA": ENVIRONMENTS,
+    "data verify --help": set(),
+    "demo --help": set(),
+    "doctor": {"gymnasium", "huggingface_hub"},
+    "doctor --help": set(),
+    "eval --agent scripted --limit 1 --out OUT": DRAWING,
+    "eval --help": ENVIRONMENTS,
+    "export --help": set(),
+    "index --help": set(),
+    "index build --corpus CORPUS --out OUT": set(),
+    "index build --help": set(),
+    "index info --help": set(),
+    "index info --index INDEX": set(),
+    "index search --help": set(),
+    "index search --retriever bm25:INDEX --queries shark": set(),
+    "paper-check": ENVIRONMENTS,
+    "paper-check --help": ENVIRONMENTS,
+    "report --help": DRAWING,
+    "report EPISODES": DRAWING,
+    "rollout --help": set(),
+    "serve --help": SERVER,
+    "train --help": set(),
+    "warmstart --help": set(),
+}
 SCRIPT = f"""
 import sys
 from at2po_agents.cli import main
@@ -17,75 +58,67 @@ try:
     main(sys.argv[1:])
 except SystemExit as stop:
     assert stop.code in (None, 0), stop.code
-print(*(name for name in {HEAVY!r} if name in sys.modules), file=sys.stderr)
+print(*({HEAVY!r} & sys.modules.keys()), file=sys.stderr)
 """
 ROOT = Path(__file__).parents[3]
 
 
-def imports(*words: str) -> set[str]:
-    """Run a command and return which heavy packages it imported."""
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, *words],
+def python(code: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run Python code in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-c", code, *words],
         capture_output=True,
         text=True,
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """What commands read, by the name that stands for it in `MAY_IMPORT`."""
+    folder = tmp_path_factory.mktemp("files")
+    names = ("CORPUS", "DATA", "EPISODES", "INDEX", "OTHERS")
+    made = {name: folder / name.lower() for name in names}
+    made["CORPUS"].write_text('{"id": "1", "contents": "\\"Jaws\\"\\nA film about a shark."}\n')
+    (made["DATA"] / "questions" / "nq").mkdir(parents=True)
+    main(["index", "build", "--corpus", str(made["CORPUS"]), "--out", str(made["INDEX"])])
+    for agent, name in (("scripted", "EPISODES"), ("random", "OTHERS")):
+        main(["eval", "--agent", agent, "--limit", "2", "--out", str(made[name])])
+    return made
+
+
+@pytest.mark.parametrize("line", MAY_IMPORT)
+def test_a_command_imports_what_it_needs(line: str, files: dict[str, Path], tmp_path: Path) -> None:
+    words = line
+    for name, path in {**files, "OUT": tmp_path / "out"}.items():
+        words = words.replace(name, str(path))
+    done = python(SCRIPT, *words.split())
     assert done.returncode == 0, done.stderr
-    return set(done.stderr.splitlines()[-1].split())
+    assert set(done.stderr.splitlines()[-1].split()) <= MAY_IMPORT[line]
+
+
+def test_every_command_is_in_the_table() -> None:
+    assert {line.split()[0] for line in MAY_IMPORT} == {*COMMANDS, "--help"}
 
 
 @pytest.mark.parametrize(
-    "line",
-    [
-        "--help",
-        "data --help",
-        "data list --help",
-        "index --help",
-        "index build --help",
-        "index info --help",
-        "index search --help",
-        "serve --help",
-        "doctor --help",
-        "export --help",
-    ],
+    ("package", "may_import"),
+    [("at2po_agents", set()), ("at2po_envs", ENVIRONMENTS), ("retrieval", set())],
 )
-def test_these_import_nothing_heavy(line: str) -> None:
-    assert imports(*line.split()) == set()
+def test_a_package_imports_what_it_needs(package: str, may_import: set[str]) -> None:
+    done = python(f"import sys, {package}\nprint(*({HEAVY!r} & sys.modules.keys()))")
+    assert done.returncode == 0, done.stderr
+    assert set(done.stdout.split()) <= may_import
 
 
-def test_those_about_questions_and_papers_import_environments_only(tmp_path: Path) -> None:
-    questions = tmp_path / "questions" / "nq"
-    questions.mkdir(parents=True)
-    assert imports("data", "list", "--root", str(tmp_path)) <= {"gymnasium"}
-    assert imports("paper-check") <= {"gymnasium"}
-    assert imports("compare", "--help") <= {"gymnasium"}
-
-
-@pytest.mark.parametrize("name", ["train", "eval", "rollout", "demo", "warmstart"])
-def test_the_settings_of_commands_with_a_model_are_read_without_torch(name: str) -> None:
-    assert imports(name, "--help") <= {"gymnasium"}
-
-
-def test_reports_load_what_draws_and_no_model() -> None:
-    assert imports("report", "--help") <= {"gymnasium", "matplotlib"}
-
-
-def test_a_passage_is_found_without_torch(tmp_path: Path) -> None:
-    corpus, index = tmp_path / "corpus.jsonl", str(tmp_path / "index")
-    corpus.write_text('{"id": "1", "contents": "\\"Jaws\\"\\nA film about a shark."}\n')
-    assert imports("index", "build", "--corpus", str(corpus), "--out", index) == set()
-    words = ["--retriever", f"bm25:{index}", "--queries", "shark"]
-    assert imports("index", "search", *words) == set()
-
-
-# Of the extras; whatever imports one of them finds it missing.
-ABSENT = ("matplotlib", "safetensors", "tensorboard", "tokenizers", "torch", "transformers")
+# Of the extras; whatever imports one of them finds it missing. The hub's client brings httpx2.
+ABSENT = EXTRAS.keys() - {"httpx2"}
 CORE = f"""
 import sys
 class Absent:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {ABSENT!r}:
+        if name.partition(".")[0] in {set(ABSENT)!r}:
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 sys.meta_path.insert(0, Absent())
 """
@@ -93,13 +126,7 @@ sys.meta_path.insert(0, Absent())
 
 def without_extras(code: str, *words: str) -> subprocess.CompletedProcess[str]:
     """Run Python code where only the packages of the core are installed."""
-    return subprocess.run(
-        [sys.executable, "-c", CORE + code, *words],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
+    return python(CORE + code, *words)
 
 
 COMMAND = "from at2po_agents.cli import main\nmain(sys.argv[1:])"
@@ -138,11 +165,12 @@ def test_an_index_is_built_and_searched_without_torch(tmp_path: Path) -> None:
         ("rollout", "train"),
         ("warmstart", "train"),
         ("report FOLDER", "report"),
+        ("serve --index bm25:FOLDER", "serve"),
     ],
 )
 def test_a_missing_extra_is_named(words: str, extra: str, tmp_path: Path) -> None:
     line = words.replace("FOLDER", str(tmp_path)).split()
-    if line[0] not in ("rollout", "report"):
+    if line[0] not in ("report", "rollout", "serve"):
         line += ["--out", str(tmp_path / "out")]
     done = without_extras(COMMAND, *line)
     assert (done.returncode, "Traceback" in done.stderr) == (2, False), done.stderr
@@ -151,18 +179,23 @@ def test_a_missing_extra_is_named(words: str, extra: str, tmp_path: Path) -> Non
 
 
 def test_the_doctor_works_without_torch() -> None:
-    done = without_extras(COMMAND, "doctor")
+    done = without_extras(COMMAND, "doctor", "--load")
     assert done.returncode == 0 and "at2po[train]" in done.stdout, done.stderr
 
 
+def test_names_that_need_an_extra_say_so() -> None:
+    done = without_extras("from at2po_agents import RolloutTree, TrainConfig, make_env, Trainer")
+    assert "ModuleNotFoundError: expected the package" in done.stderr
+    assert "pip install 'at2po[train]'" in done.stderr
+
+
 def test_names_of_the_packages_are_found_when_asked_for() -> None:
-    code = """
+    done = python("""
 import sys, at2po_agents, at2po_agents.engines
 assert "torch" not in sys.modules
 from at2po_agents import *
 assert at2po_agents.engines.TransformersEngine is TransformersEngine
 assert at2po_agents.losses.clipped and at2po_agents.credit.check and Trainer and Node
 assert not hasattr(at2po_agents, "nothing")
-"""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, env=environment)
+""")
+    assert done.returncode == 0, done.stderr

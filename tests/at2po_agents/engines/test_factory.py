@@ -42,7 +42,7 @@ def test_unknown_options_are_refused(
         make_engine("transformers", model, tokenizer, max_batch=2, options={"cache_byte": 0})
 
 
-@pytest.mark.parametrize(("options", "extra"), [({}, "vllm"), ({"url": "http://x"}, "server")])
+@pytest.mark.parametrize(("options", "extra"), [({}, "vllm"), ({"url": "http://x"}, "serve")])
 def test_missing_packages_name_the_fix(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
