@@ -204,7 +204,7 @@ class RolloutTree:
         """Number of tokens of the tree, shared prefixes counted once."""
         return sum(len(node.sampled) + len(node.inserted) for node in self.nodes())
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return the tree as JSON-able data, without environment states.
 
         Returns:

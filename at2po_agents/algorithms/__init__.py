@@ -74,18 +74,18 @@ def find(name: str) -> type[Algorithm]:
 
 def _checked(name: str, found: object) -> type[Algorithm]:
     """Refuse what is no class of an algorithm with a default for every setting."""
+    parts = ("name", "expansion", "assign_credit", "loss")
     if not (isinstance(found, type) and issubclass(found, Algorithm) and is_dataclass(found)):
         raise ConfigError(
-            f"algorithm {name!r}: expected a dataclass that extends "
+            f"algorithm {name!r}: expected a dataclass with {', '.join(parts)} that extends "
             f"at2po_agents.algorithms.Algorithm, found {found!r}; let it extend that class, or "
             "ClippedLoss"
         )
-    parts = ("name", "expansion", "assign_credit", "loss")
     lacking = [p for p in parts if not hasattr(found, p) or p in found.__abstractmethods__]
     if lacking:
         raise ConfigError(
-            f"algorithm {name!r}: expected {', '.join(parts)}, found {found!r} without "
-            f"{', '.join(lacking)}; see at2po_agents.algorithms.Algorithm"
+            f"algorithm {name!r}: expected a dataclass with {', '.join(parts)}, found {found!r} "
+            f"without {', '.join(lacking)}; see at2po_agents.algorithms.Algorithm"
         )
     unset = [
         field.name

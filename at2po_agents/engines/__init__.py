@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from at2po_agents.engines.base import Completion, Engine, EngineStats, Request
 from at2po_agents.engines.factory import EngineName, make_engine
@@ -22,7 +22,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Import the engine that needs torch and transformers when it is asked for."""
     if name != "TransformersEngine":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, NamedTuple, Self, TypeGuard, get_args
+from typing import Literal, NamedTuple, Self, TypeGuard, get_args
 
 from at2po_agents.errors import DivergedError, ToolsAwayError
 from retrieval.storage.files import write_whole
@@ -38,7 +38,7 @@ class Status(NamedTuple):
 
     state: State | None
     step: int
-    faults: list[dict[str, Any]]
+    faults: list[dict[str, object]]
 
 
 class RunStatus:

@@ -45,7 +45,7 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return ids
 
 
-def as_content(tokenizer: PreTrainedTokenizerBase, value: Any) -> Any:
+def as_content(tokenizer: PreTrainedTokenizerBase, value: object) -> Any:
     """Return contents that `encode`, behind a chat template or not, reads as nothing but text.
 
     Control tokens are those that the tokenizer calls special, those written in bars (`<|name|>`),
@@ -62,7 +62,7 @@ def as_content(tokenizer: PreTrainedTokenizerBase, value: Any) -> Any:
     return _plain(_marks(tokenizer, str(tokenizer.chat_template), len(tokenizer)), value)
 
 
-def _plain(marks: _Marks, value: Any) -> Any:
+def _plain(marks: _Marks, value: object) -> object:
     if isinstance(value, str):
         return marks.broken(to_unicode(value))
     if isinstance(value, Mapping):

@@ -170,7 +170,7 @@ def context_length(name: str) -> int:
     return int(model_config(name).max_position_embeddings)
 
 
-def _files_of(name: str) -> tuple[str, dict[str, Any], Exception | None]:
+def _files_of(name: str) -> tuple[str, dict[str, object], Exception | None]:
     """Where transformers finds what belongs to a model, and how it is to look there.
 
     Returns:
@@ -241,7 +241,7 @@ def _hub_problem(name: str) -> Exception | None:
 
 
 def _load_pretrained(
-    source: str, settings: Mapping[str, Any], dtype: torch.dtype
+    source: str, settings: Mapping[str, object], dtype: torch.dtype
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     tokenizer = AutoTokenizer.from_pretrained(source, **settings)
     loaded: Any = AutoModelForCausalLM.from_pretrained(

@@ -110,7 +110,7 @@ class Lora:
 
 def _check_layers(model: PreTrainedModel) -> None:
     """Refuse layers whose adapter could not be merged: embeddings, and a head that may be tied."""
-    head: Any = model.get_output_embeddings()
+    head: object = model.get_output_embeddings()
     for name, module in model.named_modules():
         if hasattr(module, "lora_A") and (module is head or not is_adapted_linear(module)):
             raise ConfigError(

@@ -17,7 +17,7 @@ from at2po_envs import ForkableEnv
 _log = logging.getLogger(__name__)
 
 
-def make_env(env_id: str, options: Mapping[str, Any] | None = None) -> ForkableEnv:
+def make_env(env_id: str, options: Mapping[str, object] | None = None) -> ForkableEnv:
     """Make an environment that rollouts can fork.
 
     A text environment of somebody else, which cannot be forked, is played through
@@ -60,7 +60,7 @@ def check_id(env_id: str) -> None:
     _spec(_full(env_id))
 
 
-def on_test_split(env_id: str, options: Mapping[str, Any]) -> dict[str, Any]:
+def on_test_split(env_id: str, options: Mapping[str, object]) -> dict[str, object]:
     """Add `split="test"` to an environment's options, unless they name one or it has none.
 
     Args:

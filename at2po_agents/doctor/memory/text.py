@@ -5,7 +5,6 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any
 
 from rich.table import Table
 
@@ -112,7 +111,7 @@ def _changes(plan: Plan, sizes: Decoder) -> Iterator[str]:
         yield from _command(replace(plan, **whole), sizes)
 
 
-def _settings(found: Mapping[str, Any]) -> str:
+def _settings(found: Mapping[str, object]) -> str:
     return " ".join(f"{name}={'on' if v is True else v}" for name, v in found.items())
 
 

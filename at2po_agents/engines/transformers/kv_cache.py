@@ -66,7 +66,12 @@ class RowCache(Cache):
         self._rows, self._length = rows, length
 
     def update(
-        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+        self,
+        key_states: Tensor,
+        value_states: Tensor,
+        layer_idx: int,
+        *args: object,
+        **kwargs: object,
     ) -> tuple[Tensor, Tensor]:
         """Store the new keys and values [rows, heads, new tokens, dim]; return all of the block."""
         keys, values = self.data[layer_idx]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Sequence
-from typing import Any
 
 from at2po_agents.engines.base import Request, check_requests
 from at2po_agents.engines.turns import Vocabulary
@@ -46,7 +45,7 @@ def check_sampled(
             )
 
 
-def sampling(request: Request, vocabulary: Vocabulary) -> dict[str, Any]:
+def sampling(request: Request, vocabulary: Vocabulary) -> dict[str, object]:
     """Return the fields of vLLM's `SamplingParams` for a request, stop strings left out.
 
     End tokens are named here, so that they do not depend on files that vLLM reads. `logprobs` 0

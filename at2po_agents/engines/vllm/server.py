@@ -77,7 +77,7 @@ class VLLMServerEngine:
             limits=httpx2.Limits(max_connections=None),
         )
         self._threads = ThreadPoolExecutor(max_batch)
-        self._running: dict[Future[Any], Request] = {}
+        self._running: dict[Future[object], Request] = {}
         settings = self._settings()
         self.max_length: int = settings["model_config"]["max_model_len"]
         self._lora = bool(self._adapter and settings["lora_config"])
@@ -209,7 +209,7 @@ class VLLMServerEngine:
             "the same tokenizer?"
         )
 
-    def _send(self, method: str, path: str, body: Any = None) -> Any:
+    def _send(self, method: str, path: str, body: object = None) -> Any:
         where = f"{method} {self._url}{path}"
         try:
             reply = self._http.request(method, path, json=body)

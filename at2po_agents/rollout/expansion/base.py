@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import Field, dataclass
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 from numpy.random import Generator
 
@@ -62,7 +62,7 @@ class MeasuresEntropy(Protocol):
 class ScaledByVocabulary(Expansion, Protocol):
     """A dataclass where the collector puts the size of the policy's vocabulary, if it is None."""
 
-    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+    __dataclass_fields__: ClassVar[dict[str, Field[object]]]
 
     @property
     def vocabulary(self) -> int | None:
