@@ -29,7 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "data list --help": set(),
     "data list --root DATA": ENVIRONMENTS,
     "data verify --help": set(),
-    "demo --help": set(),
+    "demo --help": ENVIRONMENTS,
     "doctor": {"gymnasium", "huggingface_hub"},
     "doctor --help": set(),
     "eval --agent scripted --limit 1 --out OUT": DRAWING,
@@ -46,10 +46,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "paper-check --help": ENVIRONMENTS,
     "report --help": DRAWING,
     "report EPISODES": DRAWING,
-    "rollout --help": set(),
+    "rollout --help": ENVIRONMENTS,
     "serve --help": SERVER,
-    "train --help": set(),
-    "warmstart --help": set(),
+    "train --help": ENVIRONMENTS,
+    "warmstart --help": ENVIRONMENTS,
 }
 SCRIPT = f"""
 import sys

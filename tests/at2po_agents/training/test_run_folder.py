@@ -81,7 +81,7 @@ def test_a_folder_that_was_renamed_meanwhile_is_not_held(
 
     monkeypatch.setattr(run_folder, "sole_writer", late)
     with pytest.raises(
-        CheckpointError, match="found it renamed or removed; put it back and go on, or start again"
+        CheckpointError, match="found it renamed or removed; put it back and resume, or start again"
     ):
         with hold(folder):
             pass
