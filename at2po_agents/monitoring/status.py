@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self, get_args
 
-from at2po_agents.errors import DivergedError, ToolsAwayError
+from at2po_agents.errors import DivergedError, ToolsUnavailableError
 from retrieval.storage.files import write_whole
 
 _log = logging.getLogger(__name__)
@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 FILE = "status.json"
 State = Literal["running", "finished", "paused", "stopped", "diverged", "failed"]
 _ENDS: Mapping[type[BaseException], State] = {
-    ToolsAwayError: "paused",
+    ToolsUnavailableError: "paused",
     DivergedError: "diverged",
     KeyboardInterrupt: "stopped",
     SystemExit: "stopped",  # what a signal to end has become by now

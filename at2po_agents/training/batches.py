@@ -109,7 +109,7 @@ class Batches:
         Source: dynamic sampling of DAPO (arXiv 2503.14476, Section 3.2); limit and filling up as in
         the code that the AT2PO paper's runs used.
         """
-        algorithm, wanted = self.config.algorithm, self.config.questions_per_step
+        algorithm, wanted = self.config.algorithm, self.config.rollout.questions_per_step
         choosy = algorithm if isinstance(algorithm, Filter) else None
         rounds, count = (choosy.generations, wanted * choosy.oversample) if choosy else (1, wanted)
         grown: list[RolloutTree] = []
@@ -139,7 +139,7 @@ class Batches:
             tuple(self._questions(count)),
             self.config.algorithm.expansion(),
             seed=seed_of(self.config.seed, "rollout", *place),
-            temperature=self.config.temperature,
+            temperature=self.config.rollout.temperature,
         )
 
     def _questions(self, count: int) -> list[int]:

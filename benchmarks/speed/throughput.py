@@ -18,7 +18,7 @@ from typing import Any
 
 import tyro
 
-from at2po_agents.config.train import TrainConfig, load_config
+from at2po_agents.config.train import TrainConfig, load_config, override
 from at2po_agents.seeds import seed_of
 from at2po_agents.training.trainer import Trainer
 from at2po_agents.workers.local import LocalWorkers
@@ -93,10 +93,10 @@ def measure(config: TrainConfig, *, steps: int = 5, warmup: int = 1) -> dict[str
         _step(trainer, workers, step, totals)
     counted = {name: n - before[name] for name, n in asdict(workers.rollout.engine.stats).items()}
     return {
-        "model": config.model,
+        "model": config.model.name,
         "parameters": sum(parameter.numel() for parameter in workers.learning.model.parameters()),
         "algorithm": config.algorithm.name,
-        "questions_per_step": config.questions_per_step,
+        "questions_per_step": config.rollout.questions_per_step,
         "steps": steps,
         **{name: round(number, 3) for name, number in asdict(totals).items()},
         **_rates(totals, steps),
@@ -108,7 +108,7 @@ def measure(config: TrainConfig, *, steps: int = 5, warmup: int = 1) -> dict[str
 
 def _step(trainer: Trainer, workers: LocalWorkers, step: int, totals: _Totals) -> None:
     """Take one training step, just as a run does, and add what it took."""
-    config, n = trainer.config, trainer.config.questions_per_step
+    config, n = trainer.config, trainer.config.rollout.questions_per_step
     rollout, model = workers.rollout, workers.learning.model
     collector = new_collector(config, trainer.env, rollout.engine, rollout.tokenizer)
     known = trainer.env.questions
@@ -116,7 +116,7 @@ def _step(trainer: Trainer, workers: LocalWorkers, step: int, totals: _Totals) -
     seed = seed_of(config.seed, "rollout", step)
     start = time.perf_counter()
     trees = collector.collect(
-        questions, config.algorithm.expansion(), seed=seed, temperature=config.temperature
+        questions, config.algorithm.expansion(), seed=seed, temperature=config.rollout.temperature
     )
     collected = time.perf_counter()
     for tree in trees:
@@ -184,7 +184,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ThroughputConfig, prog="python -m benchmarks.speed.throughput", args=arguments
     )
     config = load_config(TrainConfig, settings.preset)
-    config = replace(config, model=settings.model or config.model)
+    config = override(config, {"model.name": settings.model or config.model.name})
     figures = measure(config, steps=settings.steps, warmup=settings.warmup)
     settings.out.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps({"preset": settings.preset, **figures}, indent=2) + "\n"

@@ -10,7 +10,7 @@ import gymnasium
 import pytest
 
 import at2po_envs  # noqa: F401 - registers the ids
-from at2po_agents.config.train import TrainConfig, dump_config, load_config
+from at2po_agents.config.train import TrainConfig, dump_config, load_config, override
 from at2po_agents.training.warmstart import WarmStart, new_model, train_tokenizer
 from benchmarks.errors import EvaluationError
 from benchmarks.speed import throughput
@@ -26,15 +26,17 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
     new_model(size, len(tokenizer), tokenizer.eos_token_id).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     demo = load_config(TrainConfig, "demo")
-    return replace(
+    return override(
         demo,
-        model=str(folder),
-        env_options=options,
-        eval_env_options=options,
-        questions_per_step=2,
-        mini_batches=1,
-        max_response_tokens=8,
-        algorithm=replace(demo.algorithm, chains=2, iterations=1, beam=1),
+        {
+            "model.name": str(folder),
+            "env_options": options,
+            "eval.env_options": options,
+            "rollout.questions_per_step": 2,
+            "optim.mini_batches": 1,
+            "rollout.max_response_tokens": 8,
+            "algorithm": replace(demo.algorithm, chains=2, iterations=1, beam=1),
+        },
     )
 
 
