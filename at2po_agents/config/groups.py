@@ -128,33 +128,3 @@ class EngineOptions:
     def __post_init__(self) -> None:
         """Check ranges now rather than when the model is loaded."""
         check_ranges(self, {"max_batch": COUNT}, prefix="engine.")
-
-
-RENAMED = {
-    "model": "model.name",
-    "chat_template": "model.chat_template",
-    "dtype": "model.dtype",
-    "device": "model.device",
-    "questions_per_step": "rollout.questions_per_step",
-    "temperature": "rollout.temperature",
-    "max_prompt_tokens": "rollout.max_prompt_tokens",
-    "max_response_tokens": "rollout.max_response_tokens",
-    "overlong_prompts": "rollout.overlong_prompts",
-    "patience_s": "rollout.tool_wait_timeout_s",
-    "learning_rate": "optim.learning_rate",
-    "weight_decay": "optim.weight_decay",
-    "grad_clip": "optim.grad_clip",
-    "mini_batches": "optim.mini_batches",
-    "token_budget": "optim.token_budget",
-    "gradient_checkpointing": "optim.gradient_checkpointing",
-    "offload": "optim.offload",
-    "eval_every": "eval.every",
-    "eval_questions": "eval.questions",
-    "eval_env_options": "eval.env_options",
-    "save_every": "checkpoint.every",
-    "keep_checkpoints": "checkpoint.keep",
-    "engine": "engine.name",
-    "engine_options": "engine.options",
-    "max_batch": "engine.max_batch",
-}
-"""Settings that had no group in earlier versions, with the names that they have now."""

@@ -12,7 +12,7 @@ import hashlib
 import json
 import tomllib
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, is_dataclass, replace
 from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast, get_type_hints
@@ -22,7 +22,6 @@ import tyro
 from at2po_agents import algorithms
 from at2po_agents.config.cluster import ClusterOptions
 from at2po_agents.config.groups import (
-    RENAMED,
     CheckpointOptions,
     EngineOptions,
     EvalOptions,
@@ -30,6 +29,7 @@ from at2po_agents.config.groups import (
     OptimOptions,
     RolloutOptions,
 )
+from at2po_agents.config.names import names_of, refuse_old_flags, refuse_old_keys
 from at2po_agents.errors import ConfigError
 from at2po_agents.monitoring.trackers import TrackerName
 from at2po_agents.policy.lora_options import LoraOptions
@@ -137,7 +137,7 @@ def load_config(cls: type[C], source: str | Path | None = None) -> C:
     try:
         table = _read(path, dict(_choices(cls)))
         try:
-            _refuse_old_keys(cls, table)
+            refuse_old_keys(cls(), table)
             return from_table(cls, table)
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from error
@@ -176,7 +176,7 @@ def parse_config(cls: type[C], arguments: Sequence[str] | None, *, prog: str) ->
             chosen = choice.find(name) if (name := getattr(picked, path)) else None
             if chosen and type(attrgetter(path)(default)) is not chosen:
                 default = override(default, {path: chosen()})
-        _refuse_old_flags(cls, rest)
+        refuse_old_flags(default, rest)
     except ConfigError as error:
         picker.error(str(error))
     return tyro.cli(
@@ -209,7 +209,7 @@ def override(config: C, changes: Mapping[str, Any]) -> C:
     Raises:
         ConfigError: An unknown name, or settings that do not fit together.
     """
-    known = list(_names(config))
+    known = list(names_of(config))
     for name in changes:
         if name not in known:
             raise ConfigError(f"unknown setting {name!r}{nearest(name, known)}")
@@ -239,46 +239,6 @@ def fingerprint(config: object, ignore: Collection[str] = ()) -> str:
             table = table[group]
         table.pop(last, None)
     return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()
-
-
-def _names(config: Any, prefix: str = "") -> Iterator[str]:
-    """All settings and groups, by their dotted names."""
-    for item in fields(config):
-        yield prefix + item.name
-        if is_dataclass(value := getattr(config, item.name)):
-            yield from _names(value, f"{prefix}{item.name}.")
-
-
-def _old_names(cls: type[Any], prefix: str = "") -> dict[str, str]:
-    """Names that settings had before there were groups, with those that they have now."""
-    hints = get_type_hints(cls)
-    found = {
-        prefix + old: prefix + new for old, new in RENAMED.items() if new.partition(".")[0] in hints
-    }
-    for name, hint in hints.items():
-        if is_dataclass(hint):
-            found |= _old_names(cast(type[Any], hint), f"{prefix}{name}.")
-    return found
-
-
-def _refuse_old_keys(cls: type[Any], table: Mapping[str, Any]) -> None:
-    for old, new in _old_names(cls).items():
-        value: Any = table
-        for part in old.split("."):
-            value = value.get(part) if isinstance(value, Mapping) else None
-        is_group = isinstance(value, Mapping) and new.startswith(f"{old}.")
-        if value is not None and not is_group:
-            group, _, key = new.rpartition(".")
-            raise ConfigError(f"unknown key {old!r}: it is now {key!r} in the table [{group}]")
-
-
-def _refuse_old_flags(cls: type[Any], words: Sequence[str]) -> None:
-    found = _old_names(cls)
-    for word in words:
-        flag = word.partition("=")[0]
-        new = found.get(flag.removeprefix("--").replace("-", "_").removeprefix("no_"))
-        if flag.startswith("--") and new and flag not in ("--model", "--engine"):
-            raise ConfigError(f"unknown option {flag}: it is now --{new.replace('_', '-')}")
 
 
 def _choices(cls: type[Any], prefix: str = "") -> Iterator[tuple[str, Choice]]:

@@ -44,9 +44,9 @@ class Status(NamedTuple):
 class RunStatus:
     """Keeps `status.json`; a context manager that writes how the run ended.
 
-    States: running; finished; paused (tools are unavailable: nothing is wrong with the run); stopped
-    (by the user); diverged; failed. A process that was killed leaves "running": the next one to
-    resume the run finds that, and notes it among the faults.
+    States: running; finished; paused (tools are unavailable: nothing is wrong with the run);
+    stopped (by the user); diverged; failed. A process that was killed leaves "running": the next
+    one to resume the run finds that, and notes it among the faults.
 
     Args:
         folder: Folder of the run.

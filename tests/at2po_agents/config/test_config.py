@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from at2po_agents.algorithms import ATPO
 from at2po_agents.cli.training import RolloutConfig
-from at2po_agents.config.groups import RENAMED
+from at2po_agents.config.names import RENAMED
 from at2po_agents.config.train import (
     PRESETS,
     RESUMABLE,
@@ -233,7 +233,7 @@ def test_options_are_key_value_pairs_that_replace_the_file_s(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--optim.learn-rate", "1"], "--optim.learning-rate"),
+        (["--learn-rate", "1"], "--optim.learning-rate"),
         (["--algorithm.chain", "1"], "--algorithm.chains"),
         (["--steps", "many"], "many"),
         (["--optim.learning-rate", "-1"], "optim.learning_rate: expected a number above 0"),
@@ -274,11 +274,23 @@ def test_fingerprint_tells_runs_apart_but_not_their_continuations() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("learning_rate = 1e-3", "'learning_rate': it is now 'learning_rate' in the table [optim]"),
-        ("model = 'mini'", "'model': it is now 'name' in the table [model]"),
-        ("[engine_options]\na = 1", "'engine_options': it is now 'options' in the table [engine]"),
-        ("[eval_env_options]", "'eval_env_options': it is now 'env_options' in the table [eval]"),
-        ("patience_s = 1", "'patience_s': it is now 'tool_wait_timeout_s' in the table [rollout]"),
+        (
+            "learning_rate = 1e-3",
+            "did you mean 'learning_rate' in the table [optim]?",
+        ),
+        ("model = 'mini'", "did you mean 'name' in the table [model]?"),
+        (
+            "[engine_options]\na = 1",
+            "did you mean 'options' in the table [engine]?",
+        ),
+        (
+            "[eval_env_options]",
+            "did you mean 'env_options' in the table [eval]?",
+        ),
+        (
+            "patience_s = 1",
+            "did you mean 'tool_wait_timeout_s' in the table [rollout]?",
+        ),
     ],
 )
 def test_a_key_of_earlier_versions_is_told_its_group(
@@ -286,17 +298,17 @@ def test_a_key_of_earlier_versions_is_told_its_group(
 ) -> None:
     with pytest.raises(ConfigError) as error:
         load_config(TrainConfig, write(tmp_path, text))
-    assert message in str(error.value)
+    assert f"unknown key {re.split(r'[][ ]+', text.strip('['))[0]!r}; {message}" in str(error.value)
 
 
 @pytest.mark.parametrize(
     ("cls", "words", "message"),
     [
-        (TrainConfig, "--save-every 5", "--save-every: it is now --checkpoint.every"),
-        (TrainConfig, "--patience-s=5", "--patience-s: it is now --rollout.tool-wait-timeout-s"),
-        (TrainConfig, "--no-offload", "--no-offload: it is now --optim.offload"),
-        (RolloutConfig, "--train.dtype float32", "--train.dtype: it is now --train.model.dtype"),
-        (EvalConfig, "--engine-options a=1", "--engine-options: it is now --engine.options"),
+        (TrainConfig, "--save-every 5", "--save-every; did you mean --checkpoint.every"),
+        (TrainConfig, "--patience-s=5", "--patience-s; did you mean --rollout.tool-wait-timeout-s"),
+        (TrainConfig, "--no-offload", "--no-offload; did you mean --optim.offload"),
+        (RolloutConfig, "--train.dtype float32", "--train.dtype; did you mean --train.model.dtype"),
+        (EvalConfig, "--engine-options a=1", "--engine-options; did you mean --engine.options"),
     ],
 )
 def test_an_option_of_earlier_versions_is_told_its_group(

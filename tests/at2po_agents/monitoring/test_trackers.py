@@ -81,7 +81,7 @@ def test_a_run_tells_its_tracker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     )
     Trainer(replace(config, out=tmp_path / "run")).run()
     (_, options), (_, (step, values)), _ = module.calls
-    assert options["config"]["model"] == "mini" and step == 0
+    assert options["config"]["model"]["name"] == "mini" and step == 0
     (row,) = read_metrics(tmp_path / "run" / "metrics.jsonl")
     assert row["eval/em"] == values["eval/em"]
 

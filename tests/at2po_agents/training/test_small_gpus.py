@@ -95,7 +95,7 @@ def test_a_killed_run_goes_on_bit_for_bit(changes: dict[str, Any], tmp_path: Pat
     )
     files = {"model.safetensors", "moments"}
     files |= {f"{ADAPTER_FOLDER}/{ADAPTER_FILE}"} if "lora" in changes else set()
-    files |= {"masters"} if "dtype" in changes else set()
+    files |= {"masters"} if "model.dtype" in changes else set()
     assert whole.keys() == files
     assert whole == killed
     assert rows_without_time(tmp_path / "whole") == rows_without_time(tmp_path / "killed")

@@ -255,7 +255,7 @@ def test_three_updates_that_are_not_finite_end_the_run(
     trainer = Trainer(small(tmp_path / "bad", steps=9, **{"optim.learning_rate": 1.0}))
     model = trainer.workers.learning.model
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    with pytest.raises(DivergedError, match="lower learning_rate"):
+    with pytest.raises(DivergedError, match="lower optim.learning_rate"):
         trainer.run()
     assert trainer.state.step == 3
     after = model.state_dict()
