@@ -79,7 +79,7 @@ class EndpointError(AgentError):
     """An endpoint did not give the turn that it was asked for."""
 
 
-class ToolsAwayError(AgentError, RuntimeError):
+class ToolsUnavailableError(AgentError, RuntimeError):
     """Tools did not come back in time: the run pauses rather than learn from their errors."""
 
 

@@ -69,9 +69,9 @@ def test_its_settings_are_those_of_the_preset() -> None:
     )
     assert (single.CLIP_LOW, single.CLIP_HIGH) == (algorithm.clip_low, algorithm.clip_high)
     assert single.PENALTY == algorithm.branch_penalty
-    assert single.QUESTIONS == LIBRARY.questions_per_step
-    assert single.LEARNING_RATE == LIBRARY.learning_rate
-    assert single.RESPONSE == LIBRARY.max_response_tokens
+    assert single.QUESTIONS == LIBRARY.rollout.questions_per_step
+    assert single.LEARNING_RATE == LIBRARY.optim.learning_rate
+    assert single.RESPONSE == LIBRARY.rollout.max_response_tokens
 
 
 @given(seed=st.integers(0, 2**32 - 1))

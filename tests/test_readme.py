@@ -38,7 +38,7 @@ def test_the_figures_linked_exist() -> None:
 def test_the_recorded_run_used_the_demo_preset() -> None:
     summary = json.loads((RESULTS / "demo.json").read_text(encoding="utf-8"))["summary"]
     config = load_config(TrainConfig, "demo")
-    assert (summary["steps"], summary["questions"]) == (config.steps, config.eval_questions)
+    assert (summary["steps"], summary["questions"]) == (config.steps, config.eval.questions)
     assert summary["em_after"] >= 0.85
     assert summary["em_after"] - summary["em_before"] >= 0.25
 

@@ -61,15 +61,10 @@ def rollout(arguments: Sequence[str]) -> None:
     if config.index >= len(env.questions):
         raise ConfigError(f"index: expected 0 to {len(env.questions) - 1}, found {config.index}")
     question = env.questions[config.index]
-    model, tokenizer = load_policy(
-        settings.model, settings.dtype, settings.chat_template, settings.device
-    )
+    chosen, options = settings.model, settings.engine
+    model, tokenizer = load_policy(chosen.name, chosen.dtype, chosen.chat_template, chosen.device)
     engine = make_engine(
-        settings.engine,
-        model,
-        tokenizer,
-        max_batch=settings.max_batch,
-        options=settings.engine_options,
+        options.name, model, tokenizer, max_batch=options.max_batch, options=options.options
     )
     collector = new_collector(settings, env, engine, tokenizer)
     algorithm = settings.algorithm

@@ -2,7 +2,7 @@
 
 Every command has one dataclass. `load_config` reads it from a TOML file or a preset, which may
 extend another one; `parse_config` adds the command line, `dump_config` writes it back,
-`fingerprint` tells runs apart.
+`override` changes some of its settings, `fingerprint` tells runs apart.
 """
 
 from __future__ import annotations
@@ -13,26 +13,32 @@ import json
 import tomllib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass, replace
+from operator import attrgetter
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_type_hints
+from typing import Annotated, Any, TypeVar, cast, get_type_hints
 
 import tyro
 
 from at2po_agents import algorithms
 from at2po_agents.config.cluster import ClusterOptions
-from at2po_agents.engines import EngineName
+from at2po_agents.config.groups import (
+    CheckpointOptions,
+    EngineOptions,
+    EvalOptions,
+    ModelOptions,
+    OptimOptions,
+    RolloutOptions,
+)
+from at2po_agents.config.names import names_of, refuse_old_flags, refuse_old_keys
 from at2po_agents.errors import ConfigError
 from at2po_agents.monitoring.trackers import TrackerName
 from at2po_agents.policy.lora_options import LoraOptions
 from at2po_agents.settings import (
-    COUNT,
     COUNT_OR_NONE,
     PATHS,
-    SECONDS,
     SEED,
     Choice,
     Options,
-    Range,
     check_ranges,
     choice_of,
     from_table,
@@ -49,19 +55,6 @@ _DEFAULT = algorithms.ATPO.name
 AlgorithmChoice = Annotated[Any, Choice(algorithms.find, algorithms.name_of, _DEFAULT)]
 """An `algorithms.Algorithm`; in TOML the table [algorithm] with `name` and its settings."""
 
-_RANGES = {
-    "steps eval_every": COUNT_OR_NONE,
-    "seed": SEED,
-    "weight_decay": Range(0, 1),
-    "learning_rate": Range(0, 1, above=True),
-    "grad_clip": Range(0, 1e9, above=True),
-    "temperature": Range(1e-6, 1e6),
-    "patience_s": SECONDS,
-    "questions_per_step mini_batches max_response_tokens max_prompt_tokens eval_questions "
-    "save_every keep_checkpoints token_budget max_batch": COUNT,
-}
-"""Ranges of the fields of `TrainConfig`."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
@@ -75,81 +68,43 @@ class TrainConfig:
     """Gymnasium id of the environment."""
     env_options: Options = field(default_factory=dict)
     """Keyword arguments of the training environment."""
-    eval_env_options: Options = field(default_factory=dict)
-    """Keyword arguments of the environment that evaluates; on the test split if there is one."""
-    model: str = "mini"
-    """Starting policy: a folder, a name on the model hub, or `mini` for the embedded one."""
-    chat_template: Literal["model", "qwen3"] = "model"
-    """The model's own chat template, or one for Qwen3 that keeps the thinking of every turn."""
     algorithm: AlgorithmChoice = field(default_factory=algorithms.ATPO)
     """How trees grow, how turns are credited, what is minimised."""
     steps: int = 240
     """Training steps; each rolls out one batch of questions and learns from it."""
-    questions_per_step: int = 64
-    """Questions, and so trees, per step."""
-    mini_batches: int = 8
-    """Optimizer updates per step; the step's trees are shared out among them."""
-    learning_rate: float = 1e-6
-    """Learning rate of AdamW, constant."""
-    weight_decay: float = 0.01
-    """Weight decay of AdamW."""
-    grad_clip: float = 1.0
-    """Upper limit on the gradient's norm."""
-    max_response_tokens: int = 6192
-    """Most tokens after the prompt, tool results included."""
-    max_prompt_tokens: int = 2000
-    """Most tokens of a prompt."""
-    overlong_prompts: Literal["error", "drop"] = "error"
-    """What is done about questions with longer prompts: refuse them before the first step
-    (`error`), or leave them out (`drop`)."""
-    temperature: float = 1.0
-    """Sampling temperature of training rollouts; evaluation is greedy."""
     seed: int = 0
     """Seed from which every draw of the run is derived."""
-    eval_every: int = 20
-    """Steps between evaluations; 0 evaluates only before the first and after the last."""
-    eval_questions: int = 300
-    """Questions per evaluation."""
-    save_every: int = 50
-    """Steps between checkpoints; the last step is always saved."""
-    keep_checkpoints: int = 2
-    """Newest checkpoints to keep."""
     out: Path = Path("runs/train")
     """Folder of the run."""
-    tracker: TrackerName = "none"
-    """Where metrics go beside `metrics.jsonl` and TensorBoard: wandb or trackio, if installed."""
     resume: bool = False
     """Go on from the last good checkpoint in the folder."""
-    dtype: Literal["float32", "bfloat16", "float64"] = "float32"
-    """Number format of weights and activations; float64 is for checks."""
-    device: str = "auto"
-    """Where the model lives: a device of torch; `auto` takes a CUDA device if there is one."""
-    token_budget: int = 16384
-    """Most tokens in one forward pass of the learner; a larger tree is cut between its rows."""
-    gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, more time."""
-    offload: bool = False
-    """Keep the optimizer's state in the CPU's memory and take its steps there."""
+    tracker: TrackerName = "none"
+    """Where metrics go beside `metrics.jsonl` and TensorBoard: wandb or trackio, if installed."""
+    model: ModelOptions = field(default_factory=ModelOptions)
+    """The policy to start from."""
+    rollout: RolloutOptions = field(default_factory=RolloutOptions)
+    """What a training step rolls out."""
+    optim: OptimOptions = field(default_factory=OptimOptions)
+    """The optimizer's steps and the memory that they take."""
+    eval: EvalOptions = field(default_factory=EvalOptions)
+    """Evaluations during training."""
+    checkpoint: CheckpointOptions = field(default_factory=CheckpointOptions)
+    """Checkpoints of the run."""
+    engine: EngineOptions = field(default_factory=EngineOptions)
+    """What generates."""
     lora: LoraOptions = field(default_factory=LoraOptions)
     """A low-rank adapter that is trained in place of all weights."""
-    engine: EngineName = "transformers"
-    """What generates; `vllm` needs the extra of that name."""
-    engine_options: Options = field(default_factory=dict)
-    """`cache_bytes`; for vLLM also the fields of `vllm.EngineArgs`, or the `url` of a server."""
-    max_batch: int = 256
-    """Most sequences the engine generates at a time."""
-    patience_s: float = 600.0
-    """Seconds for which tools that are away are waited for; then the run pauses."""
     cluster: ClusterOptions = field(default_factory=ClusterOptions)
     """Processes that share the work, started by Ray."""
 
     def __post_init__(self) -> None:
         """Check ranges now rather than after the first rollout."""
-        check_ranges(self, _RANGES)
-        if self.mini_batches > self.questions_per_step:
+        check_ranges(self, {"steps": COUNT_OR_NONE, "seed": SEED})
+        updates, trees = self.optim.mini_batches, self.rollout.questions_per_step
+        if updates > trees:
             raise ConfigError(
-                f"mini_batches: expected at most questions_per_step = {self.questions_per_step}, "
-                f"found {self.mini_batches}; every update needs a tree"
+                f"optim.mini_batches: expected at most rollout.questions_per_step = {trees}, found "
+                f"{updates}; every update needs a tree"
             )
         if self.cluster.staleness and self.algorithm.importance_cap == 0:
             raise ConfigError(
@@ -159,10 +114,10 @@ class TrainConfig:
 
 
 RESUMABLE = frozenset(
-    "steps eval_every save_every keep_checkpoints out resume device token_budget offload "
-    "max_batch tracker patience_s cluster overlong_prompts".split()
+    "steps eval.every checkpoint out resume model.device optim.token_budget optim.offload "
+    "engine.max_batch tracker rollout.tool_wait_timeout_s rollout.overlong_prompts cluster".split()
 )
-"""Fields of `TrainConfig` that may differ between a run and its continuation."""
+"""Settings of `TrainConfig` that may differ between a run and its continuation."""
 
 
 def load_config(cls: type[C], source: str | Path | None = None) -> C:
@@ -180,8 +135,9 @@ def load_config(cls: type[C], source: str | Path | None = None) -> C:
         return cls()
     path = _find(source)
     try:
-        table = _read(path)
+        table = _read(path, dict(_choices(cls)))
         try:
+            refuse_old_keys(cls(), table)
             return from_table(cls, table)
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from error
@@ -217,8 +173,10 @@ def parse_config(cls: type[C], arguments: Sequence[str] | None, *, prog: str) ->
     try:
         default = load_config(cls, picked.config)
         for path, choice in choices.items():
-            if name := getattr(picked, path):
-                default = _choose(default, path, choice.find(name))
+            chosen = choice.find(name) if (name := getattr(picked, path)) else None
+            if chosen and type(attrgetter(path)(default)) is not chosen:
+                default = override(default, {path: chosen()})
+        refuse_old_flags(default, rest)
     except ConfigError as error:
         picker.error(str(error))
     return tyro.cli(
@@ -241,15 +199,45 @@ def dump_config(config: object) -> str:
     return to_toml(to_table(config))
 
 
+def override(config: C, changes: Mapping[str, Any]) -> C:
+    """Return the settings with some of them changed.
+
+    Args:
+        config: A dataclass instance.
+        changes: Dotted name to value, such as {"steps": 5, "optim.learning_rate": 1e-3}.
+
+    Raises:
+        ConfigError: An unknown name, or settings that do not fit together.
+    """
+    known = list(names_of(config))
+    for name in changes:
+        if name not in known:
+            raise ConfigError(f"unknown setting {name!r}{nearest(name, known)}")
+    inner: dict[str, dict[str, Any]] = {}
+    for name, value in changes.items():
+        group, _, rest = name.partition(".")
+        inner.setdefault(group, {})[rest] = value
+    values: dict[str, Any] = {}
+    for group, found in inner.items():
+        value = found.pop("", getattr(config, group))
+        values[group] = override(value, found) if found else value
+    return cast(C, replace(cast(Any, config), **values))
+
+
 def fingerprint(config: object, ignore: Collection[str] = ()) -> str:
     """Return the SHA-256 (hex) of the settings, independent of the order of keys.
 
     Args:
         config: A dataclass instance.
-        ignore: Names of top-level fields that do not count.
+        ignore: Dotted names of settings and groups that do not count, such as "eval.every".
     """
-    plain = to_table(from_table(type(config), to_table(config)))
-    counted = {name: value for name, value in plain.items() if name not in ignore}
+    counted = to_table(from_table(type(config), to_table(config)))
+    for name in ignore:
+        *groups, last = name.split(".")
+        table = counted
+        for group in groups:
+            table = table[group]
+        table.pop(last, None)
     return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()
 
 
@@ -262,15 +250,7 @@ def _choices(cls: type[Any], prefix: str = "") -> Iterator[tuple[str, Choice]]:
             yield from _choices(hint, f"{prefix}{name}.")  # type: ignore[arg-type]
 
 
-def _choose(config: Any, path: str, cls: type[Any]) -> Any:
-    """Put an instance of a class where a dotted path leads, unless there is one already."""
-    name, _, rest = path.partition(".")
-    old = getattr(config, name)
-    new = _choose(old, rest, cls) if rest else old if type(old) is cls else cls()
-    return replace(config, **{name: new})
-
-
-def _read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+def _read(path: Path, choices: Collection[str], above: tuple[Path, ...] = ()) -> dict[str, Any]:
     """Return a TOML file laid over the one that it `extends`."""
     if path in above:
         raise ConfigError(f"{path}: expected files that extend others, found a circle; break it")
@@ -285,18 +265,20 @@ def _read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
         below = _find(base if base in _presets() else path.parent / str(base))
     except ConfigError as error:
         raise ConfigError(f"{path}: extends: {error}") from error
-    return _laid_over(_read(below, (*above, path)), table)
+    return _laid_over(_read(below, choices, (*above, path)), table, choices)
 
 
-def _laid_over(below: Mapping[str, Any], table: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge tables; one that goes by another `name` takes the place of the one below."""
+def _laid_over(
+    below: Mapping[str, Any], table: Mapping[str, Any], choices: Collection[str], prefix: str = ""
+) -> dict[str, Any]:
+    """Merge tables; a choice by another `name` takes the place of the one below."""
     merged = dict(below)
     for key, value in table.items():
-        old = below.get(key)
+        old, path = below.get(key), prefix + key
         merged[key] = value
         if isinstance(old, Mapping) and isinstance(value, Mapping):
-            if value.get("name") in (None, old.get("name", _DEFAULT)):
-                merged[key] = _laid_over(old, value)
+            if path not in choices or value.get("name") in (None, old.get("name", _DEFAULT)):
+                merged[key] = _laid_over(old, value, choices, f"{path}.")
     return merged
 
 

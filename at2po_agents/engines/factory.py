@@ -76,16 +76,16 @@ def _check_options(options: Mapping[str, Any], known: Mapping[str, Any]) -> None
     for option, value in options.items():
         if option not in known:
             raise ConfigError(
-                f"engine_options: expected options of this engine, found {option!r}; "
+                f"engine.options: expected options of this engine, found {option!r}; "
                 + nearest(option, known)
             )
         kind, allowed = known[option], _RANGES.get(option)
         if kind is not object and (isinstance(value, bool) or not isinstance(value, kind)):
             wanted = "text" if kind is str else f"a number {allowed}"
-            raise ConfigError(f"engine_options: {option}: expected {wanted}, found {value!r}")
+            raise ConfigError(f"engine.options: {option}: expected {wanted}, found {value!r}")
         if allowed is not None and value not in allowed:
             raise ConfigError(
-                f"engine_options: {option}: expected a number {allowed}, found {value}"
+                f"engine.options: {option}: expected a number {allowed}, found {value}"
             )
     if "url" in options:
-        check_url("engine_options: url", options["url"])
+        check_url("engine.options: url", options["url"])

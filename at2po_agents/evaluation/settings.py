@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from at2po_agents.engines import EngineName, make_engine
+from at2po_agents.config.groups import EngineOptions, ModelOptions
+from at2po_agents.engines import make_engine
 from at2po_agents.errors import AgentError, ConfigError
 from at2po_agents.evaluation.baselines import DirectAgent, RagAgent, RandomAgent
 from at2po_agents.evaluation.endpoint.agent import EndpointAgent, EndpointOptions
@@ -40,13 +41,10 @@ class EvalConfig:
     search (direct) or after one search (rag), by the environment's script, or at random."""
     plain_answers: bool = False
     """Ask direct and rag agents for the answer alone, and take all that they write for it."""
-    model: str = "mini"
-    """A folder, a name on the model hub, `mini`, `smollm2-135m`, or a model's name at an endpoint.
-    """
+    model: ModelOptions = field(default_factory=ModelOptions)
+    """The model that answers."""
     endpoint: EndpointOptions = field(default_factory=EndpointOptions)
     """An OpenAI-compatible endpoint that runs the model, where its `url` is given."""
-    chat_template: Literal["model", "qwen3"] = "model"
-    """The model's own chat template, or one for Qwen3 that keeps the thinking of every turn."""
     limit: int = 300
     """Questions to answer, the first ones of each set."""
     batch: int = 64
@@ -61,14 +59,8 @@ class EvalConfig:
     """Chance that a turn of the scripted agent goes wrong."""
     seed: int = 0
     """Seed of the sampling."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Number format of weights and activations."""
-    device: str = "auto"
-    """Where the model lives: a device of torch; `auto` takes a CUDA device if there is one."""
-    engine: EngineName = "transformers"
-    """What generates; `vllm` needs the extra of that name."""
-    engine_options: Options = field(default_factory=dict)
-    """`cache_bytes`; for vLLM also the fields of `vllm.EngineArgs`, or the `url` of a server."""
+    engine: EngineOptions = field(default_factory=EngineOptions)
+    """What generates for the model."""
     out: Path = Path("runs/eval")
     """Folder for the records; an evaluation that began there goes on if its settings are these."""
     retry_failed: bool = False
@@ -117,7 +109,7 @@ def _endpoint(config: EvalConfig) -> Callable[[ForkableEnv], Agent]:
     def make(env: ForkableEnv) -> Agent:
         return EndpointAgent(
             config.endpoint,
-            config.model,
+            config.model.name,
             stop=env.core.dialect.stop,
             temperature=config.temperature,
             seed=config.seed,
@@ -130,14 +122,16 @@ def _policy(config: EvalConfig) -> Callable[[ForkableEnv], Agent]:
     from at2po_agents.policy.loading import load_policy  # needs torch
     from at2po_agents.policy.weights import weights_hash
 
+    chosen, options = config.model, config.engine
     # vLLM takes the weights to where it computes; a second copy there would only be in its way.
-    device = "cpu" if config.engine == "vllm" else config.device
-    model, tokenizer = load_policy(config.model, config.dtype, config.chat_template, device)
+    device = "cpu" if options.name == "vllm" else chosen.device
+    model, tokenizer = load_policy(chosen.name, chosen.dtype, chosen.chat_template, device)
+    max_batch = min(config.batch, options.max_batch)
     engine = make_engine(
-        config.engine, model, tokenizer, max_batch=config.batch, options=config.engine_options
+        options.name, model, tokenizer, max_batch=max_batch, options=options.options
     )
-    about = {"model": config.model, "weights": weights_hash(model), "dtype": config.dtype}
-    about |= {"chat_template": config.chat_template, "engine": config.engine}
+    about = {"model": chosen.name, "weights": weights_hash(model), "dtype": chosen.dtype}
+    about |= {"chat_template": chosen.chat_template, "engine": options.name}
 
     def make(env: ForkableEnv) -> Agent:
         check_dialect(env.core.dialect, tokenizer)

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, NamedTuple, Self, TypeGuard, get_args
 
-from at2po_agents.errors import DivergedError, ToolsAwayError
+from at2po_agents.errors import DivergedError, ToolsUnavailableError
 from retrieval.storage.files import write_whole
 
 _log = logging.getLogger(__name__)
@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 FILE = "status.json"
 State = Literal["running", "finished", "paused", "stopped", "diverged", "failed"]
 _ENDS: Mapping[type[BaseException], State] = {
-    ToolsAwayError: "paused",
+    ToolsUnavailableError: "paused",
     DivergedError: "diverged",
     KeyboardInterrupt: "stopped",
     SystemExit: "stopped",  # what a signal to end has become by now
@@ -44,9 +44,9 @@ class Status(NamedTuple):
 class RunStatus:
     """Keeps `status.json`; a context manager that writes how the run ended.
 
-    States: running; finished; paused (tools are away: nothing is wrong with the run); stopped (by
-    the user); diverged; failed. A process that was killed leaves "running": the next one to resume
-    the run finds that, and notes it among the faults.
+    States: running; finished; paused (tools are unavailable: nothing is wrong with the run);
+    stopped (by the user); diverged; failed. A process that was killed leaves "running": the next
+    one to resume the run finds that, and notes it among the faults.
 
     Args:
         folder: Folder of the run.

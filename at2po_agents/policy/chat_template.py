@@ -30,7 +30,7 @@ _CALLING: Message = {
 }
 _TOOL: Message = {"role": "tool", "content": "result"}
 _FIX = (
-    "for a Qwen model say --chat-template qwen3 (`policy.chat_template.QWEN3_TEMPLATE`); for "
+    "for a Qwen model say --model.chat-template qwen3 (`policy.chat_template.QWEN3_TEMPLATE`); for "
     "another one give a template that renders every turn the same whatever follows it"
 )
 

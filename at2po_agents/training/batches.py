@@ -108,7 +108,7 @@ class Batches:
         Source: dynamic sampling of DAPO (arXiv 2503.14476, Section 3.2); limit and filling up as in
         the code that the AT2PO paper's runs used.
         """
-        algorithm, wanted = self.config.algorithm, self.config.questions_per_step
+        algorithm, wanted = self.config.algorithm, self.config.rollout.questions_per_step
         count = wanted * algorithm.oversample
         grown: list[RolloutTree] = []
         informative: list[RolloutTree] = []
@@ -139,7 +139,7 @@ class Batches:
             tuple(self._questions(count)),
             self.config.algorithm.expansion(),
             seed=stable_hash(self.config.seed, "rollout", *place),
-            temperature=self.config.temperature,
+            temperature=self.config.rollout.temperature,
         )
 
     def _questions(self, count: int) -> list[int]:

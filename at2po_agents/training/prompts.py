@@ -37,17 +37,17 @@ def askable_in_run(config: TrainConfig, env: Any, eval_env: Any) -> tuple[list[i
         TokenizerError: If the tokenizer cannot carry a dialect.
         ModelNotFoundError: If there is no such model.
     """
-    tokenizer = load_tokenizer(config.model, config.chat_template)
+    tokenizer = load_tokenizer(config.model.name, config.model.chat_template)
     # The model has to attend to one token of the turn, too.
-    context = context_length(config.model)
-    if isinstance(set_lower := config.engine_options.get("max_model_len"), int):
+    context = context_length(config.model.name)
+    if isinstance(set_lower := config.engine.options.get("max_model_len"), int):
         context = min(context, set_lower)
-    longest = min(config.max_prompt_tokens, context - 1)
-    limits: Any = {"max_prompt_tokens": longest, "overlong": config.overlong_prompts}
+    longest = min(config.rollout.max_prompt_tokens, context - 1)
+    limits: Any = {"max_prompt_tokens": longest, "overlong": config.rollout.overlong_prompts}
     training = list(range(len(env.questions)))
     if config.steps:
         training = askable(env, tokenizer, **limits)
-    return training, askable(eval_env, tokenizer, **limits, count=config.eval_questions)
+    return training, askable(eval_env, tokenizer, **limits, count=config.eval.questions)
 
 
 def askable(
@@ -87,9 +87,9 @@ def askable(
             longer.append((question.id, tokens))
     if longer and (overlong == "error" or not fitting):
         raise ConfigError(
-            f"max_prompt_tokens: expected prompts of at most {max_prompt_tokens} tokens, found "
-            f"{_shown(longer)}; raise max_prompt_tokens (and take a model whose context holds "
-            'them), or leave such questions out with overlong_prompts = "drop"'
+            f"rollout.max_prompt_tokens: expected prompts of at most {max_prompt_tokens} tokens, "
+            f"found {_shown(longer)}; raise it (and take a model whose context holds them), or "
+            'leave such questions out with rollout.overlong_prompts = "drop"'
         )
     if longer:
         _log.warning(

@@ -19,7 +19,7 @@ from at2po_agents.errors import (
     DivergedError,
     EvaluationFailedError,
     LearnerLostError,
-    ToolsAwayError,
+    ToolsUnavailableError,
 )
 from at2po_agents.learner import checkpoint, checkpoint_writing
 from at2po_agents.learner.process_group import join
@@ -166,7 +166,7 @@ class Trainer:
                 before = replace(self.state)
                 try:
                     metrics, took = self._step()
-                except (EvaluationFailedError, ToolsAwayError):
+                except (EvaluationFailedError, ToolsUnavailableError):
                     # What was learned so far; the step of an evaluation that failed is repeated.
                     if self.state.step == before.step:
                         self.state = before
@@ -177,13 +177,14 @@ class Trainer:
                 self.status.update(self.state.step)
                 tokens = metrics["tokens/sampled"]
                 progress.update(self.state.step, tokens=tokens, figures=_figures(metrics))
-                if self._due(self.config.save_every):
+                if self._due(self.config.checkpoint.every):
                     self._save()
                 if self.state.skipped > SKIPS_ALLOWED:
                     raise DivergedError(
                         f"expected finite losses and gradients, found {self.state.skipped} steps "
-                        f"in a row without at step {self.state.step}; lower learning_rate, or look "
-                        f"into their trees in {self.out / run_folder.NONFINITE_TREES}"
+                        f"in a row without at step {self.state.step}; lower "
+                        "optim.learning_rate, or look into their trees in "
+                        f"{self.out / run_folder.NONFINITE_TREES}"
                     )
 
     def _times(self) -> dict[str, float]:
@@ -213,7 +214,7 @@ class Trainer:
         write_lines(self._lines(run_folder.NONFINITE_TREES), nonfinite)
         metrics = self._step_metrics(done)
         state.sampled_tokens += metrics["tokens/sampled"]
-        if not self._due(config.eval_every):
+        if not self._due(config.eval.every):
             return metrics, done.seconds
         write_lines(self._lines(run_folder.TREES), (tree.to_dict() for tree in done.batch.trees))
         evaluated, took = self._evaluate()
@@ -282,7 +283,7 @@ class Trainer:
             self.state.step,
             extra=vars(self.state),
             fingerprint=self.identity,
-            keep=self.config.keep_checkpoints,
+            keep=self.config.checkpoint.keep,
         )
 
     def _summary(self) -> dict[str, Any]:
@@ -305,7 +306,7 @@ class Trainer:
             "seed": self.config.seed,
             "algorithm": name_of(self.config.algorithm),
             "env": self.config.env,
-            "model": self.config.model,
+            "model": self.config.model.name,
         }
         write_whole(self.out / run_folder.SUMMARY, json.dumps(summary, indent=2) + "\n")
         return summary

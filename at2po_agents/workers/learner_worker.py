@@ -56,19 +56,19 @@ class LearnerWorker:
     ) -> None:
         self.config, self.policy, self.group = config, policy, group
         self.model = model = policy.model
-        lora = config.lora.rank > 0
+        lora, optim = config.lora.rank > 0, config.optim
         anchored = config.algorithm.kl_coef and resumed is not None and not lora
         self.learner = Learner(
             model,
             algorithm=config.algorithm,
-            lr=config.learning_rate,
-            weight_decay=config.weight_decay,
-            grad_clip=config.grad_clip,
-            mini_batches=config.mini_batches,
-            token_budget=config.token_budget,
-            gradient_checkpointing=config.gradient_checkpointing,
-            offload=config.offload,
-            temperature=config.temperature,
+            lr=optim.learning_rate,
+            weight_decay=optim.weight_decay,
+            grad_clip=optim.grad_clip,
+            mini_batches=optim.mini_batches,
+            token_budget=optim.token_budget,
+            gradient_checkpointing=optim.gradient_checkpointing,
+            offload=optim.offload,
+            temperature=config.rollout.temperature,
             # A resumed run keeps to the policy that it started from, not to its checkpoint.
             reference=load_start(config, None).model if anchored else None,
             group=group,
@@ -94,7 +94,7 @@ class LearnerWorker:
             return state
         from at2po_agents.learner.fsdp import full_state
 
-        return full_state(state, getattr(torch, self.config.dtype))
+        return full_state(state, getattr(torch, self.config.model.dtype))
 
     def save(self, root: Path, step: int, **facts: Any) -> None:
         """Write a checkpoint; that of several ranks is written while they go on.
@@ -150,11 +150,11 @@ def load_start(config: TrainConfig, resumed: checkpoint.Checkpoint | None) -> Po
         config: The settings of the run.
         resumed: The checkpoint to go on from; the weights of a sharded one are read later.
     """
-    lora, source = config.lora.rank > 0, config.model
+    lora, chosen = config.lora.rank > 0, config.model
+    source = chosen.name
     if resumed is not None and resumed.shards is None and not lora:
         source = str(resumed.path)
-    settings = (config.dtype, config.chat_template, config.device)
-    model, tokenizer = load_policy(source, *settings)
+    model, tokenizer = load_policy(source, chosen.dtype, chosen.chat_template, chosen.device)
     if not lora:
         return Policy(model, tokenizer, model)
     # An adapter goes on beside the weights it started with; checkpoints hold the two merged.

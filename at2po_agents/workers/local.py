@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from at2po_agents.config.train import TrainConfig
-from at2po_agents.errors import ToolsAwayError
+from at2po_agents.errors import ToolsUnavailableError
 from at2po_agents.learner import checkpoint
 from at2po_agents.learner.process_group import DataParallelGroup
 from at2po_agents.monitoring.queue_length import QueueLength
@@ -99,7 +99,7 @@ class LocalWorkers:
         config, alone = self.config, self.group.world_size == 1
         policy = load_start(config, resumed)
         # Shards cannot generate; vLLM has weights of its own anyhow.
-        served = policy.model if alone or config.engine == "vllm" else deepcopy(policy.model)
+        served = policy.model if alone or config.engine.name == "vllm" else deepcopy(policy.model)
         self.rollout = RolloutWorker(config, served, policy.tokenizer, self._envs)
         self.learning = LearnerWorker(config, policy, resumed, self.group)
         self.publish()
@@ -108,16 +108,16 @@ class LocalWorkers:
         """Roll out this rank's share of a job, and return the trees of all."""
         shares = job.shares(self.group.world_size)
         begun, own = time.time(), list[RolloutTree]()
-        away: ToolsAwayError | None = None
+        unavailable: ToolsUnavailableError | None = None
         if self.group.rank < len(shares):
             try:
                 own = self.rollout.collect(shares[self.group.rank], self._weights)
-            except ToolsAwayError as error:
-                away = error  # all ranks have to pause together
+            except ToolsUnavailableError as error:
+                unavailable = error  # all ranks have to pause together
             if self.group.world_size > 1:
                 self._queues += [queue.take() for queue in self.rollout.queues]
         done = time.time()
-        gathered = self.group.all_gather((own, away))
+        gathered = self.group.all_gather((own, unavailable))
         if errors := [error for _, error in gathered if error is not None]:
             raise errors[0]
         trees = [tree for found, _ in gathered for tree in found]

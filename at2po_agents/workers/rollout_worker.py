@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from at2po_agents.config.train import TrainConfig
 from at2po_agents.engines import Engine, make_engine
-from at2po_agents.errors import ToolsAwayError
+from at2po_agents.errors import ToolsUnavailableError
 from at2po_agents.learner.partition import split
 from at2po_agents.monitoring.queue_length import QueueWatch
 from at2po_agents.rollout.collector import Collector
@@ -65,7 +65,7 @@ class RolloutWorker:
         envs: The environments that train and that evaluate.
 
     Attributes:
-        waiting: Whether it waits for tools that are away.
+        waiting: Whether it waits for tools that are unavailable.
         queues: Turns at the engine and at tools, during the latest job.
     """
 
@@ -80,12 +80,12 @@ class RolloutWorker:
         self.waiting = False
         self.queues: Sequence[QueueWatch] = ()
         self.engine = make_engine(
-            config.engine,
+            config.engine.name,
             model,
             tokenizer,
-            max_batch=config.max_batch,
+            max_batch=config.engine.max_batch,
             keep_entropies=config.algorithm.entropy == "full",
-            options=config.engine_options,
+            options=config.engine.options,
         )
 
     def collect(self, job: Job, weights: Mapping[str, Tensor]) -> list[RolloutTree]:
@@ -95,9 +95,9 @@ class RolloutWorker:
         change the rounding of this one, and a resumed run would differ from one that was never
         interrupted.
 
-        A tree whose tools failed because they were away is grown again: an agent should not learn
-        from the text of an error that is none of its doing. One whose tools go on failing though
-        they are there keeps the failure, and its flag.
+        A tree whose tools failed because they were unavailable is grown again: an agent should not
+        learn from the text of an error that is none of its doing. One whose tools go on failing
+        though they are there keeps the failure, and its flag.
 
         Args:
             job: The questions, and how.
@@ -107,7 +107,7 @@ class RolloutWorker:
             One tree a question, in their order.
 
         Raises:
-            ToolsAwayError: If tools failed, and are away longer than the run's patience.
+            ToolsUnavailableError: If tools failed, and stay unavailable for `tool_wait_timeout_s`.
         """
         self.engine.load_weights(weights)
         env = self.envs[job.test]
@@ -137,22 +137,22 @@ class RolloutWorker:
         """Wait until tools are there again; False if nothing can be said of them."""
         if not hasattr(env, "tools_away"):
             return False
-        patience = self.config.patience_s
+        timeout = self.config.rollout.tool_wait_timeout_s
         _log.warning("tools failed in %d trees; waiting until they are there", failed)
         self.waiting = True
-        away = env.tools_away(patience)
+        unavailable = env.tools_away(timeout)
         self.waiting = False
-        if away:
-            raise ToolsAwayError(
-                f"expected tools that answer, found away for {patience:g} s: {', '.join(away)}; "
-                "bring them back, then go on with --resume"
+        if unavailable:
+            raise ToolsUnavailableError(
+                f"expected tools that answer, found unavailable for {timeout:g} s: "
+                f"{', '.join(unavailable)}; bring them back, then go on with --resume"
             )
-        return away is not None
+        return unavailable is not None
 
 
 def make_envs(config: TrainConfig) -> tuple[Any, Any]:
     """Make the environments of a run: the one that trains, and the one that evaluates."""
-    testing = on_test_split(config.env, config.eval_env_options)
+    testing = on_test_split(config.env, config.eval.env_options)
     return make_env(config.env, config.env_options), make_env(config.env, testing)
 
 
@@ -172,8 +172,8 @@ def new_collector(config: TrainConfig, env: Any, engine: Engine, tokenizer: Any)
         env,
         engine,
         tokenizer,
-        max_prompt_tokens=config.max_prompt_tokens,
-        max_response_tokens=config.max_response_tokens,
+        max_prompt_tokens=config.rollout.max_prompt_tokens,
+        max_response_tokens=config.rollout.max_response_tokens,
         context=engine.max_length,
     )
 

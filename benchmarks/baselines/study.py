@@ -17,6 +17,7 @@ from typing import Any
 
 import tyro
 
+from at2po_agents.config.train import override
 from at2po_agents.engines import EngineName
 from at2po_agents.evaluation.settings import EvalConfig, agent_factory
 from at2po_agents.rollout.environments import on_test_split
@@ -46,7 +47,7 @@ class Entry:
     Attributes:
         label: Name for the table.
         sets: Names of the environments: worlds or question sets, never both.
-        settings: Fields of `EvalConfig`.
+        settings: Dotted names and values of `EvalConfig`.
     """
 
     label: str
@@ -55,7 +56,7 @@ class Entry:
 
 
 def _model(agent: str, label: str, **settings: Any) -> Entry:
-    settings |= {"agent": agent, "model": "smollm2-135m"}
+    settings |= {"agent": agent, "model.name": "smollm2-135m"}
     return Entry(f"{label}, SmolLM2-135M", tuple(SIZES), settings)
 
 
@@ -64,7 +65,7 @@ AGENTS: dict[str, Entry] = {
     "scripted-erring": Entry(
         "scripted, 30 % of turns wrong", WORLDS, {"agent": "scripted", "error_rate": 0.3}
     ),
-    "mini": Entry("ReAct, embedded model", ("MiniWiki",), {"agent": "react", "model": "mini"}),
+    "mini": Entry("ReAct, embedded model", ("MiniWiki",), {"agent": "react", "model.name": "mini"}),
     "random-worlds": Entry("random actions", WORLDS, {"agent": "random"}),
     "titles": Entry(
         "scripted: searches once, answers with a title", tuple(SIZES), {"agent": "scripted"}
@@ -122,12 +123,13 @@ def evaluate_all(config: EvaluationsConfig) -> dict[str, Any]:
     record: dict[str, Any] = {}
     for name in config.agents:
         entry = AGENTS[name]
-        settings = EvalConfig(
+        changes = {
             **entry.settings,
-            batch=config.batch,
-            max_response_tokens=config.max_response_tokens,
-            engine=config.engine,
-        )
+            "batch": config.batch,
+            "max_response_tokens": config.max_response_tokens,
+            "engine.name": config.engine,
+        }
+        settings = override(EvalConfig(), changes)
         evaluate_suite(
             agent_factory(settings),
             [f"at2po/{each}-v0" for each in entry.sets],

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from at2po_agents.config.train import TrainConfig, fingerprint, load_config
+from at2po_agents.config.train import TrainConfig, fingerprint, load_config, override
 from at2po_agents.training.trainer import SKIPS_ALLOWED, Trainer
 from benchmarks.errors import EvaluationError
 from retrieval.storage.files import write_whole
@@ -111,21 +111,21 @@ class Run:
     file: Path
 
     @classmethod
-    def of(cls, name: str, folder: Path, marks: Sequence[int], **settings: Any) -> Run:
+    def of(cls, name: str, folder: Path, marks: Sequence[int], settings: Mapping[str, Any]) -> Run:
         """Set up a run.
 
         Args:
             name: Key of `METHODS`.
             folder: Where results are kept; other settings give the file another name.
             marks: Where the run is evaluated, in sampled tokens.
-            **settings: Fields of `TrainConfig` that are the same for all methods.
+            settings: Dotted names and values of `TrainConfig` that are the same for all methods.
         """
         method = METHODS[name]
         preset = load_config(TrainConfig, method.preset)
         algorithm = replace(preset.algorithm, **method.changes)
         # The budget ends a run: nothing happens every so many steps, or after so many.
-        whole = {**settings, "algorithm": algorithm, "steps": 0, "eval_every": 0}
-        config = replace(preset, **whole)
+        whole = {**settings, "algorithm": algorithm, "steps": 0, "eval.every": 0}
+        config = override(preset, whole)
         identity = fingerprint(config, {"out"})[:8]
         places = f"{marks[-1]}-{len(marks)}"
         file = folder / f"{name}-s{config.seed}-{places}-{identity}.json"

@@ -111,10 +111,12 @@ def _runs(config: CompareConfig) -> list[Run]:
             name,
             config.runs,
             config.places(),
-            seed=seed,
-            learning_rate=config.learning_rate,
-            mini_batches=config.mini_batches,
-            eval_questions=config.questions,
+            {
+                "seed": seed,
+                "optim.learning_rate": config.learning_rate,
+                "optim.mini_batches": config.mini_batches,
+                "eval.questions": config.questions,
+            },
         )
         for name in config.methods
         for seed in range(config.seeds)

@@ -141,9 +141,11 @@ def _training_run(folder: Path) -> Report:
 
 def _so_far(settings: Record, rows: Sequence[Record]) -> dict[str, Any]:
     """What the summary of a run that has not ended well would hold."""
+    model = settings.get("model", "?")
     return {
         "algorithm": str(settings["algorithm"].get("name", "?")),
-        **{name: settings.get(name, "?") for name in ("env", "model", "seed")},
+        **{name: settings.get(name, "?") for name in ("env", "seed")},
+        "model": model.get("name", "?") if isinstance(model, Mapping) else model,
         "steps": rows[-1]["step"] if rows else 0,
         "sampled_tokens": sum(row.get("tokens/sampled") or 0 for row in rows),
     }

@@ -76,7 +76,7 @@ def calibrate(
         setup = Setup(
             mini_batches=stepper.learner.mini_batches,
             token_budget=stepper.learner.token_budget,
-            max_batch=stepper.config.max_batch,
+            max_batch=stepper.config.engine.max_batch,
         )
         found = []
         for number, point in enumerate(predict, start=len(fit_to)):

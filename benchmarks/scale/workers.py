@@ -6,13 +6,13 @@ import json
 import logging
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from at2po_agents.algorithms import ATPO
 from at2po_agents.config.cluster import ClusterOptions
-from at2po_agents.config.train import TrainConfig, load_config
+from at2po_agents.config.train import TrainConfig, load_config, override
 from at2po_agents.monitoring import trace
 from at2po_agents.training.trainer import Trainer
 from at2po_agents.tree import RolloutTree
@@ -50,18 +50,18 @@ class Run:
 
     def config(self, out: Path) -> TrainConfig:
         """Return the settings: the demo's, but for what is measured."""
-        return replace(
-            load_config(TrainConfig, "demo"),
-            algorithm=self.algorithm,
-            steps=self.steps,
-            questions_per_step=self.questions,
+        changes = {
+            "algorithm": self.algorithm,
+            "steps": self.steps,
+            "rollout.questions_per_step": self.questions,
             # So small a rate costs the same and leaves the policy what it is.
-            learning_rate=1e-15,
-            eval_every=1,  # which keeps the trees
-            eval_questions=1,
-            cluster=ClusterOptions(collectors=self.collectors, learners=self.learners),
-            out=out,
-        )
+            "optim.learning_rate": 1e-15,
+            "eval.every": 1,  # which keeps the trees
+            "eval.questions": 1,
+            "cluster": ClusterOptions(collectors=self.collectors, learners=self.learners),
+            "out": out,
+        }
+        return override(load_config(TrainConfig, "demo"), changes)
 
 
 CALIBRATED = Run(2, 2)
@@ -158,9 +158,9 @@ def _predicted(
         collectors=run.collectors,
         learners=run.learners,
         colocate=False,
-        mini_batches=config.mini_batches,
-        token_budget=config.token_budget,
-        max_batch=config.max_batch,
+        mini_batches=config.optim.mini_batches,
+        token_budget=config.optim.token_budget,
+        max_batch=config.engine.max_batch,
     )
     pieces = simulate(steps, setup, fitted(fits, hop=together.exchange))
     stages = {name: stage_seconds(pieces, name, skip=0) for name in ("collect", "update")}

@@ -111,15 +111,15 @@ class Stepper:
         self.config = load_config(TrainConfig, "demo")
         self.model, self.tokenizer = load_policy(model, "float32", "model")
         self.collectors: dict[tuple[int, int], Collector] = {}
-        self.engine = _Counting(self.model, self.tokenizer, max_batch=self.config.max_batch)
+        self.engine = _Counting(self.model, self.tokenizer, max_batch=self.config.engine.max_batch)
         self.learner = Learner(
             self.model,
             algorithm=self.config.algorithm,
             # So small a rate costs the same and leaves the policy what it is.
             lr=1e-15,
             weight_decay=0.0,
-            mini_batches=self.config.mini_batches,
-            token_budget=self.config.token_budget,
+            mini_batches=self.config.optim.mini_batches,
+            token_budget=self.config.optim.token_budget,
         )
 
     def step(self, point: Point, number: int) -> dict[str, float]:

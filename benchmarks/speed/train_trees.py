@@ -30,7 +30,7 @@ def demo_trees(count: int, seed: int = 0) -> list[RolloutTree]:
         EvaluationError: If there are fewer among three times as many.
     """
     config = load_config(TrainConfig, "demo")
-    model, tokenizer = load_model(config.model)
+    model, tokenizer = load_model(config.model.name)
     env = make_env(config.env, config.env_options)
     collector = new_collector(config, env, TransformersEngine(model, tokenizer), tokenizer)
     trees = collector.collect(env.questions[: 3 * count], config.algorithm.expansion(), seed=seed)

@@ -51,8 +51,8 @@ def test_the_command_trains_with_it(folder: Path) -> None:
     (command,) = COMMANDS
     name, *arguments = shlex.split(command)
     assert name == "train"
-    small = "--steps 1 --questions-per-step 2 --mini-batches 1 --eval-questions 2"
-    small += " --max-response-tokens 64"
+    small = "--steps 1 --rollout.questions-per-step 2 --optim.mini-batches 1 --eval.questions 2"
+    small += " --rollout.max-response-tokens 64"
     config = parse_config(
         TrainConfig,
         [*arguments, *shlex.split(small), "--out", str(folder / "run")],

@@ -12,7 +12,7 @@ import torch
 
 from at2po_agents import threads
 from at2po_agents.cli import main
-from at2po_agents.config.train import TrainConfig, load_config
+from at2po_agents.config.train import TrainConfig, load_config, override
 from at2po_agents.training.trainer import Trainer
 
 
@@ -91,22 +91,23 @@ def test_a_run_keeps_its_number_of_threads(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = load_config(TrainConfig, "demo")
-    changed = {"steps": 1, "questions_per_step": 2, "mini_batches": 1, "eval_questions": 2}
+    changed = {
+        "steps": 1,
+        "rollout.questions_per_step": 2,
+        "optim.mini_batches": 1,
+        "eval.questions": 2,
+    }
     here = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
-        Trainer(_replace(config, out=tmp_path, **changed)).run()
+        Trainer(override(config, {"out": tmp_path, **changed})).run()
         assert json.loads((tmp_path / "summary.json").read_text())["threads"] == 1
         torch.set_num_threads(2)
         changed["steps"] = 2
         with caplog.at_level(logging.INFO):
-            Trainer(_replace(config, out=tmp_path, resume=True, **changed)).run()
+            Trainer(override(config, {"out": tmp_path, "resume": True, **changed})).run()
         assert torch.get_num_threads() == 1
         assert "keeps its 1 threads (2 here)" in caplog.text
         assert json.loads((tmp_path / "summary.json").read_text())["threads"] == 1
     finally:
         torch.set_num_threads(here)
-
-
-def _replace(config: TrainConfig, **changed: object) -> TrainConfig:
-    return TrainConfig(**{**vars(config), **changed})  # type: ignore[arg-type]

@@ -157,19 +157,19 @@ class Plan:
         Args:
             cache_bytes: Memory of the engine's keys and values.
         """
-        words = [f"--model {self.model}", f"--dtype {self.dtype}"]
+        words = [f"--model {self.model}", f"--model.dtype {self.dtype}"]
         prompt = min(_PROMPT, self.context // 4)
-        words += [f"--max-prompt-tokens {prompt}"]
-        words += [f"--max-response-tokens {self.context - prompt}"]
-        words += [f"--token-budget {self.token_budget}"]
-        words += ["--gradient-checkpointing"] * self.gradient_checkpointing
+        words += [f"--rollout.max-prompt-tokens {prompt}"]
+        words += [f"--rollout.max-response-tokens {self.context - prompt}"]
+        words += [f"--optim.token-budget {self.token_budget}"]
+        words += ["--optim.gradient-checkpointing"] * self.gradient_checkpointing
         words += [f"--lora.rank {self.lora}"] * (self.lora > 0)
-        words += ["--offload"] * self.offload
+        words += ["--optim.offload"] * self.offload
         words += [f"--engine {self.engine}"]
         if self.engine == "vllm":
-            words += [f"--engine-options cache_bytes={cache_bytes} max_model_len={self.context}"]
+            words += [f"--engine.options cache_bytes={cache_bytes} max_model_len={self.context}"]
         else:
-            words += [f"--max-batch {self.sequences}"]
+            words += [f"--engine.max-batch {self.sequences}"]
         if self.machines.total > 1:
             words += [f"--cluster.collectors {self.generating}"]
             words += [f"--cluster.learners {self.learning}"]

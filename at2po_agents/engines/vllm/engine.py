@@ -255,7 +255,7 @@ def _check_alone(options: Mapping[str, Any]) -> None:
     for name in ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size"):
         if options.get(name, 1) != 1:
             raise ConfigError(
-                f"engine_options: expected an engine of one GPU in each rank of torchrun, found "
+                f"engine.options: expected an engine of one GPU in each rank of torchrun, found "
                 f"{name}={options[name]}; set it to 1, or start a server and give its url"
             )
 

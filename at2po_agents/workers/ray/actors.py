@@ -40,7 +40,7 @@ class CollectorActor:
         self._worker: RolloutWorker | None = None
         self._weights: Mapping[str, Tensor] = {}
         self._held = ""  # the reference of those that were fetched
-        self._broadcast = Broadcast(config.device, config.cluster.stall_s)
+        self._broadcast = Broadcast(config.model.device, config.cluster.stall_s)
 
     def ready(self) -> None:
         """Start the engine and its environments, if they were not yet."""
@@ -119,7 +119,7 @@ class LearnerActor:
 
     def __init__(self, config: TrainConfig, rank: int) -> None:
         self.config, self.rank = config, rank
-        self._broadcast = Broadcast(config.device, config.cluster.stall_s)
+        self._broadcast = Broadcast(config.model.device, config.cluster.stall_s)
         self._gathered: Mapping[str, Tensor] = {}
 
     def address(self) -> str:
@@ -167,7 +167,7 @@ class LearnerActor:
         if transport == "object-store":
             return [ray.put({name: tensor.cpu() for name, tensor in state.items()})]
         # Collectors read this memory when they come to it: it must not be what the learner changes.
-        place = find_device(self.config.device)
+        place = find_device(self.config.model.device)
         copies = {name: tensor.detach().to(place, copy=True) for name, tensor in state.items()}
         return [ray.put(copies, _tensor_transport=transport)]
 

@@ -28,7 +28,7 @@ from at2po_agents.algorithms import (
     ReAct,
     TreeGRPO,
 )
-from at2po_agents.config.train import TrainConfig, dump_config, fingerprint, load_config
+from at2po_agents.config.train import TrainConfig, dump_config, fingerprint, load_config, override
 from at2po_agents.engines import TransformersEngine
 from at2po_agents.errors import ConfigError
 from at2po_agents.learner.logprobs import flat_logprobs, token_logprobs
@@ -281,7 +281,10 @@ def test_a_batch_is_filled_up_to_the_limit(
 
     workers: Any = Workers()
     algorithm = DAPO(oversample=1, max_resample_rounds=max_resample_rounds)
-    config = TrainConfig(algorithm=algorithm, questions_per_step=2, mini_batches=1)
+    config = override(
+        TrainConfig(),
+        {"algorithm": algorithm, "rollout.questions_per_step": 2, "optim.mini_batches": 1},
+    )
     batch = Batches(config, 10, workers).collect(0)
     assert batch.grown == taken == stock[:grown]
     assert batch.trees == [stock[place] for place in kept]
@@ -290,21 +293,24 @@ def test_a_batch_is_filled_up_to_the_limit(
 
 def run(out: Path, **changes: Any) -> TrainConfig:
     """A run of DAPO of seconds."""
-    config = TrainConfig(
-        env_options={"questions": 50, "seed": 1},
-        eval_env_options={"split": "test", "questions": 4, "seed": 2},
-        algorithm=DAPO(chains=3, oversample=1, max_resample_rounds=2, kl_coef=0.01),
-        steps=4,
-        questions_per_step=2,
-        mini_batches=1,
-        learning_rate=1e-3,
-        max_response_tokens=200,
-        eval_every=0,
-        eval_questions=2,
-        save_every=2,
-        out=out,
+    config = override(
+        TrainConfig(),
+        {
+            "env_options": {"questions": 50, "seed": 1},
+            "eval.env_options": {"split": "test", "questions": 4, "seed": 2},
+            "algorithm": DAPO(chains=3, oversample=1, max_resample_rounds=2, kl_coef=0.01),
+            "steps": 4,
+            "rollout.questions_per_step": 2,
+            "optim.mini_batches": 1,
+            "optim.learning_rate": 1e-3,
+            "rollout.max_response_tokens": 200,
+            "eval.every": 0,
+            "eval.questions": 2,
+            "checkpoint.every": 2,
+            "out": out,
+        },
     )
-    return replace(config, **changes)
+    return override(config, changes)
 
 
 def test_dynamic_sampling_counts_all_tokens_and_resumes(tmp_path: Path) -> None:

@@ -29,8 +29,8 @@ def test_demo_trains_and_writes_a_report_and_a_model(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "demo"
-    words = ["--steps", "1", "--questions-per-step", "2", "--mini-batches", "1"]
-    words += ["--eval-questions", "4"]
+    words = ["--steps", "1", "--rollout.questions-per-step", "2", "--optim.mini-batches", "1"]
+    words += ["--eval.questions", "4"]
     main(["demo", *words, "--out", str(out)])
     summary = json.loads((out / "summary.json").read_text())
     assert (summary["steps"], summary["questions"]) == (1, 4)
@@ -116,7 +116,7 @@ def test_an_unknown_command_names_the_nearest(capsys: pytest.CaptureFixture[str]
 
 
 def test_an_unknown_option_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "--learning-rate" in fails(capsys, "train", "--learning-rat", "1")
+    assert "--optim.learning-rate" in fails(capsys, "train", "--learning-rat", "1")
 
 
 def test_an_unknown_key_names_the_nearest(

@@ -56,11 +56,14 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         ("train --algorithm pathlib:Path", "expected a dataclass with name"),
         ("train --algorithm os:", "AttributeError"),
         ("train --lora.rank 2 --lora.targets (", "lora.targets: expected all-linear or a regular"),
-        ("train --learning-rate 1e300", "learning_rate: expected a number above 0 and at most 1"),
-        ("train --weight-decay inf", "weight_decay: expected a number"),
-        ("train --temperature 1e-40", "temperature: expected a number"),
+        ("train --optim.learning-rate 1e300", "optim.learning_rate: expected a number above 0"),
+        ("train --optim.weight-decay inf", "weight_decay: expected a number"),
+        ("train --rollout.temperature 1e-40", "temperature: expected a number"),
         ("train --seed 99999999999999999999", "seed: expected a number"),
-        ("train --patience-s 1e300", "patience_s: expected a number"),
+        (
+            "train --rollout.tool-wait-timeout-s 1e300",
+            "rollout.tool_wait_timeout_s: expected",
+        ),
         ("train --cluster.stall-s nan", "cluster.stall_s: expected a number"),
         ("train --cluster.collector-gpus inf", "cluster.collector_gpus: expected a number"),
         ("warmstart --steps -1", "steps: expected a number of at least 1"),
@@ -109,14 +112,14 @@ def test_an_empty_path_in_a_file_is_refused(
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        ("--device meta", "device: expected auto, cpu, or a device that torch can use"),
-        ("--device hpu", "device: expected auto, cpu, or a device that torch can use"),
-        ("--engine-options cache_bytes=abc", "cache_bytes: expected a number"),
-        ("--engine-options cache_bytes=-1", "cache_bytes: expected a number"),
-        ("--engine-options cache_bytes=true", "cache_bytes: expected a number"),
-        ("--engine vllm --engine-options url=http://[::1", "url: expected http://HOST:PORT"),
-        ("--engine vllm --engine-options url=7", "url: expected text"),
-        ("--engine vllm --engine-options url=http://a timeout_s=nan", "timeout_s: expected a num"),
+        ("--model.device meta", "device: expected auto, cpu, or a device that torch can use"),
+        ("--model.device hpu", "device: expected auto, cpu, or a device that torch can use"),
+        ("--engine.options cache_bytes=abc", "cache_bytes: expected a number"),
+        ("--engine.options cache_bytes=-1", "cache_bytes: expected a number"),
+        ("--engine.options cache_bytes=true", "cache_bytes: expected a number"),
+        ("--engine vllm --engine.options url=http://[::1", "url: expected http://HOST:PORT"),
+        ("--engine vllm --engine.options url=7", "url: expected text"),
+        ("--engine vllm --engine.options url=http://a timeout_s=nan", "timeout_s: expected a num"),
     ],
 )
 def test_devices_and_options_of_engines_are_checked(
@@ -221,7 +224,7 @@ def started(tmp_path: Path, *words: str, ready: Callable[[], bool]) -> subproces
 def test_a_training_that_is_stopped_says_so(
     number: signal.Signals, code: int, tmp_path: Path
 ) -> None:
-    words = ["train", "--config", "demo", "--eval-questions", "2", "--steps", "1000"]
+    words = ["train", "--config", "demo", "--eval.questions", "2", "--steps", "1000"]
     metrics = tmp_path / "run" / "metrics.jsonl"
     process = started(
         tmp_path,

@@ -3,13 +3,17 @@ from __future__ import annotations
 import re
 import tomllib
 from dataclasses import dataclass, field, fields, is_dataclass, replace
+from operator import attrgetter
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from at2po_agents.algorithms import ATPO
+from at2po_agents.cli.training import RolloutConfig
+from at2po_agents.config.names import RENAMED
 from at2po_agents.config.train import (
     PRESETS,
     RESUMABLE,
@@ -17,9 +21,11 @@ from at2po_agents.config.train import (
     dump_config,
     fingerprint,
     load_config,
+    override,
     parse_config,
 )
 from at2po_agents.errors import ConfigError
+from at2po_agents.evaluation.settings import EvalConfig
 from at2po_agents.settings import Options, from_table, parse_options
 
 
@@ -85,7 +91,10 @@ def test_dumped_settings_load_equal(config: Outer, tmp_path: Path) -> None:
 
 
 def test_train_config_round_trip(tmp_path: Path) -> None:
-    config = TrainConfig(steps=3, env_options={"split": "test", "size": 5}, dtype="bfloat16")
+    config = override(
+        TrainConfig(),
+        {"steps": 3, "env_options": {"split": "test", "size": 5}, "model.dtype": "bfloat16"},
+    )
     path = write(tmp_path, dump_config(config))
     assert load_config(TrainConfig, path) == config
     assert tomllib.loads(path.read_text())["algorithm"]["chains"] == config.algorithm.chains
@@ -94,9 +103,9 @@ def test_train_config_round_trip(tmp_path: Path) -> None:
 def test_train_config_stays_small_and_every_field_is_explained(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    # 30 say what is trained and how; four more say on what: offload, lora,
-    # patience_s, cluster; one says what data may do: overlong_prompts.
-    assert len(fields(TrainConfig)) <= 35
+    groups = [item for item in vars(TrainConfig()).values() if is_dataclass(item)]
+    assert len(fields(TrainConfig)) <= 16
+    assert all(len(fields(group)) <= 10 for group in groups if not isinstance(group, ATPO))
     with pytest.raises(SystemExit) as exit_:
         parse_config(TrainConfig, ["--help"], prog="at2po train")
     assert exit_.value.code == 0
@@ -142,8 +151,8 @@ def test_wrong_toml_is_refused_with_file_and_reason(
 
 
 def test_a_refusing_dataclass_names_the_file(tmp_path: Path) -> None:
-    path = write(tmp_path, "learning_rate = -1")
-    with pytest.raises(ConfigError, match=r"run\.toml: learning_rate: expected .* above 0"):
+    path = write(tmp_path, "[optim]\nlearning_rate = -1")
+    with pytest.raises(ConfigError, match=r"run\.toml: optim\.learning_rate: expected .* above 0"):
         load_config(TrainConfig, path)
 
 
@@ -152,22 +161,27 @@ def test_a_refusing_dataclass_names_the_file(tmp_path: Path) -> None:
     [
         ("steps", -1),
         ("seed", -1),
-        ("learning_rate", 0.0),
-        ("learning_rate", float("nan")),
-        ("grad_clip", float("inf")),
-        ("temperature", 0.0),
-        ("questions_per_step", 0),
-        ("mini_batches", 65),
-        ("max_response_tokens", 0),
-        ("save_every", 0),
-        ("keep_checkpoints", 0),
-        ("max_batch", 0),
-        ("token_budget", 0),
+        ("optim.learning_rate", 0.0),
+        ("optim.learning_rate", float("nan")),
+        ("optim.grad_clip", float("inf")),
+        ("rollout.temperature", 0.0),
+        ("rollout.questions_per_step", 0),
+        ("optim.mini_batches", 65),
+        ("rollout.max_response_tokens", 0),
+        ("eval.every", -1),
+        ("eval.questions", 0),
+        ("checkpoint.every", 0),
+        ("checkpoint.keep", 0),
+        ("engine.max_batch", 0),
+        ("optim.token_budget", 0),
     ],
 )
 def test_settings_outside_their_range_are_refused(name: str, value: float) -> None:
-    with pytest.raises(ConfigError, match=f"^{name}: expected"):
-        from_table(TrainConfig, {name: value})
+    with pytest.raises(ConfigError, match=f"^{re.escape(name)}: expected"):
+        override(TrainConfig(), {name: value})
+    group, _, key = name.rpartition(".")
+    with pytest.raises(ConfigError, match=f"^{re.escape(name)}: expected"):
+        from_table(TrainConfig, {group: {key: value}} if group else {name: value})
 
 
 def test_presets_load_and_a_wrong_name_is_told() -> None:
@@ -219,10 +233,10 @@ def test_options_are_key_value_pairs_that_replace_the_file_s(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--learn-rate", "1"], "--learning-rate"),
+        (["--learn-rate", "1"], "--optim.learning-rate"),
         (["--algorithm.chain", "1"], "--algorithm.chains"),
         (["--steps", "many"], "many"),
-        (["--learning-rate", "-1"], "learning_rate: expected a number above 0"),
+        (["--optim.learning-rate", "-1"], "optim.learning_rate: expected a number above 0"),
         (["--env-options", "split"], "expected KEY=VALUE, found 'split'"),
         (["--config", "demmo"], "did you mean 'demo'?"),
         (["--config"], "expected one argument"),
@@ -243,15 +257,87 @@ def test_a_wrong_command_line_ends_with_code_2_and_a_message(
 
 def test_fingerprint_tells_runs_apart_but_not_their_continuations() -> None:
     run = TrainConfig(steps=2)
-    longer = replace(run, steps=4, out=Path("elsewhere"), eval_every=1, resume=True)
+    longer = override(run, {"steps": 4, "out": Path("elsewhere"), "eval.every": 1, "resume": True})
     assert fingerprint(run) != fingerprint(longer)
     assert fingerprint(run, RESUMABLE) == fingerprint(longer, RESUMABLE)
+    assert fingerprint(run, {"eval"}) == fingerprint(override(run, {"eval.every": 1}), {"eval"})
     for changed in (
+        override(run, {"eval.questions": 1}),
+        override(run, {"model.dtype": "bfloat16"}),
         replace(run, seed=1),
         replace(run, algorithm=replace(run.algorithm, beam=5)),
         replace(run, env_options={"split": "test"}),
     ):
         assert fingerprint(changed, RESUMABLE) != fingerprint(run, RESUMABLE)
+
+
+@pytest.mark.parametrize(
+    ("text", "old", "new", "group"),
+    [
+        ("learning_rate = 1e-3", "learning_rate", "learning_rate", "optim"),
+        ("learn_rate = 1e-3", "learn_rate", "learning_rate", "optim"),
+        ("model = 'mini'", "model", "name", "model"),
+        ("[engine_options]\na = 1", "engine_options", "options", "engine"),
+        ("[eval_env_options]", "eval_env_options", "env_options", "eval"),
+        ("patience_s = 1", "patience_s", "tool_wait_timeout_s", "rollout"),
+    ],
+)
+def test_a_key_of_earlier_versions_is_told_its_group(
+    tmp_path: Path, text: str, old: str, new: str, group: str
+) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_config(TrainConfig, write(tmp_path, text))
+    expected = f"unknown key {old!r}; did you mean {new!r} in the table [{group}]?"
+    assert str(error.value).endswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("cls", "words", "message"),
+    [
+        (TrainConfig, "--save-every 5", "--save-every; did you mean --checkpoint.every"),
+        (TrainConfig, "--patience-s=5", "--patience-s; did you mean --rollout.tool-wait-timeout-s"),
+        (TrainConfig, "--no-offload", "--no-offload; did you mean --optim.offload"),
+        (RolloutConfig, "--train.dtype float32", "--train.dtype; did you mean --train.model.dtype"),
+        (EvalConfig, "--engine-options a=1", "--engine-options; did you mean --engine.options"),
+    ],
+)
+def test_an_option_of_earlier_versions_is_told_its_group(
+    cls: type[Any], words: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        parse_config(cls, words.split(), prog="at2po x")
+    assert exit_.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_all_names_of_earlier_versions_lead_to_a_setting() -> None:
+    for name in RENAMED.values():
+        assert attrgetter(name)(TrainConfig()) is not None
+
+
+@pytest.mark.parametrize("cls", [TrainConfig, EvalConfig, RolloutConfig])
+def test_model_and_engine_have_short_names(cls: type[Any]) -> None:
+    config = parse_config(cls, ["--model", "m", "--engine", "vllm"], prog="at2po x")
+    run = getattr(config, "train", config)
+    assert (run.model.name, run.engine.name) == ("m", "vllm")
+
+
+def test_some_settings_are_changed_by_their_dotted_names() -> None:
+    config = override(TrainConfig(), {"steps": 3, "optim.offload": True, "algorithm.beam": 2})
+    assert (config.steps, config.optim.offload, config.algorithm.beam) == (3, True, 2)
+    assert config.optim.learning_rate == TrainConfig().optim.learning_rate
+    nested = override(Outer(), {"inner": Inner(chains=7), "inner.chains": 8})
+    assert nested == Outer(inner=Inner(chains=8))
+    for name in ("optim.learning_rat", "learning_rate"):
+        with pytest.raises(ConfigError, match=r"did you mean 'optim\.learning_rate'"):
+            override(TrainConfig(), {name: 1.0})
+
+
+def test_updates_need_trees() -> None:
+    fewer = {"rollout.questions_per_step": 4, "optim.mini_batches": 4}
+    assert override(TrainConfig(), fewer).optim.mini_batches == 4
+    with pytest.raises(ConfigError, match=r"at most rollout\.questions_per_step = 4, found 8"):
+        override(TrainConfig(), {"rollout.questions_per_step": 4})
 
 
 def test_fingerprint_ignores_notation() -> None:
@@ -262,7 +348,8 @@ def test_fingerprint_ignores_notation() -> None:
 
 
 def test_resumable_names_are_fields() -> None:
-    assert {item.name for item in fields(TrainConfig)} >= RESUMABLE
+    for name in RESUMABLE:
+        assert attrgetter(name)(TrainConfig()) is not None
 
 
 @pytest.mark.parametrize(
@@ -270,7 +357,10 @@ def test_resumable_names_are_fields() -> None:
     [
         ("env = " + "[" * 2000 + "]" * 2000, "without end"),
         ("env_options." + ".".join(["a"] * 3000) + " = 1", "without end"),
-        ("learning_rate = 1" + "0" * 400, "learning_rate: expected an integer of at most 64 bits"),
+        (
+            "optim.learning_rate = 1" + "0" * 400,
+            "optim.learning_rate: expected an integer of at most 64 bits",
+        ),
         ("seed = 0x" + "f" * 5000, "seed: expected an integer of at most 64 bits"),
         ("steps = " + "9" * 5000, "expected TOML"),
     ],

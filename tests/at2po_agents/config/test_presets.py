@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 from itertools import product
+from operator import attrgetter
 from typing import Any
 
 import pytest
@@ -21,15 +22,15 @@ MODELS = {
 DATA = {"multihop": ("at2po/HotpotQA-v0", "dev"), "singlehop": ("at2po/NQ-v0", "test")}
 SHARED = {
     "steps": 240,
-    "questions_per_step": 64,
-    "mini_batches": 8,
-    "learning_rate": 1e-6,
-    "weight_decay": 0.01,
-    "grad_clip": 1.0,
-    "temperature": 1.0,
-    "max_prompt_tokens": 2000,
-    "max_response_tokens": 6192,
-    "eval_every": 20,
+    "rollout.questions_per_step": 64,
+    "optim.mini_batches": 8,
+    "optim.learning_rate": 1e-6,
+    "optim.weight_decay": 0.01,
+    "optim.grad_clip": 1.0,
+    "rollout.temperature": 1.0,
+    "rollout.max_prompt_tokens": 2000,
+    "rollout.max_response_tokens": 6192,
+    "eval.every": 20,
 }
 TOKENS = {"ratio": "token", "clip_low": 0.2, "clip_high": 0.2, "dual_clip": 3.0}
 TOKEN_MEAN = {"aggregation": "token-mean", "soft_upper_clip": False, "kl_coef": 0.0}
@@ -86,10 +87,10 @@ def test_every_backbone_with_every_method(model: str, data: str, method: str) ->
         TrainConfig, ["--config", f"{model}-{data}", "--algorithm", method], prog="at2po train"
     )
     env, split = DATA[data]
-    assert (config.model, config.env) == (MODELS[model], env)
+    assert (config.model.name, config.env) == (MODELS[model], env)
     assert config.env_options == {"split": "train"}
-    assert config.eval_env_options == {"split": split}
-    assert settings_of(config).items() >= SHARED.items()
+    assert config.eval.env_options == {"split": split}
+    assert {name: attrgetter(name)(config) for name in SHARED} == SHARED
     assert type(config.algorithm) is REGISTRY[method]
     assert settings_of(config.algorithm).items() >= METHODS[method].items()
 
@@ -163,11 +164,20 @@ def test_a_table_of_another_algorithm_takes_the_place_of_the_base_s(tmp_path: An
     path = tmp_path / "mine.toml"
     path.write_text('extends = "demo"\nsteps = 3\n[algorithm]\nname = "gspo"\nchains = 6')
     config = load_config(TrainConfig, path)
-    assert (config.steps, config.questions_per_step, config.algorithm.chains) == (3, 16, 6)
+    assert (config.steps, config.rollout.questions_per_step, config.algorithm.chains) == (3, 16, 6)
     above = tmp_path / "above.toml"
     above.write_text('extends = "mine.toml"\n[algorithm]\nclip_low = 0.1')
     config = load_config(TrainConfig, above)
     assert (config.algorithm.chains, config.algorithm.clip_low) == (6, 0.1)
+
+
+def test_another_model_keeps_the_base_s_other_settings(tmp_path: Any) -> None:
+    config = load_config(TrainConfig, "qwen3-8b-multihop")
+    assert (config.model.name, config.model.dtype) == ("Qwen/Qwen3-8B", "bfloat16")
+    path = tmp_path / "mine.toml"
+    path.write_text('extends = "smollm2"\n[engine]\nname = "vllm"')
+    config = load_config(TrainConfig, path)
+    assert (config.engine.name, config.engine.max_batch) == ("vllm", 32)
 
 
 @pytest.mark.parametrize(

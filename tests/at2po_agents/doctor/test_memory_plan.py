@@ -247,19 +247,22 @@ def test_the_command_trains_with_the_plan(engine: Any) -> None:
     )
     words = shlex.split(" ".join(plan.options(cache_bytes=12345)))
     config = parse_config(TrainConfig, words, prog="at2po train")
-    for name in ("model", "dtype", "token_budget", "gradient_checkpointing", "engine"):
-        assert getattr(config, name) == getattr(plan, name)
-    assert config.max_prompt_tokens + config.max_response_tokens == plan.context
+    assert (config.model.name, config.model.dtype) == (plan.model, plan.dtype)
+    assert config.optim.token_budget == plan.token_budget
+    assert config.optim.gradient_checkpointing == plan.gradient_checkpointing
+    assert config.engine.name == plan.engine
+    lengths = config.rollout.max_prompt_tokens, config.rollout.max_response_tokens
+    assert sum(lengths) == plan.context
     if engine == "vllm":
-        assert config.engine_options == {"cache_bytes": 12345, "max_model_len": 4096}
+        assert config.engine.options == {"cache_bytes": 12345, "max_model_len": 4096}
     else:
-        assert config.max_batch == plan.sequences
+        assert config.engine.max_batch == plan.sequences
 
 
 def test_the_command_says_what_is_spread() -> None:
     plan = Plan(gpus="2x8x80GB", lora=8, offload=True)
     config = parse_config(TrainConfig, shlex.split(" ".join(plan.options(1))), prog="at2po train")
-    assert (config.lora.rank, config.offload) == (8, True)
+    assert (config.lora.rank, config.optim.offload) == (8, True)
     cluster = config.cluster
     assert (cluster.collectors, cluster.learners, cluster.colocate) == (16, 16, True)
     assert (cluster.collector_gpus, cluster.learner_gpus) == (0.5, 0.5)

@@ -17,7 +17,7 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedTokenizerFast
 
 from at2po_agents.algorithms import ATPO
-from at2po_agents.config.train import TrainConfig
+from at2po_agents.config.train import TrainConfig, override
 from at2po_agents.errors import CheckpointError, ModelNotFoundError
 from at2po_agents.learner import checkpoint
 from at2po_agents.learner.checkpoint import STATE, Checkpoint
@@ -48,14 +48,17 @@ def worker(group: DataParallelGroup, kind: str, resumed: Checkpoint | None = Non
     """
     lora = kind == "lora"
     dtype = "float64" if lora else kind
-    config = TrainConfig(
-        algorithm=ALGORITHM,
-        learning_rate=0.1,
-        grad_clip=1e9,
-        mini_batches=2,
-        token_budget=30,
-        dtype=dtype,  # type: ignore[arg-type]
-        lora=LoraOptions(rank=3 if lora else 0),
+    config = override(
+        TrainConfig(),
+        {
+            "algorithm": ALGORITHM,
+            "optim.learning_rate": 0.1,
+            "optim.grad_clip": 1e9,
+            "optim.mini_batches": 2,
+            "optim.token_budget": 30,
+            "model.dtype": dtype,
+            "lora": LoraOptions(rank=3 if lora else 0),
+        },
     )
     seed = 0 if resumed is None else 1
     model = tiny_model(seed=0 if lora else seed, dtype=getattr(torch, dtype))

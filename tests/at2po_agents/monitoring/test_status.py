@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from at2po_agents.errors import DivergedError, ToolsAwayError
+from at2po_agents.errors import DivergedError, ToolsUnavailableError
 from at2po_agents.monitoring import status
 from at2po_agents.monitoring.status import FILE, RunStatus, read_status
 
@@ -37,7 +37,7 @@ def test_a_run_is_running_until_it_has_finished(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("error", "state"),
     [
-        (ToolsAwayError("search is away"), "paused"),
+        (ToolsUnavailableError("search is away"), "paused"),
         (DivergedError("loss is nan"), "diverged"),
         (KeyboardInterrupt(), "stopped"),
         (SystemExit(143), "stopped"),

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from at2po_agents.config.train import TrainConfig, load_config
+from at2po_agents.config.train import TrainConfig, load_config, override
 from at2po_agents.errors import MetricsError
 from at2po_agents.monitoring.metrics_log import MetricsLog, read_metrics
 from at2po_agents.monitoring.trackers import open_tracker
@@ -75,10 +75,13 @@ def test_a_run_tells_its_tracker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     module = Fake("trackio")
     monkeypatch.setitem(sys.modules, "trackio", module)
     config = load_config(TrainConfig, "demo")
-    config = replace(config, steps=0, eval_questions=1, max_response_tokens=8, tracker="trackio")
+    config = override(
+        config,
+        {"steps": 0, "eval.questions": 1, "rollout.max_response_tokens": 8, "tracker": "trackio"},
+    )
     Trainer(replace(config, out=tmp_path / "run")).run()
     (_, options), (_, (step, values)), _ = module.calls
-    assert options["config"]["model"] == "mini" and step == 0
+    assert options["config"]["model"]["name"] == "mini" and step == 0
     (row,) = read_metrics(tmp_path / "run" / "metrics.jsonl")
     assert row["eval/em"] == values["eval/em"]
 

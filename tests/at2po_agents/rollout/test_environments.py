@@ -122,8 +122,8 @@ def test_evaluation_is_on_the_test_split_where_there_is_one() -> None:
 
 
 def test_training_on_a_foreign_environment(tmp_path: Path) -> None:
-    small = ["--steps", "1", "--questions-per-step", "2", "--mini-batches", "1"]
-    small += ["--eval-questions", "2", "--max-response-tokens", "30"]
+    small = ["--steps", "1", "--rollout.questions-per-step", "2", "--optim.mini-batches", "1"]
+    small += ["--eval.questions", "2", "--rollout.max-response-tokens", "30"]
     main(["train", "--env", "foreign/Door-v0", *small, "--out", str(tmp_path)])
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert (summary["steps"], summary["env"]) == (1, "foreign/Door-v0")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from at2po_agents import algorithms
 from at2po_agents.config.cluster import ClusterOptions
-from at2po_agents.config.train import TrainConfig
+from at2po_agents.config.train import TrainConfig, override
 from at2po_agents.training.batches import Batches
 from at2po_agents.tree import RolloutTree
 from at2po_agents.workers.rollout_worker import Job
@@ -35,7 +35,9 @@ class Workers:
 
 def made(count: int = 4, **changes: Any) -> tuple[Batches, Workers]:
     workers: Any = Workers()
-    config = TrainConfig(questions_per_step=count, mini_batches=1, **changes)
+    config = override(
+        TrainConfig(), {"rollout.questions_per_step": count, "optim.mini_batches": 1, **changes}
+    )
     return Batches(config, KNOWN, workers), workers
 
 
@@ -97,7 +99,10 @@ def test_questions_that_are_left_out_change_nothing_for_the_others(
 ) -> None:
     whole, all_workers = made(KNOWN, seed=seed)
     workers: Any = Workers()
-    config = TrainConfig(questions_per_step=len(asked), mini_batches=1, seed=seed)
+    config = override(
+        TrainConfig(),
+        {"rollout.questions_per_step": len(asked), "optim.mini_batches": 1, "seed": seed},
+    )
     part = Batches(config, KNOWN, workers, sorted(asked))
     for step in range(3):
         whole.collect(step)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import at2po_agents.training.prompts
-from at2po_agents.config.train import RESUMABLE, TrainConfig, fingerprint
+from at2po_agents.config.train import RESUMABLE, TrainConfig, fingerprint, override
 from at2po_agents.errors import ConfigError
 from at2po_agents.monitoring.metrics_log import read_metrics
 from at2po_agents.policy.contents import as_content
@@ -37,7 +37,8 @@ def test_one_long_question_among_nine_is_refused_before_the_first_step() -> None
     with pytest.raises(ConfigError) as caught:
         askable(world(*TEXTS), make_tokenizer(), max_prompt_tokens=500, overlong="error")
     message = str(caught.value)
-    assert message.startswith("max_prompt_tokens: expected prompts of at most 500 tokens, found 2 ")
+    assert message.startswith("rollout.max_prompt_tokens: expected prompts of at most 500 ")
+    assert "tokens, found 2 " in message
     assert "question 'q1' of " in message and "'q3' of " in message
     assert 'overlong_prompts = "drop"' in message
 
@@ -76,13 +77,13 @@ def test_short_prompts_are_not_even_encoded(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_run_refuses_a_long_prompt_before_it_samples_anything(tmp_path: Any) -> None:
-    config = small(tmp_path / "run", max_prompt_tokens=20)
+    config = small(tmp_path / "run", **{"rollout.max_prompt_tokens": 20})
     with pytest.raises(ConfigError, match="expected prompts of at most 20 tokens"):
         Trainer(config)
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
     # The model's own context bounds a prompt, too: it holds 4096 tokens.
     with pytest.raises(ConfigError, match="expected prompts of at most 19 tokens"):
-        Trainer(small(tmp_path / "run", engine_options={"max_model_len": 20}))
+        Trainer(small(tmp_path / "run", **{"engine.options": {"max_model_len": 20}}))
 
 
 def test_a_run_leaves_long_prompts_out_and_goes_on(tmp_path: Any) -> None:
@@ -93,7 +94,9 @@ def test_a_run_leaves_long_prompts_out_and_goes_on(tmp_path: Any) -> None:
     ]
     limit = sorted(lengths)[-6]
     config = small(
-        tmp_path / "run", steps=1, eval_every=0, max_prompt_tokens=limit, overlong_prompts="drop"
+        tmp_path / "run",
+        steps=1,
+        **{"eval.every": 0, "rollout.max_prompt_tokens": limit, "rollout.overlong_prompts": "drop"},
     )
     trainer = Trainer(config)
     kept = [number for number, tokens in enumerate(lengths) if tokens <= limit]
@@ -104,6 +107,9 @@ def test_a_run_leaves_long_prompts_out_and_goes_on(tmp_path: Any) -> None:
 
 
 def test_leaving_questions_out_can_be_chosen_for_a_run_that_goes_on() -> None:
-    configs = [TrainConfig(overlong_prompts=choice) for choice in ("error", "drop")]
+    configs = [
+        override(TrainConfig(), {"rollout.overlong_prompts": choice})
+        for choice in ("error", "drop")
+    ]
     first, second = (fingerprint(config, RESUMABLE) for config in configs)
     assert first == second

@@ -23,7 +23,8 @@ def test_evaluation_on_real_questions(at2po_data: Path, tmp_path: Path) -> None:
 
 
 def test_training_saves_resumes_and_goes_on(at2po_data: Path, tmp_path: Path) -> None:
-    small = ["--questions-per-step", "2", "--eval-questions", "1", "--max-response-tokens", "64"]
+    small = ["--rollout.questions-per-step", "2", "--eval.questions", "1"]
+    small += ["--rollout.max-response-tokens", "64"]
     words = ["train", "--config", "smollm2", *small, "--out", str(tmp_path)]
     main([*words, "--steps", "1"])
     main([*words, "--steps", "2", "--resume"])

@@ -8,13 +8,12 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from at2po_agents.config.train import TrainConfig, load_config
+from at2po_agents.config.train import TrainConfig, load_config, override
 from at2po_agents.errors import CheckpointError, EvaluationFailedError
 from at2po_agents.monitoring.metrics_log import read_metrics
 from at2po_agents.monitoring.status import RunStatus, read_status
@@ -103,7 +102,12 @@ def test_a_run_writes_nothing_where_another_has_taken_its_place(
 
     monkeypatch.setattr(Trainer, "_step", renamed)
     with pytest.raises(CheckpointError, match="found it renamed or removed"):
-        Trainer(replace(brief(folder), steps=2, questions_per_step=1, mini_batches=1)).run()
+        Trainer(
+            override(
+                brief(folder),
+                {"steps": 2, "rollout.questions_per_step": 1, "optim.mini_batches": 1},
+            )
+        ).run()
     assert everything(folder) == other
     assert [row["step"] for row in read_metrics(tmp_path / "run.1" / "metrics.jsonl")] == [0, 1]
 
@@ -282,7 +286,10 @@ def test_lines_can_hold_any_text(tmp_path: Path) -> None:
 def brief(out: Path, **changes: Any) -> TrainConfig:
     """A run that evaluates one question in a few tokens."""
     config = load_config(TrainConfig, "demo")
-    return replace(config, steps=0, eval_questions=1, max_response_tokens=8, out=out, **changes)
+    return override(
+        config,
+        {"steps": 0, "eval.questions": 1, "rollout.max_response_tokens": 8, "out": out, **changes},
+    )
 
 
 def test_a_run_holds_its_folder_until_it_ends(tmp_path: Path) -> None:

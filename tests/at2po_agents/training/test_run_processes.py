@@ -20,7 +20,7 @@ import pytest
 import torch
 
 from at2po_agents.algorithms import ATPO
-from at2po_agents.config.train import TrainConfig, dump_config
+from at2po_agents.config.train import TrainConfig, dump_config, override
 from at2po_agents.monitoring.metrics_log import read_metrics
 from at2po_agents.monitoring.status import read_status
 
@@ -33,18 +33,21 @@ KILLS = int(os.environ.get("AT2PO_KILLS", "6"))
 
 
 def small(steps: int = 4) -> TrainConfig:
-    return TrainConfig(
-        env_options={"questions": 50, "seed": 1},
-        eval_env_options={"split": "test", "questions": 4, "seed": 2},
-        algorithm=ATPO(chains=3, iterations=1, beam=2),
-        steps=steps,
-        questions_per_step=2,
-        mini_batches=1,
-        learning_rate=1e-3,
-        max_response_tokens=200,
-        eval_every=2,
-        eval_questions=4,
-        save_every=1,
+    return override(
+        TrainConfig(),
+        {
+            "env_options": {"questions": 50, "seed": 1},
+            "eval.env_options": {"split": "test", "questions": 4, "seed": 2},
+            "algorithm": ATPO(chains=3, iterations=1, beam=2),
+            "steps": steps,
+            "rollout.questions_per_step": 2,
+            "optim.mini_batches": 1,
+            "optim.learning_rate": 1e-3,
+            "rollout.max_response_tokens": 200,
+            "eval.every": 2,
+            "eval.questions": 4,
+            "checkpoint.every": 1,
+        },
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from at2po_agents.algorithms import ATPO, GRPO
 from at2po_agents.cli import main
-from at2po_agents.config.train import RESUMABLE, TrainConfig, load_config, parse_config
+from at2po_agents.config.train import RESUMABLE, TrainConfig, load_config, override, parse_config
 from at2po_agents.errors import WeightsError
 from at2po_agents.monitoring.metrics_log import read_metrics
 from at2po_agents.policy.adapters import ADAPTER_FILE
@@ -45,11 +44,11 @@ def brief(out: Path, **changes: Any) -> TrainConfig:
     """A run of two steps, of chains that end after a turn or two."""
     settings: dict[str, Any] = {
         "steps": 2,
-        "save_every": 1,
-        "questions_per_step": 2,
-        "eval_every": 0,
-        "eval_questions": 1,
-        "max_response_tokens": 100,
+        "checkpoint.every": 1,
+        "rollout.questions_per_step": 2,
+        "eval.every": 0,
+        "eval.questions": 1,
+        "rollout.max_response_tokens": 100,
     }
     return small(out, **(settings | changes))
 
@@ -74,9 +73,14 @@ def numbers(folder: Path) -> dict[str, str]:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"dtype": "bfloat16", "learning_rate": 1e-4},
+        {"model.dtype": "bfloat16", "optim.learning_rate": 1e-4},
         ADAPTED,
-        {**ADAPTED, "dtype": "bfloat16", "gradient_checkpointing": True, "offload": True},
+        {
+            **ADAPTED,
+            "model.dtype": "bfloat16",
+            "optim.gradient_checkpointing": True,
+            "optim.offload": True,
+        },
     ],
     ids=["bfloat16", "lora", "lora-bfloat16-checkpointing-offload"],
 )
@@ -91,7 +95,7 @@ def test_a_killed_run_goes_on_bit_for_bit(changes: dict[str, Any], tmp_path: Pat
     )
     files = {"model.safetensors", "moments"}
     files |= {f"{ADAPTER_FOLDER}/{ADAPTER_FILE}"} if "lora" in changes else set()
-    files |= {"masters"} if "dtype" in changes else set()
+    files |= {"masters"} if "model.dtype" in changes else set()
     assert whole.keys() == files
     assert whole == killed
     assert rows_without_time(tmp_path / "whole") == rows_without_time(tmp_path / "killed")
@@ -103,7 +107,7 @@ def test_offloading_changes_no_bit_of_a_run_and_may_begin_in_its_midst(tmp_path:
     Trainer(brief(tmp_path / "here")).run()
     with pytest.raises(KeyboardInterrupt):
         Killed(brief(tmp_path / "away")).run()
-    Trainer(brief(tmp_path / "away", offload=True, resume=True)).run()
+    Trainer(brief(tmp_path / "away", resume=True, **{"optim.offload": True})).run()
     here, away = (
         numbers(tmp_path / name / "checkpoints" / "step_000002") for name in ("here", "away")
     )
@@ -123,7 +127,7 @@ def test_a_checkpoint_of_an_adapter_evaluates_as_a_plain_model(tmp_path: Path) -
     assert summary
     # The run goes on beside the weights that it started with, not beside merged ones.
     with pytest.raises(WeightsError, match="put back the model that the run started from"):
-        other = Trainer(replace(config, out=tmp_path / "other", model=str(last)))
+        other = Trainer(override(config, {"out": tmp_path / "other", "model.name": str(last)}))
         other.workers.learning.policy.saved.load(last)  # type: ignore[attr-defined]
 
 
@@ -168,8 +172,9 @@ def test_the_guide_s_settings_are_understood(tmp_path: Path) -> None:
     (table,) = re.findall(r"```toml\n(.*?)```", GUIDE, re.DOTALL)
     (tmp_path / "run.toml").write_text(table)
     config = load_config(TrainConfig, tmp_path / "run.toml")
-    assert (config.lora.rank, config.dtype) == (16, "bfloat16")
-    (command,) = re.findall(r"```bash\nat2po train (.*?)\n```", GUIDE)
-    assert parse_config(TrainConfig, command.split(), prog="at2po train").lora == config.lora
-    assert {"offload", "token_budget"} <= RESUMABLE
-    assert not {"dtype", "lora", "gradient_checkpointing"} & RESUMABLE
+    assert (config.lora.rank, config.model.dtype) == (16, "bfloat16")
+    (command,) = re.findall(r"```bash\nat2po train (.*?)\n```", GUIDE, re.DOTALL)
+    words = command.replace("\\\n", " ").split()
+    assert parse_config(TrainConfig, words, prog="at2po train").lora == config.lora
+    assert {"optim.offload", "optim.token_budget"} <= RESUMABLE
+    assert not {"model", "model.dtype", "lora", "optim", "optim.gradient_checkpointing"} & RESUMABLE

@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from at2po_agents.algorithms import ATPO, DAPO, Algorithm
 from at2po_agents.cli import main
-from at2po_agents.config.train import TrainConfig, dump_config
+from at2po_agents.config.train import TrainConfig, dump_config, override
 from at2po_agents.learner import checkpoint
 from at2po_agents.learner.fsdp import read_shards
 from at2po_agents.monitoring.metrics_log import read_metrics
@@ -39,23 +38,26 @@ ROOT = Path(__file__).parents[3]
 
 def settings(name: str = "atpo", **changes: Any) -> TrainConfig:
     """Five steps on small trees, most of which are cut, and all of their checkpoints."""
-    config = TrainConfig(
-        env_options={"questions": 50, "seed": 1},
-        eval_env_options={"split": "test", "questions": 6, "seed": 2},
-        algorithm=ALGORITHMS[name],
-        steps=5,
-        questions_per_step=4,
-        mini_batches=2,
-        learning_rate=1e-3,
-        max_response_tokens=300,
-        eval_every=0,
-        eval_questions=6,
-        save_every=2,
-        keep_checkpoints=9,
-        dtype="float64",
-        token_budget=1500,
+    config = override(
+        TrainConfig(),
+        {
+            "env_options": {"questions": 50, "seed": 1},
+            "eval.env_options": {"split": "test", "questions": 6, "seed": 2},
+            "algorithm": ALGORITHMS[name],
+            "steps": 5,
+            "rollout.questions_per_step": 4,
+            "optim.mini_batches": 2,
+            "optim.learning_rate": 1e-3,
+            "rollout.max_response_tokens": 300,
+            "eval.every": 0,
+            "eval.questions": 6,
+            "checkpoint.every": 2,
+            "checkpoint.keep": 9,
+            "model.dtype": "float64",
+            "optim.token_budget": 1500,
+        },
     )
-    return replace(config, **changes)
+    return override(config, changes)
 
 
 def torchrun(
@@ -214,12 +216,12 @@ def test_a_finished_run_that_is_started_again_has_nothing_to_do(pair: Any, tmp_p
 
 def test_bfloat16_keeps_wide_masters_and_resumes_exactly(tmp_path: Path) -> None:
     straight, resumed = tmp_path / "straight", tmp_path / "resumed"
-    torchrun(2, settings(out=straight, dtype="bfloat16"))
+    torchrun(2, settings(out=straight, **{"model.dtype": "bfloat16"}))
     masters = weights(straight)
     assert {tensor.dtype for tensor in masters.values()} == {torch.float32}
     assert any((tensor != tensor.bfloat16()).any() for tensor in masters.values())
     up_to_step_two(straight, resumed)
-    torchrun(2, settings(out=resumed, dtype="bfloat16", resume=True))
+    torchrun(2, settings(out=resumed, resume=True, **{"model.dtype": "bfloat16"}))
     assert_same(straight, resumed, close=0.0)
     main(["export", str(straight), str(tmp_path / "model")])
     model, _ = load_model(str(tmp_path / "model"), torch.bfloat16)

@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from at2po_agents.algorithms import ATPO
-from at2po_agents.config.train import TrainConfig, dump_config
+from at2po_agents.config.train import TrainConfig, dump_config, override
 from at2po_agents.errors import (
     CheckpointError,
     DivergedError,
@@ -41,21 +41,24 @@ pytestmark = pytest.mark.filterwarnings("default")  # TensorBoard's own warnings
 
 def small(out: Path, **changes: Any) -> TrainConfig:
     """A run of seconds: few questions, small trees."""
-    config = TrainConfig(
-        env_options={"questions": 50, "seed": 1},
-        eval_env_options={"split": "test", "questions": 6, "seed": 2},
-        algorithm=ATPO(chains=3, iterations=1, beam=2),
-        steps=4,
-        questions_per_step=3,
-        mini_batches=1,
-        learning_rate=1e-3,
-        max_response_tokens=300,
-        eval_every=2,
-        eval_questions=6,
-        save_every=2,
-        out=out,
+    config = override(
+        TrainConfig(),
+        {
+            "env_options": {"questions": 50, "seed": 1},
+            "eval.env_options": {"split": "test", "questions": 6, "seed": 2},
+            "algorithm": ATPO(chains=3, iterations=1, beam=2),
+            "steps": 4,
+            "rollout.questions_per_step": 3,
+            "optim.mini_batches": 1,
+            "optim.learning_rate": 1e-3,
+            "rollout.max_response_tokens": 300,
+            "eval.every": 2,
+            "eval.questions": 6,
+            "checkpoint.every": 2,
+            "out": out,
+        },
     )
-    return replace(config, **changes)
+    return override(config, changes)
 
 
 def rows_without_time(out: Path) -> list[dict[str, Any]]:
@@ -170,7 +173,7 @@ def test_a_folder_with_a_run_is_not_written_over(finished: Path) -> None:
 
 def test_a_checkpoint_of_another_configuration_is_refused(finished: Path) -> None:
     with pytest.raises(CheckpointError, match="another configuration"):
-        Trainer(small(finished, learning_rate=2e-3, resume=True))
+        Trainer(small(finished, resume=True, **{"optim.learning_rate": 2e-3}))
 
 
 DEEP = "[" * 100_000 + "]" * 100_000
@@ -253,10 +256,10 @@ def test_three_updates_that_are_not_finite_end_the_run(
         return ratio * torch.nan
 
     monkeypatch.setattr(losses, "clipped", poisoned)
-    trainer = Trainer(small(tmp_path / "bad", steps=9, learning_rate=1.0))
+    trainer = Trainer(small(tmp_path / "bad", steps=9, **{"optim.learning_rate": 1.0}))
     model = trainer.workers.learning.model
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    with pytest.raises(DivergedError, match="lower learning_rate"):
+    with pytest.raises(DivergedError, match="lower optim.learning_rate"):
         trainer.run()
     assert trainer.state.step == 3
     after = model.state_dict()

@@ -48,11 +48,9 @@ def test_two_steps_of_training_with_vllm_hand_over_every_update(rank: int, tmp_p
         pytest.importorskip("peft", reason="needs PEFT: pip install 'at2po[lora]'")
     config = small(
         tmp_path,
-        engine="vllm",
-        engine_options={"cache_bytes": 1 << 26},
         steps=2,
-        eval_every=1,
         lora=LoraOptions(rank=rank),
+        **{"engine.name": "vllm", "engine.options": {"cache_bytes": 1 << 26}, "eval.every": 1},
     )
     trainer = Watched(config)
     try:
@@ -71,7 +69,7 @@ def test_an_evaluation_gives_the_same_with_either_engine(tmp_path: Path) -> None
     found = {}
     for engine in ("transformers", "vllm"):
         out = tmp_path / engine
-        words = f"eval --limit 12 --engine {engine} --engine-options cache_bytes={1 << 26}"
+        words = f"eval --limit 12 --engine {engine} --engine.options cache_bytes={1 << 26}"
         main([*words.split(), "--out", str(out)])
         gc.collect()  # ends vLLM
         lines = (out / "episodes.jsonl").read_text().splitlines()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from at2po_agents.config.train import TrainConfig
-from at2po_agents.errors import ToolsAwayError
+from at2po_agents.errors import ToolsUnavailableError
 from at2po_agents.learner.process_group import DataParallelGroup
 from at2po_agents.monitoring.queue_length import QueueWatch
 from at2po_agents.rollout.expansion import Chains
@@ -23,7 +23,7 @@ class Rollout:
         self.queues = [QueueWatch("engine")]
         self.queues[0].note(len(job.questions))
         if 13 in job.questions:
-            raise ToolsAwayError("search is away")
+            raise ToolsUnavailableError("search is away")
         return [random_tree(question) for question in job.questions]
 
 
@@ -41,7 +41,7 @@ def collect_all(group: DataParallelGroup) -> list[Any]:
         try:
             trees = made.collect(Job(questions, Chains(1)))
             found.append([tree.question for tree in trees])
-        except ToolsAwayError as error:
+        except ToolsUnavailableError as error:
             found.append(str(error))
     found.append([queue.longest for queue in made.take_queues()])
     found.append([(span.actor, span.stage) for span in made.take_spans()])

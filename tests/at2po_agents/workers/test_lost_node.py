@@ -119,7 +119,7 @@ def test_a_machine_that_is_lost_changes_nothing(
         address=machines.cluster.address,
         colocate=colocate,
     )
-    trainer = Trainer(settings(tmp_path, save_every=1, cluster=options))
+    trainer = Trainer(settings(tmp_path, cluster=options, **{"checkpoint.every": 1}))
     machines.add()
     loss = Loss(machines, tmp_path, method)
     trainer.run()

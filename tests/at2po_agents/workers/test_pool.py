@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from at2po_agents.config.cluster import ClusterOptions
-from at2po_agents.config.train import TrainConfig
+from at2po_agents.config.train import TrainConfig, override
 from at2po_agents.rollout.expansion import Chains
 from at2po_agents.workers.ray.tasks import Task, Weights
 from at2po_agents.workers.rollout_worker import Job
@@ -98,7 +98,9 @@ def test_ranks_hand_out_weights_to_all_collectors_or_each_to_one(
 
     found = []
     for rank in range(3):
-        learner: Any = actors.LearnerActor(TrainConfig(cluster=options, device="cpu"), rank)
+        learner: Any = actors.LearnerActor(
+            override(TrainConfig(), {"cluster": options, "model.device": "cpu"}), rank
+        )
         learner._worker = Learning()
         if box := learner.weights():
             ((state, how),) = box

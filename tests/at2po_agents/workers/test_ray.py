@@ -23,7 +23,7 @@ from torch import Tensor
 
 from at2po_agents import algorithms
 from at2po_agents.config.cluster import ClusterOptions
-from at2po_agents.config.train import TrainConfig, dump_config
+from at2po_agents.config.train import TrainConfig, dump_config, override
 from at2po_agents.errors import WorkersLostError
 from at2po_agents.monitoring import trace as timeline
 from at2po_agents.monitoring.metrics_log import read_metrics
@@ -53,21 +53,21 @@ def settings(out: Path, name: str = "atpo", **changes: Any) -> TrainConfig:
     """A run of seconds in float64, where packs are cut and mini-batches smaller than ranks."""
     usual: dict[str, Any] = {
         "env_options": {"questions": 50, "seed": 1},
-        "eval_env_options": {"split": "test", "questions": 6, "seed": 2},
+        "eval.env_options": {"split": "test", "questions": 6, "seed": 2},
         "algorithm": ALGORITHMS[name],
         "steps": STEPS,
-        "questions_per_step": 4,
-        "mini_batches": 2,
-        "learning_rate": 1e-3,
-        "max_response_tokens": 300,
-        "token_budget": 1500,
-        "eval_every": 0,
-        "eval_questions": 6,
-        "save_every": 2,
-        "dtype": "float64",
+        "rollout.questions_per_step": 4,
+        "optim.mini_batches": 2,
+        "optim.learning_rate": 1e-3,
+        "rollout.max_response_tokens": 300,
+        "optim.token_budget": 1500,
+        "eval.every": 0,
+        "eval.questions": 6,
+        "checkpoint.every": 2,
+        "model.dtype": "float64",
         "out": out,
     }
-    return TrainConfig(**{**usual, **changes})
+    return override(TrainConfig(), {**usual, **changes})
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -480,7 +480,7 @@ def served(tmp_path: Path) -> Iterator[tuple[Server, dict[str, Any]]]:
         "prompt": "brief",
         "tool_timeout_s": 2.0,
     }
-    run = {"env": "at2po/HotpotQA-v0", "env_options": options, "eval_env_options": options}
+    run = {"env": "at2po/HotpotQA-v0", "env_options": options, "eval.env_options": options}
     yield server, run
     server.kill()
 
@@ -541,7 +541,7 @@ def test_a_loss_of_the_learner_drops_what_was_collected_ahead(tmp_path: Path) ->
 
 
 def test_float32_ranks_make_the_update_of_one_process(tmp_path: Path) -> None:
-    short: dict[str, Any] = {"steps": 1, "mini_batches": 1, "dtype": "float32"}
+    short: dict[str, Any] = {"steps": 1, "optim.mini_batches": 1, "model.dtype": "float32"}
     Trainer(settings(tmp_path / "one", **short)).run()
     Trainer(settings(tmp_path / "four", **short, cluster=TWO)).run()
     start = load_model("mini", torch.float64)[0].state_dict()

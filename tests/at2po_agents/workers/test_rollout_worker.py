@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from at2po_agents.config.train import TrainConfig
-from at2po_agents.errors import ToolsAwayError
+from at2po_agents.config.train import TrainConfig, override
+from at2po_agents.errors import ToolsUnavailableError
 from at2po_agents.policy.loading import load_model
 from at2po_agents.rollout.expansion import Chains
 from at2po_agents.tree import RolloutTree
@@ -40,8 +40,13 @@ class Unreliable:
 
 
 def worker(failures: int = 0, there: bool | None = True) -> tuple[RolloutWorker, Unreliable]:
-    config = TrainConfig(
-        env_options={"questions": 20}, eval_env_options={"questions": 5}, patience_s=7.0
+    config = override(
+        TrainConfig(),
+        {
+            "env_options": {"questions": 20},
+            "eval.env_options": {"questions": 5},
+            "rollout.tool_wait_timeout_s": 7.0,
+        },
     )
     model, tokenizer = load_model("mini")
     envs = make_envs(config)
@@ -78,7 +83,9 @@ def test_trees_whose_tools_were_away_are_grown_again(undisturbed: list[dict[str,
 
 def test_tools_that_stay_away_end_the_collection() -> None:
     made, tool = worker(failures=1000, there=False)
-    with pytest.raises(ToolsAwayError, match="found away for 7 s: search; bring them back"):
+    with pytest.raises(
+        ToolsUnavailableError, match="found unavailable for 7 s: search; bring them back"
+    ):
         collect(made)
     assert not made.waiting
 
@@ -112,18 +119,18 @@ def test_a_pause_keeps_what_was_learned_and_the_run_goes_on(tmp_path: Path) -> N
 
     settings: dict[str, Any] = {
         "env_options": {"questions": 20},
-        "eval_env_options": {"questions": 4},
+        "eval.env_options": {"questions": 4},
         "algorithm": GRPO(chains=2),
         "steps": 2,
-        "questions_per_step": 2,
-        "mini_batches": 1,
-        "eval_every": 0,
-        "eval_questions": 4,
-        "save_every": 50,
-        "max_response_tokens": 200,
+        "rollout.questions_per_step": 2,
+        "optim.mini_batches": 1,
+        "eval.every": 0,
+        "eval.questions": 4,
+        "checkpoint.every": 50,
+        "rollout.max_response_tokens": 200,
     }
-    Trainer(TrainConfig(**settings, out=tmp_path / "whole")).run()
-    config = TrainConfig(**settings, out=tmp_path / "run")
+    Trainer(override(TrainConfig(), {**settings, "out": tmp_path / "whole"})).run()
+    config = override(TrainConfig(), {**settings, "out": tmp_path / "run"})
     trainer = Trainer(config)
     learn = trainer.workers.learn
 
@@ -133,7 +140,7 @@ def test_a_pause_keeps_what_was_learned_and_the_run_goes_on(tmp_path: Path) -> N
         return learn(*arguments)
 
     trainer.workers.learn = then_away  # type: ignore[method-assign]
-    with pytest.raises(ToolsAwayError):
+    with pytest.raises(ToolsUnavailableError):
         trainer.run()
     status = json.loads((tmp_path / "run" / "status.json").read_text())
     assert (status["state"], status["step"]) == ("paused", 1)
@@ -141,7 +148,7 @@ def test_a_pause_keeps_what_was_learned_and_the_run_goes_on(tmp_path: Path) -> N
     found = latest(tmp_path / "run" / "checkpoints", trainer.identity)
     assert found is not None
     assert found.path.name == "step_000001"
-    Trainer(TrainConfig(**settings, out=tmp_path / "run", resume=True)).run()
+    Trainer(override(TrainConfig(), {**settings, "out": tmp_path / "run", "resume": True})).run()
     status = json.loads((tmp_path / "run" / "status.json").read_text())
     assert (status["state"], status["step"]) == ("finished", 2)
     ends = [

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from at2po_agents.algorithms import ATPO
 from at2po_agents.config.cluster import ClusterOptions
-from at2po_agents.config.train import TrainConfig
+from at2po_agents.config.train import TrainConfig, override
 from at2po_agents.engines import Engine, make_engine
 from at2po_agents.errors import ConfigError
 from at2po_agents.learner.logprobs import flat_logprobs
@@ -118,22 +118,25 @@ def off(model: PreTrainedModel, trees: list[RolloutTree]) -> float:
 
 
 def two_steps(out: Path, **changes: Any) -> TrainConfig:
-    return TrainConfig(
-        env_options={"questions": 50, "seed": 1},
-        eval_env_options={"split": "test", "questions": 4, "seed": 2},
-        algorithm=ATPO(chains=3, iterations=1, beam=2),
-        steps=2,
-        questions_per_step=4,
-        mini_batches=1,
-        learning_rate=1e-3,
-        max_response_tokens=300,
-        eval_every=1,
-        eval_questions=4,
-        save_every=1,
-        engine="vllm",
-        engine_options={"cache_bytes": 1 << 26},
-        out=out,
-        **changes,
+    return override(
+        TrainConfig(),
+        {
+            "env_options": {"questions": 50, "seed": 1},
+            "eval.env_options": {"split": "test", "questions": 4, "seed": 2},
+            "algorithm": ATPO(chains=3, iterations=1, beam=2),
+            "steps": 2,
+            "rollout.questions_per_step": 4,
+            "optim.mini_batches": 1,
+            "optim.learning_rate": 1e-3,
+            "rollout.max_response_tokens": 300,
+            "eval.every": 1,
+            "eval.questions": 4,
+            "checkpoint.every": 1,
+            "engine.name": "vllm",
+            "engine.options": {"cache_bytes": 1 << 26},
+            "out": out,
+            **changes,
+        },
     )
 
 

@@ -40,7 +40,7 @@ def test_question_sets_have_rows_averages_and_a_card(
     tmp_path: Path, small_pack: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # An agent without search has a card without a retriever.
-    direct = Entry("direct answer", tuple(SIZES), {"agent": "direct", "model": "mini"})
+    direct = Entry("direct answer", tuple(SIZES), {"agent": "direct", "model.name": "mini"})
     monkeypatch.setitem(AGENTS, "direct", direct)
     out = tmp_path / "evaluations.json"
     config = EvaluationsConfig(

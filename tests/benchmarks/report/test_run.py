@@ -65,7 +65,8 @@ def test_what_went_wrong_is_in_a_table(run: Path) -> None:
 
 @pytest.mark.parametrize("state", ["running", "paused", "stopped", "diverged", "failed"])
 def test_a_run_that_has_not_ended_well_has_a_report(run: Path, state: str) -> None:
-    config = f'env = "E"\nmodel = "{EVIL}"\nseed = 7\n\n[algorithm]\nname = "atpo"\nchains = 2\n'
+    config = 'env = "E"\nseed = 7\n\n[algorithm]\nname = "atpo"\nchains = 2\n'
+    config += f'\n[model]\nname = "{EVIL}"\n'
     (run / "config.toml").write_text(config)
     (run / "summary.json").unlink()
     write_status(run, state, f"expected x, found {EVIL}")
