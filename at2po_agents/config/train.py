@@ -212,7 +212,7 @@ def override(config: C, changes: Mapping[str, Any]) -> C:
     known = list(names_of(config))
     for name in changes:
         if name not in known:
-            raise ConfigError(f"unknown setting {name!r}{nearest(name, known)}")
+            raise ConfigError(f"unknown setting {name!r}; {nearest(name, known)}")
     inner: dict[str, dict[str, Any]] = {}
     for name, value in changes.items():
         group, _, rest = name.partition(".")

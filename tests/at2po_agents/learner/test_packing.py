@@ -94,7 +94,9 @@ def test_flat_rows_are_scored_as_the_model_itself_scores_them(seed: int) -> None
     for row, scores in zip(rows, flat_logprobs(model, rows, temperature=0.7), strict=True):
         ids = torch.tensor(row.ids)
         logp = (model(input_ids=ids[None]).logits[0, :-1] / 0.7).log_softmax(-1)
-        expected = logp.gather(1, ids[1:, None])[:, 0][torch.tensor(row.sampled[1:])]
+        expected = logp.gather(1, ids[1:, None])[:, 0][
+            torch.tensor(row.sampled[1:], dtype=torch.bool)
+        ]
         torch.testing.assert_close(scores, expected, rtol=0, atol=1e-12)
 
 
