@@ -116,22 +116,19 @@ class Batches:
         ages: list[int] = []
         asked = 0
         for number in range(algorithm.max_resample_rounds):
-            trees, old = self._trees(step, count, number)
+            if self.stream is not None:
+                trees, old = self.stream.take(step, count)
+                ages += old
+            else:
+                place = (step, number) if number else (step,)
+                trees = self._workers.collect(self._job(count, *place))
             grown += trees
-            ages += old
             asked += count
             for tree in trees:
                 (informative if algorithm.informative(tree) else others).append(tree)
             if len(informative) >= wanted:
                 break
         return Batch(grown, [*informative, *others][:wanted], ages, asked)
-
-    def _trees(self, step: int, count: int, number: int) -> tuple[list[RolloutTree], list[int]]:
-        """Return trees of new questions, and their ages if they were grown ahead."""
-        if self.stream is not None:
-            return self.stream.take(step, count)
-        job = self._job(count, step, number) if number else self._job(count, step)
-        return self._workers.collect(job), []
 
     def _job(self, count: int, *place: Any) -> Job:
         """The job of rolling out the next questions."""

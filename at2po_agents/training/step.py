@@ -52,6 +52,6 @@ def training_step(
     for tree in batch.trees:
         algorithm.assign_credit(tree)  # rewards of leaves -> an advantage for every turn
     update = workers.learn(batch.trees, step)  # packing, policy loss, optimizer steps
-    workers.publish()  # the new weights -> the engines
+    workers.publish()  # the new weights -> what engines sample with next
     seconds = {"rollout": collected - start, "update": time.monotonic() - collected}
     return StepResult(batch, update, seconds)
