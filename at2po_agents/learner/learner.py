@@ -36,7 +36,7 @@ from at2po_agents.policy.adapters import find_adapter, without_adapter
 from at2po_agents.rollout.expansion.entropy import entropy_moments
 from at2po_agents.tree import RolloutTree
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -51,11 +51,6 @@ class _Part:
     pack: Pack
     row_tokens: int
     old: Tensor | None = None  # [S] log-probs before the update; None: read off the first forward
-
-    @property
-    def tokens(self) -> int:
-        """Unique tokens that are trained."""
-        return self.pack.ids.numel() if self.trees else 0
 
 
 class Learner:
@@ -196,9 +191,7 @@ class Learner:
         own = [place for place, tree in enumerate(trees) if tree in self.nonfinite_trees]
         places = set(chain(*self.group.all_gather(own)))
         self.nonfinite_trees = [trees[place] for place in sorted(places)]
-        trained = sum(part.tokens for batch in batches for part in batch)
-        counts = count_trees(trees, self.group.all_gather(trained))
-        return {"lr": rate, **summarize(self.group.all_gather(steps)), **counts}
+        return {"lr": rate, **summarize(self.group.all_gather(steps)), **count_trees(trees)}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the optimizer and what the model's own weights, saved apart, lack."""
@@ -262,6 +255,7 @@ class Learner:
             # act just as if the trees had been processed.
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
+        own = [part for part in parts if part.trees]
         norm = self._clip()
         loss = sum(self.group.all_gather(sum(output.loss.item() for output in outputs)))
         taken = math.isfinite(norm + loss)
@@ -269,16 +263,20 @@ class Learner:
             self.optimizer.step()
             self.masters.copy_to_model()
         else:
-            found = _broken([part for part in parts if part.trees], outputs)
-            everything = [tree for part in parts for tree in part.trees]
+            found = _broken(own, outputs)
+            everything = [tree for part in own for tree in part.trees]
             # Where only the gradient is not finite, no tree is known to be at fault.
             self.nonfinite_trees += found if any(self.group.all_gather(bool(found))) else everything
             if self.group.is_main:
-                logger.warning("step skipped: loss %s, gradient norm %s", loss, norm)
+                _log.warning("step skipped: loss %s, gradient norm %s", loss, norm)
         self.optimizer.zero_grad()
-        tokens = [part.row_tokens for part in parts if part.trees]
         return MiniBatchStep(
-            taken, loss, norm, tokens, [on_cpu(output.metrics) for output in outputs]
+            taken=taken,
+            loss=loss,
+            norm=norm,
+            trained=sum(part.pack.ids.numel() for part in own),
+            tokens=[part.row_tokens for part in own],
+            metrics=[on_cpu(output.metrics) for output in outputs],
         )
 
     def _forward(self, pack: Pack) -> Tensor:

@@ -21,6 +21,7 @@ class MiniBatchStep:
         taken: Whether the optimizer stepped.
         loss: Of all ranks.
         norm: Norm of the gradient of all ranks, before clipping.
+        trained: Tokens that went forward and backward on this rank.
         tokens: Sampled row tokens of each of this rank's packs.
         metrics: The algorithm's metrics on each of them.
     """
@@ -28,6 +29,7 @@ class MiniBatchStep:
     taken: bool
     loss: float
     norm: float
+    trained: int
     tokens: list[int]
     metrics: list[dict[str, Tensor]]
 
@@ -38,27 +40,26 @@ def summarize(by_rank: Sequence[Sequence[MiniBatchStep]]) -> dict[str, float]:
     Args:
         by_rank: The mini-batches of each rank; loss and norm are the same on all of them.
     """
-    steps = by_rank[0]
+    steps, everywhere = by_rank[0], list(chain(*by_rank))
     taken = [step for step in steps if step.taken]
     metrics: dict[str, float] = {
         "optimizer_steps": len(taken),
         "skipped": len(steps) - len(taken),
+        "trained_tokens": sum(step.trained for step in everywhere),
     }
     if taken:
         metrics["loss"] = sum(step.loss for step in taken) / len(taken)
         metrics["grad_norm"] = sum(step.norm for step in taken) / len(taken)
-    everywhere = list(chain(*by_rank))
     tokens = [count for step in everywhere for count in step.tokens]
     measured = [found for step in everywhere for found in step.metrics]
     return metrics | combine(measured, tokens)
 
 
-def count_trees(trees: Sequence[RolloutTree], trained: Sequence[int]) -> dict[str, float]:
+def count_trees(trees: Sequence[RolloutTree]) -> dict[str, float]:
     """Count trees, rows and tokens of an update.
 
     Args:
         trees: All trees of the update.
-        trained: Tokens that went forward and backward on each rank.
     """
     return {
         "trees": len(trees),
@@ -66,7 +67,6 @@ def count_trees(trees: Sequence[RolloutTree], trained: Sequence[int]) -> dict[st
         "zero_variance_trees": sum(not carries_credit(tree) for tree in trees),
         "unique_tokens": sum(tree.unique_tokens for tree in trees),
         "row_tokens": sum(row_tokens(tree) for tree in trees),
-        "trained_tokens": sum(trained),
     }
 
 

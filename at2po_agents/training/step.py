@@ -44,7 +44,8 @@ def training_step(
     Returns:
         The trees, the metrics of the update, and the seconds of both halves.
 
-    Source: Algorithm 1 and Equations 1 to 7 of AT²PO (arXiv 2601.04767).
+    Source: AT²PO (arXiv 2601.04767): Algorithm 1 for the trees, Eq. 3 for the credit, and its
+    turn-level objective.
     """
     start = time.monotonic()
     batch = batches.collect(step)  # questions -> trees of turns, with a reward at every leaf

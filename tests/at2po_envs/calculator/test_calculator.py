@@ -19,23 +19,7 @@ from at2po_envs.calculator.problems import solution_of
 from at2po_envs.calculator.stories import DISTRACTORS, NAMES
 from at2po_envs.scoring.answers import numeric_match
 from tests.at2po_envs.fork_checks import check_restores_forks_and_replays, perform
-
-
-def play(env, agent):
-    """Play all questions through ``act``; return the final transitions."""
-    last = []
-    for question in env.questions:
-        state, prompt = env.core.begin(question)
-        transcript = [prompt]
-        while not state.done:
-            (action,) = agent.act([transcript])
-            results = env.run_tools(env.core.pending_calls(state, action))
-            taken = env.core.transition(state, action, results)
-            state = taken.state
-            transcript += [action, taken.observation]
-        last.append(taken)
-    return last
-
+from tests.at2po_envs.playing import play
 
 # -- the problems ---------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from at2po_envs.household import HouseholdEnv, HouseholdRules, PlannerAgent, dra
 from at2po_envs.household.planner import plan
 from at2po_envs.household.tasks import task_of
 from tests.at2po_envs.fork_checks import check_restores_forks_and_replays, perform
+from tests.at2po_envs.playing import play
 
 
 @pytest.mark.parametrize(
@@ -46,21 +47,6 @@ def env():
 
 def act(command):
     return f"<think> a </think> <act> {command} </act>"
-
-
-def play(env, agent):
-    """Play all tasks through ``act``; return the final transitions."""
-    last = []
-    for question in env.questions:
-        state, prompt = env.core.begin(question)
-        transcript = [prompt]
-        while not state.done:
-            (action,) = agent.act([transcript])
-            taken = env.core.transition(state, action)
-            state = taken.state
-            transcript += [action, taken.observation]
-        last.append(taken)
-    return last
 
 
 @pytest.mark.parametrize("preset", ["small", "standard"])
