@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from at2po_agents.algorithms import ClippedLoss, register_algorithm
     from at2po_agents.config.train import TrainConfig, dump_config, load_config
     from at2po_agents.engines import Completion, Engine, Request, TransformersEngine, make_engine
-    from at2po_agents.evaluation.policy_agent import Reply
     from at2po_agents.learner.learner import Learner
     from at2po_agents.objective import credit, losses
     from at2po_agents.policy.chat_template import QWEN3_TEMPLATE, check_chat_template
     from at2po_agents.policy.loading import load_model, load_policy
+    from at2po_agents.rollout.agents import Reply
     from at2po_agents.rollout.collector import Collector
     from at2po_agents.rollout.environments import make_env
     from at2po_agents.rollout.expansion import Chains
@@ -68,7 +68,7 @@ _HOMES = {
     "Node": "tree",
     "QWEN3_TEMPLATE": "policy.chat_template",
     "Request": "engines",
-    "Reply": "evaluation.policy_agent",
+    "Reply": "rollout.agents",
     "RolloutTree": "tree",
     "TrainConfig": "config.train",
     "Trainer": "training.trainer",

@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import cached_property
 
 from at2po_agents.errors import EnvironmentNotFoundError
-from at2po_agents.evaluation.policy_agent import Agent, Described, Reply, Seeded, Transcript
+from at2po_agents.rollout.agents import Agent, Described, Reply, Seeded, Transcript
 from at2po_envs import ForkableEnv, Messages, Question
 from at2po_envs.seeds import stable_hash
 

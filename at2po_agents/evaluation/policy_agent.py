@@ -1,88 +1,21 @@
-"""Agents: whatever writes the next turn of an episode, a language model in the first place."""
+"""A language model as an agent."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING
 
 from at2po_agents.engines import Engine, Request
 from at2po_agents.errors import RequestError
 from at2po_agents.policy.encoding import encode_inserted, encode_prompt
+from at2po_agents.rollout.agents import Reply, Transcript
 from at2po_envs.seeds import stable_hash
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Transcript = Sequence[str]
-"""An episode so far: observation, action, observation, …, observation."""
-
 # Far more turns than run at a time; an evaluation of any length needs no more memory than these.
 _REMEMBERED = 1 << 16
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """One turn of an agent.
-
-    Attributes:
-        text: What it writes.
-        tokens: Tokens it sampled for that, 0 where nobody counts.
-        truncated: Whether its budget ended before the turn did; the episode is then cut off.
-        prompt_tokens: Tokens it read for that, 0 where nobody counts.
-        cost: What that cost in US dollars, 0 where nobody charges.
-        error: Why there is no turn, "" if there is one; the episode has then failed.
-    """
-
-    text: str
-    tokens: int = 0
-    truncated: bool = False
-    prompt_tokens: int = 0
-    cost: float = 0.0
-    error: str = ""
-
-
-class Agent(Protocol):
-    """Writes turns; a transcript determines the reply, so an agent keeps no state that matters.
-
-    Where it has a `name`, and `settings` (a JSON-able mapping of all that decides about its
-    replies), an evaluation puts them on record.
-    """
-
-    def act(self, transcripts: Sequence[Transcript]) -> Sequence[str | Reply]:
-        """Return the next turn of every episode.
-
-        Args:
-            transcripts: One an episode, of any number of episodes in any order.
-
-        Returns:
-            One text or reply an episode, in the same order.
-
-        Raises:
-            AgentUnusableError: If there is no use in asking again, about whatever episode. After
-                any other error each episode is tried on its own, and those that fail are on record.
-        """
-        ...
-
-
-@runtime_checkable
-class Described(Protocol):
-    """An agent that can say all that decides about its replies."""
-
-    @property
-    def settings(self) -> Mapping[str, object]:
-        """JSON-able, for the record."""
-        ...
-
-
-@runtime_checkable
-class Seeded(Protocol):
-    """An agent whose replies follow from a seed."""
-
-    @property
-    def seed(self) -> int:
-        """For the record."""
-        ...
 
 
 class PolicyAgent:

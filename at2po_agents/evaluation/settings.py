@@ -12,8 +12,9 @@ from at2po_agents.engines import make_engine
 from at2po_agents.errors import AgentError, ConfigError
 from at2po_agents.evaluation.baselines import DirectAgent, RagAgent, RandomAgent
 from at2po_agents.evaluation.endpoint.agent import EndpointAgent, EndpointOptions
-from at2po_agents.evaluation.policy_agent import Agent, PolicyAgent
+from at2po_agents.evaluation.policy_agent import PolicyAgent
 from at2po_agents.policy.encoding import check_dialect
+from at2po_agents.rollout.agents import Agent
 from at2po_agents.settings import COUNT, SEED, Options, Range, check_ranges
 from at2po_envs import ForkableEnv
 from at2po_envs.scripted import WithExpert

@@ -1,9 +1,4 @@
-"""The collector: questions in, rollout trees out, as an event loop without barriers.
-
-As soon as a turn ends its tool calls begin, together with those of all turns that ended in the same
-tick; as soon as the chains of a tree have ended the tree expands. The engine goes on with all other
-turns meanwhile, so a slow tool delays only the episode that waits for it.
-"""
+"""The collector: questions in, rollout trees out; a tree expands once all its turns have ended."""
 
 from __future__ import annotations
 
@@ -20,8 +15,9 @@ from at2po_agents.policy.encoding import check_dialect, encode_inserted, encode_
 from at2po_agents.rollout.expansion import Expansion
 from at2po_agents.rollout.expansion.base import MeasuresEntropy, ScaledByVocabulary
 from at2po_agents.rollout.expansion.entropy import query_span
+from at2po_agents.rollout.play import play
 from at2po_agents.tree import Node, RolloutTree
-from at2po_envs import ForkableEnv, Outcome, Question, State, ToolCall, ToolResult
+from at2po_envs import ForkableEnv, Outcome, Question, State, ToolResult
 from at2po_envs.seeds import stable_hash
 
 
@@ -107,64 +103,90 @@ class Collector:
         Raises:
             RequestError: If a prompt is longer than allowed.
         """
-        run = _Run(self, expansion, seed, temperature)
-        return run.grow(questions, range(len(questions)) if numbers is None else numbers)
+        rollout = _Rollout(self, expansion, seed, temperature)
+        numbers = range(len(questions)) if numbers is None else numbers
+        growths = [
+            rollout.plant(question, number)
+            for question, number in zip(questions, numbers, strict=True)
+        ]
+        for growth in growths:
+            rollout.sample(growth, [growth.tree.root] * rollout.expansion.initial())
+        for turn, results in play(self.env, rollout, self.queues):
+            rollout.advance(turn, results)
+        return [growth.tree for growth in growths]
 
 
-class _Run:
-    """One call of `Collector.collect`."""
+@dataclass(frozen=True, eq=False, slots=True)
+class _Turn:
+    """A turn that has been sampled, and the tree it belongs to."""
+
+    growth: _Growth
+    node: Node
+
+    @property
+    def state(self) -> State:
+        """The environment's state in which the turn was taken."""
+        state = self.node.parent.state if self.node.parent is not None else None
+        if state is None:
+            raise TreeError(f"expected a turn after a state, found {self.node.key}")
+        return state
+
+    @property
+    def action(self) -> str:
+        """What was sampled, as text."""
+        return self.node.action
+
+    @property
+    def cut_off(self) -> bool:
+        """Whether its tokens ended before the turn did."""
+        return self.node.finish == "length"
+
+
+class _Rollout:
+    """One call of `Collector.collect`: the turns that the engine samples."""
 
     def __init__(
         self, collector: Collector, expansion: Expansion, seed: int, temperature: float
     ) -> None:
         self.c, self.expansion = collector, _scaled(expansion, collector.tokenizer)
+        self.core = collector.env.core
         self.seed, self.temperature = seed, temperature
         self.by_query = isinstance(expansion, MeasuresEntropy) and expansion.entropy == "query"
-        self.tools = collector.env.tool_runner()
-        self.sampling: dict[Hashable, tuple[_Growth, Node]] = {}
-        self.waiting: dict[Hashable, tuple[_Growth, Node, Sequence[ToolCall]]] = {}
+        self.sampling: dict[Hashable, _Turn] = {}
 
-    def grow(self, questions: Sequence[Question], numbers: Sequence[int]) -> list[RolloutTree]:
-        growths = [
-            _Growth(question, number, self._plant(question))
-            for question, number in zip(questions, numbers, strict=True)
-        ]
-        for growth in growths:
-            self._start(growth, [growth.tree.root] * self.expansion.initial())
-        while self.sampling or self.waiting:
-            self._note_queues()
-            if self.sampling:
-                self._call_tools(self.c.engine.step())
-                self._note_queues()
-            for key, results in self.tools.collect(wait=not self.sampling):
-                self._go_on(key, results)
-        self._note_queues()
-        return [growth.tree for growth in growths]
+    def __len__(self) -> int:
+        return len(self.sampling)
 
-    def _note_queues(self) -> None:
-        engine, tools = self.c.queues
-        engine.note(len(self.sampling))
-        tools.note(len(self.waiting))
+    def step(self) -> list[_Turn]:
+        return [self._sampled(completion) for completion in self.c.engine.step()]
 
-    def _plant(self, question: Question) -> RolloutTree:
-        state, prompt = self.c.env.core.begin(question)
+    def _sampled(self, completion: Completion) -> _Turn:
+        turn = self.sampling.pop(completion.key)
+        node = turn.node
+        node.sampled, node.logprobs = completion.ids, completion.logprobs
+        node.action, node.finish = completion.text, completion.finish
+        node.entropies = completion.entropies
+        return turn
+
+    def plant(self, question: Question, number: int) -> _Growth:
+        """Return a tree of the prompt alone."""
+        state, prompt = self.core.begin(question)
         ids = encode_prompt(self.c.tokenizer, prompt)
         if len(ids) > self.c.max_prompt_tokens:
             raise RequestError(
                 f"question {question.id!r}: expected a prompt of at most "
                 f"{self.c.max_prompt_tokens} tokens, found {len(ids)}; raise max_prompt_tokens"
             )
-        return RolloutTree(question, ids, prompt, state)
+        return _Growth(question, number, RolloutTree(question, ids, prompt, state))
 
-    def _start(self, growth: _Growth, parents: Sequence[Node]) -> None:
+    def sample(self, growth: _Growth, parents: Sequence[Node]) -> None:
         """Begin a new turn under each parent."""
         requests = []
         for parent in parents:
             node = growth.tree.add(parent)
-            # The number keeps apart two trees of the same question in one collection.
             key = (growth.number, node.key)
             ids = parent.ids()
-            self.sampling[key] = (growth, node)
+            self.sampling[key] = _Turn(growth, node)
             growth.running += 1
             seed = stable_hash(self.seed, growth.question.key, *key)
             room = self._room(growth.tree, len(ids))
@@ -176,31 +198,15 @@ class _Run:
         prompt = len(tree.root.inserted)
         return min(prompt + self.c.max_response_tokens, self.c.context) - used
 
-    def _call_tools(self, completions: Sequence[Completion]) -> None:
-        """Begin the tool calls of all turns that have just ended."""
-        asked = []
-        for completion in completions:
-            growth, node = self.sampling.pop(completion.key)
-            node.sampled, node.logprobs = completion.ids, completion.logprobs
-            node.action, node.finish = completion.text, completion.finish
-            node.entropies = completion.entropies
-            cut = completion.finish == "length"
-            calls = () if cut else self.c.env.core.pending_calls(_before(node), node.action)
-            self.waiting[completion.key] = (growth, node, calls)
-            asked.append((completion.key, calls))
-        self.tools.submit(asked)
-
-    def _go_on(self, key: Hashable, results: Sequence[ToolResult]) -> None:
-        """Give an ended turn to the environment, and start what follows from it."""
-        growth, node, calls = self.waiting.pop(key)
-        self._transition(growth, node, results)
-        if self.by_query and (span := query_span(self.c.tokenizer, node, calls)):
-            node.info = {**node.info, "query": span}
+    def advance(self, turn: _Turn, results: Sequence[ToolResult]) -> None:
+        """Give a turn to the environment, and begin what follows from it."""
+        self._transition(turn, results)
+        growth, node = turn.growth, turn.node
         growth.running -= 1
         if node.reward is None and not self.expansion.by_turn:
-            self._start(growth, [node])
+            self.sample(growth, [node])
         elif not growth.running:
-            self._start(growth, self._forks(growth))
+            self.sample(growth, self._forks(growth))
 
     def _forks(self, growth: _Growth) -> list[Node]:
         """Ask the expansion where the tree grows on."""
@@ -208,26 +214,34 @@ class _Run:
         growth.iteration += 1
         return self.expansion.forks(growth.tree, growth.iteration - 1, default_rng(seed))
 
-    def _transition(self, growth: _Growth, node: Node, results: Sequence[ToolResult]) -> None:
-        """Move the node's episode on; a leaf gets its reward here."""
-        core, before, dropped = self.c.env.core, _before(node), 0
-        if node.finish == "length":
-            step = core.truncate(before, node.action)
+    def _transition(self, turn: _Turn, results: Sequence[ToolResult]) -> None:
+        """Give a turn to the environment; a leaf gets its reward here."""
+        node, dropped = turn.node, 0
+        if turn.cut_off:
+            step = self.core.truncate(turn.state, turn.action)
         else:
-            step = core.transition(before, node.action, results)
+            step = self.core.transition(turn.state, turn.action, results)
             if not (step.terminated or step.truncated):
                 inserted = encode_inserted(self.c.tokenizer, step.observation, node.sampled)
-                if self._room(growth.tree, len(node.ids()) + len(inserted)) < 1:
+                if self._room(turn.growth.tree, len(node.ids()) + len(inserted)) < 1:
                     # No token is left to read the reply with: the episode ends with this turn.
-                    step, dropped = core.truncate(before, node.action), len(inserted)
+                    step, dropped = self.core.truncate(turn.state, turn.action), len(inserted)
                 else:
                     node.inserted, node.observation = inserted, step.observation
-        node.state, node.info = step.state, step.info
+        node.state, node.info = step.state, step.info | self._query(turn)
         if step.terminated or step.truncated:
             node.reward = step.state.total_reward
             node.outcome = Outcome.from_info(
                 step.info, truncated=step.truncated, dropped_tokens=dropped
             )
+
+    def _query(self, turn: _Turn) -> dict[str, tuple[int, int]]:
+        """Note for the expansion which tokens of a turn are its query."""
+        if not self.by_query or turn.cut_off:
+            return {}
+        calls = self.core.pending_calls(turn.state, turn.action)
+        span = query_span(self.c.tokenizer, turn.node, calls)
+        return {"query": span} if span else {}
 
 
 def _scaled(expansion: Expansion, tokenizer: PreTrainedTokenizerBase) -> Expansion:
@@ -235,11 +249,3 @@ def _scaled(expansion: Expansion, tokenizer: PreTrainedTokenizerBase) -> Expansi
     if isinstance(expansion, ScaledByVocabulary) and expansion.vocabulary is None:
         return replace(expansion, vocabulary=len(tokenizer.get_vocab()))
     return expansion
-
-
-def _before(node: Node) -> State:
-    """The environment's state in which the node's turn was taken."""
-    state = node.parent.state if node.parent is not None else None
-    if state is None:
-        raise TreeError(f"expected a turn after a state of the environment, found {node.key}")
-    return state

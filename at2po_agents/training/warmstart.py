@@ -24,6 +24,7 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 from at2po_agents.config.warmstart import WarmStart
 from at2po_agents.errors import CheckpointError
 from at2po_agents.policy.encoding import encode_inserted
+from at2po_agents.rollout.agents import Reply, Transcript, play_agent
 from at2po_agents.rollout.environments import make_env
 from at2po_envs.scripted import WithExpert
 from retrieval.storage.files import sole_writer
@@ -58,17 +59,14 @@ def demonstrations(settings: WarmStart, world_seed: int) -> Iterator[list[Segmen
     agent = cast(WithExpert, env).expert(
         error_rate=settings.error_rate, haste=settings.haste, seed=world_seed
     )
-    for question in env.questions:
-        state, prompt = env.core.begin(question)
-        segments, turns = [(prompt, False)], agent.play(question)
-        action = next(turns)
-        while not state.done:
-            results = env.run_tools(env.core.pending_calls(state, action))
-            step = env.core.transition(state, action, results)
-            segments += [(action, True), (step.observation, False)]
-            state = step.state
-            if not state.done:
-                action = turns.send(step.observation)
+
+    def act(transcripts: Sequence[Transcript]) -> list[Reply]:
+        return [Reply(text) for text in agent.act(transcripts)]
+
+    for episode, _ in play_agent(act, env, env.questions, batch=1):
+        segments = [(episode.transcript[0], False)]
+        for turn in episode.state.turns:
+            segments += [(turn.action, True), (turn.observation, False)]
         yield segments
 
 

@@ -12,7 +12,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
-from at2po_agents.evaluation.policy_agent import Agent
+from at2po_agents.rollout.agents import Agent
 from at2po_envs import ForkableEnv, Question
 from at2po_envs.dialects.messages import messages_of, tools_of
 from at2po_envs.episode.protocols import scorer_of

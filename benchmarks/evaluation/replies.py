@@ -9,7 +9,7 @@ from numbers import Integral, Real
 from typing import Any
 
 from at2po_agents.errors import AgentUnusableError
-from at2po_agents.evaluation.policy_agent import Agent, Reply
+from at2po_agents.rollout.agents import Agent, Reply
 from benchmarks.errors import ReplyError
 from benchmarks.evaluation.card import agent_name
 from retrieval.text import to_terminal, to_unicode
@@ -92,7 +92,7 @@ def _reply(name: str, reply: Any) -> Reply:
     if not isinstance(reply, Reply):
         raise ReplyError(
             f"{name}: expected a str or Reply as turn, found {type(reply).__name__}; let act "
-            "return what is written, or an at2po_agents.evaluation.policy_agent.Reply"
+            "return what is written, or an at2po_agents.rollout.agents.Reply"
         )
     for field, (expected, holds) in _FIELDS.items():
         if not _passes(holds, value := getattr(reply, field)):

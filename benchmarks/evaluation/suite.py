@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from at2po_agents.evaluation.policy_agent import Agent
+from at2po_agents.rollout.agents import Agent
 from at2po_agents.rollout.environments import make_env
 from at2po_envs import ForkableEnv
 from benchmarks.errors import EvaluationError

@@ -17,7 +17,7 @@ from at2po_agents.evaluation.endpoint.chat import request_messages
 from at2po_agents.evaluation.endpoint.http import ContextFullError, EndpointClient
 from at2po_agents.evaluation.endpoint.rate_limit import RateLimiter
 from at2po_agents.evaluation.endpoint.reply import read_completion
-from at2po_agents.evaluation.policy_agent import Reply, Transcript
+from at2po_agents.rollout.agents import Reply, Transcript
 from at2po_agents.settings import (
     COUNT,
     COUNT_OR_NONE,

@@ -12,8 +12,8 @@ from at2po_agents.errors import AgentUnusableError, ConfigError, EndpointError
 from at2po_agents.evaluation.endpoint.connection import Connection
 from at2po_agents.evaluation.endpoint.rate_limit import RateLimiter
 from at2po_agents.evaluation.endpoint.reply import error_of, says_context_is_full
-from at2po_agents.evaluation.policy_agent import Reply
 from at2po_agents.extras import require
+from at2po_agents.rollout.agents import Reply
 from retrieval.http.retry import RetryPolicy, TemporaryError, is_temporary, retry_after_s
 from retrieval.text import to_unicode
 

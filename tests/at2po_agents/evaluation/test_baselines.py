@@ -11,7 +11,7 @@ import pytest
 import at2po_envs
 from at2po_agents.errors import EnvironmentNotFoundError
 from at2po_agents.evaluation.baselines import DirectAgent, RagAgent, RandomAgent
-from at2po_agents.evaluation.policy_agent import Reply
+from at2po_agents.rollout.agents import Reply
 from benchmarks import evaluate
 from retrieval import BM25, Passage
 

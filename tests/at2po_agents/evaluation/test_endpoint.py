@@ -19,7 +19,7 @@ from at2po_agents.errors import AgentUnusableError, ConfigError
 from at2po_agents.evaluation.endpoint.agent import EndpointAgent, EndpointOptions
 from at2po_agents.evaluation.endpoint.chat import request_messages
 from at2po_agents.evaluation.endpoint.reply import read_completion
-from at2po_agents.evaluation.policy_agent import Reply
+from at2po_agents.rollout.agents import Reply
 from at2po_envs import Messages, make_dialect
 from benchmarks import evaluate
 from benchmarks.errors import EvaluationError

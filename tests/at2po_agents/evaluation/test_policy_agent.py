@@ -14,8 +14,9 @@ from torch import Tensor
 import at2po_envs  # noqa: F401 - registers the ids
 from at2po_agents.engines import Completion, EngineStats, Request
 from at2po_agents.evaluation import policy_agent as agents
-from at2po_agents.evaluation.policy_agent import PolicyAgent, Reply
+from at2po_agents.evaluation.policy_agent import PolicyAgent
 from at2po_agents.policy.encoding import encode_inserted, encode_prompt
+from at2po_agents.rollout.agents import Reply
 from at2po_agents.rollout.collector import Collector
 from at2po_agents.rollout.expansion import Chains
 

@@ -15,10 +15,12 @@ from transformers import PreTrainedTokenizerFast
 
 import at2po_envs  # noqa: F401 - registers the ids
 from at2po_agents.engines import TransformersEngine
-from at2po_agents.evaluation.policy_agent import PolicyAgent, Reply
+from at2po_agents.evaluation.policy_agent import PolicyAgent
+from at2po_agents.rollout.agents import Reply
 from at2po_agents.rollout.collector import Collector
 from at2po_agents.rollout.expansion import Chains
 from at2po_envs import ToolResult
+from at2po_envs.tools import running
 from benchmarks import evaluate
 from benchmarks.errors import EvaluationError
 from benchmarks.evaluation.card import prompt_hash
@@ -111,11 +113,11 @@ def test_the_batch_stays_full_and_shares_the_tool_calls(
 ) -> None:
     asked: list[int] = []
 
-    def run_tools(calls: Sequence[Any]) -> list[ToolResult]:
+    def run_tools(tools: Any, calls: Sequence[Any]) -> list[ToolResult]:
         asked.append(len(calls))
         return [ToolResult(ok=True, text="a page", titles=("A",))] * len(calls)
 
-    monkeypatch.setattr(env, "run_tools", run_tools)
+    monkeypatch.setattr(running, "call_tools", run_tools)
     agent = Says(SEARCH, ANSWER)
     evaluate(agent, env, batch=4, limit=10)
     assert agent.sizes == [4, 4, 4, 4, 2, 2]
@@ -144,7 +146,7 @@ def test_the_summary_counts_what_went_wrong(
     env: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     failed = ToolResult(ok=False, text="", error="The search tool failed.")
-    monkeypatch.setattr(env, "run_tools", lambda calls: [failed] * len(calls))
+    monkeypatch.setattr(running, "call_tools", lambda tools, calls: [failed] * len(calls))
     options = {"split": "train"}
     report = evaluate(Says(*[SEARCH] * 8), env, limit=3, env_options=options, out=tmp_path)
     assert (report.tool_failures, report.limit_hits, report.truncations) == (3, 3, 0)
@@ -159,7 +161,7 @@ def test_the_summary_counts_what_went_wrong(
 
 def test_an_episode_is_recorded_whole(env: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     page = ToolResult(ok=True, text="a page", titles=("A", "B"))
-    monkeypatch.setattr(env, "run_tools", lambda calls: [page] * len(calls))
+    monkeypatch.setattr(running, "call_tools", lambda tools, calls: [page] * len(calls))
     question = replace(env.questions[0], metadata={"supporting_titles": ["B", "C"]})
     monkeypatch.setattr(env, "questions", (question,))
     right = ANSWER.replace("yes", question.golden_answers[0])

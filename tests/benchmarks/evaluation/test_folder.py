@@ -11,7 +11,7 @@ import gymnasium
 import pytest
 
 import at2po_envs  # noqa: F401 - registers the ids
-from at2po_agents.evaluation.policy_agent import Reply
+from at2po_agents.rollout.agents import Reply
 from benchmarks import evaluate
 from benchmarks.errors import EvaluationError
 from benchmarks.evaluation.episode_log import EpisodeLog

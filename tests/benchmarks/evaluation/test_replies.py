@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import at2po_envs  # noqa: F401 - registers the ids
-from at2po_agents.evaluation.policy_agent import Reply
+from at2po_agents.rollout.agents import Reply
 from at2po_envs import Question
 from benchmarks import evaluate
 from benchmarks.errors import EvaluationError, ReplyError

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import at2po_envs  # noqa: F401 - registers the ids
 from at2po_agents.errors import AgentUnusableError
-from at2po_agents.evaluation.policy_agent import Reply
+from at2po_agents.rollout.agents import Reply
 from benchmarks import evaluate
 from benchmarks.errors import EvaluationError
 from benchmarks.evaluation.evaluate import FAILURES_IN_A_ROW

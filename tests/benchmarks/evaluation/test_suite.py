@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from at2po_agents.errors import EnvironmentNotFoundError
-from at2po_agents.evaluation.policy_agent import Reply
+from at2po_agents.rollout.agents import Reply
 from at2po_agents.rollout.environments import make_env
 from benchmarks import evaluate, evaluate_suite
 from benchmarks.errors import EvaluationError
