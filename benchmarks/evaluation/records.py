@@ -128,12 +128,11 @@ METRICS = Kind(
     "restore the line, or take it out",
     {
         "step": _is_count,
-        "time": _values(_maybe(is_number)),
         **_each("eval/em eval/f1 eval/format_rate", _is_share),
         **_each("eval/searches eval/turns", is_number),
         "eval/questions": _is_size,
         "rollout/em": _maybe(_is_share),
-        **_each("rollout/staleness rollout/dropped tokens/sampled", _maybe(is_number)),
+        "tokens/sampled": _maybe(is_number),
     },
 )
 EVALUATED = tuple(name for name in METRICS.fields if name.startswith("eval/"))

@@ -30,8 +30,8 @@ from benchmarks.report.files import (
     read_status,
     read_summary,
 )
-from benchmarks.report.processes import Processes, read_processes
 from benchmarks.report.tiles import Tile, evaluation_tiles, training_tiles
+from benchmarks.report.trace_events import read_trace
 from benchmarks.statistics.intervals import wilson
 
 _STEP = re.compile(r"step_[0-9]{1,18}\.jsonl")
@@ -52,7 +52,7 @@ class Report:
         details: Headings and texts of what was configured.
         curve: Rows of `metrics.jsonl` of a training run.
         status: How a training run stands, if it says so.
-        processes: What the processes of a training run did when, if there were several.
+        trace: Trace events of a training run, if it was one of several processes.
     """
 
     name: str
@@ -65,7 +65,7 @@ class Report:
     details: Mapping[str, str]
     curve: Sequence[Record] = ()
     status: Record | None = None
-    processes: Processes | None = None
+    trace: Mapping[str, Any] | None = None
 
 
 def read(folder: Path) -> Report:
@@ -135,7 +135,7 @@ def _training_run(folder: Path) -> Report:
         details={"Configuration": config.strip()},
         curve=rows,
         status=status,
-        processes=read_processes(folder),
+        trace=read_trace(folder),
     )
 
 
