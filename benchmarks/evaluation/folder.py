@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.errors import EvaluationError
-from benchmarks.evaluation.card import card_text, differences
+from benchmarks.evaluation.card import differences
 from benchmarks.evaluation.episode_log import FILE
 from benchmarks.evaluation.records import is_number, parsed, read_json
 from benchmarks.evaluation.summary import Report
@@ -19,7 +19,7 @@ from retrieval.storage.files import Held, require_file, write_whole
 _log = logging.getLogger(__name__)
 
 _CARD, _TIMING, _SUMMARY = "card.json", "timing.json", "summary.json"
-_WRITTEN = (_SUMMARY, _TIMING, "card.md", "report.html")
+_WRITTEN = (_SUMMARY, _TIMING, "report.html")
 """Files that are written after the card, and never without one."""
 
 
@@ -47,12 +47,10 @@ class EvaluationFolder:
         write_whole(self.path / _TIMING, as_json(self._timing()))
 
     def finish(self, report: Report, played: int) -> None:
-        """Write the summary, the card for people, and how long it took."""
+        """Write the summary, and how long it took."""
         self._sessions[-1] |= {"seconds": report.seconds, "episodes": played}
-        timing, summary = self._timing(), report.summary()
-        write_whole(self.path / _TIMING, as_json(timing))
-        write_whole(self.path / "card.md", card_text(summary, timing))
-        write_whole(self.path / _SUMMARY, as_json(summary))
+        write_whole(self.path / _TIMING, as_json(self._timing()))
+        write_whole(self.path / _SUMMARY, as_json(report.summary()))
 
     def _timing(self) -> dict[str, Any]:
         """When an evaluation ran; a session that was killed has no seconds."""

@@ -42,7 +42,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize(
-    "name", ["summary.json", "timing.json", "card.md", "report.html", "episodes.jsonl", "card.json"]
+    "name", ["summary.json", "timing.json", "report.html", "episodes.jsonl", "card.json"]
 )
 @pytest.mark.parametrize("text", ["my thesis", "{}", '{"env": "mine"}'])
 def test_files_that_no_evaluation_wrote_are_left_alone(
