@@ -15,7 +15,7 @@ from at2po_agents.rollout.environments import make_env
 from at2po_envs import ForkableEnv, Question
 from benchmarks.errors import EvaluationError
 from benchmarks.evaluation.card import evaluation_card
-from benchmarks.evaluation.episode_log import FILE, EpisodeLog, Episodes
+from benchmarks.evaluation.episode_log import FILE, EpisodeLog, Episodes, Record
 from benchmarks.evaluation.episodes import play
 from benchmarks.evaluation.folder import EvaluationFolder
 from benchmarks.evaluation.summary import Report, add_up
@@ -74,7 +74,7 @@ def evaluate(
         missing = [question for question in chosen if question.key not in log]
         in_a_row = 0
         for record in play(agent, played, missing, batch, card["seed"]):
-            log.append(record)
+            log[record["question_key"]] = record
             in_a_row = in_a_row + 1 if record["error"] else 0
             if in_a_row == FAILURES_IN_A_ROW:
                 raise _failed(f"{in_a_row} episodes in a row", record)
@@ -161,15 +161,15 @@ def _are_texts(value: object) -> bool:
 @contextmanager
 def _opened(
     out: Path | None, card: Mapping[str, Any], keys: Sequence[str], retry_failed: bool
-) -> Iterator[tuple[EvaluationFolder | None, EpisodeLog]]:
+) -> Iterator[tuple[EvaluationFolder | None, EpisodeLog | dict[str, Record]]]:
     """Open the record of an evaluation, refuse that of another, and note when it began."""
     if out is None:
-        yield None, EpisodeLog(None)
+        yield None, {}
         return
     with sole_writer(out, EvaluationError, what="an evaluation") as held:
         folder = EvaluationFolder(out, card, held)
         with closing(EpisodeLog(out / FILE, without_failures=retry_failed)) as log:
-            _check_asked(out, log.keys(), keys)
+            _check_asked(out, log, keys)
             folder.begin()
             yield folder, log
 

@@ -72,10 +72,10 @@ def test_the_folder_is_held_while_failures_are_taken_out(
     evaluate(Says(env, 0), env, out=tmp_path)
     drop = EpisodeLog._drop
 
-    def drop_with_a_neighbour(log: EpisodeLog, path: Path, keys: set[str]) -> None:
+    def drop_with_a_neighbour(log: EpisodeLog, keys: set[str]) -> None:
         with pytest.raises(EvaluationError, match="expected no other writer"):
             evaluate(Says(env), env, out=tmp_path)
-        drop(log, path, keys)
+        drop(log, keys)
         with pytest.raises(EvaluationError, match="expected no other writer"):
             evaluate(Says(env), env, out=tmp_path)
 
@@ -181,17 +181,17 @@ def test_a_file_that_is_changed_meanwhile_is_named(env: Any, tmp_path: Path) -> 
 def test_a_full_disk_costs_the_episode_that_did_not_fit(
     env: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    append = EpisodeLog.append
+    append = EpisodeLog.__setitem__
 
-    def full(log: EpisodeLog, record: dict[str, Any]) -> None:
+    def full(log: EpisodeLog, key: str, record: dict[str, Any]) -> None:
         if len(log) == 2:
             with (tmp_path / "episodes.jsonl").open("ab") as file:
                 file.write(b'{"question_id": "half a li')
             raise OSError(28, "No space left on device")
-        append(log, record)
+        append(log, key, record)
 
     with monkeypatch.context() as patch:
-        patch.setattr(EpisodeLog, "append", full)
+        patch.setattr(EpisodeLog, "__setitem__", full)
         with pytest.raises(OSError, match="No space"):
             evaluate(Says(env), env, out=tmp_path)
     report = evaluate(Says(env), env, out=tmp_path)
