@@ -1,7 +1,7 @@
 """Baselines on all sets: `python -m benchmarks.baselines --limit 100`.
 
 It needs the data pack (`$AT2PO_DATA`). Episodes are kept under `runs/evaluations`, so a run that
-was interrupted goes on where it stopped; after each agent it writes what there is so far into
+was interrupted is resumed; after each agent it writes what there is so far into
 `benchmarks/results/evaluations.json`. `python -m benchmarks.readme` puts that into
 docs/results.md.
 """
@@ -112,7 +112,7 @@ class EvaluationsConfig:
 
 
 def evaluate_all(config: EvaluationsConfig) -> dict[str, Any]:
-    """Evaluate the agents one after the other; the record is written anew after each.
+    """Evaluate the agents one after the other; the record is written again after each.
 
     Args:
         config: What to evaluate.

@@ -147,7 +147,7 @@ def _argument(env: ForkableEnv, name: str) -> Any:
 
 
 def _plain(card: Mapping[str, Any], agent: str) -> dict[str, Any]:
-    """Return a card as a file of JSON gives it back: equal to what is read when it goes on."""
+    """Return a card as a file of JSON gives it back: equal to what is read to resume."""
     try:
         text = to_unicode(json.dumps(card, default=_named, ensure_ascii=False))
         # JSON has no infinities and nothing that is not a number: their names stand for them.

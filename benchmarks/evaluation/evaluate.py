@@ -51,7 +51,7 @@ def evaluate(
         batch: Episodes that run at a time, >= 1; the results do not depend on it, apart from the
             floating-point noise of a model.
         out: Folder for the records. Where it holds the beginning of the same evaluation, that is
-            gone on with, and what has ended is not played again.
+            resumed: what has ended is not played again.
         retry_failed: Play the episodes again that failed in an earlier call.
 
     Returns:
@@ -101,7 +101,7 @@ def _unwrapped(env: gymnasium.Env[Any, Any] | ForkableEnv) -> ForkableEnv:
 def _failed(which: str, last: Mapping[str, Any]) -> EvaluationError:
     return EvaluationError(
         f"expected an agent that works, found that {which} failed, the last one with "
-        f"{last['error']}; mend it, and go on with retry_failed=True (--retry-failed)"
+        f"{last['error']}; mend it, and resume with retry_failed=True (--retry-failed)"
     )
 
 

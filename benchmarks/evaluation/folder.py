@@ -24,7 +24,7 @@ _WRITTEN = (_SUMMARY, _TIMING, "report.html")
 
 
 class EvaluationFolder:
-    """Where an evaluation is kept; nobody else writes there meanwhile.
+    """Where an evaluation is kept, held by this process.
 
     Args:
         path: The folder.
@@ -96,8 +96,8 @@ def _check(path: Path, card: Mapping[str, Any]) -> None:
         found = [FILE] if episodes.exists() and episodes.stat().st_size else []
         if found := found + [name for name in _WRITTEN if (path / name).exists()]:
             raise EvaluationError(
-                f"{path}: expected {_CARD} beside {found[0]}, found none, so that nobody knows "
-                "what was evaluated there; choose another folder"
+                f"{path}: expected {_CARD} beside {found[0]}, found none, so that what was "
+                "evaluated there is unknown; choose another folder"
             )
         return
     expected = "the card of an evaluation"
@@ -108,14 +108,14 @@ def _check(path: Path, card: Mapping[str, Any]) -> None:
         raise EvaluationError(f"{error}, or choose another folder") from None
     if found:
         raise EvaluationError(
-            f"{path}: expected the same evaluation, to go on with it, found one that differs in\n  "
+            f"{path}: expected the same evaluation, to resume it, found one that differs in\n  "
             + "\n  ".join(found)
             + "\nchoose another folder"
         )
 
 
 def _sessions(path: Path) -> list[dict[str, Any]]:
-    """Return the earlier sessions; damaged ones decide about nothing, and are begun again."""
+    """Return the earlier sessions; damaged ones decide about nothing, and are dropped."""
     if not path.exists():
         return []
     try:
@@ -125,7 +125,7 @@ def _sessions(path: Path) -> list[dict[str, Any]]:
         problem = f"{path}: expected sessions with their start"
     except (EvaluationError, OSError) as error:
         problem = str(error)
-    _log.warning("%s; earlier times are lost, the evaluation goes on", problem)
+    _log.warning("%s; earlier times are lost, the evaluation is resumed", problem)
     return []
 
 
