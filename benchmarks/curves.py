@@ -100,11 +100,16 @@ def _draw(rows: Sequence[Row], over: Over, axes: Axes) -> None:
     else:
         axes.set_xlabel("sampled tokens", color=_INK)
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    dress(axes)
+    axes.legend(loc="lower right", frameon=False, labelcolor=_INK)
+
+
+def dress(axes: Axes) -> None:
+    """Give axes the looks of all our curves."""
     axes.tick_params(colors=_INK)
     axes.grid(color=_GRID, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(_INK)
-    axes.legend(loc="lower right", frameon=False, labelcolor=_INK)
 
 
 def _plot_training(axes: Axes, rows: Sequence[Row], places: Sequence[float]) -> None:
