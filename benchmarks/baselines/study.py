@@ -23,6 +23,7 @@ from at2po_agents.evaluation.settings import EvalConfig, agent_factory
 from at2po_agents.rollout.environments import on_test_split
 from benchmarks.environment import environment
 from benchmarks.errors import EvaluationError
+from benchmarks.evaluation.records import SUMMARY, read_json
 from benchmarks.evaluation.suite import evaluate_suite
 from benchmarks.paper.table import SIZES
 from retrieval.storage.files import write_whole
@@ -180,8 +181,7 @@ def collect(config: EvaluationsConfig) -> dict[str, Any]:
 
 
 def _read(folder: Path) -> dict[str, Any]:
-    read: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    return read
+    return read_json(folder / "summary.json", EvaluationError, SUMMARY.name)
 
 
 def _figures(summary: Mapping[str, Any]) -> dict[str, Any]:

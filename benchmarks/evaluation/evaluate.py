@@ -18,7 +18,7 @@ from benchmarks.evaluation.card import evaluation_card
 from benchmarks.evaluation.episode_log import FILE, EpisodeLog, Episodes, Record
 from benchmarks.evaluation.episodes import play
 from benchmarks.evaluation.folder import EvaluationFolder
-from benchmarks.evaluation.summary import Report, add_up
+from benchmarks.evaluation.summary import Report, summarise
 from retrieval.errors import nearest
 from retrieval.storage.files import sole_writer
 
@@ -80,7 +80,7 @@ def evaluate(
                 raise _failed(f"{in_a_row} episodes in a row", record)
         if folder is not None:
             folder.held.require()
-        report = add_up(Episodes(log, keys), card, round(time.monotonic() - start, 3))
+        report = summarise(Episodes(log, keys), card, round(time.monotonic() - start, 3))
         if report.failed == report.questions:
             raise _failed(f"all {report.failed} episodes", report.failures[-1])
         if folder is not None:

@@ -12,8 +12,8 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from benchmarks.curves import inline_curves
-from benchmarks.report.embedding import embed
-from benchmarks.report.folders import Report
+from benchmarks.report.folders import ReportContent
+from benchmarks.report.page_data import embed
 
 SCRIPTS = ("data.js", "reading.js", "drawing.js", "tree.js", "questions.js", "explorer.js")
 """The explorer, in the order in which its parts are read."""
@@ -46,7 +46,7 @@ _STATES = {
 """What the states of a run mean."""
 
 
-def page(report: Report) -> str:
+def page(report: ReportContent) -> str:
     """Return the page of a report.
 
     Args:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import os
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -210,20 +209,14 @@ def test_any_names_have_an_order(names: list[str]) -> None:
     assert sorted(names, key=_natural) == sorted(reversed(names), key=_natural)
 
 
-def _status(run: Path) -> None:
-    (run / "status.json").write_text('{"faults": 5}')
-
-
-def _step(run: Path) -> None:
-    (run / "trees" / "step_x.jsonl").write_text("notes")
-
-
-@pytest.mark.parametrize("spoil", [_status, _step])
+@pytest.mark.parametrize(
+    ("name", "text"), [("status.json", '{"faults": 5}'), ("trees/step_x.jsonl", "notes")]
+)
 def test_mere_records_and_foreign_files_do_not_keep_a_run_from_its_report(
-    tmp_path: Path, spoil: Callable[[Path], None]
+    tmp_path: Path, name: str, text: str
 ) -> None:
     run = training_run(tmp_path)
-    spoil(run)
+    (run / name).write_text(text)
     assert write_report(run).exists()
 
 

@@ -19,7 +19,7 @@ from at2po_agents.tree import RolloutTree
 from benchmarks.errors import RunFolderError
 from benchmarks.report import write_difference, write_report
 from benchmarks.report.cases import alone, from_episode, from_tree, pair
-from benchmarks.report.embedding import embed
+from benchmarks.report.page_data import embed
 from tests.benchmarks.report.report_page import Page
 from tests.benchmarks.report.report_samples import (
     CONFIG,
