@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks.errors import EvaluationError
 from benchmarks.evaluation.card import differences
 from benchmarks.evaluation.episode_log import FILE
-from benchmarks.evaluation.records import is_number, parsed, read_json
+from benchmarks.evaluation.records import SESSION, TIMING, check, parsed, read_json
 from benchmarks.evaluation.summary import Report
 from retrieval.storage.files import Held, require_file, write_whole
 
@@ -119,19 +119,11 @@ def _sessions(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     try:
-        found = read_json(path, EvaluationError, "sessions").get("sessions")
-        if isinstance(found, list) and all(map(_is_session, found)):
-            return list(found)
-        problem = f"{path}: expected sessions with their start"
+        timing = read_json(path, EvaluationError, TIMING.name)
+        check(TIMING, timing, TIMING.fields, str(path), EvaluationError)
+        for session in timing["sessions"]:
+            check(SESSION, session, ("started",), str(path), EvaluationError)
     except (EvaluationError, OSError) as error:
-        problem = str(error)
-    _log.warning("%s; earlier times are lost, the evaluation is resumed", problem)
-    return []
-
-
-def _is_session(value: Any) -> bool:
-    return (
-        isinstance(value, dict)
-        and isinstance(value.get("started"), str)
-        and is_number(value.get("seconds", 0.0))
-    )
+        _log.warning("%s; earlier times are lost, the evaluation is resumed", error)
+        return []
+    return list(timing["sessions"])

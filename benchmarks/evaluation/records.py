@@ -105,6 +105,12 @@ SUMMARY = Kind(
         **_each("em_interval f1_interval cover_em_interval", _maybe(_is_interval)),
     },
 )
+TIMING = Kind("the times of an evaluation", "take the file away", {"sessions": _is(list)})
+SESSION = Kind(
+    "a session of an evaluation",
+    "take the file away",
+    {"started": _is(str), "seconds": is_number},
+)
 SUITE = Kind(
     "the summary of an evaluation of several sets",
     "run the evaluation again with the same command",

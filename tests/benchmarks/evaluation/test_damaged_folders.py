@@ -260,6 +260,7 @@ def test_a_last_row_that_was_cut_off_costs_itself_alone(tmp_path: Path, cut: byt
         *(("config.toml", text) for text in ("\x00", "a = [", "n = " + HUGE, "")),
         ("config.toml", "[algorithm]\nchains = 'x'"),
         ("summary.json", "{"),
+        ("timeline.jsonl", '{"step": 1, "other": 2}\n'),
     ],
 )
 def test_a_damaged_file_of_a_run_is_named(tmp_path: Path, name: str, text: str) -> None:
