@@ -11,6 +11,7 @@ EXTRAS = {
     "fastapi": "serve",
     "gguf": "gguf",
     "httpx2": "serve",
+    "jinja2": "report",
     "matplotlib": "report",
     "peft": "lora",
     "prometheus_client": "serve",

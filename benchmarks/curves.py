@@ -1,14 +1,13 @@
-"""The learning curve of a training run, drawn as SVG, and the looks of all our curves."""
+"""The learning curve of a training run, drawn as SVG: for a page, and as a file."""
 
 from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -21,23 +20,15 @@ from retrieval.storage.files import replace_own
 Row = Mapping[str, Any]
 Over = Literal["steps", "sampled tokens"]
 
+_INK, _GRID, _GREEDY, _SAMPLED = "#1f2328", "#d0d7de", "#0969da", "#bc4c00"
+_CSS = {
+    _INK: "currentColor",
+    _GRID: "var(--line)",
+    _GREEDY: "var(--accent)",
+    _SAMPLED: "var(--second)",
+}
+"""What stands for the colours in a page, which has a light and a dark scheme."""
 
-class Colours(NamedTuple):
-    """Colours of text and axes, grid lines, greedy evaluation, and training rollouts.
-
-    In other charts the last two are those of the first and the second line.
-    """
-
-    ink: str
-    grid: str
-    greedy: str
-    sampled: str
-
-
-_PAPER = Colours("#1f2328", "#d0d7de", "#0969da", "#bc4c00")
-# In a page the curve takes the page's colours: these stand-ins are replaced by CSS.
-_STAND_IN = Colours("#010203", "#010204", "#010205", "#010206")
-_CSS = Colours("currentColor", "var(--line)", "var(--accent)", "var(--second)")
 # Typed loosely: the names of matplotlib's settings are types in some of its versions only.
 _SETTINGS: dict[Any, Any] = {"svg.fonttype": "none", "font.size": 10, "axes.linewidth": 0.8}
 
@@ -51,30 +42,20 @@ def inline_curves(rows: Sequence[Row]) -> list[str]:
     Returns:
         Two SVG elements that follow the page's colours and fonts.
     """
-    overs: tuple[Over, Over] = ("steps", "sampled tokens")
-    return [inline(partial(_draw, rows, over), f"Exact match over {over}") for over in overs]
+    return [_inline(rows, "steps"), _inline(rows, "sampled tokens")]
 
 
-def inline(draw: Callable[[Axes, Colours], None], label: str, height: float = 3.6) -> str:
-    """Draw axes for an HTML page.
-
-    Args:
-        draw: Draws them in these colours.
-        label: What they show, for those who cannot see it; no two drawings of a page share it.
-        height: In inches; the width is 5.2.
-
-    Returns:
-        An SVG element that follows the page's colours and fonts.
-    """
+def _inline(rows: Sequence[Row], over: Over) -> str:
+    label = f"Exact match over {over}"
     with matplotlib.rc_context({**_SETTINGS, "svg.hashsalt": label}):
-        figure = Figure(figsize=(5.2, height), layout="constrained")
+        figure = Figure(figsize=(5.2, 3.6), layout="constrained")
         figure.patch.set_alpha(0)
         axes = figure.subplots()
         axes.patch.set_alpha(0)
-        draw(axes, _STAND_IN)
+        _draw(rows, over, axes)
         svg = _svg(figure)
-    for stand_in, css in zip(_STAND_IN, _CSS, strict=True):
-        svg = svg.replace(stand_in, css)
+    for colour, css in _CSS.items():
+        svg = svg.replace(colour, css)
     # A page forbids styles but its own; two pictures in it must not share the names of their parts.
     svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)
     svg = re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", svg)
@@ -91,8 +72,8 @@ def save_curves(rows: Sequence[Row], path: Path) -> None:
     with matplotlib.rc_context({**_SETTINGS, "svg.hashsalt": "both"}):
         figure = Figure(figsize=(10, 3.4), layout="constrained")
         left, right = figure.subplots(1, 2, sharey=True)
-        _draw(rows, "steps", left, _PAPER)
-        _draw(rows, "sampled tokens", right, _PAPER)
+        _draw(rows, "steps", left)
+        _draw(rows, "sampled tokens", right)
         right.get_legend().remove()
         right.set_ylabel("")
         replace_own(path, _svg(figure), ">sampled tokens<")
@@ -105,74 +86,47 @@ def _svg(figure: Figure) -> str:
     return re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg ") :], flags=re.DOTALL)
 
 
-def _draw(rows: Sequence[Row], over: Over, axes: Axes, colours: Colours) -> None:
+def _draw(rows: Sequence[Row], over: Over, axes: Axes) -> None:
     tokens = accumulate(row.get("tokens/sampled") or 0 for row in rows)
     places = [row["step"] for row in rows] if over == "steps" else list(tokens)
-    _plot_training(axes, rows, places, colours.sampled)
-    _plot_evaluation(axes, rows, places, colours.greedy)
-    axes.set_ylabel("exact match", color=colours.ink)
-    show_shares(axes)
-    if over == "steps":
-        show_steps(axes, colours)
-    else:
-        axes.set_xlabel("sampled tokens", color=colours.ink)
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    dress(axes, colours)
-    axes.legend(loc="lower right", frameon=False, labelcolor=colours.ink)
-
-
-def show_shares(axes: Axes) -> None:
-    """Let the vertical axis show shares, from 0 to 100 %.
-
-    Args:
-        axes: The axes.
-    """
+    _plot_training(axes, rows, places)
+    _plot_evaluation(axes, rows, places)
+    axes.set_ylabel("exact match", color=_INK)
     axes.set_ylim(-0.02, 1.02)
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    if over == "steps":
+        axes.set_xlabel("training step", color=_INK)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    else:
+        axes.set_xlabel("sampled tokens", color=_INK)
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    dress(axes)
+    axes.legend(loc="lower right", frameon=False, labelcolor=_INK)
 
 
-def show_steps(axes: Axes, colours: Colours) -> None:
-    """Let the horizontal axis show training steps.
-
-    Args:
-        axes: The axes.
-        colours: Colours of the page.
-    """
-    axes.set_xlabel("training step", color=colours.ink)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-
-
-def dress(axes: Axes, colours: Colours) -> None:
-    """Give axes the looks of all our curves.
-
-    Args:
-        axes: The axes.
-        colours: Colours of the page.
-    """
-    axes.tick_params(colors=colours.ink)
-    axes.grid(color=colours.grid, linewidth=0.6)
+def dress(axes: Axes) -> None:
+    """Give axes the looks of all our curves."""
+    axes.tick_params(colors=_INK)
+    axes.grid(color=_GRID, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(colours.ink)
+    axes.spines[["left", "bottom"]].set_color(_INK)
 
 
-def _plot_training(axes: Axes, rows: Sequence[Row], places: Sequence[float], colour: str) -> None:
-    points = [(x, row["rollout/em"]) for x, row in zip(places, rows, strict=True) if _has(row)]
-    x, em = zip(*points, strict=True) if points else ((), ())
+def _plot_training(axes: Axes, rows: Sequence[Row], places: Sequence[float]) -> None:
+    # EM is null where it was not finite.
+    ems = [(x, row.get("rollout/em")) for x, row in zip(places, rows, strict=True)]
+    points = [(x, em) for x, em in ems if em is not None]
     label = "training questions, sampled"
-    axes.plot(x, em, color=colour, linewidth=1, alpha=0.65, label=label)
+    x, em = zip(*points, strict=True) if points else ((), ())
+    axes.plot(x, em, color=_SAMPLED, linewidth=1, alpha=0.65, label=label)
 
 
-def _plot_evaluation(axes: Axes, rows: Sequence[Row], places: Sequence[float], colour: str) -> None:
+def _plot_evaluation(axes: Axes, rows: Sequence[Row], places: Sequence[float]) -> None:
     points = [(x, row) for x, row in zip(places, rows, strict=True) if "eval/em" in row]
     x = [place for place, _ in points]
     em = [row["eval/em"] for _, row in points]
     bounds = [wilson(row["eval/em"], row["eval/questions"]) for _, row in points]
     low, high = zip(*bounds, strict=True) if bounds else ((), ())
-    axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
+    axes.fill_between(x, low, high, color=_GREEDY, alpha=0.18, linewidth=0)
     label = "evaluation questions, greedy"
-    axes.plot(x, em, color=colour, linewidth=2, marker="o", markersize=4, label=label)
-
-
-def _has(row: Row) -> bool:
-    """Whether a row measured the EM of its rollouts; null stands for a value not finite."""
-    return row.get("rollout/em") is not None
+    axes.plot(x, em, color=_GREEDY, linewidth=2, marker="o", markersize=4, label=label)

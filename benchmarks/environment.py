@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -30,10 +31,8 @@ def library_versions() -> dict[str, str]:
     """Return the version of Python and of each library that is installed, by name."""
     found = {"python": platform.python_version()}
     for name in _LIBRARIES:
-        try:
+        with suppress(PackageNotFoundError):  # at2po itself may run from its source folder
             found[name] = version(name)
-        except PackageNotFoundError:  # at2po itself may run from its source folder
-            continue
     return found
 
 

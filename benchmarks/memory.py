@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def forget_peak() -> None:
-    """Give freed memory back and let the kernel measure the peak anew, where it can."""
+    """Give freed memory back and let the kernel measure the peak again, where it can."""
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc alone has it
         if trim is not None:

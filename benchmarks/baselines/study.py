@@ -1,7 +1,7 @@
 """Baselines on all sets: `python -m benchmarks.baselines --limit 100`.
 
 It needs the data pack (`$AT2PO_DATA`). Episodes are kept under `runs/evaluations`, so a run that
-was interrupted goes on where it stopped; after each agent it writes what there is so far into
+was interrupted is resumed; after each agent it writes what there is so far into
 `benchmarks/results/evaluations.json`. `python -m benchmarks.readme` puts that into
 docs/results.md.
 """
@@ -23,6 +23,7 @@ from at2po_agents.evaluation.settings import EvalConfig, agent_factory
 from at2po_agents.rollout.environments import on_test_split
 from benchmarks.environment import environment
 from benchmarks.errors import EvaluationError
+from benchmarks.evaluation.records import SUMMARY, read_json
 from benchmarks.evaluation.suite import evaluate_suite
 from benchmarks.paper.table import SIZES
 from retrieval.storage.files import write_whole
@@ -112,7 +113,7 @@ class EvaluationsConfig:
 
 
 def evaluate_all(config: EvaluationsConfig) -> dict[str, Any]:
-    """Evaluate the agents one after the other; the record is written anew after each.
+    """Evaluate the agents one after the other; the record is written again after each.
 
     Args:
         config: What to evaluate.
@@ -180,8 +181,7 @@ def collect(config: EvaluationsConfig) -> dict[str, Any]:
 
 
 def _read(folder: Path) -> dict[str, Any]:
-    read: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    return read
+    return read_json(folder / "summary.json", EvaluationError, SUMMARY.name)
 
 
 def _figures(summary: Mapping[str, Any]) -> dict[str, Any]:

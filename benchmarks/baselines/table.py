@@ -9,7 +9,7 @@ from benchmarks.baselines.study import WORLDS
 from benchmarks.paper.table import SIZES, averages
 from benchmarks.statistics.significance import detectable_paired
 
-_DISCORDANT = 0.2  # an assumption, as in paper_check
+_DISCORDANT = 0.2  # share of questions that two agents answer differently; an assumption
 _MODEL, _METHODS = "Qwen3-4B", ("ReAct", "GRPO", "AT²PO")
 _HEADS = (
     "set",

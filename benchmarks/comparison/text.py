@@ -11,7 +11,6 @@ from rich.table import Table
 from rich.text import Text
 
 from benchmarks.comparison.compare import MACRO, MICRO
-from benchmarks.evaluation.card import cell
 from benchmarks.statistics.intervals import ALPHA
 from retrieval.storage.files import replace_own
 
@@ -70,15 +69,15 @@ def markdown(comparison: Mapping[str, Any]) -> str:
     heads, rows = cells(comparison)
     others = [name for name in comparison["methods"] if name != comparison["reference"]]
     lines = [f"# {', '.join(others)} compared with {comparison['reference']}", ""]
-    table = [[cell(text) for text in row] for row in (heads, *rows)]
+    table = [[_escaped(text) for text in row] for row in (heads, *rows)]
     lines += [f"| {' | '.join(row)} |" for row in (table[0], ["---"] * len(heads), *table[1:])]
     lines += ["", *(f"- {sentence}" for sentence in conclusions(comparison))]
     if comparison["warnings"]:
         lines += ["", "Warnings:", "", *(f"- {warning}" for warning in comparison["warnings"])]
     lines += ["", note(comparison), "", "| agent | evaluations |", "|---|---|"]
     for name, folders in comparison["methods"].items():
-        shown = ", ".join(f"`{cell(folder)}`" for folder in folders)
-        lines.append(f"| {cell(name)} | {shown} |")
+        shown = ", ".join(f"`{_escaped(folder)}`" for folder in folders)
+        lines.append(f"| {_escaped(name)} | {shown} |")
     return "\n".join(lines) + "\n"
 
 
@@ -207,3 +206,8 @@ def _compared(figures: Mapping[str, Any]) -> list[str]:
 
 def _p(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _escaped(text: str) -> str:
+    """Return a text that ends neither its cell of a Markdown table nor its row."""
+    return " ".join(text.replace("|", "\\|").split())

@@ -26,11 +26,6 @@ from retrieval.text import to_unicode
 _FREE = ("questions", "questions_hash", "commit", "fingerprint")
 """Parts of a card that an evaluation may be continued without agreeing in."""
 
-_COUNTS = tuple(
-    "format_rate turns searches retrieval_recall truncations limit_hits tool_failures tokens "
-    "prompt_tokens cost".split()
-)
-
 
 def evaluation_card(
     agent: Agent, env: ForkableEnv, env_options: Mapping[str, Any], questions: Sequence[Question]
@@ -108,43 +103,6 @@ def agent_name(agent: Agent) -> str:
     return to_unicode(str(getattr(agent, "name", type(agent).__name__)))
 
 
-def card_text(summary: Mapping[str, Any], timing: Mapping[str, Any]) -> str:
-    """Write card and figures as Markdown.
-
-    Args:
-        summary: Content of `summary.json`.
-        timing: Content of `timing.json`.
-    """
-    card = summary["card"]
-    lines = [f"# {cell(card['agent'])} on {cell(card['env'])}", ""]
-    lines += ["| figure | value | 95 % interval |", "| --- | ---: | --- |"]
-    for name, label in (("em", "EM"), ("cover_em", "cover-EM"), ("f1", "F1")):
-        low, high = summary[f"{name}_interval"]
-        lines.append(f"| {label} | {summary[name]:.4f} | {low:.4f} to {high:.4f} |")
-    lines += [f"| {name.replace('_', ' ')} | {cell(summary[name])} | |" for name in _COUNTS]
-    failed, asked = summary["failed"], summary["questions"]
-    lines += [f"| episodes that failed, counted as wrong | {failed} of {asked} | |"]
-    lines += ["", "| setting | value |", "| --- | --- |"]
-    rows = {**card, "date": timing["started"]} | {"versions": None, "prompt": None}
-    shown = {cell(name): cell(value) for name, value in rows.items() if value is not None}
-    lines += [f"| {name} | {value} |" for name, value in shown.items()]
-    versions = ", ".join(f"{name} {number}" for name, number in card["versions"].items())
-    lines += [f"| versions | {versions} |", "", "The prompt, `{question}` in its place:", ""]
-    return "\n".join([*lines, *(f"    {line}" for line in card["prompt"].splitlines())]) + "\n"
-
-
-def cell(value: Any) -> str:
-    """Write a value so that it neither ends its cell of a Markdown table nor its row.
-
-    Args:
-        value: A text, or what JSON has.
-    """
-    if isinstance(value, float):
-        return f"{value:.4f}"
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return " ".join(text.replace("|", "\\|").split())
-
-
 def _retrieval(tools: Mapping[str, Any]) -> dict[str, Any]:
     """Describe what the first tool that searches does it with."""
     tool = next((tool for tool in tools.values() if hasattr(tool, "retriever")), None)
@@ -189,7 +147,7 @@ def _argument(env: ForkableEnv, name: str) -> Any:
 
 
 def _plain(card: Mapping[str, Any], agent: str) -> dict[str, Any]:
-    """Return a card as a file of JSON gives it back: equal to what is read when it goes on."""
+    """Return a card as a file of JSON gives it back: equal to what is read to resume."""
     try:
         text = to_unicode(json.dumps(card, default=_named, ensure_ascii=False))
         # JSON has no infinities and nothing that is not a number: their names stand for them.

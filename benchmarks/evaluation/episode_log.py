@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, overload
 
@@ -19,12 +19,12 @@ _UNNEEDED = ("question", "golden_answers", "retrieval_recall")  # the last one m
 _NEEDED = tuple(name for name in EPISODE.fields if name not in _UNNEEDED)
 
 
-class EpisodeLog:
-    """Finished episodes by question key; in a file, only their places are kept in memory.
+class EpisodeLog(Mapping[str, Record]):
+    """Finished episodes by question key, in a file; only their places are kept in memory.
 
     Args:
-        path: The file, made if missing, in a folder that nobody else writes to; None keeps the
-            records in memory. A last line that was cut off is dropped.
+        path: The file, made if missing, in a folder without another writer. A last line that was
+            cut off is dropped.
         without_failures: Drop the episodes that failed, so that they are played again.
 
     Raises:
@@ -32,75 +32,55 @@ class EpisodeLog:
             pipe.
     """
 
-    def __init__(self, path: Path | None, *, without_failures: bool = False) -> None:
+    def __init__(self, path: Path, *, without_failures: bool = False) -> None:
         self.path = path
         self._places: dict[str, int] = {}
-        self._kept: dict[str, Record] = {}
-        self._file = None if path is None else _opened(path)
-        if self._file is None or path is None:
-            return
+        self._file = _opened(path)
         try:
-            failed, end = self._read(path)
+            failed, end = self._read()
             self._file.truncate(end)
             if without_failures and failed:
-                self._drop(path, failed)
+                self._drop(failed)
         except BaseException:
             self._file.close()
             raise
 
-    def __contains__(self, key: object) -> bool:
-        """Return whether the episode of a question has ended."""
-        return key in self._places or key in self._kept
-
     def __len__(self) -> int:
         """Return the number of episodes."""
-        return len(self._places) + len(self._kept)
+        return len(self._places)
+
+    def __iter__(self) -> Iterator[str]:
+        """Return the keys of the questions whose episodes have ended."""
+        return iter(self._places)
 
     def __getitem__(self, key: str) -> Record:
-        """Return the record of a question's episode."""
-        return next(self.records([key]))
-
-    def keys(self) -> Collection[str]:
-        """Return the keys of the questions whose episodes have ended."""
-        return self._places.keys() or self._kept.keys()
-
-    def records(self, keys: Sequence[str]) -> Iterator[Record]:
-        """Read the records of some questions, one at a time."""
-        if self.path is None:
-            yield from (self._kept[key] for key in keys)
-            return
+        """Read the record of a question's episode."""
         with self.path.open("rb") as file:
-            for key in keys:
-                file.seek(self._places[key])
-                yield _record(file.readline(), f"{self.path}: byte {self._places[key]}")
+            file.seek(self._places[key])
+            return _record(file.readline(), f"{self.path}: byte {self._places[key]}")
 
-    def append(self, record: Record) -> None:
+    def __setitem__(self, key: str, record: Record) -> None:
         """Add an ended episode; it is in the file when this returns."""
-        key = record["question_key"]
-        if self._file is None:
-            self._kept[key] = record
-            return
         self._places[key] = self._file.seek(0, os.SEEK_END)
         self._file.write(_line(record))
         self._file.flush()
 
     def close(self) -> None:
         """Close the file for writing; records can still be read."""
-        if self._file is not None:
-            self._file.close()
+        self._file.close()
 
-    def _read(self, path: Path) -> tuple[set[str], int]:
+    def _read(self) -> tuple[set[str], int]:
         """Note where the records begin; return the keys of failed ones, and the good bytes."""
         failed, end = set(), 0
-        with path.open("rb") as file:
+        with self.path.open("rb") as file:
             for number, line in enumerate(file, start=1):
                 if not line.endswith(b"\n"):
                     break  # cut off while it was written
-                record = _record(line, f"{path}:{number}")
+                record = _record(line, f"{self.path}:{number}")
                 key = record["question_key"]
                 if key in self._places:
                     raise EvaluationError(
-                        f"{path}:{number}: expected a new question, found {key} again; choose "
+                        f"{self.path}:{number}: expected a new question, found {key} again; choose "
                         "another folder"
                     )
                 self._places[key] = end
@@ -108,29 +88,28 @@ class EpisodeLog:
                 end += len(line)
         return failed, end
 
-    def _drop(self, path: Path, keys: set[str]) -> None:
+    def _drop(self, keys: set[str]) -> None:
         """Write the file again without some records, in one step."""
         places: dict[str, int] = {}
-        with path.open("rb") as old, whole_file(path) as new:
+        with self.path.open("rb") as old, whole_file(self.path) as new:
             for key, place in self._places.items():
                 if key not in keys:
                     old.seek(place)
                     places[key] = new.tell()
                     new.write(old.readline())
-        if self._file is not None:
-            self._file.close()
-        self._file, self._places = path.open("ab"), places
+        self._file.close()
+        self._file, self._places = self.path.open("ab"), places
 
 
 class Episodes(Sequence[Record]):
     """The records of an evaluation in the order of its questions, read when they are asked for.
 
     Args:
-        log: Where they are.
+        log: The records by question key.
         keys: Keys of the questions.
     """
 
-    def __init__(self, log: EpisodeLog, keys: Sequence[str]) -> None:
+    def __init__(self, log: Mapping[str, Record], keys: Sequence[str]) -> None:
         self._log, self._keys = log, keys
 
     def __len__(self) -> int:
@@ -144,12 +123,8 @@ class Episodes(Sequence[Record]):
     def __getitem__(self, index: int | slice) -> Record | list[Record]:
         """Return the record of one question, or of several."""
         if isinstance(index, slice):
-            return list(self._log.records(self._keys[index]))
+            return [self._log[key] for key in self._keys[index]]
         return self._log[self._keys[index]]
-
-    def __iter__(self) -> Iterator[Record]:
-        """Read one record after the other."""
-        return self._log.records(self._keys)
 
 
 def _opened(path: Path) -> BinaryIO:

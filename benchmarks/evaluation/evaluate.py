@@ -15,10 +15,10 @@ from at2po_agents.rollout.environments import make_env
 from at2po_envs import ForkableEnv, Question
 from benchmarks.errors import EvaluationError
 from benchmarks.evaluation.card import evaluation_card
-from benchmarks.evaluation.episode_log import FILE, EpisodeLog, Episodes
+from benchmarks.evaluation.episode_log import FILE, EpisodeLog, Episodes, Record
 from benchmarks.evaluation.episodes import play
 from benchmarks.evaluation.folder import EvaluationFolder
-from benchmarks.evaluation.summary import Report, add_up
+from benchmarks.evaluation.summary import Report, summarise
 from retrieval.errors import nearest
 from retrieval.storage.files import sole_writer
 
@@ -51,7 +51,7 @@ def evaluate(
         batch: Episodes that run at a time, >= 1; the results do not depend on it, apart from the
             floating-point noise of a model.
         out: Folder for the records. Where it holds the beginning of the same evaluation, that is
-            gone on with, and what has ended is not played again.
+            resumed: what has ended is not played again.
         retry_failed: Play the episodes again that failed in an earlier call.
 
     Returns:
@@ -74,13 +74,13 @@ def evaluate(
         missing = [question for question in chosen if question.key not in log]
         in_a_row = 0
         for record in play(agent, played, missing, batch, card["seed"]):
-            log.append(record)
+            log[record["question_key"]] = record
             in_a_row = in_a_row + 1 if record["error"] else 0
             if in_a_row == FAILURES_IN_A_ROW:
                 raise _failed(f"{in_a_row} episodes in a row", record)
         if folder is not None:
             folder.held.require()
-        report = add_up(Episodes(log, keys), card, round(time.monotonic() - start, 3))
+        report = summarise(Episodes(log, keys), card, round(time.monotonic() - start, 3))
         if report.failed == report.questions:
             raise _failed(f"all {report.failed} episodes", report.failures[-1])
         if folder is not None:
@@ -101,7 +101,7 @@ def _unwrapped(env: gymnasium.Env[Any, Any] | ForkableEnv) -> ForkableEnv:
 def _failed(which: str, last: Mapping[str, Any]) -> EvaluationError:
     return EvaluationError(
         f"expected an agent that works, found that {which} failed, the last one with "
-        f"{last['error']}; mend it, and go on with retry_failed=True (--retry-failed)"
+        f"{last['error']}; mend it, and resume with retry_failed=True (--retry-failed)"
     )
 
 
@@ -161,15 +161,15 @@ def _are_texts(value: object) -> bool:
 @contextmanager
 def _opened(
     out: Path | None, card: Mapping[str, Any], keys: Sequence[str], retry_failed: bool
-) -> Iterator[tuple[EvaluationFolder | None, EpisodeLog]]:
+) -> Iterator[tuple[EvaluationFolder | None, EpisodeLog | dict[str, Record]]]:
     """Open the record of an evaluation, refuse that of another, and note when it began."""
     if out is None:
-        yield None, EpisodeLog(None)
+        yield None, {}
         return
     with sole_writer(out, EvaluationError, what="an evaluation") as held:
         folder = EvaluationFolder(out, card, held)
         with closing(EpisodeLog(out / FILE, without_failures=retry_failed)) as log:
-            _check_asked(out, log.keys(), keys)
+            _check_asked(out, log, keys)
             folder.begin()
             yield folder, log
 

@@ -10,21 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.errors import EvaluationError
-from benchmarks.evaluation.card import card_text, differences
+from benchmarks.evaluation.card import differences
 from benchmarks.evaluation.episode_log import FILE
-from benchmarks.evaluation.records import is_number, parsed, read_json
+from benchmarks.evaluation.records import SESSION, TIMING, check, parsed, read_json
 from benchmarks.evaluation.summary import Report
 from retrieval.storage.files import Held, require_file, write_whole
 
 _log = logging.getLogger(__name__)
 
 _CARD, _TIMING, _SUMMARY = "card.json", "timing.json", "summary.json"
-_WRITTEN = (_SUMMARY, _TIMING, "card.md", "report.html")
+_WRITTEN = (_SUMMARY, _TIMING, "report.html")
 """Files that are written after the card, and never without one."""
 
 
 class EvaluationFolder:
-    """Where an evaluation is kept; nobody else writes there meanwhile.
+    """Where an evaluation is kept, held by this process.
 
     Args:
         path: The folder.
@@ -47,12 +47,10 @@ class EvaluationFolder:
         write_whole(self.path / _TIMING, as_json(self._timing()))
 
     def finish(self, report: Report, played: int) -> None:
-        """Write the summary, the card for people, and how long it took."""
+        """Write the summary, and how long it took."""
         self._sessions[-1] |= {"seconds": report.seconds, "episodes": played}
-        timing, summary = self._timing(), report.summary()
-        write_whole(self.path / _TIMING, as_json(timing))
-        write_whole(self.path / "card.md", card_text(summary, timing))
-        write_whole(self.path / _SUMMARY, as_json(summary))
+        write_whole(self.path / _TIMING, as_json(self._timing()))
+        write_whole(self.path / _SUMMARY, as_json(report.summary()))
 
     def _timing(self) -> dict[str, Any]:
         """When an evaluation ran; a session that was killed has no seconds."""
@@ -98,8 +96,8 @@ def _check(path: Path, card: Mapping[str, Any]) -> None:
         found = [FILE] if episodes.exists() and episodes.stat().st_size else []
         if found := found + [name for name in _WRITTEN if (path / name).exists()]:
             raise EvaluationError(
-                f"{path}: expected {_CARD} beside {found[0]}, found none, so that nobody knows "
-                "what was evaluated there; choose another folder"
+                f"{path}: expected {_CARD} beside {found[0]}, found none, so that what was "
+                "evaluated there is unknown; choose another folder"
             )
         return
     expected = "the card of an evaluation"
@@ -110,30 +108,22 @@ def _check(path: Path, card: Mapping[str, Any]) -> None:
         raise EvaluationError(f"{error}, or choose another folder") from None
     if found:
         raise EvaluationError(
-            f"{path}: expected the same evaluation, to go on with it, found one that differs in\n  "
+            f"{path}: expected the same evaluation, to resume it, found one that differs in\n  "
             + "\n  ".join(found)
             + "\nchoose another folder"
         )
 
 
 def _sessions(path: Path) -> list[dict[str, Any]]:
-    """Return the earlier sessions; damaged ones decide about nothing, and are begun again."""
+    """Return the earlier sessions; damaged ones decide about nothing, and are dropped."""
     if not path.exists():
         return []
     try:
-        found = read_json(path, EvaluationError, "sessions").get("sessions")
-        if isinstance(found, list) and all(map(_is_session, found)):
-            return list(found)
-        problem = f"{path}: expected sessions with their start"
+        timing = read_json(path, EvaluationError, TIMING.name)
+        check(TIMING, timing, TIMING.fields, str(path), EvaluationError)
+        for session in timing["sessions"]:
+            check(SESSION, session, ("started",), str(path), EvaluationError)
     except (EvaluationError, OSError) as error:
-        problem = str(error)
-    _log.warning("%s; earlier times are lost, the evaluation goes on", problem)
-    return []
-
-
-def _is_session(value: Any) -> bool:
-    return (
-        isinstance(value, dict)
-        and isinstance(value.get("started"), str)
-        and is_number(value.get("seconds", 0.0))
-    )
+        _log.warning("%s; earlier times are lost, the evaluation is resumed", error)
+        return []
+    return list(timing["sessions"])

@@ -105,6 +105,12 @@ SUMMARY = Kind(
         **_each("em_interval f1_interval cover_em_interval", _maybe(_is_interval)),
     },
 )
+TIMING = Kind("the times of an evaluation", "take the file away", {"sessions": _is(list)})
+SESSION = Kind(
+    "a session of an evaluation",
+    "take the file away",
+    {"started": _is(str), "seconds": is_number},
+)
 SUITE = Kind(
     "the summary of an evaluation of several sets",
     "run the evaluation again with the same command",
@@ -128,12 +134,11 @@ METRICS = Kind(
     "restore the line, or take it out",
     {
         "step": _is_count,
-        "time": _values(_maybe(is_number)),
         **_each("eval/em eval/f1 eval/format_rate", _is_share),
         **_each("eval/searches eval/turns", is_number),
         "eval/questions": _is_size,
         "rollout/em": _maybe(_is_share),
-        **_each("rollout/staleness rollout/dropped tokens/sampled", _maybe(is_number)),
+        "tokens/sampled": _maybe(is_number),
     },
 )
 EVALUATED = tuple(name for name in METRICS.fields if name.startswith("eval/"))

@@ -17,7 +17,7 @@ from retrieval.text import to_terminal, to_unicode
 _log = logging.getLogger(__name__)
 
 _LONGEST_ERROR = 2000  # characters of an error that are kept
-_MOST = 10**12  # tokens or dollars of a turn that anybody would believe
+_MOST = 10**12  # tokens or dollars of a turn: more is a mistake
 
 
 def _counts(value: Any) -> bool:
@@ -44,7 +44,7 @@ _FIELDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
 
 
 def ask(agent: Agent, transcripts: Sequence[Sequence[str]]) -> list[Reply]:
-    """Ask for the next turns; where that fails, for one at a time, so that others go on.
+    """Ask for the next turns; where that fails, for one at a time, so that the others do not fail.
 
     Args:
         agent: Writes the turns.
@@ -62,7 +62,7 @@ def ask(agent: Agent, transcripts: Sequence[Sequence[str]]) -> list[Reply]:
         replies = _listed(name, agent.act(list(transcripts)))
     except (AgentUnusableError, ReplyError):
         raise
-    except Exception as error:  # whatever an agent of anybody raises
+    except Exception as error:  # agents are foreign code
         if len(transcripts) > 1:
             return [reply for each in transcripts for reply in ask(agent, [each])]
         reply = Reply("", error=_said(error))
@@ -113,7 +113,7 @@ def _reply(name: str, reply: Any) -> Reply:
 def _passes(holds: Callable[[Any], bool], value: Any) -> bool:
     try:
         return holds(value)
-    except Exception:  # a number of anybody's, or one beyond all numbers
+    except Exception:  # a foreign number type, or a number too large for a float
         return False
 
 
@@ -125,7 +125,7 @@ def _plain(text: str) -> str:
 def _shown(value: object) -> str:
     try:
         return f"{value!r:.80} ({type(value).__name__})"
-    except Exception:  # a repr of anybody's
+    except Exception:  # a foreign repr
         return type(value).__name__
 
 
@@ -133,6 +133,6 @@ def _said(error: Exception) -> str:
     """Type and text of an error."""
     try:
         text = f"{type(error).__name__}: {error}"
-    except Exception:  # an error of anybody's, whose text cannot be had
+    except Exception:  # a foreign error whose text cannot be had
         text = type(error).__name__
     return to_unicode(text)[:_LONGEST_ERROR]

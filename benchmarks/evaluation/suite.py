@@ -65,7 +65,7 @@ def evaluate_suite(
     out: Path | None = None,
     retry_failed: bool = False,
 ) -> SuiteReport:
-    """Evaluate an agent on several sets; interrupted, it goes on where it stopped.
+    """Evaluate an agent on several sets; what was interrupted is resumed.
 
     Args:
         agent_for: Makes the agent for an environment.

@@ -83,10 +83,10 @@ class Report:
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
 
 
-def add_up(
+def summarise(
     episodes: Sequence[Mapping[str, Any]], card: Mapping[str, Any], seconds: float
 ) -> Report:
-    """Add up the episodes in the order of the questions, whenever each of them was played.
+    """Summarise the episodes in the order of the questions, whenever each of them was played.
 
     Args:
         episodes: The records, in the order of the questions, at least one.

@@ -19,10 +19,8 @@ from benchmarks.paper.table import (
     averages,
     standard_error,
 )
-from benchmarks.statistics.significance import detectable_paired, detectable_unpaired
 
-_DISCORDANT = 0.2  # share of questions that two trained agents answer differently; an assumption
-_OWN, _MODEL, _BASE = "AT²PO", "Qwen3-4B", "GRPO"
+_OWN, _MODEL = "AT²PO", "Qwen3-4B"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +92,6 @@ def report() -> list[Table | str]:
         *_verdict(table),
         *_bamboogle(table),
         *_impossible(table),
-        _errors(table),
         *_gaps(table),
     ]
 
@@ -160,26 +157,6 @@ def _impossible(table: Sequence[Average]) -> Iterator[str]:
         yield f"  {name}: n = {questions:,}, {len(wrong)} of {len(cells)} cells: {found}"
 
 
-def _errors(table: Sequence[Average]) -> Table:
-    heads = ("set", "questions", "standard error", "95 % half-width", "unpaired", "paired")
-    shown = Table(*heads, title=f"One run of {_MODEL}: error and detectable difference, points")
-    own, base = _cells(table, _OWN), _cells(table, _BASE)
-    for name, questions in SIZES.items():
-        error = standard_error(own[name], questions)
-        found = (
-            detectable_unpaired(questions, float(base[name]) / 100),
-            detectable_paired(questions, _DISCORDANT),
-        )
-        least = ("none" if each is None else f"{100 * each:.2f}" for each in found)
-        figures = (f"{error:.2f}", f"{1.96 * error:.2f}", *least)
-        shown.add_row(name, f"{questions:,}", *figures)
-    shown.caption = (
-        f"Detectable with 80 % power at alpha 0.05: unpaired over {_BASE}, paired where "
-        f"{_DISCORDANT:.0%} of the questions are answered differently (an assumption)."
-    )
-    return shown
-
-
 def _gaps(table: Sequence[Average]) -> Iterator[str]:
     found = list(leads(table))
     small = [lead for lead in found if lead.within_error()]
@@ -200,12 +177,6 @@ def _gaps(table: Sequence[Average]) -> Iterator[str]:
         f"Credit assignment ({_MODEL}, multi-hop averages, standard error of a difference "
         f"{error:.2f}): within one of the best are {'; '.join(near) or 'none'}."
     )
-
-
-def _cells(table: Sequence[Average], method: str) -> dict[str, Fraction]:
-    """All seven cells of a method."""
-    rows = [row.cells for row in table if (row.model, row.method) == (_MODEL, method)]
-    return {name: cell for cells in rows for name, cell in cells.items()}
 
 
 def _run(table: Sequence[Average]) -> Average:

@@ -7,11 +7,11 @@ from itertools import chain
 
 from benchmarks.errors import RunFolderError
 from benchmarks.report.cases import Case, Collection, pair
-from benchmarks.report.folders import Report
+from benchmarks.report.folders import ReportContent
 from benchmarks.report.tiles import Tile
 
 
-def compared(first: Report, second: Report) -> Report:
+def compared(first: ReportContent, second: ReportContent) -> ReportContent:
     """Put two reports together, question by question.
 
     Args:
@@ -34,7 +34,7 @@ def compared(first: Report, second: Report) -> Report:
         )
     sides = list(zip(names, (first, second), strict=True))
     title = f"{names[0]} → {names[1]}"
-    return Report(
+    return ReportContent(
         name=title,
         title=title,
         lead=f"{first.title} ({first.lead}) → {second.title} ({second.lead})",
@@ -46,7 +46,9 @@ def compared(first: Report, second: Report) -> Report:
     )
 
 
-def _matched(first: Report, second: Report) -> list[tuple[str, Sequence[Case], Sequence[Case]]]:
+def _matched(
+    first: ReportContent, second: ReportContent
+) -> list[tuple[str, Sequence[Case], Sequence[Case]]]:
     """Cases of the sets that both have by name; all of them where there is no such set."""
     shared = [name for name in first.final if name in second.final]
     if not shared:

@@ -30,15 +30,15 @@ from benchmarks.report.files import (
     read_status,
     read_summary,
 )
-from benchmarks.report.processes import Processes, read_processes
 from benchmarks.report.tiles import Tile, evaluation_tiles, training_tiles
+from benchmarks.report.trace_events import read_trace
 from benchmarks.statistics.intervals import wilson
 
 _STEP = re.compile(r"step_[0-9]{1,18}\.jsonl")
 
 
 @dataclass(frozen=True)
-class Report:
+class ReportContent:
     """What a page shows.
 
     Attributes:
@@ -52,7 +52,7 @@ class Report:
         details: Headings and texts of what was configured.
         curve: Rows of `metrics.jsonl` of a training run.
         status: How a training run stands, if it says so.
-        processes: What the processes of a training run did when, if there were several.
+        trace: Trace events of a training run, if it was one of several processes.
     """
 
     name: str
@@ -65,10 +65,10 @@ class Report:
     details: Mapping[str, str]
     curve: Sequence[Record] = ()
     status: Record | None = None
-    processes: Processes | None = None
+    trace: Mapping[str, Any] | None = None
 
 
-def read(folder: Path) -> Report:
+def read(folder: Path) -> ReportContent:
     """Read a training run, an evaluation of one or several sets, or a folder of trees.
 
     Args:
@@ -89,7 +89,7 @@ def read(folder: Path) -> Report:
         ) from error
 
 
-def _reader(folder: Path) -> Callable[[Path], Report]:
+def _reader(folder: Path) -> Callable[[Path], ReportContent]:
     if (folder / "metrics.jsonl").exists() or (folder / "config.toml").exists():
         return _training_run
     if (folder / "episodes.jsonl").exists() or (folder / "summary.json").exists():
@@ -102,7 +102,7 @@ def _reader(folder: Path) -> Callable[[Path], Report]:
     )
 
 
-def _training_run(folder: Path) -> Report:
+def _training_run(folder: Path) -> ReportContent:
     config, settings = read_settings(folder / "config.toml")
     status = read_status(folder / STATUS)
     rows = read_lines(folder / "metrics.jsonl", check_metrics, growing=True)
@@ -124,7 +124,7 @@ def _training_run(folder: Path) -> Report:
     before_after = Collection(
         "Evaluation, before and after", ("before", "after"), pair(episodes[0], episodes[-1])
     )
-    return Report(
+    return ReportContent(
         name=folder.resolve().name,
         title=f"{summary['algorithm'].upper()} on {summary['env']}",
         lead=f"model {summary['model']} · seed {summary['seed']}",
@@ -135,7 +135,7 @@ def _training_run(folder: Path) -> Report:
         details={"Configuration": config.strip()},
         curve=rows,
         status=status,
-        processes=read_processes(folder),
+        trace=read_trace(folder),
     )
 
 
@@ -151,7 +151,7 @@ def _so_far(settings: Record, rows: Sequence[Record]) -> dict[str, Any]:
     }
 
 
-def _evaluation(folder: Path) -> Report:
+def _evaluation(folder: Path) -> ReportContent:
     path = folder / "summary.json"
     summary = read_json(path, RunFolderError, SUMMARY.name)
     if "sets" in summary:
@@ -159,7 +159,7 @@ def _evaluation(folder: Path) -> Report:
     check(SUMMARY, summary, ("agent", "env", "questions"), str(path), RunFolderError)
     cases = _episodes(folder / "episodes.jsonl")
     card = summary.get("card", summary)
-    return Report(
+    return ReportContent(
         name=folder.resolve().name,
         title=summary["env"],
         lead=f"agent {summary['agent']} · {summary['questions']:,} questions",
@@ -171,7 +171,7 @@ def _evaluation(folder: Path) -> Report:
     )
 
 
-def _evaluation_of_sets(folder: Path, summary: Record) -> Report:
+def _evaluation_of_sets(folder: Path, summary: Record) -> ReportContent:
     where = str(folder / "summary.json")
     check(SUITE, summary, ("agent", "questions", "sets"), where, RunFolderError)
     averages = {f"{n} average": summary[n] for n in ("micro", "macro") if n in summary}
@@ -186,7 +186,7 @@ def _evaluation_of_sets(folder: Path, summary: Record) -> Report:
         )
     sets = {name: _evaluation(folder / name) for name in summary["sets"]}
     cases = {name: found for name, each in sets.items() for found in each.final.values()}
-    return Report(
+    return ReportContent(
         name=folder.resolve().name,
         title=", ".join(sets),
         lead=f"agent {summary['agent']} · {summary['questions']:,} questions",
@@ -204,7 +204,7 @@ def _evaluation_of_sets(folder: Path, summary: Record) -> Report:
     )
 
 
-def _trees(folder: Path) -> Report:
+def _trees(folder: Path) -> ReportContent:
     paths = sorted(folder.glob("*.jsonl"), key=lambda path: _natural(path.stem))
     cases = {path.stem: _trees_of(path, math.inf) for path in paths}
     leaves = [leaf for found in cases.values() for case in found for leaf in case.leaves]
@@ -213,7 +213,7 @@ def _trees(folder: Path) -> Report:
     right = sum(leaf["right"] for leaf in leaves) / len(leaves)
     trees = sum(map(len, cases.values()))
     counts = [(f"{trees:,}", "trees"), (f"{len(leaves):,}", "leaves")]
-    return Report(
+    return ReportContent(
         name=folder.resolve().name,
         title="Rollout trees",
         lead=folder.resolve().name,

@@ -11,8 +11,7 @@ from tyro.conf import Positional
 from benchmarks.curves import save_curves
 from benchmarks.report.difference import compared
 from benchmarks.report.folders import read
-from benchmarks.report.page import FOOTER, page
-from benchmarks.report.processes import TRACE, trace_events
+from benchmarks.report.page import FOOTER, TRACE, page
 from retrieval.storage.files import replace_own
 
 
@@ -55,9 +54,8 @@ def write_report(folder: Path, out: Path | None = None) -> Path:
     report = read(folder)
     if report.curve:
         save_curves(report.curve, folder / "learning_curve.svg")
-    if report.processes:
-        trace = json.dumps(trace_events(report.processes))
-        replace_own(folder / TRACE, trace, '"made by": "at2po"')
+    if report.trace:
+        replace_own(folder / TRACE, json.dumps(report.trace), '"made by": "at2po"')
     path = out or folder / "report.html"
     replace_own(path, page(report), FOOTER)
     return path

@@ -126,41 +126,6 @@ def detectable_paired(questions: int, discordant: float) -> float | None:
     return found if found <= 1 else None
 
 
-def detectable_unpaired(questions: int, rate: float) -> float | None:
-    """Return the least gain in accuracy that two evaluations on different questions show.
-
-    Args:
-        questions: Questions of each of the two, >= 1.
-        rate: Accuracy of the weaker one, in [0, 1].
-
-    Returns:
-        The gain that a two-sided test finds with 80 % power, in (0, 1 - rate]; None where none
-        would be found.
-
-    Raises:
-        ComparisonError: If a number is out of range.
-
-    Source: Fleiss, Levin and Paik (2003), Statistical Methods for Rates and Proportions, eq. 4.14
-        (without continuity correction), solved for the second rate; two-sided alpha 0.05.
-    """
-    _check_count("questions", questions, 1)
-    _check_share("rate", rate)
-
-    def shortfall(gain: float) -> float:
-        other, middle = rate + gain, rate + gain / 2
-        null = _Z * math.sqrt(2 * middle * (1 - middle))
-        apart = rate * (1 - rate) + max(0.0, other * (1 - other))
-        return null + _Z_POWER * math.sqrt(apart) - gain * math.sqrt(questions)
-
-    low, high = 0.0, 1 - rate
-    if high == 0 or shortfall(high) > 0:
-        return None
-    for _ in range(60):  # halves the bracket down to the precision of a float
-        middle = (low + high) / 2
-        low, high = (middle, high) if shortfall(middle) > 0 else (low, middle)
-    return high
-
-
 def _check_share(name: str, value: float) -> None:
     if not 0 <= value <= 1:
         raise ComparisonError(f"{name}: expected a share in [0, 1], found {value}; divide by 100?")

@@ -62,7 +62,7 @@ def test_the_agent_is_evaluated(folder: Path, capsys: pytest.CaptureFixture[str]
     assert names | {f"{name}_interval" for name in ("em", "f1", "cover_em")} == set(summary)
     files = {path.name for path in (folder / "runs" / "title").iterdir()}
     assert files == set(re.findall(r"^\| `([\w.]+)` \|", TEXT, re.MULTILINE)) & files
-    assert len(files) == 6
+    assert len(files) == 5
 
 
 def test_suite_and_export_run(folder: Path) -> None:

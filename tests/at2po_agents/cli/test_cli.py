@@ -82,7 +82,8 @@ def test_eval_of_the_simple_agents_on_two_sets(tmp_path: Path) -> None:
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert list(summary["sets"]) == ["Calculator", "MiniWiki"] and summary["questions"] == 8
     assert summary["agent"] == "random" and not summary["failures"]
-    assert (tmp_path / "MiniWiki" / "card.md").read_text().startswith("# random on at2po/MiniWiki")
+    card = json.loads((tmp_path / "MiniWiki" / "card.json").read_text())
+    assert (card["agent"], card["env"]) == ("random", "at2po/MiniWiki-v0")
     for agent, turns in (("direct", 1), ("rag", 2)):
         out = tmp_path / agent
         short = ["--limit", "2", "--max-response-tokens", "30"]

@@ -98,13 +98,11 @@ def test_servers_are_asked_what_they_serve(paths: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("name", ["MiniWiki", "Calculator", "Household"])
-def test_every_world_has_a_card_and_one_for_people(name: str, tmp_path: Path) -> None:
+def test_every_world_has_a_card(name: str) -> None:
     env: Any = gymnasium.make(f"at2po/{name}-v0", split="test", questions=3).unwrapped
-    report = evaluate(env.expert(), env, out=tmp_path)
+    report = evaluate(env.expert(), env)
     assert report.card["split"] == "test" and report.card["agent_settings"]["error_rate"] == 0
-    text = (tmp_path / "card.md").read_text(encoding="utf-8")
-    assert "| EM | 1.0000 |" in text and "{question}" in text
-    assert all(f"| {key} |" in text for key in ("split", "scorer_version", "date", "versions"))
+    assert report.em == 1.0 and "{question}" in report.card["prompt"]
     assert (report.card["index_hash"] is None) == (name != "MiniWiki")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import os
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from tests.benchmarks.report.report_samples import (
     FAULT,
     record,
     training_run,
+    write_evaluation,
     write_status,
     write_timeline,
 )
@@ -54,22 +54,17 @@ ODD: list[Any] = [
 
 
 def evaluation(folder: Path, *names: str) -> Path:
-    folder.mkdir(parents=True)
     own = {"f1": 0.5, "error": "", "flags": [], "cover_em": True, "tokens": 3}
-    lines = [json.dumps(record(name, True) | own) for name in names]
-    (folder / "episodes.jsonl").write_text("".join(f"{line}\n" for line in lines))
-    summary = {
-        "agent": "me",
-        "env": "at2po/NQ-v0",
-        "questions": len(names),
-        "failed": 0,
-        "em": 1.0,
-        "em_interval": [0.5, 1.0],
-        "failures": [],
-        "card": {"split": "test", "agent_settings": {"max_prompt_tokens": 9}},
-    }
-    (folder / "summary.json").write_text(json.dumps(summary))
-    return folder
+    return write_evaluation(
+        folder,
+        [record(name, True) | own for name in names],
+        agent="me",
+        env="at2po/NQ-v0",
+        failed=0,
+        em_interval=[0.5, 1.0],
+        failures=[],
+        card={"split": "test", "agent_settings": {"max_prompt_tokens": 9}},
+    )
 
 
 def as_bytes(text: str | bytes) -> bytes:
@@ -214,20 +209,14 @@ def test_any_names_have_an_order(names: list[str]) -> None:
     assert sorted(names, key=_natural) == sorted(reversed(names), key=_natural)
 
 
-def _status(run: Path) -> None:
-    (run / "status.json").write_text('{"faults": 5}')
-
-
-def _step(run: Path) -> None:
-    (run / "trees" / "step_x.jsonl").write_text("notes")
-
-
-@pytest.mark.parametrize("spoil", [_status, _step])
+@pytest.mark.parametrize(
+    ("name", "text"), [("status.json", '{"faults": 5}'), ("trees/step_x.jsonl", "notes")]
+)
 def test_mere_records_and_foreign_files_do_not_keep_a_run_from_its_report(
-    tmp_path: Path, spoil: Callable[[Path], None]
+    tmp_path: Path, name: str, text: str
 ) -> None:
     run = training_run(tmp_path)
-    spoil(run)
+    (run / name).write_text(text)
     assert write_report(run).exists()
 
 
@@ -265,11 +254,19 @@ def test_a_last_row_that_was_cut_off_costs_itself_alone(tmp_path: Path, cut: byt
         read(run)
 
 
-@pytest.mark.parametrize("text", ["\x00", "a = [", "n = " + HUGE, "[algorithm]\nchains = 'x'", ""])
-def test_a_damaged_configuration_is_named(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        *(("config.toml", text) for text in ("\x00", "a = [", "n = " + HUGE, "")),
+        ("config.toml", "[algorithm]\nchains = 'x'"),
+        ("summary.json", "{"),
+        ("timeline.jsonl", '{"step": 1, "other": 2}\n'),
+    ],
+)
+def test_a_damaged_file_of_a_run_is_named(tmp_path: Path, name: str, text: str) -> None:
     run = training_run(tmp_path)
-    (run / "config.toml").write_text(text)
-    with pytest.raises(RunFolderError, match="config.toml: expected"):
+    (run / name).write_text(text)
+    with pytest.raises(RunFolderError, match=f"{name}: expected"):
         write_report(run)
 
 

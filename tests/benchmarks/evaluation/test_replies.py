@@ -15,7 +15,6 @@ import pytest
 
 import at2po_envs  # noqa: F401 - registers the ids
 from at2po_agents.rollout.agents import Reply
-from at2po_envs import Question
 from benchmarks import evaluate
 from benchmarks.errors import EvaluationError, ReplyError
 
@@ -155,7 +154,7 @@ def test_an_error_of_any_text_is_on_record(
     assert json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))["failed"] == 3
 
 
-def test_name_settings_and_ids_that_utf8_cannot_hold_are_written_and_gone_on_with(
+def test_name_settings_and_ids_that_utf8_cannot_hold_are_written_and_resumed(
     env: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = [replace(question, id=question.id + SURROGATE) for question in env.questions]
@@ -195,33 +194,32 @@ def test_settings_that_cannot_go_on_record_are_refused(
         evaluate(agent, env)
 
 
-@pytest.mark.parametrize("titles", [5, [[1]], "abc", {"a": 1}, [None], True])
-def test_metadata_that_cannot_be_used_are_refused_before_the_first_episode(
-    env: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, titles: Any
-) -> None:
-    bad = replace(env.questions[3], metadata={"supporting_titles": titles})
-    monkeypatch.setattr(env, "questions", (*env.questions[:3], bad))
-    with pytest.raises(EvaluationError, match=f"question '{bad.id}': expected a list of titles"):
-        evaluate(env.expert(), env, out=tmp_path)
-    assert not list(tmp_path.iterdir())
-
-
 @pytest.mark.parametrize(
-    ("question", "message"),
+    ("changes", "message"),
     [
-        (Question("a", "q", "answer"), "a list of texts as golden_answers"),  # type: ignore[arg-type]
-        (Question("a", "q", (5,)), "a list of texts as golden_answers"),  # type: ignore[arg-type]
-        (Question(5, "q", ("a",)), "a text as id"),  # type: ignore[arg-type]
-        (Question("a", None, ("a",)), "a text as question"),  # type: ignore[arg-type]
-        (Question("a", "q", ("a",), None), "a dict as metadata"),  # type: ignore[arg-type]
+        *(
+            ({"metadata": {"supporting_titles": titles}}, "a list of titles")
+            for titles in (5, [[1]], "abc", {"a": 1}, [None], True)
+        ),
+        ({"golden_answers": "answer"}, "a list of texts as golden_answers"),
+        ({"golden_answers": (5,)}, "a list of texts as golden_answers"),
+        ({"id": 5}, "a text as id"),
+        ({"question": None}, "a text as question"),
+        ({"metadata": None}, "a dict as metadata"),
     ],
 )
-def test_questions_that_cannot_be_scored_are_refused(
-    env: Any, monkeypatch: pytest.MonkeyPatch, question: Question, message: str
+def test_questions_that_cannot_be_scored_are_refused_before_the_first_episode(
+    env: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Any],
+    message: str,
 ) -> None:
-    monkeypatch.setattr(env, "questions", (*env.questions, question))
-    with pytest.raises(EvaluationError, match=f"expected {message}"):
-        evaluate(env.expert(), env)
+    bad = replace(env.questions[3], **changes)
+    monkeypatch.setattr(env, "questions", (*env.questions[:3], bad))
+    with pytest.raises(EvaluationError, match=f"question {bad.id!r}: expected {message}"):
+        evaluate(env.expert(), env, out=tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_metadata_without_titles_are_fine(env: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,12 +228,6 @@ def test_metadata_without_titles_are_fine(env: Any, monkeypatch: pytest.MonkeyPa
     for asked in (bare, none):
         monkeypatch.setattr(env, "questions", tuple(asked))
         assert evaluate(Returns(env, lambda n: [""] * n), env).retrieval_recall is None
-
-
-def test_a_question_asked_twice_is_refused(env: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(env, "questions", (*env.questions, env.questions[0]))
-    with pytest.raises(EvaluationError, match="each question once"):
-        evaluate(env.expert(), env)
 
 
 @pytest.mark.parametrize("value", [0, -1, 2.5, NAN, "3", True])

@@ -69,19 +69,19 @@ def test_what_has_ended_is_not_asked_again(env: Any, tmp_path: Path) -> None:
 
 @given(cut=st.integers(0, 10**6), order=st.permutations(range(12)))
 @settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow])
-def test_a_file_cut_at_any_byte_is_gone_on_with(
+def test_a_file_cut_at_any_byte_is_resumed(
     env: Any, tmp_path_factory: pytest.TempPathFactory, cut: int, order: list[int]
 ) -> None:
-    whole, torn = tmp_path_factory.mktemp("whole"), tmp_path_factory.mktemp("torn")
+    whole, cut_off = tmp_path_factory.mktemp("whole"), tmp_path_factory.mktemp("cut")
     asked = [env.questions[i].id for i in order]
     evaluate(Wrapped(env), env, questions=asked, out=whole)
     written = (whole / "episodes.jsonl").read_bytes()
     cut %= len(written) + 1
-    (torn / "episodes.jsonl").write_bytes(written[:cut])
-    (torn / "card.json").write_bytes((whole / "card.json").read_bytes())
+    (cut_off / "episodes.jsonl").write_bytes(written[:cut])
+    (cut_off / "card.json").write_bytes((whole / "card.json").read_bytes())
     agent = Wrapped(env)
-    evaluate(agent, env, questions=asked, batch=1 + cut % 5, out=torn)
-    assert files(torn) == files(whole)
+    evaluate(agent, env, questions=asked, batch=1 + cut % 5, out=cut_off)
+    assert files(cut_off) == files(whole)
     assert len(agent.asked) == 12 - written[:cut].count(b"\n")
 
 
@@ -150,7 +150,6 @@ def test_an_evaluation_that_measured_nothing_ends_with_an_error(env: Any, tmp_pa
     assert not (tmp_path / "summary.json").exists()
     report = evaluate(Fails(env, 0), env, limit=3, out=tmp_path, retry_failed=True)
     assert json.loads((tmp_path / "summary.json").read_text())["failed"] == report.failed == 2
-    assert "counted as wrong | 2 of 3 |" in (tmp_path / "card.md").read_text()
 
 
 def test_a_question_that_leaves_no_room_was_not_measured(env: Any) -> None:
@@ -192,12 +191,6 @@ def test_another_evaluation_is_refused(env: Any, tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match="of the 3 questions asked, found 2 of others"):
         evaluate(Wrapped(env), env, limit=3, out=tmp_path)
     assert (tmp_path / "episodes.jsonl").read_bytes() == before
-
-
-def test_episodes_without_a_card_are_refused(env: Any, tmp_path: Path) -> None:
-    (tmp_path / "episodes.jsonl").write_text("{}")
-    with pytest.raises(EvaluationError, match="expected card.json beside episodes.jsonl"):
-        evaluate(Wrapped(env), env, limit=1, out=tmp_path)
 
 
 def test_a_question_on_record_twice_is_refused(env: Any, tmp_path: Path) -> None:

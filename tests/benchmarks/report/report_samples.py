@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,13 +69,23 @@ def evaluation(em: float) -> dict[str, float]:
     return {"eval/em": em, **{f"eval/{name}": value for name, value in others.items()}}
 
 
+def write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Write a file of JSON lines."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def write_evaluation(folder: Path, records: Sequence[dict[str, Any]], **summary: Any) -> Path:
+    """Write what an evaluation leaves behind."""
+    write_lines(folder / "episodes.jsonl", records)
+    em = sum(each["em"] for each in records) / len(records)
+    facts = {"agent": EVIL, "env": "at2po/MiniWiki-v0", "questions": len(records), "em": em}
+    (folder / "summary.json").write_text(json.dumps({**facts, "f1": 0.5, **summary}))
+    return folder
+
+
 def training_run(folder: Path) -> Path:
     """Write what a training run of two steps leaves behind."""
-
-    def lines(name: str, rows: list[dict[str, Any]]) -> None:
-        (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
-
     (folder / "config.toml").write_text(CONFIG)
     (folder / "summary.json").write_text(json.dumps(SUMMARY))
     rows = [
@@ -83,14 +93,14 @@ def training_run(folder: Path) -> Path:
         {"step": 1, "rollout/em": None, "tokens/sampled": 5000, "non_finite": ["rollout/em"]},
         {"step": 2, "rollout/em": 0.5, "tokens/sampled": 7345, **evaluation(2 / 3)},
     ]
-    lines("metrics.jsonl", rows)
+    write_lines(folder / "metrics.jsonl", rows)
     names = ("Ada", "Bob", "Cy")
     before = [record(name, em, "old") for name, em in zip(names, (True, False, False), strict=True)]
     after = [record(name, em, "new") for name, em in zip(names, (True, True, False), strict=True)]
-    lines("episodes/step_000000.jsonl", before)
-    lines("episodes/step_000002.jsonl", after)
-    lines("trees/step_000001.jsonl", [a_tree((1.0,))])
-    lines("trees/step_000002.jsonl", [a_tree((1.0, 1.0)), a_tree((1.0, -1.0, 0.0))])
+    write_lines(folder / "episodes/step_000000.jsonl", before)
+    write_lines(folder / "episodes/step_000002.jsonl", after)
+    write_lines(folder / "trees/step_000001.jsonl", [a_tree((1.0,))])
+    write_lines(folder / "trees/step_000002.jsonl", [a_tree((1.0, 1.0)), a_tree((1.0, -1.0, 0.0))])
     return folder
 
 
@@ -115,7 +125,7 @@ FAULT = {"time": 1795631502.1, "step": 1, "actor": EVIL, "what": f"died {EVIL}",
 
 
 def write_timeline(folder: Path, lines: Iterable[Line] = LINES) -> None:
-    """Write a time line, the last line of which is torn."""
+    """Write a time line, the last line of which was cut off."""
     with (folder / "timeline.jsonl").open("w") as file:
         for actor, stage, step, start, end, tokens in lines:
             row = {"actor": actor, "stage": stage, "step": step, "start": start, "end": end}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import pytest
 
 from at2po_agents.tree import RolloutTree
 from benchmarks.report import write_difference, write_report
-from tests.benchmarks.report.report_samples import training_run
+from tests.benchmarks.report.report_samples import training_run, write_evaluation, write_lines
 
 pytestmark = pytest.mark.slow
 
@@ -48,24 +47,20 @@ def a_tree(number: int) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def trees(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trees")
-    lines = [json.dumps(a_tree(number)) + "\n" for number in range(QUESTIONS)]
-    (folder / "step.jsonl").write_text("".join(lines))
+    write_lines(folder / "step.jsonl", map(a_tree, range(QUESTIONS)))
     return write_report(folder)
 
 
 def evaluation(folder: Path, queries: dict[str, tuple[str, bool]]) -> Path:
-    folder.mkdir()
-    with (folder / "episodes.jsonl").open("w") as file:
-        for name, (query, em) in queries.items():
-            first = {"action": "<think> same </think> <search> a </search>", "observation": "one"}
-            second = {"action": f"<think> so </think> <search> {query} </search>"}
-            facts = {"question_key": name, "question_id": name, "question": f"Who is {name}?"}
-            facts |= {"golden_answers": [EVIL], "prediction": query, "truncated": False}
-            transcript = [first, second | {"observation": f"seen {query}"}]
-            file.write(json.dumps({**facts, "em": em, "transcript": transcript}) + "\n")
-    summary = {"agent": folder.name, "env": "test", "questions": len(queries)}
-    (folder / "summary.json").write_text(json.dumps(summary))
-    return folder
+    records = []
+    for name, (query, em) in queries.items():
+        first = {"action": "<think> same </think> <search> a </search>", "observation": "one"}
+        second = {"action": f"<think> so </think> <search> {query} </search>"}
+        facts = {"question_key": name, "question_id": name, "question": f"Who is {name}?"}
+        facts |= {"golden_answers": [EVIL], "prediction": query, "truncated": False}
+        transcript = [first, second | {"observation": f"seen {query}"}]
+        records.append({**facts, "em": em, "transcript": transcript})
+    return write_evaluation(folder, records, agent=folder.name, env="test")
 
 
 def numbers(page: Any) -> dict[str, int]:

@@ -19,9 +19,15 @@ from at2po_agents.tree import RolloutTree
 from benchmarks.errors import RunFolderError
 from benchmarks.report import write_difference, write_report
 from benchmarks.report.cases import alone, from_episode, from_tree, pair
-from benchmarks.report.embedding import embed
+from benchmarks.report.page_data import embed
 from tests.benchmarks.report.report_page import Page
-from tests.benchmarks.report.report_samples import CONFIG, EVIL, record, training_run
+from tests.benchmarks.report.report_samples import (
+    CONFIG,
+    EVIL,
+    record,
+    training_run,
+    write_evaluation,
+)
 
 
 @pytest.fixture
@@ -29,14 +35,9 @@ def run(tmp_path: Path) -> Path:
     return training_run(tmp_path)
 
 
-def write_evaluation(folder: Path, right: dict[str, bool], **summary: Any) -> Path:
-    folder.mkdir(parents=True)
-    lines = [json.dumps(record(name, em, folder.name)) + "\n" for name, em in right.items()]
-    (folder / "episodes.jsonl").write_text("".join(lines))
-    figures = {"em": sum(right.values()) / len(right), "f1": 0.5, "questions": len(right)}
-    told = {"agent": EVIL, "env": "at2po/MiniWiki-v0", **figures, **summary}
-    (folder / "summary.json").write_text(json.dumps(told))
-    return folder
+def evaluation(folder: Path, right: dict[str, bool], **summary: Any) -> Path:
+    records = [record(name, em, folder.name) for name, em in right.items()]
+    return write_evaluation(folder, records, **summary)
 
 
 def explored(html: str) -> list[dict[str, Any]]:
@@ -96,18 +97,18 @@ def test_the_page_shows_the_figures(run: Path) -> None:
 
 
 def test_a_training_run_can_be_explored_before_and_after_and_by_its_trees(run: Path) -> None:
-    trees, evaluation, earlier = explored(write_report(run).read_text(encoding="utf-8"))
+    trees, evaluated, earlier = explored(write_report(run).read_text(encoding="utf-8"))
     assert [c["name"] for c in (trees, earlier)] == [
         "Rollout trees of step 2",
         "Rollout trees of step 1",
     ]
-    assert evaluation["sides"] == ["before", "after"]
+    assert evaluated["sides"] == ["before", "after"]
     outcomes = {
         case["question"].split()[2][:-1]: [side["right"] for side in case["sides"]]
-        for case in evaluation["cases"]
+        for case in evaluated["cases"]
     }
     assert outcomes == {"Ada": [True, True], "Bob": [False, True], "Cy": [False, False]}
-    before, after = evaluation["cases"][0]["turns"]
+    before, after = evaluated["cases"][0]["turns"]
     assert "<think> old </think>" in before[1]["action"]
     assert "<think> new </think>" in after[1]["action"]
     assert before[1]["observation"] == f" <result>\n{EVIL}\n</result>"
@@ -163,7 +164,7 @@ def test_an_evaluation_has_a_report(tmp_path: Path) -> None:
         "tokens": None,
     }
     right = {"b10": True, "b9": False}
-    folder = write_evaluation(tmp_path / "eval", right, card={"model": EVIL}, **intervals)
+    folder = evaluation(tmp_path / "eval", right, card={"model": EVIL}, **intervals)
     retried = record("b9", True, "again") | {"error": "", "flags": ["tool_failed"], "tokens": 7}
     with (folder / "episodes.jsonl").open("a") as file:
         file.write(json.dumps(record("b8", False) | {"transcript": [], "error": EVIL}) + "\n")
@@ -186,7 +187,7 @@ def test_an_evaluation_has_a_report(tmp_path: Path) -> None:
 def test_an_evaluation_of_several_sets_shows_each_and_their_averages(tmp_path: Path) -> None:
     sets = {}
     for name, right in (("NQ", {"a": True}), ("PopQA", {"b": False, "c": True})):
-        folder = write_evaluation(tmp_path / "eval" / name, right)
+        folder = evaluation(tmp_path / "eval" / name, right)
         sets[name] = json.loads((folder / "summary.json").read_text())
     summary = {"agent": "me", "questions": 3, "sets": sets}
     summary |= {"micro": {"em": 0.667}, "macro": {"em": 0.75, "em_interval": [0.6, 0.9]}}
@@ -208,8 +209,8 @@ def test_a_folder_of_trees_has_a_report(run: Path) -> None:
 
 
 def test_two_evaluations_are_compared_question_by_question(tmp_path: Path) -> None:
-    first = write_evaluation(tmp_path / "A", {"a": True, "b": False, "c": False, "d": True})
-    second = write_evaluation(tmp_path / "B", {"e": True, "c": False, "b": True, "a": True})
+    first = evaluation(tmp_path / "A", {"a": True, "b": False, "c": False, "d": True})
+    second = evaluation(tmp_path / "B", {"e": True, "c": False, "b": True, "a": True})
     path = write_difference(first, second)
     assert path == second / "difference.html"
     html = path.read_text(encoding="utf-8")
@@ -225,7 +226,7 @@ def test_two_evaluations_are_compared_question_by_question(tmp_path: Path) -> No
 
 
 def test_a_training_run_is_compared_by_its_last_evaluation(run: Path, tmp_path: Path) -> None:
-    other = write_evaluation(tmp_path / "other", {"Ada": False, "Bob": True})
+    other = evaluation(tmp_path / "other", {"Ada": False, "Bob": True})
     (collection,) = explored(write_difference(run, other).read_text(encoding="utf-8"))
     right = [[s and s["right"] for s in case["sides"]] for case in collection["cases"]]
     assert right == [[True, False], [True, True], [False, None]]
@@ -242,8 +243,8 @@ def test_a_question_that_occurs_twice_is_paired_in_order() -> None:
 
 
 def test_folders_without_a_question_in_common_are_refused(tmp_path: Path) -> None:
-    first = write_evaluation(tmp_path / "A", {"a": True})
-    second = write_evaluation(tmp_path / "B" / "A", {"b": True})
+    first = evaluation(tmp_path / "A", {"a": True})
+    second = evaluation(tmp_path / "B" / "A", {"b": True})
     with pytest.raises(RunFolderError, match="at least one question in both"):
         write_difference(first, second)
 
@@ -262,12 +263,6 @@ def test_a_run_without_evaluation_is_refused(run: Path) -> None:
         write_report(run)
 
 
-def test_a_damaged_file_is_refused(run: Path) -> None:
-    (run / "summary.json").write_text("{")
-    with pytest.raises(RunFolderError, match="expected JSON"):
-        write_report(run)
-
-
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match="found none of these"):
         write_report(tmp_path)
@@ -277,7 +272,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_command_writes_both_kinds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    first, second = (write_evaluation(tmp_path / name, {"a": True}) for name in "AB")
+    first, second = (evaluation(tmp_path / name, {"a": True}) for name in "AB")
     main(["report", str(first)])
     assert (first / "report.html").exists()
     main(["report", str(first), str(second), "--out", str(tmp_path / "page.html")])

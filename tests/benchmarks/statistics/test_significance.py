@@ -16,7 +16,6 @@ from benchmarks.errors import ComparisonError
 from benchmarks.statistics.significance import (
     bootstrap_p,
     detectable_paired,
-    detectable_unpaired,
     holm,
     mcnemar,
 )
@@ -124,19 +123,6 @@ def test_the_detectable_difference_solves_its_formula() -> None:
 def test_where_nothing_can_be_found_there_is_no_difference() -> None:
     assert detectable_paired(1, 0.5) is None
     assert detectable_paired(3, 0.0) is None
-    assert detectable_unpaired(100, 1.0) is None
-    assert detectable_unpaired(5, 0.9) is None
-
-
-@pytest.mark.parametrize(
-    ("rate", "other", "questions"),
-    # R's power.prop.test(p1=, p2=, power=0.8): n = 151.9 and 57.7; the first is in Fleiss, too.
-    [(0.25, 0.40, 152), (0.50, 0.75, 58)],
-)
-def test_the_unpaired_difference_is_that_of_the_textbook(
-    rate: float, other: float, questions: int
-) -> None:
-    assert detectable_unpaired(questions, rate) == pytest.approx(other - rate, abs=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -146,8 +132,6 @@ def test_the_unpaired_difference_is_that_of_the_textbook(
         lambda: holm([0.1, 1.2]),
         lambda: detectable_paired(0, 0.1),
         lambda: detectable_paired(10, 20.0),
-        lambda: detectable_unpaired(10, 47.9),
-        lambda: detectable_unpaired(0, 0.5),
     ],
 )
 def test_numbers_out_of_range_are_refused(wrong: Callable[[], object]) -> None:
