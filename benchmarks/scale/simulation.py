@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 from heapq import heapify, heapreplace
 from itertools import zip_longest
 
-from at2po_agents.learner.partition import by_tree, lpt_partition, partition_rows, split
+from at2po_agents.learner.partition import lpt_partition, partition_packs, split, whole, within
+from at2po_agents.tree import RolloutTree
 from benchmarks.errors import EvaluationError
 from benchmarks.scale.costs import Costs
 from benchmarks.scale.rollout import Collected, collect
 from benchmarks.scale.timeline import Piece
-from benchmarks.scale.workload import Plan
-from benchmarks.speed.step_cost import Work, add
+from benchmarks.speed.paper_step import Plan
+from benchmarks.speed.step_cost import Work, add, rows_work
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +65,11 @@ class Setup:
     def devices(self) -> int:
         """Devices altogether."""
         return self.collectors if self.colocate else self.collectors + self.learners
+
+    @property
+    def roles(self) -> tuple[str, str]:
+        """How the names of the devices begin that collect, and of those that learn."""
+        return ("device", "device") if self.colocate else ("collector", "learner")
 
 
 OTHER = "other side"
@@ -140,9 +146,9 @@ class _Run:
     def __init__(self, setup: Setup, costs: Costs) -> None:
         self.costs = costs
         self.switch = costs.switch if setup.colocate else 0.0
-        roles = ("device", "device") if setup.colocate else ("collector", "learner")
-        self.collectors = [f"{roles[0]}-{n}" for n in range(setup.collectors)]
-        self.learners = [f"{roles[1]}-{n}" for n in range(setup.learners)]
+        collector, learner = setup.roles
+        self.collectors = [f"{collector}-{n}" for n in range(setup.collectors)]
+        self.learners = [f"{learner}-{n}" for n in range(setup.learners)]
         self.now = dict.fromkeys((*self.collectors, *self.learners), 0.0)
         self.ended: list[tuple[float, int]] = []  # when shares were collected, and their trees
         self.pieces: list[Piece] = []
@@ -205,7 +211,7 @@ def _updates(trees: Sequence[Plan], setup: Setup, costs: Costs) -> list[dict[str
         for _ in range(setup.learners)
     ]
     for batch in split(trees, setup.mini_batches):
-        for shares, passes in _shares([tree for tree in batch if tree.learned], setup):
+        for shares, passes in _shares([plan.tree for plan in batch if plan.learned], setup):
             seconds = [costs.training(own) for own in shares]
             slowest = max(seconds)
             exchange = passes * costs.exchange(setup.learners)
@@ -219,29 +225,33 @@ def _updates(trees: Sequence[Plan], setup: Setup, costs: Costs) -> list[dict[str
     return parts
 
 
-def _shares(trees: Sequence[Plan], setup: Setup) -> Iterator[tuple[list[Work], int]]:
+def _shares(trees: Sequence[RolloutTree], setup: Setup) -> Iterator[tuple[list[Work], int]]:
     """Go through a mini-batch: what learners do until they wait for each other, and passes."""
+    ranks, budget = setup.learners, setup.token_budget
     if setup.packed:
-        way = by_tree if setup.whole else partition_rows
-        packs = way([tree.lengths() for tree in trees], setup.learners, setup.token_budget)
+        packs = partition_packs(trees, ranks, budget)
+        if setup.whole:
+            own = lpt_partition([tree.unique_tokens for tree in trees], ranks)
+            packs = [within([trees[number] for number in numbers], budget) for numbers in own]
         for together in zip_longest(*packs, fillvalue=()):
-            yield [add(trees[n].part(a, b) for n, a, b, _ in pack) for pack in together], 1
+            yield [add(rows_work(part.leaves) for part in pack) for pack in together], 1
     else:
-        rows = [row for tree in trees for row in tree.rows()]
-        numbers = lpt_partition([row.tokens for row in rows], setup.learners)
-        shares = [add(rows[number] for number in own) for own in numbers]
-        yield shares, max(-(-own.tokens // setup.token_budget) for own in shares)
+        rows = [rows_work([leaf]) for tree in trees for leaf in whole(tree).leaves]
+        numbers = lpt_partition([row.tokens for row in rows], ranks)
+        works = [add(rows[number] for number in own) for own in numbers]
+        yield works, max(-(-work.tokens // budget) for work in works)
 
 
 def splits(devices: int, setup: Setup) -> list[Setup]:
-    """Return ways to divide devices into collectors and learners, by eighths.
+    """Return ways to use devices: all for both, or divided by eighths if not on the same ones.
 
     Args:
-        devices: How many there are, at least 2.
+        devices: How many there are, at least 2 where they are divided.
         setup: What else is set.
     """
+    if setup.colocate:
+        return [replace(setup, collectors=devices, learners=devices)]
     counts = {max(1, devices * eighths // 8) for eighths in range(1, 8)}
     return [
-        replace(setup, colocate=False, collectors=count, learners=devices - count)
-        for count in sorted(counts)
+        replace(setup, collectors=count, learners=devices - count) for count in sorted(counts)
     ]

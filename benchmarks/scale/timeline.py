@@ -34,12 +34,11 @@ class Piece:
         return self.end - self.start
 
 
-def step_seconds(pieces: Iterable[Piece], skip: int = 1) -> float:
+def step_seconds(pieces: Iterable[Piece]) -> float:
     """Return how long a step takes once a run is under way: between the ends of updates.
 
     Args:
-        pieces: A timeline in which at least `skip` + 1 steps were taken.
-        skip: Steps at the start that do not count, at least 1.
+        pieces: A timeline in which at least 2 steps were taken; the first does not count.
 
     Raises:
         EvaluationError: If there are too few steps.
@@ -48,10 +47,9 @@ def step_seconds(pieces: Iterable[Piece], skip: int = 1) -> float:
     for piece in pieces:
         if piece.stage == "update":
             ends[piece.step] = max(piece.end, ends.get(piece.step, 0.0))
-    if len(ends) <= skip or skip < 1:
-        raise EvaluationError(f"expected more than {max(skip, 1)} updates, found {len(ends)}")
-    order = [ends[step] for step in sorted(ends)]
-    return (order[-1] - order[skip - 1]) / (len(order) - skip)
+    if len(ends) < 2:
+        raise EvaluationError(f"expected at least 2 updates, found {len(ends)}; take more steps")
+    return (ends[max(ends)] - ends[min(ends)]) / (len(ends) - 1)
 
 
 def stage_seconds(pieces: Iterable[Piece], stage: str, skip: int = 1) -> float:

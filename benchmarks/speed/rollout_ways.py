@@ -20,7 +20,7 @@ from at2po_agents.rollout.expansion import Chains, EntropyGuided, Expansion
 from at2po_envs.seeds import stable_hash
 from benchmarks.environments.forced_turns import forced_env
 from benchmarks.speed.plain_generate import PlainEngine
-from benchmarks.speed.rollout_counts import counts, first_time
+from benchmarks.speed.step_cost import counts
 
 MAX_BATCH = 256
 """Most rows at a time in our engines, as in the demo."""
@@ -141,13 +141,11 @@ class EngineWay:
             asked, setting.expansion(), seed=stable_hash("rollout_speed", setting.name, number)
         )
         seconds = time.perf_counter() - start
-        prefilled = stats.prefilled - prefilled
         return {
             "seconds": round(seconds, 4),
             **counts(trees),
-            "prefilled": prefilled,
+            "prefilled": stats.prefilled - prefilled,
             "reused": stats.reused - reused,
-            "recomputed": prefilled - first_time(trees),
         }
 
     def close(self) -> None:

@@ -23,6 +23,7 @@ from benchmarks.command import run
 from benchmarks.errors import EvaluationError
 from benchmarks.speed.peers.rollouts import Peer
 from benchmarks.speed.rollout_ways import WARM_UP, Setting, Way, own_ways
+from benchmarks.speed.tables import rollout_speed
 
 TREE_WAYS = ("ours", "ours, no reuse", "generate loop", "vllm")
 CHAIN_WAYS = ("ours", "generate loop", "trl")
@@ -67,10 +68,6 @@ SETTINGS: dict[str, tuple[Setting, tuple[str, ...], str]] = {
 }
 """Name -> what is collected, the ways that can, and what it is in words."""
 
-SPEEDUP, RECOMPUTED = 3.0, 0.02
-"""Goals: at least so many times the generate loop and TRL; at most this share computed twice."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class RolloutSpeedConfig:
     """Measure how fast rollouts are on this machine, beside other ways."""
@@ -102,8 +99,7 @@ def measure(config: RolloutSpeedConfig) -> dict[str, Any]:
         config: What to measure.
 
     Returns:
-        JSON-able figures by setting and way, the goals with what was reached, what was absent and
-        why.
+        JSON-able figures by setting and way, and what was absent and why.
 
     Raises:
         EvaluationError: If a number is out of range, a setting unknown, or a peer does not start.
@@ -131,7 +127,6 @@ def measure(config: RolloutSpeedConfig) -> dict[str, Any]:
     return {
         "threads": config.threads,
         "settings": measured,
-        "goals": goals(measured),
         "absent": absent,
         "peers": {name: peer.versions for name, peer in peers.items()},
     }
@@ -186,10 +181,6 @@ def summary(figures: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """
     rates = [each["sampled"] / each["seconds"] for each in figures]
     found = {name: median(each[name] for each in figures) for name in figures[0]}
-    if "recomputed" in found:
-        # Of all repeats together: the share of one small collection says little.
-        used = sum(each["sampled"] + each["inserted"] for each in figures)
-        found["recomputed_share"] = round(sum(each["recomputed"] for each in figures) / used, 5)
     return {
         "sampled_per_second": round(median(rates), 1),
         "sampled_per_second_range": [round(min(rates), 1), round(max(rates), 1)],
@@ -198,54 +189,7 @@ def summary(figures: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def goals(measured: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Compare what was measured with what was aimed at.
-
-    Args:
-        measured: Figures by setting.
-
-    Returns:
-        For each goal that can be judged: what it is, where, the goal, the value, whether it is met.
-        A speed-up is the median over the repeats of the ratio of sampled tokens per second.
-    """
-    found = []
-    for name, setting in measured.items():
-        ways = setting["ways"]
-        if "ours" not in ways:
-            continue
-        aims = {"generate loop": SPEEDUP, "trl": SPEEDUP} | (
-            {"vllm": 1.0} if setting["model"] == "mini" else {}
-        )
-        for other, aim in aims.items():
-            if other in ways:
-                value = _speedup(ways["ours"], ways[other])
-                found.append(_goal(f"ours over {other}", name, aim, value, value >= aim))
-        share = ways["ours"]["recomputed_share"]
-        found.append(_goal("recomputed share", name, RECOMPUTED, share, share < RECOMPUTED))
-    return found
-
-
-def _goal(what: str, setting: str, goal: float, value: float, met: bool) -> dict[str, Any]:
-    return {"what": what, "setting": setting, "goal": goal, "value": value, "met": met}
-
-
-def _speedup(ours: Mapping[str, Any], other: Mapping[str, Any]) -> float:
-    rates = ([sampled / seconds for seconds, sampled in way["each"]] for way in (ours, other))
-    return round(float(median(a / b for a, b in zip(*rates, strict=True))), 2)
-
-
-def _shown(figures: Mapping[str, Any]) -> str:
-    met = {True: "met", False: "not met"}
-    lines = [
-        f"{each['setting']}: {each['what']} {each['value']} (goal {each['goal']}, "
-        f"{met[each['met']]})"
-        for each in figures["goals"]
-    ]
-    absent = [f"{name} is absent: {why}" for name, why in figures["absent"].items()]
-    return "\n".join([*lines, *absent])
-
-
-main = partial(run, "benchmarks.speed.rollouts", RolloutSpeedConfig, measure, show=_shown)
+main = partial(run, "benchmarks.speed.rollouts", RolloutSpeedConfig, measure, show=rollout_speed)
 
 
 if __name__ == "__main__":

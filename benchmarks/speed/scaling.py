@@ -31,8 +31,8 @@ from benchmarks.environments.forced_turns import forced_env
 from benchmarks.errors import EvaluationError
 from benchmarks.memory import forget_peak, memory
 from benchmarks.speed.cost_model import fit
-from benchmarks.speed.rollout_counts import counts
-from benchmarks.speed.step_cost import PaperStep, bill, step_work
+from benchmarks.speed.paper_step import PaperStep
+from benchmarks.speed.step_cost import bill, counts, step_work
 from benchmarks.speed.tables import scaling
 
 
@@ -254,16 +254,15 @@ def measure(config: ScalingConfig) -> dict[str, Any]:
 def paper_step() -> dict[str, Any]:
     """Return what a Qwen3-4B step of the paper's setting costs, by arithmetic alone."""
     step, decoder = PaperStep(), SIZES["Qwen3-4B"]
-    trees = step.trees(default_rng(0))
-    leaves = [leaf for tree in trees for leaf in tree.leaves()]
-    rows = sum(len(leaf.ids()) for leaf in leaves)
+    trees = [plan.tree for plan in step.draw(step.prompts, default_rng(0))]
+    work, counted = step_work(trees), counts(trees)
     return {
         "model": asdict(decoder),
         "assumed": asdict(step),
-        "leaves": len(leaves),
-        "turns_per_leaf": round(sum(leaf.depth for leaf in leaves) / len(leaves), 3),
-        "row_tokens_per_unique_token": round(rows / sum(t.unique_tokens for t in trees), 3),
-        "bill": bill(step_work(trees), decoder, step.mini_batches),
+        "leaves": counted["leaves"],
+        "turns_per_leaf": counted["turns_per_leaf"],
+        "row_tokens_per_unique_token": round(work["flat"].tokens / work["packed"].tokens, 3),
+        "bill": bill(work, decoder, step.mini_batches),
     }
 
 

@@ -37,7 +37,7 @@ def rollout_speed(result: Mapping[str, Any]) -> str:
         result: Its content.
 
     Returns:
-        For each setting a Markdown table, then the goals and the machine.
+        For each setting a Markdown table, then what is absent, and the machine.
     """
     lines = []
     for setting in result["settings"].values():
@@ -56,16 +56,8 @@ def rollout_speed(result: Mapping[str, Any]) -> str:
                 f"{row['inserted']:,.0f} | {row['prefilled']:,.0f} | {row['reused']:,.0f} |"
             )
         lines.append("")
-    lines += ["| goal | where | aimed at | reached | |", "|---|---|---:|---:|---|"]
-    for goal in result["goals"]:
-        share = "share" in goal["what"]
-        aim, value = (
-            f"{100 * n:.1f} %" if share else f"{n:.2f} x" for n in (goal["goal"], goal["value"])
-        )
-        sign, met = "<" if share else "≥", "met" if goal["met"] else "not met"
-        lines.append(f"| {goal['what']} | {goal['setting']} | {sign} {aim} | {value} | {met} |")
     absent = [f"Absent: {name} ({why})." for name, why in result["absent"].items()]
-    return "\n".join([*lines, "", *absent, _machine(result)])
+    return "\n".join([*lines, *absent, _machine(result)])
 
 
 def train_speed(result: Mapping[str, Any]) -> str:

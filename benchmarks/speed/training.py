@@ -19,24 +19,29 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from numpy.random import default_rng
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel as Model
 
 from at2po_agents.algorithms import ATPO, Algorithm
+from at2po_agents.config.train import TrainConfig, load_config
+from at2po_agents.engines import TransformersEngine
 from at2po_agents.learner.logprobs import flat_logprobs, token_logprobs
 from at2po_agents.learner.packing import pack
 from at2po_agents.learner.partition import alike, row_tokens, within
 from at2po_agents.objective.rows import Rows
 from at2po_agents.policy.loading import load_model
 from at2po_agents.policy.sizes import Decoder
+from at2po_agents.rollout.environments import make_env
 from at2po_agents.rollout.expansion.entropy import entropy_moments
 from at2po_agents.tree import RolloutTree
+from at2po_agents.workers.rollout_worker import new_collector
 from benchmarks.command import run
 from benchmarks.errors import EvaluationError
 from benchmarks.memory import memory
+from benchmarks.speed.paper_step import PaperStep
 from benchmarks.speed.step_cost import flops, step_work
-from benchmarks.speed.train_trees import SHAPES
 
 GOAL = 0.85
 """Share of the ratio of row tokens to unique tokens that should arrive as speed."""
@@ -96,6 +101,63 @@ def flat(model: Model, algorithm: Algorithm, trees: list[RolloutTree], budget: i
     return tokens
 
 
+def demo_trees(count: int, seed: int = 0) -> list[RolloutTree]:
+    """Collect trees with the embedded model as the demo does, and credit them.
+
+    Args:
+        count: Number of trees, >= 1.
+        seed: Seed of the rollouts.
+
+    Returns:
+        The first trees that have something to learn from.
+
+    Raises:
+        EvaluationError: If there are fewer among three times as many.
+    """
+    config = load_config(TrainConfig, "demo")
+    model, tokenizer = load_model(config.model.name)
+    env = make_env(config.env, config.env_options)
+    collector = new_collector(config, env, TransformersEngine(model, tokenizer), tokenizer)
+    trees = collector.collect(env.questions[: 3 * count], config.algorithm.expansion(), seed=seed)
+    for tree in trees:
+        config.algorithm.assign_credit(tree)
+    found = [tree for tree in trees if any(node.advantage for node in tree.nodes())]
+    if len(found) < count:
+        raise EvaluationError(
+            f"expected {count} trees with different rewards, found {len(found)} among "
+            f"{len(trees)}; measure fewer"
+        )
+    return found[:count]
+
+
+def paper_trees(count: int, seed: int = 0, vocabulary: int = 2048) -> list[RolloutTree]:
+    """Draw trees of the paper's shape with random tokens and rewards, and credit them.
+
+    Args:
+        count: Number of trees, >= 1.
+        seed: Of everything that is drawn.
+        vocabulary: Number of token ids.
+    """
+    rng = default_rng(seed)
+    # Rows of at most 3,150 tokens, which the embedded model's context holds.
+    step = PaperStep(most_turns=6, turn_spread=0.0)
+    trees = [plan.tree for plan in step.draw(count, rng)]
+    for tree in trees:
+        for node in tree.nodes():
+            node.sampled, node.inserted = (
+                rng.integers(1, vocabulary, len(ids)).tolist()
+                for ids in (node.sampled, node.inserted)
+            )
+            node.logprobs = (-rng.exponential(size=len(node.sampled))).tolist()
+            node.reward = float(rng.integers(2)) if node.is_leaf else None
+        ATPO().assign_credit(tree)
+    return trees
+
+
+SHAPES: dict[str, Callable[[int, int], list[RolloutTree]]] = {
+    "demo": demo_trees,
+    "paper": paper_trees,
+}
 WAYS: dict[str, Callable[[Model, Algorithm, list[RolloutTree], int], int]] = {
     "packed": packed,
     "flat": flat,

@@ -16,7 +16,8 @@ from benchmarks.readme import RESULTS
 from benchmarks.speed import scaling
 from benchmarks.speed.cost_model import fit
 from benchmarks.speed.scaling import Point, ScalingConfig, paper_step
-from benchmarks.speed.step_cost import PaperStep, Work, bill, flops, step_work
+from benchmarks.speed.paper_step import PaperStep
+from benchmarks.speed.step_cost import Work, bill, counts, flops, step_work
 
 
 def small_tree() -> RolloutTree:
@@ -40,6 +41,8 @@ def test_work_of_a_tree_is_that_by_hand() -> None:
     # Both chains prefill the prompt; the first goes on with 5 tokens, the fork prefills all 9.
     assert work["prefill_chains"] == Work(3 + 3 + 5 + 9, 6 + 6 + 35 + 45, 0)
     assert work["prefill_turns"] == Work(3 + 3 + 9 + 9, 6 + 6 + 45 + 45, 0)
+    found = {"leaves": 3, "turns": 4, "turns_per_leaf": 1.667, "prompt": 3, "sampled": 6}
+    assert counts([small_tree()]) == found | {"inserted": 4}
     both = step_work([small_tree(), small_tree()])
     assert both["flat"] == Work(50, 262, 16)
 
@@ -83,16 +86,19 @@ def test_the_bill_adds_up() -> None:
         assert parts["total"]["tflops"] == pytest.approx(total, abs=0.06)
 
 
-def test_the_step_of_the_paper_has_its_shape() -> None:
-    step = PaperStep(prompts=20)
-    trees = step.trees(np.random.default_rng(1))
-    leaves = [leaf for tree in trees for leaf in tree.leaves()]
-    assert len(leaves) == 20 * 22
+def test_the_steps_drawn_have_the_shape_of_the_paper_s() -> None:
+    plans = PaperStep().draw(40, np.random.default_rng(0))
+    assert {len(plan.tree.leaves()) for plan in plans} == {22}
+    assert {tuple(map(len, plan.waves)) for plan in plans} == {(10, 6, 6)}
+    turns = [turn for plan in plans for turn in plan.tree.nodes()[1:]]
+    leaves = [leaf for plan in plans for leaf in plan.tree.leaves()]
     assert np.mean([leaf.depth for leaf in leaves]) == pytest.approx(3.71, abs=0.15)
-    for node in (node for tree in trees for node in tree.nodes()[1:]):
-        assert len(node.sampled) == step.turn
-        assert len(node.inserted) == (0 if node.is_leaf else step.result)
-    work = step_work(trees)
+    assert max(leaf.depth for leaf in leaves) <= 7
+    assert np.mean([len(turn.sampled) for turn in turns]) == pytest.approx(120, rel=0.03)
+    waited = [turn.info["tool_seconds"] for turn in turns if turn.children]
+    assert np.mean(waited) == pytest.approx(0.5, rel=0.1) and min(waited) > 0
+    assert all(len(turn.inserted) == 440 * bool(turn.children) for turn in turns)
+    work = step_work([plan.tree for plan in plans])
     assert work["packed"].tokens < work["flat"].tokens
     assert work["prefill"] < work["prefill_chains"] < work["prefill_turns"]
 

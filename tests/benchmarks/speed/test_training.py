@@ -13,8 +13,7 @@ from at2po_agents.algorithms import AEPO, ATPO, Algorithm
 from at2po_agents.tree import RolloutTree
 from benchmarks.errors import EvaluationError
 from benchmarks.speed import training as train_speed
-from benchmarks.speed.train_trees import paper_trees
-from benchmarks.speed.training import TrainSpeedConfig
+from benchmarks.speed.training import TrainSpeedConfig, paper_trees
 from tests.at2po_agents.samples import random_tree, tiny_model
 
 
