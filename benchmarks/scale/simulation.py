@@ -7,9 +7,15 @@ from dataclasses import dataclass, replace
 from heapq import heapify, heapreplace
 from itertools import zip_longest
 
-from at2po_agents.learner.partition import lpt_partition, partition_packs, split, whole, within
-from at2po_agents.tree import RolloutTree
-from benchmarks.errors import EvaluationError
+from at2po_agents.learner.partition import (
+    by_tree,
+    lengths,
+    lpt_partition,
+    partition_rows,
+    split,
+    whole,
+)
+from at2po_agents.tree import Node, RolloutTree
 from benchmarks.scale.costs import Costs
 from benchmarks.scale.rollout import Collected, collect
 from benchmarks.scale.timeline import Piece
@@ -22,8 +28,8 @@ class Setup:
     """How a step is carried out, and by how many.
 
     Attributes:
-        collectors: Devices that collect.
-        learners: Devices that learn.
+        collectors: Devices that collect, at least 1.
+        learners: Devices that learn, at least 1.
         colocate: The same devices do both in turns; then both numbers are the same.
         staleness: Updates that a step's trees may be behind the weights that learn from them.
         rounds: Collectors wait at barriers after every round of turns.
@@ -47,19 +53,6 @@ class Setup:
     mini_batches: int = 8
     token_budget: int = 16384
     max_batch: int = 256
-
-    def __post_init__(self) -> None:
-        """Check that it can be."""
-        if min(self.collectors, self.learners) < 1 or self.staleness < 0:
-            raise EvaluationError(
-                "expected at least 1 collector and learner, and a staleness of at least 0; found "
-                f"{self.collectors}, {self.learners} and {self.staleness}"
-            )
-        if self.colocate and self.collectors != self.learners:
-            raise EvaluationError(
-                f"expected as many collectors as learners on the same devices, found "
-                f"{self.collectors} and {self.learners}; set colocate to False"
-            )
 
     @property
     def devices(self) -> int:
@@ -228,18 +221,21 @@ def _updates(trees: Sequence[Plan], setup: Setup, costs: Costs) -> list[dict[str
 def _shares(trees: Sequence[RolloutTree], setup: Setup) -> Iterator[tuple[list[Work], int]]:
     """Go through a mini-batch: what learners do until they wait for each other, and passes."""
     ranks, budget = setup.learners, setup.token_budget
+    leaves = [whole(tree).leaves for tree in trees]
     if setup.packed:
-        packs = partition_packs(trees, ranks, budget)
-        if setup.whole:
-            own = lpt_partition([tree.unique_tokens for tree in trees], ranks)
-            packs = [within([trees[number] for number in numbers], budget) for numbers in own]
-        for together in zip_longest(*packs, fillvalue=()):
-            yield [add(rows_work(part.leaves) for part in pack) for pack in together], 1
+        partition = by_tree if setup.whole else partition_rows
+        rows = [lengths([leaf.path() for leaf in own], _tokens) for own in leaves]
+        for together in zip_longest(*partition(rows, ranks, budget), fillvalue=()):
+            yield [add(rows_work(leaves[n][a:b]) for n, a, b, _ in pack) for pack in together], 1
     else:
-        rows = [rows_work([leaf]) for tree in trees for leaf in whole(tree).leaves]
-        numbers = lpt_partition([row.tokens for row in rows], ranks)
-        works = [add(rows[number] for number in own) for own in numbers]
-        yield works, max(-(-work.tokens // budget) for work in works)
+        works = [rows_work([leaf]) for own in leaves for leaf in own]
+        numbers = lpt_partition([work.tokens for work in works], ranks)
+        shares = [add(works[number] for number in own) for own in numbers]
+        yield shares, max(-(-share.tokens // budget) for share in shares)
+
+
+def _tokens(turn: Node) -> int:
+    return len(turn.sampled) + len(turn.inserted)
 
 
 def splits(devices: int, setup: Setup) -> list[Setup]:
@@ -252,6 +248,4 @@ def splits(devices: int, setup: Setup) -> list[Setup]:
     if setup.colocate:
         return [replace(setup, collectors=devices, learners=devices)]
     counts = {max(1, devices * eighths // 8) for eighths in range(1, 8)}
-    return [
-        replace(setup, collectors=count, learners=devices - count) for count in sorted(counts)
-    ]
+    return [replace(setup, collectors=count, learners=devices - count) for count in sorted(counts)]

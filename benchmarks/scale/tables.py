@@ -122,7 +122,9 @@ def _ratios(rows: Sequence[Mapping[str, float]]) -> str:
 
 def _workers(found: Mapping[str, Any], fits: Mapping[str, Any]) -> list[str]:
     together = found["together"]
-    missed = (f"{100 * fits[part]['left_out_error_median']:.0f} %" for part in ("rollout", "update"))
+    missed = (
+        f"{100 * fits[part]['left_out_error_median']:.0f} %" for part in ("rollout", "update")
+    )
     lines = [
         "Training runs of several processes (Ray, gloo), one thread each; means of the steps after "
         "the first, in seconds. Costs are fitted to steps of one process; predicted from a fit to "

@@ -116,7 +116,7 @@ class PaperStep:
 
 @cache
 def _zeros(count: int) -> list[int]:
-    """Ids of a text of so many tokens; a million turns share these lists, so nobody changes them."""
+    """Ids of so many tokens; a million turns share these lists, so nobody changes them."""
     return [0] * count
 
 

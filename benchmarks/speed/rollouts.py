@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -68,26 +68,21 @@ SETTINGS: dict[str, tuple[Setting, tuple[str, ...], str]] = {
 }
 """Name -> what is collected, the ways that can, and what it is in words."""
 
+
 @dataclass(frozen=True, kw_only=True)
 class RolloutSpeedConfig:
     """Measure how fast rollouts are on this machine, beside other ways."""
 
     settings: tuple[str, ...] = tuple(SETTINGS)
     """What is collected."""
-    only: tuple[str, ...] = ()
-    """Ways to measure; none for all."""
     repeats: int = 5
     """Collections of each setting by each way, other questions each time; the ways take turns."""
-    smollm2_repeats: int = 2
-    """The same for SmolLM2."""
     questions: int = 0
     """Questions per collection instead of the settings' own; 0 keeps them."""
     trl_python: str = os.environ.get("AT2PO_TRL_PYTHON", "")
     """Python that has the package trl."""
     vllm_python: str = os.environ.get("AT2PO_VLLM_PYTHON", "")
     """Python that has the package vllm."""
-    threads: int = field(default_factory=torch.get_num_threads)
-    """Threads of every way's computations."""
     out: Path = Path("benchmarks/results/rollout_speed.json")
     """Where the figures go."""
 
@@ -104,16 +99,17 @@ def measure(config: RolloutSpeedConfig) -> dict[str, Any]:
     Raises:
         EvaluationError: If a number is out of range, a setting unknown, or a peer does not start.
     """
-    if min(config.repeats, config.smollm2_repeats, config.threads) < 1 or config.questions < 0:
-        raise EvaluationError("expected repeats and threads >= 1 and questions >= 0; raise them")
+    if config.repeats < 1 or config.questions < 0:
+        raise EvaluationError("expected repeats >= 1 and questions >= 0; raise them")
     if unknown := set(config.settings) - SETTINGS.keys():
         raise EvaluationError(
             f"expected settings among {', '.join(SETTINGS)}, found {', '.join(sorted(unknown))}"
         )
-    torch.set_num_threads(config.threads)
-    peers, absent = _peers(config)
+    threads = torch.get_num_threads()
+    pythons = {"trl": config.trl_python, "vllm": config.vllm_python}
+    peers = {name: Peer(name, python, threads) for name, python in pythons.items() if python}
+    absent = {name: f"no --{name}-python was given" for name in pythons if name not in peers}
     ways: dict[str, Way] = {**own_ways(), **peers}
-    ways = {name: ways[name] for name in ways if name in (config.only or ways)}
     measured: dict[str, Any] = {}
     try:
         for name in config.settings:
@@ -125,23 +121,11 @@ def measure(config: RolloutSpeedConfig) -> dict[str, Any]:
         for way in ways.values():
             way.close()
     return {
-        "threads": config.threads,
+        "threads": threads,
         "settings": measured,
         "absent": absent,
         "peers": {name: peer.versions for name, peer in peers.items()},
     }
-
-
-def _peers(config: RolloutSpeedConfig) -> tuple[dict[str, Peer], dict[str, str]]:
-    """Start the ways that have a Python of their own; say why the others are absent."""
-    pythons = {"trl": config.trl_python, "vllm": config.vllm_python}
-    wanted = {name: python for name, python in pythons.items() if name in (config.only or pythons)}
-    absent = {name: f"no --{name}-python was given" for name in wanted if not wanted[name]}
-    peers: dict[str, Peer] = {}
-    for name, python in wanted.items():
-        if python:
-            peers[name] = Peer(name, python, config.threads)
-    return peers, absent
 
 
 def _setting(
@@ -151,10 +135,9 @@ def _setting(
     setting, able, words = SETTINGS[name]
     if config.questions:
         setting = replace(setting, questions=config.questions)
-    repeats = config.smollm2_repeats if name == "smollm2" else config.repeats
     missing: dict[str, str] = {}
     found: dict[str, list[dict[str, Any]]] = {way: [] for way in able if way in ways}
-    for number in (WARM_UP, *range(repeats)):
+    for number in (WARM_UP, *range(config.repeats)):
         for way in tuple(found):
             try:
                 figures = ways[way].measure(setting, number)
@@ -166,7 +149,7 @@ def _setting(
             if number != WARM_UP:
                 found[way].append(figures)
     summaries = {way: summary(figures) for way, figures in found.items()}
-    return {"what": words, **asdict(setting), "repeats": repeats, "ways": summaries}, missing
+    return {"what": words, **asdict(setting), "repeats": config.repeats, "ways": summaries}, missing
 
 
 def summary(figures: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

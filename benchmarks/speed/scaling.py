@@ -138,7 +138,6 @@ class Stepper:
         self.engine.load_weights(self.model.state_dict())
         before, steps = asdict(self.engine.stats), self.engine.steps
         forget_peak()
-        resident = memory("VmRSS")
         start = self.clock()
         trees = self.trees = collector.collect(
             asked, point.expansion, seed=stable_hash("scaling", number)
@@ -150,21 +149,18 @@ class Stepper:
         learned = self.learner.update(trees, number)
         seconds = self.clock() - collected
         work = step_work(trees)
-        counted = counts(trees)
         return {
             "rollout_seconds": collected - start,
             "update_seconds": seconds,
             "engine_steps": self.engine.steps - steps,
-            **counted,
+            **counts(trees),
             "prefilled": self.engine.stats.prefilled - before["prefilled"],
             "rollout_pairs": work["decode"].pairs + work["prefill"].pairs,
             "optimizer_steps": learned["optimizer_steps"],
             "trained": learned["trained_tokens"],
             "trained_pairs": work["packed"].pairs,
             "longest_row": max(len(leaf.ids()) for tree in trees for leaf in tree.leaves()),
-            "row_tokens_per_unique_token": learned["row_tokens"] / learned["unique_tokens"],
             "peak_mib": memory("VmHWM"),
-            "peak_over_start_mib": memory("VmHWM") - resident,
         }
 
     def _collector(self, point: Point) -> Collector:

@@ -12,7 +12,7 @@ from benchmarks.errors import EvaluationError
 from benchmarks.scale.costs import Costs
 from benchmarks.scale.rollout import collect
 from benchmarks.scale.simulation import Setup, simulate, splits
-from benchmarks.scale.timeline import shares, stage_seconds, step_seconds
+from benchmarks.scale.timeline import Piece, shares, stage_seconds, step_seconds
 from benchmarks.speed.paper_step import Plan
 from benchmarks.speed.step_cost import step_work
 from tests.benchmarks.scale.scale_samples import SMALL, SOME, chain, draw, star, steps_of
@@ -202,8 +202,22 @@ def test_splits_leave_somebody_on_either_side() -> None:
     assert splits(3, Setup()) == [Setup(collectors=3, learners=3)]
 
 
-def test_wrong_setups_are_refused() -> None:
-    with pytest.raises(EvaluationError, match="as many collectors as learners"):
-        Setup(collectors=2)
-    with pytest.raises(EvaluationError, match="at least 1 collector"):
-        Setup(collectors=0, colocate=False)
+def test_timelines_are_added_up() -> None:
+    pieces = [
+        Piece(actor, stage, step, 10.0 * step + start, 10.0 * step + end)
+        for step in range(3)
+        for actor, stage, start, end in (
+            ("collector-0", "collect", 0, 4),
+            ("collector-1", "collect", 0, 6),
+            ("collector-1", "wait", 6, 10),
+            ("learner-0", "update", 6, 9 + step / 10),
+        )
+    ]
+    assert pieces[2].seconds == 4
+    assert step_seconds(pieces) == pytest.approx(10.1)
+    assert stage_seconds(pieces, "collect") == pytest.approx(6)
+    assert stage_seconds(pieces, "update", skip=2) == pytest.approx(3.2)
+    assert stage_seconds(pieces, "eval") == 0.0
+    assert shares(pieces, "collector-1") == pytest.approx({"collect": 0.6, "wait": 0.4})
+    with pytest.raises(EvaluationError, match="at least 2 updates, found 1"):
+        step_seconds([piece for piece in pieces if piece.step == 1])

@@ -32,29 +32,33 @@ TINY = Setting(
     env_options=OPTIONS,
 )
 # Speaks the protocol, on the command line of a Python, and measures nothing.
-FAKE = """#!{python}
+FAKE = """
 import json, sys
 assert sys.argv[1:3] == ["-m", "benchmarks.speed.peers.rollouts"]
-print(json.dumps({{sys.argv[3]: "9.9"}}), flush=True)
+print(json.dumps({sys.argv[3]: "9.9"}), flush=True)
 for line in sys.stdin:
     task = json.loads(line)
-    n = task["setting"]["questions"]
-    figures = {{"seconds": 1.0 + n, "sampled": 100, "inserted": 5, "prefilled": 7, "reused": 0}}
+    figures = {"seconds": 1.0 + task["setting"]["questions"], "sampled": 100}
+    figures |= {"inserted": 5, "prefilled": 7, "reused": 0}
     print(json.dumps(figures), flush=True)
 """
 
 
-@pytest.fixture
-def fake(tmp_path: Path) -> str:
-    script = tmp_path / "python"
-    script.write_text(FAKE.format(python=sys.executable))
+def peer_python(folder: Path, code: str = FAKE) -> str:
+    """A Python that runs this code, whatever it is told to run."""
+    script = folder / "python"
+    script.write_text(f"#!{sys.executable}\n{code}")
     script.chmod(0o755)
     return str(script)
 
 
 @pytest.fixture(autouse=True)
 def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    ways = ("ours", "ours, no reuse", "generate loop", "trl", "vllm")
+    setting(monkeypatch, "ours", "ours, no reuse", "generate loop", "trl", "vllm")
+
+
+def setting(monkeypatch: pytest.MonkeyPatch, *ways: str) -> None:
+    """Let these ways grow tiny trees, and nothing else be measured."""
     monkeypatch.setattr(rollout_speed, "SETTINGS", {"tiny": (TINY, ways, "tiny trees")})
 
 
@@ -123,12 +127,12 @@ def test_forced_episodes_have_their_number_of_turns() -> None:
 
 
 def test_the_command_measures_ways_and_peers_and_says_what_is_absent(
-    tmp_path: Path, fake: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "results" / "figures.json"
     rollout_speed.main(
-        [*("--settings", "tiny", "--repeats", "2", "--questions", "1"), "--trl-python", fake]
-        + ["--vllm-python", "", "--out", str(out)]
+        [*("--settings", "tiny", "--repeats", "2", "--questions", "1", "--vllm-python", "")]
+        + ["--trl-python", peer_python(tmp_path), "--out", str(out)]
     )
     figures = json.loads(out.read_text())
     assert figures["absent"] == {"vllm": "no --vllm-python was given"}
@@ -141,31 +145,23 @@ def test_the_command_measures_ways_and_peers_and_says_what_is_absent(
     assert "TRL `GRPOTrainer` 9.9" in shown and "Absent: vllm" in shown
 
 
-def test_a_peer_without_the_model_is_absent(tmp_path: Path) -> None:
-    script = tmp_path / "python"
-    lines = FAKE.format(python=sys.executable).splitlines()[:4]
-    lines += [
-        "for line in sys.stdin:",
-        "    print(json.dumps({'absent': 'no weights'}), flush=True)",
-    ]
-    script.write_text("\n".join(lines))
-    script.chmod(0o755)
-    figures = measure(RolloutSpeedConfig(settings=("tiny",), only=("trl",), trl_python=str(script)))
-    assert figures["absent"] == {"tiny, trl": "no weights"}
-    assert figures["settings"] == {}
-
-
-def test_a_peer_that_dies_takes_nobody_with_it(tmp_path: Path) -> None:
-    script = tmp_path / "python"
-    dying = "    if task['number'] == 0: sys.exit('Boom: it died')\n    n = "
-    script.write_text(FAKE.format(python=sys.executable).replace("    n = ", dying))
-    script.chmod(0o755)
-    only = ("generate loop", "trl")
-    config = RolloutSpeedConfig(
-        settings=("tiny",), only=only, questions=1, repeats=1, trl_python=str(script)
-    )
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ("figures = {'absent': 'no weights'}", "no weights"),
+        ("sys.exit('Boom: it died') if task['number'] == 0 else None", "Boom: it died"),
+    ],
+)
+def test_a_peer_that_cannot_measure_is_absent_and_takes_nobody_with_it(
+    change: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setting(monkeypatch, "generate loop", "trl")
+    reply = "    print(json.dumps(figures)"
+    python = peer_python(tmp_path, FAKE.replace(reply, f"    {change}\n{reply}"))
+    config = RolloutSpeedConfig(settings=("tiny",), questions=1, repeats=1, trl_python=python)
     figures = measure(config)
-    assert figures["absent"] == {"tiny, trl": "Boom: it died"}
+    assert figures["absent"].pop("vllm")
+    assert figures["absent"] == {"tiny, trl": reason}
     assert list(figures["settings"]["tiny"]["ways"]) == ["generate loop"]
 
 
@@ -176,11 +172,9 @@ def test_repeats_are_summarised_by_their_median() -> None:
 
 
 def test_a_peer_that_cannot_run_is_an_error(tmp_path: Path) -> None:
-    script = tmp_path / "python"
-    script.write_text("#!/bin/sh\necho no such package >&2\nexit 1\n")
-    script.chmod(0o755)
+    python = peer_python(tmp_path, "import sys\nsys.exit('no such package')")
     with pytest.raises(EvaluationError, match="(?s)expected a Python with trl.*no such package"):
-        Peer("trl", str(script))
+        Peer("trl", python)
     with pytest.raises(EvaluationError, match="expected a Python at"):
         Peer("trl", str(tmp_path / "nowhere"))
 

@@ -15,8 +15,8 @@ from benchmarks.errors import EvaluationError
 from benchmarks.readme import RESULTS
 from benchmarks.speed import scaling
 from benchmarks.speed.cost_model import fit
-from benchmarks.speed.scaling import Point, ScalingConfig, paper_step
 from benchmarks.speed.paper_step import PaperStep
+from benchmarks.speed.scaling import Point, ScalingConfig, paper_step
 from benchmarks.speed.step_cost import Work, bill, counts, flops, step_work
 
 

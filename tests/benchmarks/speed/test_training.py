@@ -69,7 +69,6 @@ def test_the_command_writes_figures_that_fit_each_other(
     assert [case["trees"] for case in result["cases"]] == [1, 2]
     for case in result["cases"]:
         assert case["unique_tokens"] == case["tokens_processed"]["packed"] < case["row_tokens"]
-        assert case["unique_pairs"] < case["row_pairs"]
         assert case["ratio"] == pytest.approx(case["row_tokens"] / case["unique_tokens"], abs=1e-3)
         assert min(case["seconds"].values()) > 0
         assert min(case["peak_mib"].values()) >= 0
