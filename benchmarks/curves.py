@@ -34,7 +34,7 @@ class Colours(NamedTuple):
     sampled: str
 
 
-_PAPER = Colours("#1f2328", "#d0d7de", "#0969da", "#bc4c00")
+PAPER = Colours("#1f2328", "#d0d7de", "#0969da", "#bc4c00")
 # In a page the curve takes the page's colours: these stand-ins are replaced by CSS.
 _STAND_IN = Colours("#010203", "#010204", "#010205", "#010206")
 _CSS = Colours("currentColor", "var(--line)", "var(--accent)", "var(--second)")
@@ -91,8 +91,8 @@ def save_curves(rows: Sequence[Row], path: Path) -> None:
     with matplotlib.rc_context({**_SETTINGS, "svg.hashsalt": "both"}):
         figure = Figure(figsize=(10, 3.4), layout="constrained")
         left, right = figure.subplots(1, 2, sharey=True)
-        _draw(rows, "steps", left, _PAPER)
-        _draw(rows, "sampled tokens", right, _PAPER)
+        _draw(rows, "steps", left, PAPER)
+        _draw(rows, "sampled tokens", right, PAPER)
         right.get_legend().remove()
         right.set_ylabel("")
         replace_own(path, _svg(figure), ">sampled tokens<")

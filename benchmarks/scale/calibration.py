@@ -55,7 +55,7 @@ def fit_costs(points: Sequence[Point] = FITTED, repeats: int = 3) -> dict[str, A
     """
     rows = []
     with _one_thread():
-        stepper = Stepper("mini", time.process_time)
+        stepper = Stepper(time.process_time)
         stepper.step(replace(BASE, questions=2), 0)  # a warm-up
         for number, point in enumerate(points):
             taken = [stepper.step(point, number) for _ in range(repeats)]

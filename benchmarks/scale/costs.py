@@ -57,7 +57,7 @@ class Costs:
     switch: float = 0.0
 
     def training(self, work: Work) -> float:
-        """Seconds of one rank for its share of an update, but for what ranks exchange."""
+        """Seconds of one rank for its part of an update, but for what ranks exchange."""
         return (
             work.tokens * self.train_token
             + work.pairs * self.train_pair
@@ -67,19 +67,20 @@ class Costs:
     def exchange(self, ranks: int) -> float:
         """Seconds in which ranks exchange the weights and gradients of one pass.
 
-        Source: a ring over n ranks moves (n - 1) / n of the bytes through each of them, in n - 1
-        hops; between nodes at the speed of the slower connection.
+        Source: Patarasuk and Yuan (2009), Bandwidth optimal all-reduce algorithms for clusters of
+        workstations: a ring over n ranks moves (n - 1) / n of the bytes through each of them, in
+        n - 1 hops. Between nodes it has the speed of the slower connection.
         """
         speed = self.link if ranks <= self.node else min(self.link, self.network)
         return (ranks - 1) / ranks * self.exchanged / speed + (ranks - 1) * self.hop
 
 
-def fitted(fits: Mapping[str, Any], **others: float) -> Costs:
+def fitted(fits: Mapping[str, Any], hop: float = 0.0) -> Costs:
     """Return what `benchmarks.speed.scaling` measured, in seconds.
 
     Args:
         fits: Its fits of rollout and update.
-        **others: Costs that it does not measure.
+        hop: Seconds per exchange for each further rank, which it does not measure.
     """
     rollout, update = (
         {name: cost / 1e6 for name, cost in fits[part]["microseconds_per"].items()}
@@ -96,7 +97,7 @@ def fitted(fits: Mapping[str, Any], **others: float) -> Costs:
         train_pair=update["trained_pairs"],
         train_logit=update["sampled"],
         optimizer=update["optimizer_steps"],
-        **others,  # type: ignore[arg-type]
+        hop=hop,
     )
 
 

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
+from itertools import count
 
 from at2po_agents.tree import Node
 from benchmarks.scale.costs import Costs
@@ -19,6 +20,7 @@ class Collected:
     """What a collection took.
 
     Attributes:
+        trees: How many were grown.
         parts: Seconds by what they went to: decode, prefill, host (after turns), tools (nothing
             could be sampled meanwhile).
         engine_steps: Steps of the engine.
@@ -26,6 +28,7 @@ class Collected:
         pairs: Tokens that these and sampled ones attended to.
     """
 
+    trees: int
     parts: dict[str, float]
     engine_steps: int
     prefilled: int
@@ -67,7 +70,8 @@ class _Collection:
     ) -> None:
         self.costs, self.rounds, self.reuse, self.max_batch = costs, rounds, reuse, max_batch
         self.parts = dict.fromkeys(("decode", "prefill", "host", "tools"), 0.0)
-        self.clock, self.steps, self.prefilled, self.pairs, self.order = 0.0, 0, 0, 0, 0
+        self.clock, self.steps, self.prefilled, self.pairs = 0.0, 0, 0, 0
+        self.order = count()  # ties go by order of arrival
         self.waiting: deque[Node] = deque()
         self.running: list[tuple[int, int, Node]] = []  # by the engine's step that ends them
         self.context = 0  # tokens that the running turns attend to
@@ -87,7 +91,7 @@ class _Collection:
                 self._admit()
                 self._decode()
             self._release()
-        return Collected(self.parts, self.steps, self.prefilled, self.pairs)
+        return Collected(len(self.waves), self.parts, self.steps, self.prefilled, self.pairs)
 
     def _spend(self, part: str, seconds: float) -> None:
         self.parts[part] += seconds
@@ -109,7 +113,7 @@ class _Collection:
             self.pairs += work.pairs
             tokens, pairs = self.costs.prefill_token, self.costs.prefill_pair
             self._spend("prefill", work.tokens * tokens + work.pairs * pairs)
-            heappush(self.running, (self.steps + len(turn.sampled), self._next(), turn))
+            heappush(self.running, (self.steps + len(turn.sampled), next(self.order), turn))
             self.context += before
 
     def _unknown(self, turn: Node) -> int:
@@ -149,7 +153,7 @@ class _Collection:
     def _ended(self, turn: Node) -> None:
         if turn.children:
             answered = self.clock + turn.info.get(TOOL_SECONDS, 0.0)
-            heappush(self.tools, (answered, self._next(), turn.children[0]))
+            heappush(self.tools, (answered, next(self.order), turn.children[0]))
             return
         root = turn.path()[0]
         self.open[root] -= 1
@@ -171,11 +175,6 @@ class _Collection:
         if self.rounds and not self.waiting:
             self.waiting.extend(self.held)
             self.held.clear()
-
-    def _next(self) -> int:
-        """A number that settles ties in order of arrival."""
-        self.order += 1
-        return self.order
 
 
 def _steps(seconds: float, first: float, growth: float) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from heapq import heapify, heapreplace
 from itertools import zip_longest
 
 from at2po_agents.learner.partition import (
@@ -34,8 +33,8 @@ class Setup:
         staleness: Updates that a step's trees may be behind the weights that learn from them.
         rounds: Collectors wait at barriers after every round of turns.
         reuse: Collectors keep keys and values for later turns and forks.
-        packed: Learners compute every token of a tree once, and share out trees; otherwise they
-            compute every row alone, share out rows, and wait for each other only in the end.
+        packed: Learners compute every token of a tree once, and partition trees; otherwise they
+            compute every row alone, partition rows, and wait for each other only in the end.
         whole: Learners take whole trees, even where they would wait less for cut ones.
         mini_batches: Optimizer steps per update.
         token_budget: Most tokens of a pass.
@@ -55,11 +54,6 @@ class Setup:
     max_batch: int = 256
 
     @property
-    def devices(self) -> int:
-        """Devices altogether."""
-        return self.collectors if self.colocate else self.collectors + self.learners
-
-    @property
     def roles(self) -> tuple[str, str]:
         """How the names of the devices begin that collect, and of those that learn."""
         return ("device", "device") if self.colocate else ("collector", "learner")
@@ -68,28 +62,20 @@ class Setup:
 OTHER = "other side"
 """What a device waits for whose own side has nothing to do: collectors for learners, or these."""
 Rollouts = list[list[Collected]]
-"""What every share of the questions took, for every step."""
+"""What every batch of questions took, for every step."""
 
 
 def rollouts(steps: Sequence[Sequence[Plan]], setup: Setup, costs: Costs) -> Rollouts:
-    """Simulate the collections of all steps, in as many shares as there are collectors.
+    """Simulate the collections of all steps, in as many batches as there are collectors.
 
     Args:
         steps: The trees of each step.
         setup: Says how, and how many collectors.
         costs: What everything takes.
     """
+    how = {"rounds": setup.rounds, "reuse": setup.reuse, "max_batch": setup.max_batch}
     return [
-        [
-            collect(
-                share,
-                costs,
-                rounds=setup.rounds,
-                reuse=setup.reuse,
-                max_batch=setup.max_batch,
-            )
-            for share in split(trees, setup.collectors)
-        ]
+        [collect(batch, costs, **how) for batch in split(trees, setup.collectors)]
         for trees in steps
     ]
 
@@ -102,7 +88,7 @@ def simulate(
 ) -> list[Piece]:
     """Simulate training steps.
 
-    A step's questions are dealt out in shares, and whoever is idle takes the next one; they are
+    A step's questions are dealt out in batches, and an idle collector takes the next one; they are
     asked for as soon as there are weights that are new enough. The learners begin when there are
     as many trees as a step has, whichever ended first. On the same devices the engines sleep
     meanwhile, so that nothing can be collected ahead.
@@ -118,15 +104,15 @@ def simulate(
         where the same ones do both, else `collector-0` and so on, then `learner-0`.
     """
     run = _Run(setup, costs)
-    shares = collected or rollouts(steps, setup, costs)
+    batches = collected or rollouts(steps, setup, costs)
     ahead = 0 if setup.colocate else setup.staleness
     published = 0.0  # when the newest weights were ready
     for step, trees in enumerate(steps):
         first = step + ahead if step else 0
-        for number, own in enumerate(shares[first : step + ahead + 1], start=first):
-            counts = [len(part) for part in split(steps[number], len(own))]
-            run.collect(number, own, counts, published)
-        gathered = run.gathered(sum(map(len, steps[: step + 1])))
+        for number, own in enumerate(batches[first : step + ahead + 1], start=first):
+            run.collect(number, own, published)
+        needed = sum(map(len, steps[: step + 1]))
+        gathered = sorted(run.ended)[needed - 1]
         published = run.update(step, gathered, _updates(trees, setup, costs))
     for name in run.now:
         run.until(name, len(steps) - 1, published)
@@ -143,33 +129,18 @@ class _Run:
         self.collectors = [f"{collector}-{n}" for n in range(setup.collectors)]
         self.learners = [f"{learner}-{n}" for n in range(setup.learners)]
         self.now = dict.fromkeys((*self.collectors, *self.learners), 0.0)
-        self.ended: list[tuple[float, int]] = []  # when shares were collected, and their trees
+        self.ended: list[float] = []  # when each tree was collected
         self.pieces: list[Piece] = []
 
-    def collect(
-        self, step: int, shares: Sequence[Collected], trees: Sequence[int], asked: float
-    ) -> None:
-        """Deal out the shares of a step, each to whoever is idle first."""
-        idle = [(self.now[name], number) for number, name in enumerate(self.collectors)]
-        heapify(idle)
-        busy = max(idle)[0]
-        for own, count in zip(shares, trees, strict=True):
-            number = idle[0][1]
-            name = self.collectors[number]
+    def collect(self, step: int, batches: Sequence[Collected], asked: float) -> None:
+        """Deal out the batches of a step, each to the collector that is idle first."""
+        busy = max(self.now[name] for name in self.collectors)
+        for batch in batches:
+            name = min(self.collectors, key=self.now.__getitem__)
             self.until(name, step, min(asked, busy), "stragglers")
             self.until(name, step, asked)
             self._add(name, "weights", step, {"weights": self.costs.load, "switch": self.switch})
-            self.ended.append((self._add(name, "collect", step, own.parts), count))
-            heapreplace(idle, (self.now[name], number))
-
-    def gathered(self, count: int) -> float:
-        """Return when so many trees had been collected since the start."""
-        there = 0
-        for end, trees in sorted(self.ended):
-            there += trees
-            if there >= count:
-                return end
-        return 0.0  # for no trees at all
+            self.ended += [self._add(name, "collect", step, batch.parts)] * batch.trees
 
     def update(self, step: int, begin: float, parts: Sequence[dict[str, float]]) -> float:
         """Let all learners make an update; return when its weights are ready."""
@@ -204,8 +175,8 @@ def _updates(trees: Sequence[Plan], setup: Setup, costs: Costs) -> list[dict[str
         for _ in range(setup.learners)
     ]
     for batch in split(trees, setup.mini_batches):
-        for shares, passes in _shares([plan.tree for plan in batch if plan.learned], setup):
-            seconds = [costs.training(own) for own in shares]
+        for works, passes in _passes([plan.tree for plan in batch if plan.learned], setup):
+            seconds = [costs.training(work) for work in works]
             slowest = max(seconds)
             exchange = passes * costs.exchange(setup.learners)
             exposed = max(0.0, exchange - costs.overlap * slowest)
@@ -218,7 +189,7 @@ def _updates(trees: Sequence[Plan], setup: Setup, costs: Costs) -> list[dict[str
     return parts
 
 
-def _shares(trees: Sequence[RolloutTree], setup: Setup) -> Iterator[tuple[list[Work], int]]:
+def _passes(trees: Sequence[RolloutTree], setup: Setup) -> Iterator[tuple[list[Work], int]]:
     """Go through a mini-batch: what learners do until they wait for each other, and passes."""
     ranks, budget = setup.learners, setup.token_budget
     leaves = [whole(tree).leaves for tree in trees]
@@ -230,8 +201,8 @@ def _shares(trees: Sequence[RolloutTree], setup: Setup) -> Iterator[tuple[list[W
     else:
         works = [rows_work([leaf]) for own in leaves for leaf in own]
         numbers = lpt_partition([work.tokens for work in works], ranks)
-        shares = [add(works[number] for number in own) for own in numbers]
-        yield shares, max(-(-share.tokens // budget) for share in shares)
+        own = [add(works[number] for number in those) for those in numbers]
+        yield own, max(-(-work.tokens // budget) for work in own)
 
 
 def _tokens(turn: Node) -> int:

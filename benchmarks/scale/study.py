@@ -22,7 +22,7 @@ from benchmarks.scale.calibration import fit_costs, measure_runs
 from benchmarks.scale.costs import Assumptions, Costs, Gpu, on_gpus
 from benchmarks.scale.simulation import Rollouts, Setup, rollouts, simulate, splits
 from benchmarks.scale.tables import scale
-from benchmarks.scale.timeline import Piece, shares, stage_seconds, step_seconds
+from benchmarks.scale.timeline import Piece, stage_seconds, step_seconds, time_by_part
 from benchmarks.speed.paper_step import PaperStep, Plan
 
 MODEL = SIZES["Qwen3-4B"]
@@ -164,10 +164,7 @@ class Scene:
         tried = [(setup, self._timeline(setup, costs)) for setup in splits(self.gpus, base)]
         setup, pieces = min(tried, key=lambda pair: step_seconds(pair[1]))
         steady = [piece for piece in pieces if piece.step]
-        busy = {
-            f"{name}_busy": round(sum(shares(steady, role).get(part, 0.0) for part in BUSY), 4)
-            for name, role in zip(("collectors", "learners"), setup.roles, strict=True)
-        }
+        collecting, learning = (time_by_part(steady, role) for role in setup.roles)
         return {
             "label": label,
             "seconds": round(step_seconds(pieces), 2),
@@ -175,8 +172,9 @@ class Scene:
             "learners": setup.learners,
             "collect_seconds": round(stage_seconds(pieces, "collect"), 2),
             "update_seconds": round(stage_seconds(pieces, "update"), 2),
-            **busy,
-            "shares": {name: round(share, 4) for name, share in shares(steady).items()},
+            "collectors_busy": round(sum(collecting.get(part, 0.0) for part in BUSY), 4),
+            "learners_busy": round(sum(learning.get(part, 0.0) for part in BUSY), 4),
+            "shares": {name: round(share, 4) for name, share in time_by_part(steady).items()},
         }
 
     def _timeline(self, setup: Setup, costs: Costs) -> list[Piece]:

@@ -71,7 +71,7 @@ def stage_seconds(pieces: Iterable[Piece], stage: str, skip: int = 1) -> float:
     return sum(lengths) / len(lengths) if lengths else 0.0
 
 
-def shares(pieces: Sequence[Piece], role: str = "") -> dict[str, float]:
+def time_by_part(pieces: Sequence[Piece], role: str = "") -> dict[str, float]:
     """Return what the time of all actors of a role went to.
 
     Args:

@@ -51,7 +51,7 @@ class PaperStep:
         tool_spread: Standard deviation of the logarithm of its seconds. An assumption.
         mini_batches: Optimizer steps per update.
 
-    Source: AT2PO paper, Section 4.1 and its released code, where not called an assumption.
+    Source: AT2PO (arXiv 2601.04767), Section 4.1 and its released code, but for assumptions.
     """
 
     prompts: int = 64

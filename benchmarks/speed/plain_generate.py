@@ -27,7 +27,7 @@ class PlainEngine:
 
     A step is a whole round: all waiting turns in one left-padded batch, with a cache of keys and
     values within the round, until the last of them has stopped. Ids go in and come out, and nothing
-    but ids is kept between rounds: every round computes its contexts anew.
+    but ids is kept between rounds: every round computes its contexts again.
 
     Args:
         model: A causal language model.

@@ -84,32 +84,27 @@ UPDATE_TERMS = ("optimizer_steps", "trained", "trained_pairs", "sampled")
 class ScalingConfig:
     """Measure how steps grow on this machine, and fit what they cost."""
 
-    model: str = "mini"
-    """The policy."""
     repeats: int = 2
     """Steps per point, other questions each time; the fastest counts, and medians of the rest."""
-    factors: tuple[str, ...] = tuple(FACTORS)
-    """What is varied."""
     out: Path = Path("benchmarks/results/scaling.json")
     """Where the figures go."""
 
 
 class Stepper:
-    """Takes whole steps, rollout and update, of any point.
+    """Takes whole steps of the embedded model, rollout and update, of any point.
 
     Args:
-        model: Name of the policy.
         clock: Gives seconds.
 
     Attributes:
         trees: Those of the latest step, with credit.
     """
 
-    def __init__(self, model: str, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self.clock = clock
         self.trees: list[RolloutTree] = []
         self.config = load_config(TrainConfig, "demo")
-        self.model, self.tokenizer = load_policy(model, "float32", "model")
+        self.model, self.tokenizer = load_policy("mini", "float32", "model")
         self.collectors: dict[tuple[int, int], Collector] = {}
         self.engine = _Counting(self.model, self.tokenizer, max_batch=self.config.engine.max_batch)
         self.learner = Learner(
@@ -213,29 +208,25 @@ def measure(config: ScalingConfig) -> dict[str, Any]:
         JSON-able figures by factor, the fits of rollout and update, the bill with its assumptions.
 
     Raises:
-        EvaluationError: If a number is out of range or a factor unknown.
+        EvaluationError: If a number is out of range.
     """
-    known = config.factors and set(config.factors) <= FACTORS.keys()
-    if config.repeats < 1 or not known:
-        raise EvaluationError(
-            f"expected repeats >= 1 and factors among {', '.join(FACTORS)}; found "
-            f"{config.repeats} and {', '.join(config.factors) or 'none'}"
-        )
-    stepper = Stepper(config.model)
+    if config.repeats < 1:
+        raise EvaluationError(f"expected repeats >= 1, found {config.repeats}; raise it")
+    stepper = Stepper()
     stepper.step(replace(BASE, questions=2), 0)  # a warm-up
     factors: dict[str, list[dict[str, Any]]] = {}
     seen: dict[Point, dict[str, Any]] = {}
-    for name in config.factors:
-        for point in FACTORS[name]:
+    for name, points in FACTORS.items():
+        for point in points:
             if point not in seen:
                 stepper.engine.close()  # gives back the memory that the last point needed
                 taken = [stepper.step(point, number) for number in range(config.repeats)]
                 middle = {key: round(_typical(key, taken), 4) for key in taken[0]}
                 seen[point] = {**asdict(point), "leaves_per_tree": point.leaves, **middle}
-        factors[name] = [seen[point] for point in FACTORS[name]]
+        factors[name] = [seen[point] for point in points]
     rows = list(seen.values())
     return {
-        "model": config.model,
+        "model": "mini",
         "repeats": config.repeats,
         "factors": factors,
         "fits": {

@@ -35,8 +35,9 @@ def flops(decoder: Decoder, work: Work) -> int:
         decoder: The model.
         work: What is done.
 
-    Source: 2 per weight and token; attention 4 * layers * (heads * head_dim) per pair, for the
-    scores and for the weighted sum of values; norms, rotations and softmax are left out.
+    Source: PaLM (arXiv 2204.02311), Appendix B, of which forward passes take a third: 2 per weight
+        and token, and 4 * layers * (heads * head_dim) per pair, for the scores and for the weighted
+        sum of values; norms, rotations and softmax are left out.
     """
     pair = 4 * decoder.layers * decoder.query_width
     logit = 2 * decoder.hidden * decoder.vocabulary

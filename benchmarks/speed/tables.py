@@ -7,7 +7,7 @@ from typing import Any
 
 _LABELS = {
     "ours": "at2po",
-    "ours, no reuse": "at2po, every context computed anew",
+    "ours, no reuse": "at2po, every context recomputed",
     "generate loop": "`model.generate` once a round",
     "trl": "TRL `GRPOTrainer`",
     "vllm": "at2po's collector on vLLM",

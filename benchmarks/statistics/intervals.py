@@ -1,4 +1,4 @@
-"""Confidence intervals: of a rate, and by drawing questions and training seeds again."""
+"""Confidence intervals: of a rate, and by resampling questions and training seeds."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def wilson(rate: float, trials: int) -> tuple[float, float]:
 def resample(
     scores: Sequence[Sequence[Scores]], *, draws: int = DRAWS, seed: int = 0
 ) -> NDArray[np.float64]:
-    """Draw questions and training seeds again, with replacement, and take the means anew.
+    """Resample questions and training seeds, with replacement, and take the means.
 
     All methods answer the questions drawn, so a difference of their means is a paired one. Each
     method has its own seeds; they are drawn once for all sets, as a trained model answers all
@@ -59,7 +59,8 @@ def resample(
     Raises:
         ComparisonError: If the arrays do not fit each other, or one is empty.
 
-    Source: the pigeonhole bootstrap for crossed factors (Owen, 2007).
+    Source: the bootstrap of crossed factors in Owen (2007), The pigeonhole bootstrap (Annals of
+        Applied Statistics 1).
     """
     _check(scores, draws)
     rng = np.random.default_rng(seed)

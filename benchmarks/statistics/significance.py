@@ -9,7 +9,6 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.errors import ComparisonError
 from benchmarks.statistics.intervals import ALPHA
 
 POWER = 0.8
@@ -47,14 +46,9 @@ def mcnemar(first_only: int, second_only: int) -> float:
     Returns:
         Two-sided p-value for "both are equally often right", in (0, 1].
 
-    Raises:
-        ComparisonError: If a number is negative.
-
     Source: Fagerland, Lydersen and Laake (2013), The McNemar test for binary matched-pairs data:
         mid-p and asymptotic are better than exact conditional.
     """
-    _check_count("first_only", first_only, 0)
-    _check_count("second_only", second_only, 0)
     pairs, fewer = first_only + second_only, min(first_only, second_only)
     ways, tail = 1, 0  # whole numbers, so that nothing is lost
     for number in range(fewer):
@@ -72,14 +66,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
     Returns:
         The adjusted values, in the same order.
 
-    Raises:
-        ComparisonError: If one is out of range.
-
     Source: Holm (1979), A simple sequentially rejective multiple test procedure.
     """
     adjusted, highest = [0.0] * len(p_values), 0.0
     for rank, place in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
-        _check_share("p-value", p_values[place])
         highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[place]))
         adjusted[place] = highest
     return adjusted
@@ -108,15 +98,10 @@ def detectable_paired(questions: int, discordant: float) -> float | None:
     Returns:
         The difference, in (0, 1]; None where none would be found.
 
-    Raises:
-        ComparisonError: If a number is out of range.
-
     Source: Connor (1987), Sample size for testing differences in proportions for the paired-sample
         design: n = (z_a sqrt(s) + z_b sqrt(s - d^2))^2 / d^2, solved for the difference d; s is the
         discordant share, two-sided alpha 0.05.
     """
-    _check_count("questions", questions, 1)
-    _check_share("discordant", discordant)
     inner = questions + _Z_POWER**2 - _Z**2
     if inner < 0:
         return None
@@ -137,14 +122,9 @@ def detectable_unpaired(questions: int, rate: float) -> float | None:
         The gain that a two-sided test finds with 80 % power, in (0, 1 - rate]; None where none
         would be found.
 
-    Raises:
-        ComparisonError: If a number is out of range.
-
     Source: Fleiss, Levin and Paik (2003), Statistical Methods for Rates and Proportions, eq. 4.14
         (without continuity correction), solved for the second rate; two-sided alpha 0.05.
     """
-    _check_count("questions", questions, 1)
-    _check_share("rate", rate)
 
     def shortfall(gain: float) -> float:
         other, middle = rate + gain, rate + gain / 2
@@ -159,13 +139,3 @@ def detectable_unpaired(questions: int, rate: float) -> float | None:
         middle = (low + high) / 2
         low, high = (middle, high) if shortfall(middle) > 0 else (low, middle)
     return high
-
-
-def _check_share(name: str, value: float) -> None:
-    if not 0 <= value <= 1:
-        raise ComparisonError(f"{name}: expected a share in [0, 1], found {value}; divide by 100?")
-
-
-def _check_count(name: str, value: int, least: int) -> None:
-    if value < least:
-        raise ComparisonError(f"{name}: expected at least {least}, found {value}; raise it")

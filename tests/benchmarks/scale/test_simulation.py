@@ -12,7 +12,7 @@ from benchmarks.errors import EvaluationError
 from benchmarks.scale.costs import Costs
 from benchmarks.scale.rollout import collect
 from benchmarks.scale.simulation import Setup, simulate, splits
-from benchmarks.scale.timeline import Piece, shares, stage_seconds, step_seconds
+from benchmarks.scale.timeline import Piece, stage_seconds, step_seconds, time_by_part
 from benchmarks.speed.paper_step import Plan
 from benchmarks.speed.step_cost import step_work
 from tests.benchmarks.scale.scale_samples import SMALL, SOME, chain, draw, star, steps_of
@@ -42,7 +42,8 @@ def test_every_second_of_every_device_is_accounted_for(seed: int, setup: Setup) 
     pieces = simulate(steps_of(seed), setup, SOME)
     end = max(piece.end for piece in pieces)
     actors = {piece.actor for piece in pieces}
-    assert len(actors) == setup.devices
+    both = setup.collectors + setup.learners
+    assert len(actors) == (setup.collectors if setup.colocate else both)
     for actor in actors:
         own = [piece for piece in pieces if piece.actor == actor]
         assert own[0].start == 0.0 and own[-1].end == pytest.approx(end)
@@ -51,7 +52,7 @@ def test_every_second_of_every_device_is_accounted_for(seed: int, setup: Setup) 
         for piece in own:
             assert piece.seconds == pytest.approx(sum(piece.parts.values()))
             assert min(piece.parts.values()) >= 0
-    assert sum(shares(pieces).values()) == pytest.approx(1)
+    assert sum(time_by_part(pieces).values()) == pytest.approx(1)
 
 
 def test_one_device_takes_the_sum_of_its_parts() -> None:
@@ -64,7 +65,7 @@ def test_one_device_takes_the_sum_of_its_parts() -> None:
         learned = SOME.training(work) + 2 * SOME.optimizer
         expected += SOME.load + own + learned + SOME.publish + 2 * SOME.switch
     assert pieces[-1].end == pytest.approx(expected)
-    spent = shares(pieces)
+    spent = time_by_part(pieces)
     assert "other side" not in spent and "stragglers" not in spent and "imbalance" not in spent
 
 
@@ -198,7 +199,7 @@ def test_cut_trees_are_never_learned_from_more_slowly(seed: int, setup: Setup) -
 def test_splits_leave_somebody_on_either_side() -> None:
     assert [(s.collectors, s.learners) for s in splits(2, APART)] == [(1, 1)]
     assert len(splits(8, APART)) == 7
-    assert {s.devices for s in splits(12, APART)} == {12}
+    assert {s.collectors + s.learners for s in splits(12, APART)} == {12}
     assert splits(3, Setup()) == [Setup(collectors=3, learners=3)]
 
 
@@ -218,6 +219,6 @@ def test_timelines_are_added_up() -> None:
     assert stage_seconds(pieces, "collect") == pytest.approx(6)
     assert stage_seconds(pieces, "update", skip=2) == pytest.approx(3.2)
     assert stage_seconds(pieces, "eval") == 0.0
-    assert shares(pieces, "collector-1") == pytest.approx({"collect": 0.6, "wait": 0.4})
+    assert time_by_part(pieces, "collector-1") == pytest.approx({"collect": 0.6, "wait": 0.4})
     with pytest.raises(EvaluationError, match="at least 2 updates, found 1"):
         step_seconds([piece for piece in pieces if piece.step == 1])

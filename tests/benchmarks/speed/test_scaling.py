@@ -140,7 +140,7 @@ def test_the_command_takes_steps_and_prints_them(
     factors = {"questions": (tiny(), tiny(questions=2)), "depth": (tiny(), tiny(depth=3))}
     monkeypatch.setattr(scaling, "FACTORS", factors)
     out = tmp_path / "figures.json"
-    scaling.main(["--repeats", "1", "--out", str(out), "--factors", "questions", "depth"])
+    scaling.main(["--repeats", "1", "--out", str(out)])
     figures = json.loads(out.read_text())
     one, two = figures["factors"]["questions"]
     assert (one["leaves"], two["leaves"]) == (4, 8)
@@ -153,7 +153,6 @@ def test_the_command_takes_steps_and_prints_them(
     assert "| questions | 2 |" in shown and "PFLOP" in shown
 
 
-@pytest.mark.parametrize("wrong", [{"repeats": 0}, {"factors": ()}, {"factors": ("heat",)}])
-def test_wrong_settings_are_refused(wrong: dict[str, object]) -> None:
+def test_no_repeats_are_refused() -> None:
     with pytest.raises(EvaluationError, match="expected repeats"):
-        scaling.measure(ScalingConfig(**wrong))  # type: ignore[arg-type]
+        scaling.measure(ScalingConfig(repeats=0))

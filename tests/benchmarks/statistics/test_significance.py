@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from itertools import permutations
 
 import numpy as np
@@ -12,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom, binomtest
 
-from benchmarks.errors import ComparisonError
 from benchmarks.statistics.significance import (
     bootstrap_p,
     detectable_paired,
@@ -22,6 +20,7 @@ from benchmarks.statistics.significance import (
 )
 
 COUNTS = st.integers(0, 60)
+MANY = st.integers(5000, 5400)
 P_VALUES = st.lists(st.floats(0, 1), max_size=8)
 
 
@@ -30,7 +29,7 @@ def test_mcnemar_gives_the_published_value() -> None:
     assert mcnemar(1, 7) == pytest.approx(0.0391, abs=5e-5)
 
 
-@given(COUNTS, COUNTS)
+@given(COUNTS | MANY, COUNTS | MANY)
 def test_mcnemar_agrees_with_scipy(first: int, second: int) -> None:
     pairs = first + second
     exact = binomtest(first, pairs).pvalue if pairs else 1.0
@@ -45,12 +44,6 @@ def test_mcnemar_does_not_care_who_is_first(first: int, second: int) -> None:
     assert 0 < mcnemar(first, second) <= 1
     assert mcnemar(first, first) == 1
     assert mcnemar(first, first + second + 1) < mcnemar(first, first + second)
-
-
-def test_mcnemar_of_many_pairs_is_the_chi_square() -> None:
-    first, second = 5200, 5000
-    z = (first - second) / math.sqrt(first + second)
-    assert mcnemar(first, second) == pytest.approx(math.erfc(z / math.sqrt(2)), rel=1e-3)
 
 
 def test_holm_gives_a_known_adjustment() -> None:
@@ -137,19 +130,3 @@ def test_the_unpaired_difference_is_that_of_the_textbook(
     rate: float, other: float, questions: int
 ) -> None:
     assert detectable_unpaired(questions, rate) == pytest.approx(other - rate, abs=1e-3)
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        lambda: mcnemar(-1, 2),
-        lambda: holm([0.1, 1.2]),
-        lambda: detectable_paired(0, 0.1),
-        lambda: detectable_paired(10, 20.0),
-        lambda: detectable_unpaired(10, 47.9),
-        lambda: detectable_unpaired(0, 0.5),
-    ],
-)
-def test_numbers_out_of_range_are_refused(wrong: Callable[[], object]) -> None:
-    with pytest.raises(ComparisonError, match="expected"):
-        wrong()
