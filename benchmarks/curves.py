@@ -111,7 +111,7 @@ def _draw(rows: Sequence[Row], over: Over, axes: Axes, colours: Colours) -> None
     _plot_training(axes, rows, places, colours.sampled)
     _plot_evaluation(axes, rows, places, colours.greedy)
     axes.set_ylabel("exact match", color=colours.ink)
-    show_shares(axes)
+    show_percent(axes)
     if over == "steps":
         show_steps(axes, colours)
     else:
@@ -121,8 +121,8 @@ def _draw(rows: Sequence[Row], over: Over, axes: Axes, colours: Colours) -> None
     axes.legend(loc="lower right", frameon=False, labelcolor=colours.ink)
 
 
-def show_shares(axes: Axes) -> None:
-    """Let the vertical axis show shares, from 0 to 100 %.
+def show_percent(axes: Axes) -> None:
+    """Let the vertical axis run from 0 to 100 %.
 
     Args:
         axes: The axes.
@@ -156,7 +156,9 @@ def dress(axes: Axes, colours: Colours) -> None:
 
 
 def _plot_training(axes: Axes, rows: Sequence[Row], places: Sequence[float], colour: str) -> None:
-    points = [(x, row["rollout/em"]) for x, row in zip(places, rows, strict=True) if _has(row)]
+    # A row may have measured none; null stands for a value that is not finite.
+    found = ((x, row.get("rollout/em")) for x, row in zip(places, rows, strict=True))
+    points = [(x, em) for x, em in found if em is not None]
     x, em = zip(*points, strict=True) if points else ((), ())
     label = "training questions, sampled"
     axes.plot(x, em, color=colour, linewidth=1, alpha=0.65, label=label)
@@ -171,8 +173,3 @@ def _plot_evaluation(axes: Axes, rows: Sequence[Row], places: Sequence[float], c
     axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
     label = "evaluation questions, greedy"
     axes.plot(x, em, color=colour, linewidth=2, marker="o", markersize=4, label=label)
-
-
-def _has(row: Row) -> bool:
-    """Whether a row measured the EM of its rollouts; null stands for a value not finite."""
-    return row.get("rollout/em") is not None

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from matplotlib.axes import Axes
 
-from benchmarks.curves import Colours, dress, inline, show_shares, show_steps
+from benchmarks.curves import Colours, dress, inline, show_percent, show_steps
 from benchmarks.evaluation.records import Record
 
 Line = tuple[Sequence[int], Sequence[float]]
@@ -79,7 +79,7 @@ def _draw(chart: Chart, lines: Mapping[str, Line], axes: Axes, colours: Colours)
         axes.plot(steps, values, color=colour, linewidth=1.2, marker=mark, label=label)
     axes.set_ylabel(chart.title, color=colours.ink)
     if chart.shares:
-        show_shares(axes)
+        show_percent(axes)
     else:
         axes.set_ylim(bottom=0)
     show_steps(axes, colours)

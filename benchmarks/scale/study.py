@@ -64,11 +64,9 @@ class ScaleConfig:
     steps: int = 4
     """Steps simulated, at least 2; the first does not count."""
     sensitivity_gpus: int = 64
-    """GPUs at which assumptions are varied, at least 2; 0 for none."""
+    """GPUs at which assumptions are varied, at least 2."""
     calibrate: bool = True
     """Compare the simulation with steps of the embedded model on this machine, minutes."""
-    seed: int = 0
-    """Seed of the trees."""
     out: Path = Path("benchmarks/results/scale.json")
     """Where the figures go."""
 
@@ -143,7 +141,7 @@ class Scene:
         assumed: Assumptions = Assumptions(),  # noqa: B008 - immutable
     ) -> Scene:
         """Draw steps of so many questions."""
-        rng = default_rng([config.seed, questions])
+        rng = default_rng([0, questions])
         steps = [step.draw(questions, rng) for _ in range(config.steps)]
         return cls(gpus, steps, step.mini_batches, assumed)
 
@@ -192,7 +190,7 @@ def _compared(scene: Scene) -> dict[str, Any]:
     }
 
 
-def sensitivity(config: ScaleConfig, step: PaperStep) -> dict[str, Any] | None:
+def sensitivity(config: ScaleConfig, step: PaperStep) -> dict[str, Any]:
     """Say how many times as long the released way takes as two of ours, by assumption.
 
     Args:
@@ -200,10 +198,8 @@ def sensitivity(config: ScaleConfig, step: PaperStep) -> dict[str, Any] | None:
         step: What is varied, beside the assumptions about GPUs.
 
     Returns:
-        The ratios as assumed, and with one assumption lower or higher; None for no GPUs.
+        The ratios as assumed, and with one assumption lower or higher.
     """
-    if not config.sensitivity_gpus:
-        return None
     gpus, questions = config.sensitivity_gpus, config.sensitivity_gpus * config.per_gpu
 
     def ratios(**changed: Any) -> dict[str, float]:

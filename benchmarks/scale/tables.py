@@ -50,8 +50,7 @@ def scale(result: Mapping[str, Any]) -> str:
         count = first["questions"] if kind == "fixed" else first["questions"] // int(gpus)
         lines += [*_seconds(sizes, what.format(count)), ""]
     lines += [*_shares(result["growing"]), ""]
-    if result["sensitivity"]:
-        lines += [*_sensitivity(result["sensitivity"]), ""]
+    lines += [*_sensitivity(result["sensitivity"]), ""]
     if result["calibration"]:
         lines += _workers(result["workers"], result["calibration"]["fits"])
         machine = result["environment"]

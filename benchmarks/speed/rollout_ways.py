@@ -83,7 +83,7 @@ class Way(Protocol):
             number: Which questions and seed, or `WARM_UP`.
 
         Returns:
-            JSON-able figures, `seconds` and `sampled` at least.
+            JSON-able figures, those of the table at least.
 
         Raises:
             ModelNotFoundError: If this Python lacks the setting's model.
@@ -96,7 +96,7 @@ class Way(Protocol):
 
 
 class NoReuse(TransformersEngine):
-    """Our engine, computing every context anew: no cache of finished rows, no copies of running."""
+    """Our engine with no cache of finished rows and no copies of running ones."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **{**options, "cache_bytes": 0})

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -77,8 +77,6 @@ class RolloutSpeedConfig:
     """What is collected."""
     repeats: int = 5
     """Collections of each setting by each way, other questions each time; the ways take turns."""
-    questions: int = 0
-    """Questions per collection instead of the settings' own; 0 keeps them."""
     trl_python: str = os.environ.get("AT2PO_TRL_PYTHON", "")
     """Python that has the package trl."""
     vllm_python: str = os.environ.get("AT2PO_VLLM_PYTHON", "")
@@ -99,8 +97,8 @@ def measure(config: RolloutSpeedConfig) -> dict[str, Any]:
     Raises:
         EvaluationError: If a number is out of range, a setting unknown, or a peer does not start.
     """
-    if config.repeats < 1 or config.questions < 0:
-        raise EvaluationError("expected repeats >= 1 and questions >= 0; raise them")
+    if config.repeats < 1:
+        raise EvaluationError(f"expected repeats >= 1, found {config.repeats}; raise it")
     if unknown := set(config.settings) - SETTINGS.keys():
         raise EvaluationError(
             f"expected settings among {', '.join(SETTINGS)}, found {', '.join(sorted(unknown))}"
@@ -133,8 +131,6 @@ def _setting(
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Let the ways take turns at one setting; say which could not and why."""
     setting, able, words = SETTINGS[name]
-    if config.questions:
-        setting = replace(setting, questions=config.questions)
     missing: dict[str, str] = {}
     found: dict[str, list[dict[str, Any]]] = {way: [] for way in able if way in ways}
     for number in (WARM_UP, *range(config.repeats)):
@@ -159,8 +155,7 @@ def summary(figures: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         figures: What `Way.measure` returned, once a repeat.
 
     Returns:
-        Medians; of the rate and the seconds also the least and the most; and each repeat's seconds
-        and sampled tokens.
+        Medians; of the rate also the least and the most.
     """
     rates = [each["sampled"] / each["seconds"] for each in figures]
     found = {name: median(each[name] for each in figures) for name in figures[0]}
@@ -168,7 +163,6 @@ def summary(figures: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "sampled_per_second": round(median(rates), 1),
         "sampled_per_second_range": [round(min(rates), 1), round(max(rates), 1)],
         **found,
-        "each": [[each["seconds"], each["sampled"]] for each in figures],
     }
 
 

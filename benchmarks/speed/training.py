@@ -55,8 +55,6 @@ class TrainSpeedConfig:
     """Passes per way of training, taken in turn."""
     token_budget: int = 16384
     """Most tokens in one forward pass, of both ways."""
-    seed: int = 0
-    """Seed of the trees."""
     out: Path = Path("benchmarks/results/train_speed.json")
     """Where the figures go."""
 
@@ -97,12 +95,11 @@ def flat(model: Model, algorithm: Algorithm, trees: list[RolloutTree], budget: i
     return tokens
 
 
-def demo_trees(count: int, seed: int = 0) -> list[RolloutTree]:
+def demo_trees(count: int) -> list[RolloutTree]:
     """Collect trees with the embedded model as the demo does, and credit them.
 
     Args:
         count: Number of trees, >= 1.
-        seed: Seed of the rollouts.
 
     Returns:
         The first trees that have something to learn from.
@@ -114,7 +111,7 @@ def demo_trees(count: int, seed: int = 0) -> list[RolloutTree]:
     model, tokenizer = load_model(config.model.name)
     env = make_env(config.env, config.env_options)
     collector = new_collector(config, env, TransformersEngine(model, tokenizer), tokenizer)
-    trees = collector.collect(env.questions[: 3 * count], config.algorithm.expansion(), seed=seed)
+    trees = collector.collect(env.questions[: 3 * count], config.algorithm.expansion(), seed=0)
     for tree in trees:
         config.algorithm.assign_credit(tree)
     found = [tree for tree in trees if any(node.advantage for node in tree.nodes())]
@@ -126,23 +123,20 @@ def demo_trees(count: int, seed: int = 0) -> list[RolloutTree]:
     return found[:count]
 
 
-def paper_trees(count: int, seed: int = 0, vocabulary: int = 2048) -> list[RolloutTree]:
+def paper_trees(count: int) -> list[RolloutTree]:
     """Draw trees of the paper's shape with random tokens and rewards, and credit them.
 
     Args:
         count: Number of trees, >= 1.
-        seed: Of everything that is drawn.
-        vocabulary: Number of token ids.
     """
-    rng = default_rng(seed)
+    rng = default_rng(0)
     # Rows of at most 3,150 tokens, which the embedded model's context holds.
     step = PaperStep(most_turns=6, turn_spread=0.0)
     trees = [plan.tree for plan in step.draw(count, rng)]
     for tree in trees:
         for node in tree.nodes():
             node.sampled, node.inserted = (
-                rng.integers(1, vocabulary, len(ids)).tolist()
-                for ids in (node.sampled, node.inserted)
+                rng.integers(1, 2048, len(ids)).tolist() for ids in (node.sampled, node.inserted)
             )
             node.logprobs = (-rng.exponential(size=len(node.sampled))).tolist()
             node.reward = float(rng.integers(2)) if node.is_leaf else None
@@ -150,7 +144,7 @@ def paper_trees(count: int, seed: int = 0, vocabulary: int = 2048) -> list[Rollo
     return trees
 
 
-SHAPES: dict[str, Callable[[int, int], list[RolloutTree]]] = {
+SHAPES: dict[str, Callable[[int], list[RolloutTree]]] = {
     "demo": demo_trees,
     "paper": paper_trees,
 }
@@ -200,7 +194,7 @@ def measure(config: TrainSpeedConfig) -> dict[str, Any]:
         raise EvaluationError(f"expected numbers of at least 1, found {config}")
     cases = []
     for shape, grow in SHAPES.items():
-        trees = grow(max(config.trees), config.seed)
+        trees = grow(max(config.trees))
         for count in config.trees:
             cases.append({"shape": shape, **compare(trees[:count], config)})
     return {
@@ -270,17 +264,16 @@ def _gradient(model: Model) -> Tensor:
 
 def _peak_alone(name: str, trees: list[RolloutTree], config: TrainSpeedConfig) -> float:
     """Return the memory in MiB that one way takes in a process of its own."""
-    job = (name, [tree.to_dict() for tree in trees], config.token_budget, torch.get_num_threads())
+    job = (name, trees, config.token_budget, torch.get_num_threads())
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_peak, job)
 
 
-def _peak(name: str, trees: list[dict[str, Any]], budget: int, threads: int) -> float:
+def _peak(name: str, trees: list[RolloutTree], budget: int, threads: int) -> float:
     torch.set_num_threads(threads)
     model, _ = load_model("mini")
-    grown = [RolloutTree.from_dict(tree) for tree in trees]
     before = memory("VmRSS")
-    WAYS[name](model, ATPO(), grown, budget)
+    WAYS[name](model, ATPO(), trees, budget)
     return memory("VmHWM") - before
 
 

@@ -131,16 +131,16 @@ def test_the_command_measures_ways_and_peers_and_says_what_is_absent(
 ) -> None:
     out = tmp_path / "results" / "figures.json"
     rollout_speed.main(
-        [*("--settings", "tiny", "--repeats", "2", "--questions", "1", "--vllm-python", "")]
+        [*("--settings", "tiny", "--repeats", "2", "--vllm-python", "")]
         + ["--trl-python", peer_python(tmp_path), "--out", str(out)]
     )
     figures = json.loads(out.read_text())
     assert figures["absent"] == {"vllm": "no --vllm-python was given"}
     assert figures["peers"] == {"trl": {"trl": "9.9"}}
     tiny = figures["settings"]["tiny"]
-    assert tiny["questions"] == 1 and tiny["repeats"] == 2
+    assert tiny["questions"] == 2 and tiny["repeats"] == 2
     assert list(tiny["ways"]) == ["ours", "ours, no reuse", "generate loop", "trl"]
-    assert tiny["ways"]["trl"]["each"] == [[2.0, 100]] * 2
+    assert tiny["ways"]["trl"]["seconds"] == 3.0
     shown = capsys.readouterr().out
     assert "TRL `GRPOTrainer` 9.9" in shown and "Absent: vllm" in shown
 
@@ -158,7 +158,7 @@ def test_a_peer_that_cannot_measure_is_absent_and_takes_nobody_with_it(
     setting(monkeypatch, "generate loop", "trl")
     reply = "    print(json.dumps(figures)"
     python = peer_python(tmp_path, FAKE.replace(reply, f"    {change}\n{reply}"))
-    config = RolloutSpeedConfig(settings=("tiny",), questions=1, repeats=1, trl_python=python)
+    config = RolloutSpeedConfig(settings=("tiny",), repeats=1, trl_python=python)
     figures = measure(config)
     assert figures["absent"].pop("vllm")
     assert figures["absent"] == {"tiny, trl": reason}
@@ -168,7 +168,6 @@ def test_a_peer_that_cannot_measure_is_absent_and_takes_nobody_with_it(
 def test_repeats_are_summarised_by_their_median() -> None:
     found = summary([{"seconds": s, "sampled": n} for s, n in ((1.0, 400), (2.0, 400), (1.0, 100))])
     assert found["sampled_per_second"] == 200 and found["sampled_per_second_range"] == [100, 400]
-    assert found["each"] == [[1.0, 400], [2.0, 400], [1.0, 100]]
 
 
 def test_a_peer_that_cannot_run_is_an_error(tmp_path: Path) -> None:
@@ -179,7 +178,7 @@ def test_a_peer_that_cannot_run_is_an_error(tmp_path: Path) -> None:
         Peer("trl", str(tmp_path / "nowhere"))
 
 
-@pytest.mark.parametrize("wrong", [{"repeats": 0}, {"questions": -1}, {"settings": ("none",)}])
+@pytest.mark.parametrize("wrong", [{"repeats": 0}, {"settings": ("none",)}])
 def test_wrong_settings_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(EvaluationError, match="expected"):
         measure(RolloutSpeedConfig(**wrong))  # type: ignore[arg-type]

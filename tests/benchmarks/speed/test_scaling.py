@@ -54,19 +54,16 @@ def test_flops_of_a_decoder_are_those_by_hand() -> None:
     assert flops(qwen3_4b, Work(1, 0, 0)) == 2 * 3_633_315_840
     assert flops(qwen3_4b, Work(0, 1, 0)) == 4 * 36 * 4096
     assert flops(qwen3_4b, Work(0, 0, 1)) == 2 * 2560 * 151_936
-    assert Decoder.of(Qwen3Config(**_sizes())) == Decoder(2, 8, 4, 2, 4, 16, 32)
-
-
-def _sizes() -> dict[str, int]:
-    return {
-        "num_hidden_layers": 2,
-        "hidden_size": 8,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "head_dim": 4,
-        "intermediate_size": 16,
-        "vocab_size": 32,
-    }
+    made = Qwen3Config(
+        num_hidden_layers=2,
+        hidden_size=8,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=4,
+        intermediate_size=16,
+        vocab_size=32,
+    )
+    assert Decoder.of(made) == Decoder(2, 8, 4, 2, 4, 16, 32)
 
 
 def test_the_bill_adds_up() -> None:

@@ -55,10 +55,9 @@ def test_the_command_writes_figures_that_fit_each_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def in_this_process(name: str, trees: list[RolloutTree], config: TrainSpeedConfig) -> float:
-        budget, threads = config.token_budget, torch.get_num_threads()
-        return train_speed._peak(name, [tree.to_dict() for tree in trees], budget, threads)
+        return train_speed._peak(name, trees, config.token_budget, torch.get_num_threads())
 
-    def grow(count: int, seed: int) -> list[RolloutTree]:
+    def grow(count: int) -> list[RolloutTree]:
         return credited(count, ATPO())
 
     monkeypatch.setattr(train_speed, "SHAPES", {"random": grow})
