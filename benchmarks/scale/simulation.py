@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import zip_longest
 
 from at2po_agents.learner.partition import (
@@ -73,11 +74,10 @@ def rollouts(steps: Sequence[Sequence[Plan]], setup: Setup, costs: Costs) -> Rol
         setup: Says how, and how many collectors.
         costs: What everything takes.
     """
-    how = {"rounds": setup.rounds, "reuse": setup.reuse, "max_batch": setup.max_batch}
-    return [
-        [collect(batch, costs, **how) for batch in split(trees, setup.collectors)]
-        for trees in steps
-    ]
+    collected = partial(
+        collect, costs=costs, rounds=setup.rounds, reuse=setup.reuse, max_batch=setup.max_batch
+    )
+    return [list(map(collected, split(trees, setup.collectors))) for trees in steps]
 
 
 def simulate(

@@ -71,12 +71,11 @@ def _seconds(sizes: Mapping[str, Any], what: str) -> list[str]:
 
 
 def _cell(row: Mapping[str, Any] | None) -> str:
-    """Seconds, and where devices are split how many collect."""
+    """Seconds, and where devices are divided (labels begin with dots) how many collect."""
     if row is None:
         return ""
-    together = row["collectors"] == row["learners"] and not row["label"].startswith("…")
-    split = "" if together else f" ({row['collectors']:,} + {row['learners']:,})"
-    return f"{row['seconds']:,.1f}{split}"
+    divided = f" ({row['collectors']:,} + {row['learners']:,})" if row["label"][0] == "…" else ""
+    return f"{row['seconds']:,.1f}{divided}"
 
 
 def _shares(sizes: Mapping[str, Any]) -> list[str]:

@@ -20,7 +20,7 @@ from at2po_agents.config.train import TrainConfig, load_config
 from at2po_agents.engines import Completion, TransformersEngine
 from at2po_agents.learner.learner import Learner
 from at2po_agents.policy.loading import load_policy
-from at2po_agents.policy.sizes import SIZES, Decoder
+from at2po_agents.policy.sizes import SIZES
 from at2po_agents.rollout.collector import Collector
 from at2po_agents.rollout.expansion import EntropyGuided
 from at2po_agents.tree import RolloutTree
@@ -192,12 +192,6 @@ def _reward(trees: Sequence[RolloutTree]) -> None:
             leaf.reward = float(number % 2)
 
 
-def _typical(key: str, taken: Sequence[dict[str, float]]) -> float:
-    """The least of seconds, which other load only lengthens; of all else the median."""
-    choose = min if key.endswith("seconds") else median
-    return float(choose([row[key] for row in taken]))
-
-
 def measure(config: ScalingConfig) -> dict[str, Any]:
     """Measure all points, fit the costs, and bill a step of the paper.
 
@@ -221,8 +215,11 @@ def measure(config: ScalingConfig) -> dict[str, Any]:
             if point not in seen:
                 stepper.engine.close()  # gives back the memory that the last point needed
                 taken = [stepper.step(point, number) for number in range(config.repeats)]
-                middle = {key: round(_typical(key, taken), 4) for key in taken[0]}
-                seen[point] = {**asdict(point), "leaves_per_tree": point.leaves, **middle}
+                seen[point] = {**asdict(point), "leaves_per_tree": point.leaves}
+                for key in taken[0]:
+                    # Other load only lengthens seconds.
+                    typical = min if key.endswith("seconds") else median
+                    seen[point][key] = round(float(typical([row[key] for row in taken])), 4)
         factors[name] = [seen[point] for point in points]
     rows = list(seen.values())
     return {
@@ -233,7 +230,6 @@ def measure(config: ScalingConfig) -> dict[str, Any]:
             "rollout": fit(rows, ROLLOUT_TERMS, "rollout_seconds"),
             "update": fit(rows, UPDATE_TERMS, "update_seconds"),
         },
-        "decoder": asdict(Decoder.of(stepper.model.config)),
         "paper_step": paper_step(),
     }
 
@@ -242,14 +238,13 @@ def paper_step() -> dict[str, Any]:
     """Return what a Qwen3-4B step of the paper's setting costs, by arithmetic alone."""
     step, decoder = PaperStep(), SIZES["Qwen3-4B"]
     trees = [plan.tree for plan in step.draw(step.prompts, default_rng(0))]
-    work, counted = step_work(trees), counts(trees)
+    counted = counts(trees)
     return {
         "model": asdict(decoder),
         "assumed": asdict(step),
         "leaves": counted["leaves"],
         "turns_per_leaf": counted["turns_per_leaf"],
-        "row_tokens_per_unique_token": round(work["flat"].tokens / work["packed"].tokens, 3),
-        "bill": bill(work, decoder, step.mini_batches),
+        "bill": bill(step_work(trees), decoder, step.mini_batches),
     }
 
 

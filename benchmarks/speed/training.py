@@ -240,11 +240,8 @@ def compare(trees: list[RolloutTree], config: TrainSpeedConfig) -> dict[str, Any
     rows, unique = sum(map(row_tokens, trees)), sum(tree.unique_tokens for tree in trees)
     medians = {name: statistics.median(times) for name, times in seconds.items()}
     speed_up, ratio = medians["flat"] / medians["packed"], rows / unique
-    leaves = [leaf for tree in trees for leaf in tree.leaves()]
     return {
         "trees": len(trees),
-        "leaves": len(leaves),
-        "turns_mean": round(statistics.mean(leaf.depth for leaf in leaves), 2),
         "row_tokens": rows,
         "unique_tokens": unique,
         "tokens_processed": tokens,

@@ -17,7 +17,7 @@ ALPHA = 0.05  # an interval leaves out half of it on either side
 DRAWS = 2000
 _BLOCK = 1000  # draws at a time; it bounds the memory
 
-_Z = NormalDist().inv_cdf(1 - ALPHA / 2)
+Z = NormalDist().inv_cdf(1 - ALPHA / 2)
 
 
 def wilson(rate: float, trials: int) -> tuple[float, float]:
@@ -32,9 +32,9 @@ def wilson(rate: float, trials: int) -> tuple[float, float]:
 
     Source: Wilson (1927), Probable inference, the law of succession, and statistical inference.
     """
-    shrink = 1 / (1 + _Z**2 / trials)
-    centre = shrink * (rate + _Z**2 / (2 * trials))
-    half = shrink * _Z * math.sqrt(rate * (1 - rate) / trials + _Z**2 / (4 * trials**2))
+    shrink = 1 / (1 + Z**2 / trials)
+    centre = shrink * (rate + Z**2 / (2 * trials))
+    half = shrink * Z * math.sqrt(rate * (1 - rate) / trials + Z**2 / (4 * trials**2))
     return max(0.0, centre - half), min(1.0, centre + half)
 
 

@@ -9,11 +9,10 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.statistics.intervals import ALPHA
+from benchmarks.statistics.intervals import Z
 
 POWER = 0.8
 
-_Z = NormalDist().inv_cdf(1 - ALPHA / 2)
 _Z_POWER = NormalDist().inv_cdf(POWER)
 
 
@@ -83,7 +82,7 @@ def detectable(standard_error: float) -> float:
 
     Source: normal theory, two-sided alpha 0.05: (z_a + z_b) standard errors.
     """
-    return (_Z + _Z_POWER) * standard_error
+    return (Z + _Z_POWER) * standard_error
 
 
 def detectable_paired(questions: int, discordant: float) -> float | None:
@@ -102,11 +101,11 @@ def detectable_paired(questions: int, discordant: float) -> float | None:
         design: n = (z_a sqrt(s) + z_b sqrt(s - d^2))^2 / d^2, solved for the difference d; s is the
         discordant share, two-sided alpha 0.05.
     """
-    inner = questions + _Z_POWER**2 - _Z**2
+    inner = questions + _Z_POWER**2 - Z**2
     if inner < 0:
         return None
     # d = scale sqrt(s); with s = d it is scale^2.
-    scale = (_Z * math.sqrt(questions) + _Z_POWER * math.sqrt(inner)) / (questions + _Z_POWER**2)
+    scale = (Z * math.sqrt(questions) + _Z_POWER * math.sqrt(inner)) / (questions + _Z_POWER**2)
     found = scale * max(math.sqrt(discordant), scale)
     return found if found <= 1 else None
 
@@ -128,7 +127,7 @@ def detectable_unpaired(questions: int, rate: float) -> float | None:
 
     def shortfall(gain: float) -> float:
         other, middle = rate + gain, rate + gain / 2
-        null = _Z * math.sqrt(2 * middle * (1 - middle))
+        null = Z * math.sqrt(2 * middle * (1 - middle))
         apart = rate * (1 - rate) + max(0.0, other * (1 - other))
         return null + _Z_POWER * math.sqrt(apart) - gain * math.sqrt(questions)
 

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.errors import EvaluationError
 from benchmarks.scale.costs import Costs
 from benchmarks.scale.rollout import collect
 from benchmarks.scale.simulation import Setup, simulate, splits
@@ -220,5 +219,3 @@ def test_timelines_are_added_up() -> None:
     assert stage_seconds(pieces, "update", skip=2) == pytest.approx(3.2)
     assert stage_seconds(pieces, "eval") == 0.0
     assert time_by_part(pieces, "collector-1") == pytest.approx({"collect": 0.6, "wait": 0.4})
-    with pytest.raises(EvaluationError, match="at least 2 updates, found 1"):
-        step_seconds([piece for piece in pieces if piece.step == 1])

@@ -102,20 +102,6 @@ def test_the_generate_loop_knows_its_own_probabilities() -> None:
         assert own == pytest.approx(row[: len(own)].tolist(), abs=1e-4)
 
 
-def test_a_generate_round_takes_one_temperature() -> None:
-    model, tokenizer = policy("mini")
-    engine = PlainEngine(model, tokenizer)
-    collector = Collector(TINY.env(), engine, tokenizer)
-    for heat in (0.0, 1.0):
-        with pytest.raises(StopIteration):
-            # Stop as soon as the requests are queued.
-            engine.step = iter(()).__next__  # type: ignore[method-assign]
-            collector.collect(TINY.env().questions[:1], Chains(1), temperature=heat)
-    del engine.step
-    with pytest.raises(EvaluationError, match="one temperature"):
-        engine.step()
-
-
 def test_forced_episodes_have_their_number_of_turns() -> None:
     setting = replace(TINY, name="forced", iterations=0, turns=4, max_response_tokens=800)
     figures = own_ways()["ours"].measure(setting, 0)
