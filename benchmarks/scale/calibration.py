@@ -6,8 +6,8 @@ import json
 import logging
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,9 @@ def fit_costs(points: Sequence[Point] = FITTED, repeats: int = 3) -> dict[str, A
         JSON-able: the fits of rollout and update, as of `benchmarks.speed.cost_model.fit`.
     """
     rows = []
-    with _one_thread():
+    with ExitStack() as stack:
+        stack.callback(torch.set_num_threads, torch.get_num_threads())
+        torch.set_num_threads(1)
         stepper = Stepper(time.process_time)
         stepper.step(replace(BASE, questions=2), 0)  # a warm-up
         for number, point in enumerate(points):
@@ -117,17 +119,6 @@ def regrown(tree: RolloutTree, expansion: Expansion) -> Plan:
         plan.waves.append([grow(parent) for parent in parents])
         parents = expansion.forks(tree, len(plan.waves) - 1, default_rng(0))
     return plan
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Compute on one thread meanwhile."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @dataclass(frozen=True)
