@@ -16,7 +16,7 @@ from at2po_agents.monitoring.metrics_log import read_metrics
 from benchmarks.baselines import table as results_table
 from benchmarks.curves import save_curves
 from benchmarks.environment import environment
-from benchmarks.methods.statistics import table
+from benchmarks.methods.summary import table
 from benchmarks.scale.tables import scale
 from benchmarks.speed.tables import rollout_speed, scaling, train_speed
 from benchmarks.statistics.intervals import wilson

@@ -118,51 +118,48 @@ def _rows(
     """Return a row for each set and, where there are several, for both averages."""
     draws = resample(scores, draws=DRAWS)
     sizes = np.array([array.shape[1] for array in scores[0]])
-    pooled = [[of_method[number] for of_method in scores] for number in range(len(sets))]
     rows = [
-        _row(name, names, pooled[number], draws[:, :, number]) for number, name in enumerate(sets)
+        _row(name, names, own, draws[:, :, number])
+        for number, (name, own) in enumerate(zip(sets, zip(*scores, strict=True), strict=True))
     ]
     if len(sets) > 1:
         together = [np.concatenate(of_method, axis=1) for of_method in scores]
         rows.append(_row(MICRO, names, together, draws @ (sizes / sizes.sum())))
-        means = [[array.mean() for array in of_method] for of_method in scores]
-        rows.append(_macro(names, np.mean(means, axis=1), draws.mean(axis=2), int(sizes.sum())))
+        means = [float(np.mean([own.mean() for own in of_method])) for of_method in scores]
+        rows.append(_row(MACRO, names, together, draws.mean(axis=2), means))
     return rows
 
 
 def _row(
-    name: str, names: Sequence[str], pooled: Sequence[Scores], draws: NDArray[np.float64]
+    name: str,
+    names: Sequence[str],
+    scores: Sequence[Scores],
+    draws: NDArray[np.float64],
+    means: Sequence[float] = (),
 ) -> dict[str, Any]:
-    """Compare on some questions; `pooled` holds each method's scores, [seeds, questions]."""
-    row: dict[str, Any] = {"name": name, "questions": pooled[0].shape[1], "methods": {}}
-    for number, (method, scores) in enumerate(zip(names, pooled, strict=True)):
-        seeds, questions = scores.shape
-        em = float(scores.mean())
-        bounds = wilson(em, questions) if seeds == 1 else interval(draws[:, number])
-        figures: dict[str, Any] = {"em": em, "interval": bounds}
+    """Compare on some questions.
+
+    Args:
+        name: Of the row.
+        names: Of the methods.
+        scores: Each method's, [seeds, questions].
+        draws: [draws, methods], of `resample`.
+        means: What is compared instead of the means of the scores, such as means of sets; no test
+            of pairs fits these, so they have intervals alone.
+    """
+    row: dict[str, Any] = {"name": name, "questions": scores[0].shape[1], "methods": {}}
+    ems = means or [float(own.mean()) for own in scores]
+    for number, (method, own) in enumerate(zip(names, scores, strict=True)):
+        figures: dict[str, Any] = {"em": ems[number], "interval": interval(draws[:, number])}
+        if not means and len(own) == 1:
+            figures["interval"] = wilson(ems[number], own.shape[1])
         if number:
-            figures |= _difference(draws[:, number] - draws[:, 0], em - float(pooled[0].mean()))
-            figures |= _test(pooled[0], scores, draws[:, number] - draws[:, 0])
+            apart = draws[:, number] - draws[:, 0]
+            figures["difference"] = ems[number] - ems[0]
+            figures["difference_interval"] = interval(apart)
+            figures |= {} if means else _test(scores[0], own, apart)
         row["methods"][method] = figures
     return row
-
-
-def _macro(
-    names: Sequence[str], means: Scores, draws: NDArray[np.float64], questions: int
-) -> dict[str, Any]:
-    """Compare the means of sets; no test of pairs fits them, so they have intervals alone."""
-    row: dict[str, Any] = {"name": MACRO, "questions": questions, "methods": {}}
-    for number, method in enumerate(names):
-        figures = {"em": float(means[number]), "interval": interval(draws[:, number])}
-        if number:
-            points = float(means[number] - means[0])
-            figures |= _difference(draws[:, number] - draws[:, 0], points)
-        row["methods"][method] = figures
-    return row
-
-
-def _difference(draws: NDArray[np.float64], difference: float) -> dict[str, Any]:
-    return {"difference": difference, "difference_interval": interval(draws)}
 
 
 def _test(first: Scores, second: Scores, draws: NDArray[np.float64]) -> dict[str, Any]:

@@ -14,9 +14,8 @@ from benchmarks.comparison.compare import MACRO, MICRO
 from benchmarks.statistics.intervals import ALPHA
 from retrieval.storage.files import replace_own
 
-_FEW = (
-    10  # discordant pairs below which a bootstrap interval of a difference is no more than a hint
-)
+# Discordant pairs below which a bootstrap interval of a difference is no more than a hint.
+_FEW = 10
 
 _HEADS = (
     "set",

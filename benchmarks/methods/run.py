@@ -141,7 +141,7 @@ def carry_out(run: Run, marks: Sequence[int]) -> None:
     """
     torch.set_num_threads(THREADS)
     trainer = BudgetRun(run.config)
-    with trainer.status:  # what is cut short here may begin anew
+    with trainer.status:  # what is cut short here may begin again
         points = trainer.to_marks(marks if run.config.algorithm.learns else [0])
         episodes = trainer.out / "episodes" / f"step_{points[-1]['steps']:06d}.jsonl"
         records = [json.loads(line) for line in episodes.read_text(encoding="utf-8").splitlines()]

@@ -10,18 +10,19 @@ import json
 import multiprocessing
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import tyro
-
+from benchmarks.command import run
 from benchmarks.environment import environment
 from benchmarks.errors import EvaluationError
 from benchmarks.methods.run import METHODS, THREADS, Result, Run, carry_out
-from benchmarks.methods.statistics import save_curves, summarise, table
+from benchmarks.methods.summary import save_curves, summarise, table
+from retrieval.storage.files import write_whole
 
 ROOT = Path(__file__).parents[2]
 _QUICK: dict[str, Any] = {"budget": 60_000, "marks": 4, "seeds": 1, "questions": 150}
@@ -72,7 +73,7 @@ class CompareConfig:
 
 
 def compare(config: CompareConfig) -> dict[str, Any]:
-    """Carry out the runs that are missing; the record is written anew after each.
+    """Carry out the runs that are missing; the record is written after each.
 
     Args:
         config: What to compare.
@@ -83,6 +84,11 @@ def compare(config: CompareConfig) -> dict[str, Any]:
     Raises:
         EvaluationError: If a run does not stay finite.
     """
+    if config.quick:
+        # What is named on the command line stays; the rest becomes small.
+        default = CompareConfig()
+        small = {n: v for n, v in _QUICK.items() if getattr(config, n) == getattr(default, n)}
+        config = replace(config, **small)
     config.runs.mkdir(parents=True, exist_ok=True)
     places, runs = config.places(), _runs(config)
     # Seed by seed, so that a comparison that is cut short has all methods for its first seeds.
@@ -97,10 +103,8 @@ def compare(config: CompareConfig) -> dict[str, Any]:
         for future in as_completed(running):
             future.result()
             record = _record(config, runs)
-            _write(config, record)
             done = f"{record['runs_complete']}/{record['runs']}"
             sys.stderr.write(f"{done} {running[future].file.stem}\n")
-    _write(config, record)
     return record
 
 
@@ -124,13 +128,13 @@ def _runs(config: CompareConfig) -> list[Run]:
 
 
 def _record(config: CompareConfig, runs: Sequence[Run]) -> dict[str, Any]:
-    """Summarise the runs that are complete."""
+    """Summarise the runs that are complete, and write what they say."""
     results: dict[str, list[Result]] = {name: [] for name in config.methods}
-    for run in runs:
-        if run.file.exists():
-            results[run.name].append(json.loads(run.file.read_text(encoding="utf-8")))
+    for each in runs:
+        if each.file.exists():
+            results[each.name].append(json.loads(each.file.read_text(encoding="utf-8")))
     shown = ("quick", "budget", "marks", "seeds", "questions", "learning_rate", "mini_batches")
-    return {
+    record = {
         **{name: getattr(config, name) for name in shown},
         "threads_per_run": THREADS,
         "runs": len(runs),
@@ -139,25 +143,14 @@ def _record(config: CompareConfig, runs: Sequence[Run]) -> dict[str, Any]:
         "results": results,
         "environment": environment(),
     }
-
-
-def _write(config: CompareConfig, record: dict[str, Any]) -> None:
     config.out.parent.mkdir(parents=True, exist_ok=True)
-    config.out.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    write_whole(config.out, json.dumps(record, indent=2) + "\n")
     save_curves(record["methods"], config.figure)
+    return record
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Compare, and show the table.
+def _shown(record: Mapping[str, Any]) -> str:
+    return "\n".join(table(record["methods"]))
 
-    Args:
-        arguments: Words of the command line; None takes the process's own.
-    """
-    default = CompareConfig()
-    config = tyro.cli(CompareConfig, prog="python -m benchmarks.methods", args=arguments)
-    if config.quick:
-        # What is named on the command line stays; the rest becomes small.
-        small = {n: v for n, v in _QUICK.items() if getattr(config, n) == getattr(default, n)}
-        config = replace(config, **small)
-    record = compare(config)
-    sys.stdout.write("\n".join(table(record["methods"])) + "\n")
+
+main = partial(run, "benchmarks.methods", CompareConfig, compare, show=_shown)

@@ -12,7 +12,7 @@ from benchmarks.speed.step_cost import Work, flops
 
 @dataclass(frozen=True, kw_only=True)
 class Costs:
-    """Seconds of everything that takes time in a step.
+    """Seconds of everything that takes time in a step; by default only tools take any.
 
     Attributes:
         decode_step: Of a step of the engine, whatever is in its batch.
@@ -36,14 +36,14 @@ class Costs:
         switch: Seconds each time that a device changes between collecting and learning.
     """
 
-    decode_step: float
-    decode_token: float
-    decode_pair: float
-    prefill_token: float
-    prefill_pair: float
-    turn: float
-    train_token: float
-    train_pair: float
+    decode_step: float = 0.0
+    decode_token: float = 0.0
+    decode_pair: float = 0.0
+    prefill_token: float = 0.0
+    prefill_pair: float = 0.0
+    turn: float = 0.0
+    train_token: float = 0.0
+    train_pair: float = 0.0
     train_logit: float = 0.0
     optimizer: float = 0.0
     exchanged: float = 0.0
@@ -57,7 +57,7 @@ class Costs:
     switch: float = 0.0
 
     def training(self, work: Work) -> float:
-        """Seconds of one rank for its share of an update, but for what ranks exchange."""
+        """Seconds of one rank for its part of an update, but for what ranks exchange."""
         return (
             work.tokens * self.train_token
             + work.pairs * self.train_pair
@@ -67,32 +67,20 @@ class Costs:
     def exchange(self, ranks: int) -> float:
         """Seconds in which ranks exchange the weights and gradients of one pass.
 
-        Source: a ring over n ranks moves (n - 1) / n of the bytes through each of them, in n - 1
-        hops; between nodes at the speed of the slower connection.
+        Source: Patarasuk and Yuan (2009), Bandwidth optimal all-reduce algorithms for clusters of
+        workstations: a ring over n ranks moves (n - 1) / n of the bytes through each of them, in
+        n - 1 hops. Between nodes it has the speed of the slower connection.
         """
         speed = self.link if ranks <= self.node else min(self.link, self.network)
         return (ranks - 1) / ranks * self.exchanged / speed + (ranks - 1) * self.hop
 
 
-IDLE = Costs(
-    decode_step=0.0,
-    decode_token=0.0,
-    decode_pair=0.0,
-    prefill_token=0.0,
-    prefill_pair=0.0,
-    turn=0.0,
-    train_token=0.0,
-    train_pair=0.0,
-)
-"""Nothing takes any time, but for tools."""
-
-
-def fitted(fits: Mapping[str, Any], **others: float) -> Costs:
+def fitted(fits: Mapping[str, Any], hop: float = 0.0) -> Costs:
     """Return what `benchmarks.speed.scaling` measured, in seconds.
 
     Args:
         fits: Its fits of rollout and update.
-        **others: Costs that it does not measure.
+        hop: Seconds per exchange for each further rank, which it does not measure.
     """
     rollout, update = (
         {name: cost / 1e6 for name, cost in fits[part]["microseconds_per"].items()}
@@ -109,7 +97,7 @@ def fitted(fits: Mapping[str, Any], **others: float) -> Costs:
         train_pair=update["trained_pairs"],
         train_logit=update["sampled"],
         optimizer=update["optimizer_steps"],
-        **others,  # type: ignore[arg-type]
+        hop=hop,
     )
 
 
@@ -170,7 +158,7 @@ def on_gpus(
     model: Decoder,
     mini_batches: int,
     *,
-    first_read: bool,
+    packed: bool = True,
     gpu: Gpu = Gpu(),  # noqa: B008 - immutable
     assumed: Assumptions = Assumptions(),  # noqa: B008 - immutable
 ) -> Costs:
@@ -184,8 +172,8 @@ def on_gpus(
     Args:
         model: The policy.
         mini_batches: Optimizer steps per update.
-        first_read: Whether the first mini-batch reads its old log-probabilities off its own forward
-            pass, so that only the others need one more.
+        packed: Whether the first mini-batch reads its old log-probabilities off its own forward
+            pass, as our learner does, so that only the others need one more.
         gpu: The hardware.
         assumed: Everything else.
     """
@@ -193,7 +181,7 @@ def on_gpus(
     compute = gpu.flops * assumed.prefill_use
     memory = gpu.memory * assumed.decode_use
     kept = 2 * 2 * model.layers * model.kv_heads * model.head_dim  # bytes of a token's k and v
-    old = (mini_batches - 1) / mini_batches if first_read else 1.0
+    old = (mini_batches - 1) / mini_batches if packed else 1.0
     # Forward and backward are 1 + 2 passes; each pass with gradients gathers twice and sums once.
     passes = (3 + assumed.recompute + old) / (gpu.flops * assumed.train_use)
     gathers, sums = 2 + old, 1

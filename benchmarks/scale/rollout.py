@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
+from itertools import count
 
+from at2po_agents.tree import Node
 from benchmarks.scale.costs import Costs
-from benchmarks.scale.workload import Plan, Turn
+from benchmarks.speed.paper_step import TOOL_SECONDS, Plan
+from benchmarks.speed.step_cost import stretch
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +20,7 @@ class Collected:
     """What a collection took.
 
     Attributes:
+        trees: How many were grown.
         parts: Seconds by what they went to: decode, prefill, host (after turns), tools (nothing
             could be sampled meanwhile).
         engine_steps: Steps of the engine.
@@ -24,6 +28,7 @@ class Collected:
         pairs: Tokens that these and sampled ones attended to.
     """
 
+    trees: int
     parts: dict[str, float]
     engine_steps: int
     prefilled: int
@@ -65,17 +70,20 @@ class _Collection:
     ) -> None:
         self.costs, self.rounds, self.reuse, self.max_batch = costs, rounds, reuse, max_batch
         self.parts = dict.fromkeys(("decode", "prefill", "host", "tools"), 0.0)
-        self.clock, self.steps, self.prefilled, self.pairs, self.order = 0.0, 0, 0, 0, 0
-        self.waiting: deque[Turn] = deque()
-        self.running: list[tuple[int, int, Turn]] = []  # by the engine's step that ends them
+        self.clock, self.steps, self.prefilled, self.pairs = 0.0, 0, 0, 0
+        self.order = count()  # ties go by order of arrival
+        self.waiting: deque[Node] = deque()
+        self.running: list[tuple[int, int, Node]] = []  # by the engine's step that ends them
         self.context = 0  # tokens that the running turns attend to
-        self.tools: list[tuple[float, int, Turn]] = []  # by the time at which they answer
-        self.known: set[Turn | Plan] = set()  # whose keys and values are there
-        self.open: Counter[Plan] = Counter()  # chains that have not ended
-        self.wave: Counter[Plan] = Counter()
-        self.held: list[Turn] = []  # forks that wait for all other chains
-        for tree in trees:
-            self._fork(tree, self.waiting)
+        self.tools: list[tuple[float, int, Node]] = []  # by the time at which they answer
+        self.held: list[Node] = []  # forks that wait for all other chains
+        self.known: set[Node] = set()  # whose keys and values are there
+        self.waves = {plan.tree.root: iter(plan.waves) for plan in trees}
+        self.open: dict[Node, int] = {}  # chains of a tree that have not ended
+        self.ends: dict[Node | None, int] = {}  # tokens from the prompt on
+        for root in self.waves:
+            self.ends[root] = len(root.inserted)
+            self._fork(root, self.waiting)
 
     def run(self) -> Collected:
         while self.waiting or self.running or self.tools or self.held:
@@ -83,42 +91,43 @@ class _Collection:
                 self._admit()
                 self._decode()
             self._release()
-        return Collected(self.parts, self.steps, self.prefilled, self.pairs)
+        return Collected(len(self.waves), self.parts, self.steps, self.prefilled, self.pairs)
 
     def _spend(self, part: str, seconds: float) -> None:
         self.parts[part] += seconds
         self.clock += seconds
 
-    def _fork(self, tree: Plan, queue: deque[Turn] | list[Turn]) -> None:
+    def _fork(self, root: Node, queue: deque[Node] | list[Node]) -> None:
         """Queue the next chains of a tree, if there are any."""
-        if self.wave[tree] < len(tree.waves):
-            firsts = tree.waves[self.wave[tree]]
-            self.wave[tree] += 1
-            self.open[tree] = len(firsts)
-            queue.extend(firsts)
+        firsts = next(self.waves[root], [])
+        self.open[root] = len(firsts)
+        queue.extend(firsts)
 
     def _admit(self) -> None:
         """Start turns while there is room, each after the prefill that it needs."""
         while self.waiting and len(self.running) < self.max_batch:
             turn = self.waiting.popleft()
-            new = self._unknown(turn)
-            start = turn.before - new
-            pairs = (turn.before * (turn.before + 1) - start * (start + 1)) // 2
-            self.prefilled += new
-            self.pairs += pairs
-            self._spend("prefill", new * self.costs.prefill_token + pairs * self.costs.prefill_pair)
-            heappush(self.running, (self.steps + turn.sampled, self._next(), turn))
-            self.context += turn.before
+            before = self.ends[turn.parent]
+            work = stretch(before - self._unknown(turn), before)
+            self.prefilled += work.tokens
+            self.pairs += work.pairs
+            tokens, pairs = self.costs.prefill_token, self.costs.prefill_pair
+            self._spend("prefill", work.tokens * tokens + work.pairs * pairs)
+            heappush(self.running, (self.steps + len(turn.sampled), next(self.order), turn))
+            self.context += before
 
-    def _unknown(self, turn: Turn) -> int:
-        """Tokens of a turn's context whose keys and values are not there."""
-        source = turn.parent or turn.tree
-        if not self.reuse:
-            return turn.before
-        if source in self.known:
+    def _unknown(self, turn: Node) -> int:
+        """Tokens of a turn's context whose keys and values are not there.
+
+        The last token that the turn before sampled has not been through the model yet.
+        """
+        source = turn.parent
+        if source is None or source in self.known:
             return 0
+        if not self.reuse:
+            return self.ends[turn.parent]
         self.known.add(source)
-        return source.fresh
+        return len(source.inserted) + (source.parent is not None)
 
     def _decode(self) -> None:
         """Take steps until a turn ends or a tool answers that a turn could start with."""
@@ -135,17 +144,21 @@ class _Collection:
         self.context += n * steps
         while self.running and self.running[0][0] == self.steps:
             turn = heappop(self.running)[2]
-            self.context -= turn.before + turn.sampled
+            spoken = self.ends[turn.parent] + len(turn.sampled)
+            self.context -= spoken
+            self.ends[turn] = spoken + len(turn.inserted)
             self._spend("host", costs.turn)
             self._ended(turn)
 
-    def _ended(self, turn: Turn) -> None:
-        if turn.follows is not None:
-            heappush(self.tools, (self.clock + turn.tool, self._next(), turn.follows))
+    def _ended(self, turn: Node) -> None:
+        if turn.children:
+            answered = self.clock + turn.info.get(TOOL_SECONDS, 0.0)
+            heappush(self.tools, (answered, next(self.order), turn.children[0]))
             return
-        self.open[turn.tree] -= 1
-        if not self.open[turn.tree]:
-            self._fork(turn.tree, self.held if self.rounds else self.waiting)
+        root = turn.path()[0]
+        self.open[root] -= 1
+        if not self.open[root]:
+            self._fork(root, self.held if self.rounds else self.waiting)
 
     def _release(self) -> None:
         """Queue turns whose tools have answered; wait for these if nothing else can be done."""
@@ -162,11 +175,6 @@ class _Collection:
         if self.rounds and not self.waiting:
             self.waiting.extend(self.held)
             self.held.clear()
-
-    def _next(self) -> int:
-        """A number that settles ties in order of arrival."""
-        self.order += 1
-        return self.order
 
 
 def _steps(seconds: float, first: float, growth: float) -> int:

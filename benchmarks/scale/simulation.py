@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from heapq import heapify, heapreplace
+from functools import partial
 from itertools import zip_longest
 
-from at2po_agents.learner.partition import by_tree, lpt_partition, partition_rows, split
-from benchmarks.errors import EvaluationError
+from at2po_agents.learner.partition import (
+    by_tree,
+    lengths,
+    lpt_partition,
+    partition_rows,
+    split,
+    whole,
+)
+from at2po_agents.tree import Node, RolloutTree
 from benchmarks.scale.costs import Costs
 from benchmarks.scale.rollout import Collected, collect
 from benchmarks.scale.timeline import Piece
-from benchmarks.scale.workload import Plan
-from benchmarks.speed.step_cost import Work, add
+from benchmarks.speed.paper_step import Plan
+from benchmarks.speed.step_cost import Work, add, rows_work
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,14 +28,14 @@ class Setup:
     """How a step is carried out, and by how many.
 
     Attributes:
-        collectors: Devices that collect.
-        learners: Devices that learn.
+        collectors: Devices that collect, at least 1.
+        learners: Devices that learn, at least 1.
         colocate: The same devices do both in turns; then both numbers are the same.
         staleness: Updates that a step's trees may be behind the weights that learn from them.
         rounds: Collectors wait at barriers after every round of turns.
         reuse: Collectors keep keys and values for later turns and forks.
-        packed: Learners compute every token of a tree once, and share out trees; otherwise they
-            compute every row alone, share out rows, and wait for each other only in the end.
+        packed: Learners compute every token of a tree once, and partition trees; otherwise they
+            compute every row alone, partition rows, and wait for each other only in the end.
         whole: Learners take whole trees, even where they would wait less for cut ones.
         mini_batches: Optimizer steps per update.
         token_budget: Most tokens of a pass.
@@ -47,52 +54,30 @@ class Setup:
     token_budget: int = 16384
     max_batch: int = 256
 
-    def __post_init__(self) -> None:
-        """Check that it can be."""
-        if min(self.collectors, self.learners) < 1 or self.staleness < 0:
-            raise EvaluationError(
-                "expected at least 1 collector and learner, and a staleness of at least 0; found "
-                f"{self.collectors}, {self.learners} and {self.staleness}"
-            )
-        if self.colocate and self.collectors != self.learners:
-            raise EvaluationError(
-                f"expected as many collectors as learners on the same devices, found "
-                f"{self.collectors} and {self.learners}; set colocate to False"
-            )
-
     @property
-    def devices(self) -> int:
-        """Devices altogether."""
-        return self.collectors if self.colocate else self.collectors + self.learners
+    def roles(self) -> tuple[str, str]:
+        """How the names of the devices begin that collect, and of those that learn."""
+        return ("device", "device") if self.colocate else ("collector", "learner")
 
 
 OTHER = "other side"
 """What a device waits for whose own side has nothing to do: collectors for learners, or these."""
 Rollouts = list[list[Collected]]
-"""What every share of the questions took, for every step."""
+"""What every batch of questions took, for every step."""
 
 
 def rollouts(steps: Sequence[Sequence[Plan]], setup: Setup, costs: Costs) -> Rollouts:
-    """Simulate the collections of all steps, in as many shares as there are collectors.
+    """Simulate the collections of all steps, in as many batches as there are collectors.
 
     Args:
         steps: The trees of each step.
         setup: Says how, and how many collectors.
         costs: What everything takes.
     """
-    return [
-        [
-            collect(
-                share,
-                costs,
-                rounds=setup.rounds,
-                reuse=setup.reuse,
-                max_batch=setup.max_batch,
-            )
-            for share in split(trees, setup.collectors)
-        ]
-        for trees in steps
-    ]
+    collected = partial(
+        collect, costs=costs, rounds=setup.rounds, reuse=setup.reuse, max_batch=setup.max_batch
+    )
+    return [list(map(collected, split(trees, setup.collectors))) for trees in steps]
 
 
 def simulate(
@@ -103,7 +88,7 @@ def simulate(
 ) -> list[Piece]:
     """Simulate training steps.
 
-    A step's questions are dealt out in shares, and whoever is idle takes the next one; they are
+    A step's questions are dealt out in batches, and an idle collector takes the next one; they are
     asked for as soon as there are weights that are new enough. The learners begin when there are
     as many trees as a step has, whichever ended first. On the same devices the engines sleep
     meanwhile, so that nothing can be collected ahead.
@@ -119,15 +104,15 @@ def simulate(
         where the same ones do both, else `collector-0` and so on, then `learner-0`.
     """
     run = _Run(setup, costs)
-    shares = collected or rollouts(steps, setup, costs)
+    batches = collected or rollouts(steps, setup, costs)
     ahead = 0 if setup.colocate else setup.staleness
     published = 0.0  # when the newest weights were ready
     for step, trees in enumerate(steps):
         first = step + ahead if step else 0
-        for number, own in enumerate(shares[first : step + ahead + 1], start=first):
-            counts = [len(part) for part in split(steps[number], len(own))]
-            run.collect(number, own, counts, published)
-        gathered = run.gathered(sum(map(len, steps[: step + 1])))
+        for number, own in enumerate(batches[first : step + ahead + 1], start=first):
+            run.collect(number, own, published)
+        needed = sum(map(len, steps[: step + 1]))
+        gathered = sorted(run.ended)[needed - 1]
         published = run.update(step, gathered, _updates(trees, setup, costs))
     for name in run.now:
         run.until(name, len(steps) - 1, published)
@@ -140,37 +125,22 @@ class _Run:
     def __init__(self, setup: Setup, costs: Costs) -> None:
         self.costs = costs
         self.switch = costs.switch if setup.colocate else 0.0
-        roles = ("device", "device") if setup.colocate else ("collector", "learner")
-        self.collectors = [f"{roles[0]}-{n}" for n in range(setup.collectors)]
-        self.learners = [f"{roles[1]}-{n}" for n in range(setup.learners)]
+        collector, learner = setup.roles
+        self.collectors = [f"{collector}-{n}" for n in range(setup.collectors)]
+        self.learners = [f"{learner}-{n}" for n in range(setup.learners)]
         self.now = dict.fromkeys((*self.collectors, *self.learners), 0.0)
-        self.ended: list[tuple[float, int]] = []  # when shares were collected, and their trees
+        self.ended: list[float] = []  # when each tree was collected
         self.pieces: list[Piece] = []
 
-    def collect(
-        self, step: int, shares: Sequence[Collected], trees: Sequence[int], asked: float
-    ) -> None:
-        """Deal out the shares of a step, each to whoever is idle first."""
-        idle = [(self.now[name], number) for number, name in enumerate(self.collectors)]
-        heapify(idle)
-        busy = max(idle)[0]
-        for own, count in zip(shares, trees, strict=True):
-            number = idle[0][1]
-            name = self.collectors[number]
+    def collect(self, step: int, batches: Sequence[Collected], asked: float) -> None:
+        """Deal out the batches of a step, each to the collector that is idle first."""
+        busy = max(self.now[name] for name in self.collectors)
+        for batch in batches:
+            name = min(self.collectors, key=self.now.__getitem__)
             self.until(name, step, min(asked, busy), "stragglers")
             self.until(name, step, asked)
             self._add(name, "weights", step, {"weights": self.costs.load, "switch": self.switch})
-            self.ended.append((self._add(name, "collect", step, own.parts), count))
-            heapreplace(idle, (self.now[name], number))
-
-    def gathered(self, count: int) -> float:
-        """Return when so many trees had been collected since the start."""
-        there = 0
-        for end, trees in sorted(self.ended):
-            there += trees
-            if there >= count:
-                return end
-        return 0.0  # for no trees at all
+            self.ended += [self._add(name, "collect", step, batch.parts)] * batch.trees
 
     def update(self, step: int, begin: float, parts: Sequence[dict[str, float]]) -> float:
         """Let all learners make an update; return when its weights are ready."""
@@ -205,8 +175,8 @@ def _updates(trees: Sequence[Plan], setup: Setup, costs: Costs) -> list[dict[str
         for _ in range(setup.learners)
     ]
     for batch in split(trees, setup.mini_batches):
-        for shares, passes in _shares([tree for tree in batch if tree.learned], setup):
-            seconds = [costs.training(own) for own in shares]
+        for works, passes in _passes([plan.tree for plan in batch if plan.learned], setup):
+            seconds = [costs.training(work) for work in works]
             slowest = max(seconds)
             exchange = passes * costs.exchange(setup.learners)
             exposed = max(0.0, exchange - costs.overlap * slowest)
@@ -219,29 +189,34 @@ def _updates(trees: Sequence[Plan], setup: Setup, costs: Costs) -> list[dict[str
     return parts
 
 
-def _shares(trees: Sequence[Plan], setup: Setup) -> Iterator[tuple[list[Work], int]]:
+def _passes(trees: Sequence[RolloutTree], setup: Setup) -> Iterator[tuple[list[Work], int]]:
     """Go through a mini-batch: what learners do until they wait for each other, and passes."""
+    ranks, budget = setup.learners, setup.token_budget
+    leaves = [whole(tree).leaves for tree in trees]
     if setup.packed:
-        way = by_tree if setup.whole else partition_rows
-        packs = way([tree.lengths() for tree in trees], setup.learners, setup.token_budget)
-        for together in zip_longest(*packs, fillvalue=()):
-            yield [add(trees[n].part(a, b) for n, a, b, _ in pack) for pack in together], 1
+        partition = by_tree if setup.whole else partition_rows
+        rows = [lengths([leaf.path() for leaf in own], _tokens) for own in leaves]
+        for together in zip_longest(*partition(rows, ranks, budget), fillvalue=()):
+            yield [add(rows_work(leaves[n][a:b]) for n, a, b, _ in pack) for pack in together], 1
     else:
-        rows = [row for tree in trees for row in tree.rows()]
-        numbers = lpt_partition([row.tokens for row in rows], setup.learners)
-        shares = [add(rows[number] for number in own) for own in numbers]
-        yield shares, max(-(-own.tokens // setup.token_budget) for own in shares)
+        works = [rows_work([leaf]) for own in leaves for leaf in own]
+        numbers = lpt_partition([work.tokens for work in works], ranks)
+        own = [add(works[number] for number in those) for those in numbers]
+        yield own, max(-(-work.tokens // budget) for work in own)
+
+
+def _tokens(turn: Node) -> int:
+    return len(turn.sampled) + len(turn.inserted)
 
 
 def splits(devices: int, setup: Setup) -> list[Setup]:
-    """Return ways to divide devices into collectors and learners, by eighths.
+    """Return ways to use devices: all for both, or divided by eighths if not on the same ones.
 
     Args:
-        devices: How many there are, at least 2.
+        devices: How many there are, at least 2 where they are divided.
         setup: What else is set.
     """
+    if setup.colocate:
+        return [replace(setup, collectors=devices, learners=devices)]
     counts = {max(1, devices * eighths // 8) for eighths in range(1, 8)}
-    return [
-        replace(setup, colocate=False, collectors=count, learners=devices - count)
-        for count in sorted(counts)
-    ]
+    return [replace(setup, collectors=count, learners=devices - count) for count in sorted(counts)]

@@ -50,14 +50,12 @@ def scale(result: Mapping[str, Any]) -> str:
         count = first["questions"] if kind == "fixed" else first["questions"] // int(gpus)
         lines += [*_seconds(sizes, what.format(count)), ""]
     lines += [*_shares(result["growing"]), ""]
-    if result["sensitivity"]:
-        lines += [*_sensitivity(result["sensitivity"]), ""]
+    lines += [*_sensitivity(result["sensitivity"]), ""]
     if result["calibration"]:
-        lines += [*_calibration(result["calibration"]), ""]
-    if result.get("workers"):
-        lines += [*_workers(result["workers"]), ""]
-    if result["calibration"]:
-        lines.append(_machine(result["environment"]))
+        lines += _workers(result["workers"], result["calibration"]["fits"])
+        machine = result["environment"]
+        used = f"{machine['cores']} cores of an {machine['cpu']}, of which a process used one."
+        lines += ["", used]
     return "\n".join(lines).rstrip()
 
 
@@ -73,12 +71,11 @@ def _seconds(sizes: Mapping[str, Any], what: str) -> list[str]:
 
 
 def _cell(row: Mapping[str, Any] | None) -> str:
-    """Seconds, and where devices are split how many collect."""
+    """Seconds, and where devices are divided (labels begin with dots) how many collect."""
     if row is None:
         return ""
-    together = row["collectors"] == row["learners"] and not row["label"].startswith("…")
-    split = "" if together else f" ({row['collectors']:,} + {row['learners']:,})"
-    return f"{row['seconds']:,.1f}{split}"
+    divided = f" ({row['collectors']:,} + {row['learners']:,})" if row["label"][0] == "…" else ""
+    return f"{row['seconds']:,.1f}{divided}"
 
 
 def _shares(sizes: Mapping[str, Any]) -> list[str]:
@@ -121,51 +118,31 @@ def _ratios(rows: Sequence[Mapping[str, float]]) -> str:
     return " | ".join(f"{row['ours']:.2f} | {row['stale']:.2f}" for row in rows)
 
 
-def _calibration(found: Mapping[str, Any]) -> list[str]:
-    lines = [
-        "Real steps of the embedded model that the costs were not fitted to, one worker, one "
-        "thread; seconds:",
-        "",
-        "| questions | leaves | turns | passages | rollout | simulated | error | update "
-        "| simulated | error |",
-        "|---:|" + "---:|" * 9,
-    ]
-    for row in found["one_worker"]:
-        lines.append(
-            _beside(row, ("questions", "leaves", "depth", "passages"), ("rollout", "update"))
-        )
-    return lines
-
-
-def _workers(found: Mapping[str, Any]) -> list[str]:
+def _workers(found: Mapping[str, Any], fits: Mapping[str, Any]) -> list[str]:
+    together = found["together"]
+    missed = (
+        f"{100 * fits[part]['left_out_error_median']:.0f} %" for part in ("rollout", "update")
+    )
     lines = [
         "Training runs of several processes (Ray, gloo), one thread each; means of the steps after "
-        "the first, in seconds. Costs are those of one process. What two cost each other on this "
-        "machine comes from a run of two and two that is not among these: "
-        f"{1000 * found['together']['exchange']:.0f} ms for every exchange between ranks, and "
-        f"{found['together']['crowding']:.2f} times the seconds of collecting. A step also "
-        "evaluates, and hands over trees and weights:",
+        "the first, in seconds. Costs are fitted to steps of one process; predicted from a fit to "
+        f"all others, half of these are within {' (rollout) and '.join(missed)} (update). What two "
+        "processes cost each other on this machine comes from a run of two and two that is not "
+        f"among these: {1000 * together['exchange']:.0f} ms for every exchange between ranks, and "
+        f"{together['crowding']:.2f} times the seconds of collecting. A step also evaluates, and "
+        "hands over trees and weights:",
         "",
         "| collectors | ranks | questions | leaves | collect | simulated | error | update "
         "| simulated | error | step | simulated | error |",
         "|---:|" + "---:|" * 12,
     ]
     for row in found["runs"]:
-        sizes = ("collectors", "learners", "questions", "leaves")
-        lines.append(_beside(row, sizes, ("collect", "update", "step")))
+        sizes = (row["collectors"], row["learners"], row["questions"])
+        cells = [*map(str, sizes), str(row["chains"] + 2 * row["beam"])]
+        for stage in ("collect", "update", "step"):
+            measured, predicted, error = (
+                row[stage][name] for name in ("measured", "predicted", "error")
+            )
+            cells += [f"{measured:.2f}", f"{predicted:.2f}", f"{100 * error:+.0f} %"]
+        lines.append(f"| {' | '.join(cells)} |")
     return lines
-
-
-def _beside(row: Mapping[str, Any], sizes: Sequence[str], stages: Sequence[str]) -> str:
-    """A row of sizes, and of seconds measured and predicted."""
-    known = {**row, "leaves": row["chains"] + 2 * row["beam"]}
-    times = (
-        f"{row[stage]['measured']:.2f} | {row[stage]['predicted']:.2f} | "
-        f"{100 * row[stage]['error']:+.0f} %"
-        for stage in stages
-    )
-    return f"| {' | '.join([*(str(known[size]) for size in sizes), *times])} |"
-
-
-def _machine(machine: Mapping[str, Any]) -> str:
-    return f"{machine['cores']} cores of an {machine['cpu']}, of which a process used one."

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from benchmarks.errors import EvaluationError
-
 
 @dataclass(frozen=True, slots=True)
 class Piece:
@@ -34,24 +32,17 @@ class Piece:
         return self.end - self.start
 
 
-def step_seconds(pieces: Iterable[Piece], skip: int = 1) -> float:
+def step_seconds(pieces: Iterable[Piece]) -> float:
     """Return how long a step takes once a run is under way: between the ends of updates.
 
     Args:
-        pieces: A timeline in which at least `skip` + 1 steps were taken.
-        skip: Steps at the start that do not count, at least 1.
-
-    Raises:
-        EvaluationError: If there are too few steps.
+        pieces: A timeline in which at least 2 steps were taken; the first does not count.
     """
     ends: dict[int, float] = {}
     for piece in pieces:
         if piece.stage == "update":
             ends[piece.step] = max(piece.end, ends.get(piece.step, 0.0))
-    if len(ends) <= skip or skip < 1:
-        raise EvaluationError(f"expected more than {max(skip, 1)} updates, found {len(ends)}")
-    order = [ends[step] for step in sorted(ends)]
-    return (order[-1] - order[skip - 1]) / (len(order) - skip)
+    return (ends[max(ends)] - ends[min(ends)]) / (len(ends) - 1)
 
 
 def stage_seconds(pieces: Iterable[Piece], stage: str, skip: int = 1) -> float:
@@ -73,7 +64,7 @@ def stage_seconds(pieces: Iterable[Piece], stage: str, skip: int = 1) -> float:
     return sum(lengths) / len(lengths) if lengths else 0.0
 
 
-def shares(pieces: Sequence[Piece], role: str = "") -> dict[str, float]:
+def time_by_part(pieces: Sequence[Piece], role: str = "") -> dict[str, float]:
     """Return what the time of all actors of a role went to.
 
     Args:

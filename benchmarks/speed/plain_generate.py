@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -19,7 +19,8 @@ from transformers import (
 from at2po_agents.engines import Completion, EngineStats, Request
 from at2po_agents.engines.stopping import StopStrings
 from at2po_agents.policy.weights import copy_weights
-from benchmarks.errors import EvaluationError
+
+Finish = Literal["stop", "eos", "length"]
 
 
 class PlainEngine:
@@ -27,7 +28,7 @@ class PlainEngine:
 
     A step is a whole round: all waiting turns in one left-padded batch, with a cache of keys and
     values within the round, until the last of them has stopped. Ids go in and come out, and nothing
-    but ids is kept between rounds: every round computes its contexts anew.
+    but ids is kept between rounds: every round computes its contexts again.
 
     Args:
         model: A causal language model.
@@ -49,23 +50,17 @@ class PlainEngine:
         self._waiting += requests
 
     def step(self) -> list[Completion]:
-        """Take one whole round.
-
-        Raises:
-            EvaluationError: If the turns of a round differ in temperature or stop strings.
-        """
+        """Take one whole round, whose turns have the temperature and stop strings of the first."""
         batch, self._waiting = self._waiting, []
         if not batch:
             return []
-        if len({(request.temperature, request.stop) for request in batch}) > 1:
-            raise EvaluationError("expected one temperature and one set of stop strings a round")
         ids, mask = self._padded([request.ids for request in batch])
-        turns = _Turns(self._strings, batch, ids.shape[1])
+        turns = _Turns(self._strings, self._ends, batch, ids.shape[1])
         limit = max(request.max_new_tokens for request in batch)
         sampling = {"do_sample": True, "top_k": 0, "top_p": 1.0} if batch[0].temperature else {}
         with torch.inference_mode(), torch.random.fork_rng():
             torch.manual_seed(batch[0].seed % 2**63)
-            out = self.model.generate(  # type: ignore[operator]
+            self.model.generate(  # type: ignore[operator]
                 input_ids=ids,
                 attention_mask=mask,
                 max_new_tokens=limit,
@@ -76,7 +71,14 @@ class PlainEngine:
                 logits_processor=LogitsProcessorList([turns.keep]),
                 stopping_criteria=StoppingCriteriaList([turns]),
             )
-        return self._completions(batch, out[:, ids.shape[1] :], torch.stack(turns.logprobs, 1))
+        completions = []
+        for row, logprobs in enumerate(torch.stack(turns.logprobs, 1).tolist()):
+            request, (sampled, text, finish) = batch[row], turns.ended[row]
+            self.stats.sampled += len(sampled)
+            self.stats.prefilled += len(request.ids)
+            logprobs = logprobs[: len(sampled)]
+            completions.append(Completion(request.key, sampled, logprobs, text, finish))
+        return completions
 
     def load_weights(self, state: Mapping[str, Tensor]) -> None:
         """Copy new weights into the model."""
@@ -99,34 +101,6 @@ class PlainEngine:
         device = self.model.device
         return torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device)
 
-    def _completions(
-        self, batch: Sequence[Request], sampled: Tensor, logprobs: Tensor
-    ) -> list[Completion]:
-        """Cut every row where its turn ended."""
-        completions = []
-        for request, row, scores in zip(batch, sampled.tolist(), logprobs.tolist(), strict=True):
-            ids, text, finish = self._turn(request, row)
-            self.stats.sampled += len(ids)
-            self.stats.prefilled += len(request.ids)
-            completions.append(Completion(request.key, ids, scores[: len(ids)], text, finish))
-        return completions
-
-    def _turn(
-        self, request: Request, row: Sequence[int]
-    ) -> tuple[list[int], str, Literal["stop", "eos", "length"]]:
-        """Return a turn's ids up to where it ended, its text, and why it ended."""
-        number = self._strings.number(request.stop)
-        marked = self._strings.candidates(np.full(len(row), number), np.array(row))
-        for size, token in enumerate(row[: request.max_new_tokens], start=1):
-            if token in self._ends:
-                return list(row[:size]), self._strings.text(list(row[:size])), "eos"
-            if marked[size - 1]:
-                text = self._strings.text(list(row[:size]))
-                if any(string in text for string in request.stop):
-                    return list(row[:size]), text, "stop"
-        ids = list(row[: request.max_new_tokens])
-        return ids, self._strings.text(ids), "length"
-
 
 class _Turns(StoppingCriteria):  # type: ignore[no-untyped-call, misc, unused-ignore]
     """Ends rows at their stop strings and at their own limits; few rows are decoded a step.
@@ -135,11 +109,14 @@ class _Turns(StoppingCriteria):  # type: ignore[no-untyped-call, misc, unused-ig
     `output_logits` does, would cost more than the sampling.
     """
 
-    def __init__(self, strings: StopStrings, batch: Sequence[Request], width: int) -> None:
-        self.strings, self.batch, self.width = strings, batch, width
+    def __init__(
+        self, strings: StopStrings, ends: Collection[int], batch: Sequence[Request], width: int
+    ) -> None:
+        self.strings, self.ends, self.batch, self.width = strings, sorted(ends), batch, width
         self.numbers = np.array([strings.number(request.stop) for request in batch])
         self.limits = np.array([request.max_new_tokens for request in batch])
         self.done = np.zeros(len(batch), dtype=np.bool_)
+        self.ended: dict[int, tuple[list[int], str, Finish]] = {}  # row -> its ids, text, and why
         self.heat = batch[0].temperature or 1.0
         self.logits: Any = None
         self.logprobs: list[Tensor] = []
@@ -157,9 +134,15 @@ class _Turns(StoppingCriteria):  # type: ignore[no-untyped-call, misc, unused-ig
                 self.logits.float() / self.heat, sampled, reduction="none"
             )
         )
-        self.done |= input_ids.shape[1] - self.width >= self.limits
-        candidate = self.strings.candidates(self.numbers, sampled.cpu().numpy())
-        for row in np.flatnonzero(candidate & ~self.done).tolist():
-            text = self.strings.text(input_ids[row, self.width :].tolist())
-            self.done[row] = any(string in text for string in self.batch[row].stop)
+        tokens = sampled.cpu().numpy()
+        eos, marked = np.isin(tokens, self.ends), self.strings.candidates(self.numbers, tokens)
+        full = input_ids.shape[1] - self.width >= self.limits
+        for row in np.flatnonzero((eos | marked | full) & ~self.done).tolist():
+            ids = input_ids[row, self.width :].tolist()
+            text = self.strings.text(ids)
+            stopped = marked[row] and any(string in text for string in self.batch[row].stop)
+            if eos[row] or stopped or full[row]:
+                why: Finish = "stop" if stopped else "length"
+                self.ended[row] = (ids, text, "eos" if eos[row] else why)
+        self.done[list(self.ended)] = True
         return torch.from_numpy(self.done.copy()).to(input_ids.device)

@@ -20,7 +20,7 @@ from at2po_agents.rollout.expansion import Chains, EntropyGuided, Expansion
 from at2po_envs.seeds import stable_hash
 from benchmarks.environments.forced_turns import forced_env
 from benchmarks.speed.plain_generate import PlainEngine
-from benchmarks.speed.rollout_counts import counts, first_time
+from benchmarks.speed.step_cost import counts
 
 MAX_BATCH = 256
 """Most rows at a time in our engines, as in the demo."""
@@ -83,7 +83,7 @@ class Way(Protocol):
             number: Which questions and seed, or `WARM_UP`.
 
         Returns:
-            JSON-able figures, `seconds` and `sampled` at least.
+            JSON-able figures, those of the table at least.
 
         Raises:
             ModelNotFoundError: If this Python lacks the setting's model.
@@ -96,7 +96,7 @@ class Way(Protocol):
 
 
 class NoReuse(TransformersEngine):
-    """Our engine, computing every context anew: no cache of finished rows, no copies of running."""
+    """Our engine with no cache of finished rows and no copies of running ones."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **{**options, "cache_bytes": 0})
@@ -141,13 +141,11 @@ class EngineWay:
             asked, setting.expansion(), seed=stable_hash("rollout_speed", setting.name, number)
         )
         seconds = time.perf_counter() - start
-        prefilled = stats.prefilled - prefilled
         return {
             "seconds": round(seconds, 4),
             **counts(trees),
-            "prefilled": prefilled,
+            "prefilled": stats.prefilled - prefilled,
             "reused": stats.reused - reused,
-            "recomputed": prefilled - first_time(trees),
         }
 
     def close(self) -> None:

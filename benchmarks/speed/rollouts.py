@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -23,6 +23,7 @@ from benchmarks.command import run
 from benchmarks.errors import EvaluationError
 from benchmarks.speed.peers.rollouts import Peer
 from benchmarks.speed.rollout_ways import WARM_UP, Setting, Way, own_ways
+from benchmarks.speed.tables import rollout_speed
 
 TREE_WAYS = ("ours", "ours, no reuse", "generate loop", "vllm")
 CHAIN_WAYS = ("ours", "generate loop", "trl")
@@ -67,9 +68,6 @@ SETTINGS: dict[str, tuple[Setting, tuple[str, ...], str]] = {
 }
 """Name -> what is collected, the ways that can, and what it is in words."""
 
-SPEEDUP, RECOMPUTED = 3.0, 0.02
-"""Goals: at least so many times the generate loop and TRL; at most this share computed twice."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class RolloutSpeedConfig:
@@ -77,20 +75,12 @@ class RolloutSpeedConfig:
 
     settings: tuple[str, ...] = tuple(SETTINGS)
     """What is collected."""
-    only: tuple[str, ...] = ()
-    """Ways to measure; none for all."""
     repeats: int = 5
     """Collections of each setting by each way, other questions each time; the ways take turns."""
-    smollm2_repeats: int = 2
-    """The same for SmolLM2."""
-    questions: int = 0
-    """Questions per collection instead of the settings' own; 0 keeps them."""
     trl_python: str = os.environ.get("AT2PO_TRL_PYTHON", "")
     """Python that has the package trl."""
     vllm_python: str = os.environ.get("AT2PO_VLLM_PYTHON", "")
     """Python that has the package vllm."""
-    threads: int = field(default_factory=torch.get_num_threads)
-    """Threads of every way's computations."""
     out: Path = Path("benchmarks/results/rollout_speed.json")
     """Where the figures go."""
 
@@ -102,22 +92,22 @@ def measure(config: RolloutSpeedConfig) -> dict[str, Any]:
         config: What to measure.
 
     Returns:
-        JSON-able figures by setting and way, the goals with what was reached, what was absent and
-        why.
+        JSON-able figures by setting and way, and what was absent and why.
 
     Raises:
         EvaluationError: If a number is out of range, a setting unknown, or a peer does not start.
     """
-    if min(config.repeats, config.smollm2_repeats, config.threads) < 1 or config.questions < 0:
-        raise EvaluationError("expected repeats and threads >= 1 and questions >= 0; raise them")
+    if config.repeats < 1:
+        raise EvaluationError(f"expected repeats >= 1, found {config.repeats}; raise it")
     if unknown := set(config.settings) - SETTINGS.keys():
         raise EvaluationError(
             f"expected settings among {', '.join(SETTINGS)}, found {', '.join(sorted(unknown))}"
         )
-    torch.set_num_threads(config.threads)
-    peers, absent = _peers(config)
+    threads = torch.get_num_threads()
+    pythons = {"trl": config.trl_python, "vllm": config.vllm_python}
+    peers = {name: Peer(name, python, threads) for name, python in pythons.items() if python}
+    absent = {name: f"no --{name}-python was given" for name in pythons if name not in peers}
     ways: dict[str, Way] = {**own_ways(), **peers}
-    ways = {name: ways[name] for name in ways if name in (config.only or ways)}
     measured: dict[str, Any] = {}
     try:
         for name in config.settings:
@@ -129,24 +119,11 @@ def measure(config: RolloutSpeedConfig) -> dict[str, Any]:
         for way in ways.values():
             way.close()
     return {
-        "threads": config.threads,
+        "threads": threads,
         "settings": measured,
-        "goals": goals(measured),
         "absent": absent,
         "peers": {name: peer.versions for name, peer in peers.items()},
     }
-
-
-def _peers(config: RolloutSpeedConfig) -> tuple[dict[str, Peer], dict[str, str]]:
-    """Start the ways that have a Python of their own; say why the others are absent."""
-    pythons = {"trl": config.trl_python, "vllm": config.vllm_python}
-    wanted = {name: python for name, python in pythons.items() if name in (config.only or pythons)}
-    absent = {name: f"no --{name}-python was given" for name in wanted if not wanted[name]}
-    peers: dict[str, Peer] = {}
-    for name, python in wanted.items():
-        if python:
-            peers[name] = Peer(name, python, config.threads)
-    return peers, absent
 
 
 def _setting(
@@ -154,12 +131,9 @@ def _setting(
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Let the ways take turns at one setting; say which could not and why."""
     setting, able, words = SETTINGS[name]
-    if config.questions:
-        setting = replace(setting, questions=config.questions)
-    repeats = config.smollm2_repeats if name == "smollm2" else config.repeats
     missing: dict[str, str] = {}
     found: dict[str, list[dict[str, Any]]] = {way: [] for way in able if way in ways}
-    for number in (WARM_UP, *range(repeats)):
+    for number in (WARM_UP, *range(config.repeats)):
         for way in tuple(found):
             try:
                 figures = ways[way].measure(setting, number)
@@ -171,7 +145,7 @@ def _setting(
             if number != WARM_UP:
                 found[way].append(figures)
     summaries = {way: summary(figures) for way, figures in found.items()}
-    return {"what": words, **asdict(setting), "repeats": repeats, "ways": summaries}, missing
+    return {"what": words, **asdict(setting), "repeats": config.repeats, "ways": summaries}, missing
 
 
 def summary(figures: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -181,71 +155,18 @@ def summary(figures: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         figures: What `Way.measure` returned, once a repeat.
 
     Returns:
-        Medians; of the rate and the seconds also the least and the most; and each repeat's seconds
-        and sampled tokens.
+        Medians; of the rate also the least and the most.
     """
     rates = [each["sampled"] / each["seconds"] for each in figures]
     found = {name: median(each[name] for each in figures) for name in figures[0]}
-    if "recomputed" in found:
-        # Of all repeats together: the share of one small collection says little.
-        used = sum(each["sampled"] + each["inserted"] for each in figures)
-        found["recomputed_share"] = round(sum(each["recomputed"] for each in figures) / used, 5)
     return {
         "sampled_per_second": round(median(rates), 1),
         "sampled_per_second_range": [round(min(rates), 1), round(max(rates), 1)],
         **found,
-        "each": [[each["seconds"], each["sampled"]] for each in figures],
     }
 
 
-def goals(measured: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Compare what was measured with what was aimed at.
-
-    Args:
-        measured: Figures by setting.
-
-    Returns:
-        For each goal that can be judged: what it is, where, the goal, the value, whether it is met.
-        A speed-up is the median over the repeats of the ratio of sampled tokens per second.
-    """
-    found = []
-    for name, setting in measured.items():
-        ways = setting["ways"]
-        if "ours" not in ways:
-            continue
-        aims = {"generate loop": SPEEDUP, "trl": SPEEDUP} | (
-            {"vllm": 1.0} if setting["model"] == "mini" else {}
-        )
-        for other, aim in aims.items():
-            if other in ways:
-                value = _speedup(ways["ours"], ways[other])
-                found.append(_goal(f"ours over {other}", name, aim, value, value >= aim))
-        share = ways["ours"]["recomputed_share"]
-        found.append(_goal("recomputed share", name, RECOMPUTED, share, share < RECOMPUTED))
-    return found
-
-
-def _goal(what: str, setting: str, goal: float, value: float, met: bool) -> dict[str, Any]:
-    return {"what": what, "setting": setting, "goal": goal, "value": value, "met": met}
-
-
-def _speedup(ours: Mapping[str, Any], other: Mapping[str, Any]) -> float:
-    rates = ([sampled / seconds for seconds, sampled in way["each"]] for way in (ours, other))
-    return round(float(median(a / b for a, b in zip(*rates, strict=True))), 2)
-
-
-def _shown(figures: Mapping[str, Any]) -> str:
-    met = {True: "met", False: "not met"}
-    lines = [
-        f"{each['setting']}: {each['what']} {each['value']} (goal {each['goal']}, "
-        f"{met[each['met']]})"
-        for each in figures["goals"]
-    ]
-    absent = [f"{name} is absent: {why}" for name, why in figures["absent"].items()]
-    return "\n".join([*lines, *absent])
-
-
-main = partial(run, "benchmarks.speed.rollouts", RolloutSpeedConfig, measure, show=_shown)
+main = partial(run, "benchmarks.speed.rollouts", RolloutSpeedConfig, measure, show=rollout_speed)
 
 
 if __name__ == "__main__":

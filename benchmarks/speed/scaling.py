@@ -20,7 +20,7 @@ from at2po_agents.config.train import TrainConfig, load_config
 from at2po_agents.engines import Completion, TransformersEngine
 from at2po_agents.learner.learner import Learner
 from at2po_agents.policy.loading import load_policy
-from at2po_agents.policy.sizes import SIZES, Decoder
+from at2po_agents.policy.sizes import SIZES
 from at2po_agents.rollout.collector import Collector
 from at2po_agents.rollout.expansion import EntropyGuided
 from at2po_agents.tree import RolloutTree
@@ -31,8 +31,8 @@ from benchmarks.environments.forced_turns import forced_env
 from benchmarks.errors import EvaluationError
 from benchmarks.memory import forget_peak, memory
 from benchmarks.speed.cost_model import fit
-from benchmarks.speed.rollout_counts import counts
-from benchmarks.speed.step_cost import PaperStep, bill, step_work
+from benchmarks.speed.paper_step import PaperStep
+from benchmarks.speed.step_cost import bill, counts, step_work
 from benchmarks.speed.tables import scaling
 
 
@@ -84,32 +84,27 @@ UPDATE_TERMS = ("optimizer_steps", "trained", "trained_pairs", "sampled")
 class ScalingConfig:
     """Measure how steps grow on this machine, and fit what they cost."""
 
-    model: str = "mini"
-    """The policy."""
     repeats: int = 2
     """Steps per point, other questions each time; the fastest counts, and medians of the rest."""
-    factors: tuple[str, ...] = tuple(FACTORS)
-    """What is varied."""
     out: Path = Path("benchmarks/results/scaling.json")
     """Where the figures go."""
 
 
 class Stepper:
-    """Takes whole steps, rollout and update, of any point.
+    """Takes whole steps of the embedded model, rollout and update, of any point.
 
     Args:
-        model: Name of the policy.
         clock: Gives seconds.
 
     Attributes:
         trees: Those of the latest step, with credit.
     """
 
-    def __init__(self, model: str, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self.clock = clock
         self.trees: list[RolloutTree] = []
         self.config = load_config(TrainConfig, "demo")
-        self.model, self.tokenizer = load_policy(model, "float32", "model")
+        self.model, self.tokenizer = load_policy("mini", "float32", "model")
         self.collectors: dict[tuple[int, int], Collector] = {}
         self.engine = _Counting(self.model, self.tokenizer, max_batch=self.config.engine.max_batch)
         self.learner = Learner(
@@ -138,7 +133,6 @@ class Stepper:
         self.engine.load_weights(self.model.state_dict())
         before, steps = asdict(self.engine.stats), self.engine.steps
         forget_peak()
-        resident = memory("VmRSS")
         start = self.clock()
         trees = self.trees = collector.collect(
             asked, point.expansion, seed=stable_hash("scaling", number)
@@ -150,21 +144,18 @@ class Stepper:
         learned = self.learner.update(trees, number)
         seconds = self.clock() - collected
         work = step_work(trees)
-        counted = counts(trees)
         return {
             "rollout_seconds": collected - start,
             "update_seconds": seconds,
             "engine_steps": self.engine.steps - steps,
-            **counted,
+            **counts(trees),
             "prefilled": self.engine.stats.prefilled - before["prefilled"],
             "rollout_pairs": work["decode"].pairs + work["prefill"].pairs,
             "optimizer_steps": learned["optimizer_steps"],
             "trained": learned["trained_tokens"],
             "trained_pairs": work["packed"].pairs,
             "longest_row": max(len(leaf.ids()) for tree in trees for leaf in tree.leaves()),
-            "row_tokens_per_unique_token": learned["row_tokens"] / learned["unique_tokens"],
             "peak_mib": memory("VmHWM"),
-            "peak_over_start_mib": memory("VmHWM") - resident,
         }
 
     def _collector(self, point: Point) -> Collector:
@@ -201,12 +192,6 @@ def _reward(trees: Sequence[RolloutTree]) -> None:
             leaf.reward = float(number % 2)
 
 
-def _typical(key: str, taken: Sequence[dict[str, float]]) -> float:
-    """The least of seconds, which other load only lengthens; of all else the median."""
-    choose = min if key.endswith("seconds") else median
-    return float(choose([row[key] for row in taken]))
-
-
 def measure(config: ScalingConfig) -> dict[str, Any]:
     """Measure all points, fit the costs, and bill a step of the paper.
 
@@ -217,36 +202,34 @@ def measure(config: ScalingConfig) -> dict[str, Any]:
         JSON-able figures by factor, the fits of rollout and update, the bill with its assumptions.
 
     Raises:
-        EvaluationError: If a number is out of range or a factor unknown.
+        EvaluationError: If a number is out of range.
     """
-    known = config.factors and set(config.factors) <= FACTORS.keys()
-    if config.repeats < 1 or not known:
-        raise EvaluationError(
-            f"expected repeats >= 1 and factors among {', '.join(FACTORS)}; found "
-            f"{config.repeats} and {', '.join(config.factors) or 'none'}"
-        )
-    stepper = Stepper(config.model)
+    if config.repeats < 1:
+        raise EvaluationError(f"expected repeats >= 1, found {config.repeats}; raise it")
+    stepper = Stepper()
     stepper.step(replace(BASE, questions=2), 0)  # a warm-up
     factors: dict[str, list[dict[str, Any]]] = {}
     seen: dict[Point, dict[str, Any]] = {}
-    for name in config.factors:
-        for point in FACTORS[name]:
+    for name, points in FACTORS.items():
+        for point in points:
             if point not in seen:
                 stepper.engine.close()  # gives back the memory that the last point needed
                 taken = [stepper.step(point, number) for number in range(config.repeats)]
-                middle = {key: round(_typical(key, taken), 4) for key in taken[0]}
-                seen[point] = {**asdict(point), "leaves_per_tree": point.leaves, **middle}
-        factors[name] = [seen[point] for point in FACTORS[name]]
+                seen[point] = {**asdict(point), "leaves_per_tree": point.leaves}
+                for key in taken[0]:
+                    # Other load only lengthens seconds.
+                    typical = min if key.endswith("seconds") else median
+                    seen[point][key] = round(float(typical([row[key] for row in taken])), 4)
+        factors[name] = [seen[point] for point in points]
     rows = list(seen.values())
     return {
-        "model": config.model,
+        "model": "mini",
         "repeats": config.repeats,
         "factors": factors,
         "fits": {
             "rollout": fit(rows, ROLLOUT_TERMS, "rollout_seconds"),
             "update": fit(rows, UPDATE_TERMS, "update_seconds"),
         },
-        "decoder": asdict(Decoder.of(stepper.model.config)),
         "paper_step": paper_step(),
     }
 
@@ -254,15 +237,13 @@ def measure(config: ScalingConfig) -> dict[str, Any]:
 def paper_step() -> dict[str, Any]:
     """Return what a Qwen3-4B step of the paper's setting costs, by arithmetic alone."""
     step, decoder = PaperStep(), SIZES["Qwen3-4B"]
-    trees = step.trees(default_rng(0))
-    leaves = [leaf for tree in trees for leaf in tree.leaves()]
-    rows = sum(len(leaf.ids()) for leaf in leaves)
+    trees = [plan.tree for plan in step.draw(step.prompts, default_rng(0))]
+    counted = counts(trees)
     return {
         "model": asdict(decoder),
         "assumed": asdict(step),
-        "leaves": len(leaves),
-        "turns_per_leaf": round(sum(leaf.depth for leaf in leaves) / len(leaves), 3),
-        "row_tokens_per_unique_token": round(rows / sum(t.unique_tokens for t in trees), 3),
+        "leaves": counted["leaves"],
+        "turns_per_leaf": counted["turns_per_leaf"],
         "bill": bill(step_work(trees), decoder, step.mini_batches),
     }
 

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from numpy.random import Generator
-
 from at2po_agents.policy.sizes import Decoder
-from at2po_agents.rollout.expansion import RandomExpansion
 from at2po_agents.tree import Node, RolloutTree
 
 
@@ -39,66 +35,36 @@ def flops(decoder: Decoder, work: Work) -> int:
         decoder: The model.
         work: What is done.
 
-    Source: 2 per weight and token; attention 4 * layers * (heads * head_dim) per pair, for the
-    scores and for the weighted sum of values; norms, rotations and softmax are left out.
+    Source: PaLM (arXiv 2204.02311), Appendix B, of which forward passes take a third: 2 per weight
+        and token, and 4 * layers * (heads * head_dim) per pair, for the scores and for the weighted
+        sum of values; norms, rotations and softmax are left out.
     """
     pair = 4 * decoder.layers * decoder.query_width
     logit = 2 * decoder.hidden * decoder.vocabulary
     return work.tokens * 2 * decoder.weights + work.pairs * pair + work.logits * logit
 
 
-@dataclass(frozen=True)
-class PaperStep:
-    """A step of the paper's setting.
+def rows_work(leaves: Iterable[Node]) -> Work:
+    """Count the work of one forward pass over the unique tokens of rows of a tree.
 
-    Attributes:
-        prompts: Questions per step.
-        chains: M.
-        iterations: L.
-        beam: K; a tree has M + L * K = 22 leaves.
-        mean_turns: Turns per leaf; each chain is drawn the integers around it.
-        prompt: Tokens of a prompt.
-        turn: Tokens sampled in a turn. An assumption: the paper does not say.
-        result: Tokens of a search's result: 3 passages of 100 words at 1.35 tokens a word, and 35
-            for titles and tags. An assumption too.
-        mini_batches: Optimizer steps per update.
-
-    Source: AT2PO paper, Section 4.1 and its released code, where not called an assumption.
+    Args:
+        leaves: The ends of the rows.
     """
+    starts: dict[Node, int] = {}
+    for leaf in leaves:
+        start = 0
+        for node in leaf.path():
+            starts[node] = start
+            start += len(node.sampled) + len(node.inserted)
+    return add(
+        stretch(start, start + len(node.sampled) + len(node.inserted), len(node.sampled))
+        for node, start in starts.items()
+    )
 
-    prompts: int = 64
-    chains: int = 10
-    iterations: int = 2
-    beam: int = 6
-    mean_turns: float = 3.71
-    prompt: int = 230
-    turn: int = 120
-    result: int = 440
-    mini_batches: int = 8
 
-    def trees(self, rng: Generator) -> list[RolloutTree]:
-        """Draw the step's trees, forks at random turns; all ids are 0.
-
-        Args:
-            rng: Draws turns and forks.
-        """
-        search = RandomExpansion(self.chains, self.iterations, self.beam)
-        trees = []
-        for number in range(self.prompts):
-            tree = RolloutTree(number, [0] * self.prompt)
-            parents = [tree.root] * search.initial()
-            for iteration in range(self.iterations + 1):
-                for parent in parents:
-                    self._chain(tree, parent, rng)
-                parents = search.forks(tree, iteration, rng)
-            trees.append(tree)
-        return trees
-
-    def _chain(self, tree: RolloutTree, node: Node, rng: Generator) -> None:
-        turns = int(self.mean_turns) + int(rng.random() < self.mean_turns % 1)
-        for depth in range(node.depth + 1, max(turns, node.depth + 1) + 1):
-            node = tree.add(node, sampled=[0] * self.turn)
-            node.inserted = [] if depth >= turns else [0] * self.result
+def stretch(start: int, stop: int, logits: int = 0) -> Work:
+    """Return the work of tokens start + 1 to stop of a row; each attends to all up to itself."""
+    return Work(stop - start, (stop * (stop + 1) - start * (start + 1)) // 2, logits)
 
 
 def step_work(trees: Iterable[RolloutTree]) -> dict[str, Work]:
@@ -110,42 +76,54 @@ def step_work(trees: Iterable[RolloutTree]) -> dict[str, Work]:
     Returns:
         decode: sampling every turn token by token, the contexts there. Making the contexts: prefill
         (each token once), prefill_chains (keys and values kept along a chain, but every chain and
-        every fork starts anew; the first child of a turn goes on its chain), prefill_turns (every
-        turn starts anew). One forward pass of the learner: packed (every token once) and flat
-        (every row alone).
+        every fork starts from nothing; the first child of a turn goes on its chain), prefill_turns
+        (every turn starts from nothing). One forward pass of the learner: packed (every token once)
+        and flat (every row alone).
     """
-    found = {name: [0, 0, 0] for name in _PARTS}
-
-    def add(name: str, start: int, stop: int, logits: int = 0) -> None:
-        pairs = (stop * (stop + 1) - start * (start + 1)) // 2
-        for place, number in enumerate((stop - start, pairs, logits)):
-            found[name][place] += number
-
+    names = ("decode", "prefill", "prefill_chains", "prefill_turns", "packed", "flat")
+    parts: dict[str, list[Work]] = {name: [] for name in names}
     for tree in trees:
+        leaves = tree.leaves()
+        parts["packed"].append(rows_work(leaves))
+        parts["flat"] += [rows_work([leaf]) for leaf in leaves]
         ends: dict[Node, int] = {}
-        sampled: dict[Node, int] = {}
         for node in tree.nodes():
             start = ends[node.parent] if node.parent is not None else 0
             spoken = start + len(node.sampled)
             ends[node] = spoken + len(node.inserted)
-            sampled[node] = len(node.sampled) + (sampled[node.parent] if node.parent else 0)
-            add("packed", start, ends[node], len(node.sampled))
             if node.sampled:
-                add("decode", start, spoken - 1, len(node.sampled))
+                parts["decode"].append(stretch(start, spoken - 1, len(node.sampled)))
             if node.children:
                 # A turn's last token was sampled but has not passed through the model yet.
-                add("prefill", max(spoken - 1, 0), ends[node])
-            else:
-                add("flat", 0, ends[node], sampled[node])
+                parts["prefill"].append(stretch(max(spoken - 1, 0), ends[node]))
             if node.parent is not None:
                 goes_on = node.parent.parent is not None and node.index == 0
                 kept = start - len(node.parent.inserted) - 1 if goes_on else 0
-                add("prefill_chains", kept, start)
-                add("prefill_turns", 0, start)
-    return {name: Work(*numbers) for name, numbers in found.items()}
+                parts["prefill_chains"].append(stretch(kept, start))
+                parts["prefill_turns"].append(stretch(0, start))
+    return {name: add(works) for name, works in parts.items()}
 
 
-_PARTS = ("decode", "prefill", "prefill_chains", "prefill_turns", "packed", "flat")
+def counts(trees: Sequence[RolloutTree]) -> dict[str, Any]:
+    """Count a collection's leaves, turns and tokens.
+
+    Args:
+        trees: Complete trees.
+
+    Returns:
+        leaves, turns, turns_per_leaf, and tokens: prompt, sampled, inserted (without prompts), all
+        of them once a tree.
+    """
+    turns = [node for tree in trees for node in tree.nodes() if node.parent is not None]
+    leaves = [leaf for tree in trees for leaf in tree.leaves()]
+    return {
+        "leaves": len(leaves),
+        "turns": len(turns),
+        "turns_per_leaf": round(sum(leaf.depth for leaf in leaves) / len(leaves), 3),
+        "prompt": sum(len(tree.root.inserted) for tree in trees),
+        "sampled": sum(len(node.sampled) for node in turns),
+        "inserted": sum(len(node.inserted) for node in turns),
+    }
 
 
 def bill(work: dict[str, Work], decoder: Decoder, mini_batches: int) -> dict[str, Any]:

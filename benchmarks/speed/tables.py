@@ -7,7 +7,7 @@ from typing import Any
 
 _LABELS = {
     "ours": "at2po",
-    "ours, no reuse": "at2po, every context computed anew",
+    "ours, no reuse": "at2po, every context recomputed",
     "generate loop": "`model.generate` once a round",
     "trl": "TRL `GRPOTrainer`",
     "vllm": "at2po's collector on vLLM",
@@ -28,6 +28,8 @@ _TERMS = {
     "trained": "trained token",
     "trained_pairs": "attended pair of tokens, update",
 }
+_GOAL = 0.85
+"""Share of the ratio of row tokens to unique tokens that should arrive as speed."""
 
 
 def rollout_speed(result: Mapping[str, Any]) -> str:
@@ -37,7 +39,7 @@ def rollout_speed(result: Mapping[str, Any]) -> str:
         result: Its content.
 
     Returns:
-        For each setting a Markdown table, then the goals and the machine.
+        For each setting a Markdown table, then what is absent, and the machine.
     """
     lines = []
     for setting in result["settings"].values():
@@ -56,16 +58,8 @@ def rollout_speed(result: Mapping[str, Any]) -> str:
                 f"{row['inserted']:,.0f} | {row['prefilled']:,.0f} | {row['reused']:,.0f} |"
             )
         lines.append("")
-    lines += ["| goal | where | aimed at | reached | |", "|---|---|---:|---:|---|"]
-    for goal in result["goals"]:
-        share = "share" in goal["what"]
-        aim, value = (
-            f"{100 * n:.1f} %" if share else f"{n:.2f} x" for n in (goal["goal"], goal["value"])
-        )
-        sign, met = "<" if share else "≥", "met" if goal["met"] else "not met"
-        lines.append(f"| {goal['what']} | {goal['setting']} | {sign} {aim} | {value} | {met} |")
     absent = [f"Absent: {name} ({why})." for name, why in result["absent"].items()]
-    return "\n".join([*lines, "", *absent, _machine(result)])
+    return "\n".join([*lines, *absent, _machine(result)])
 
 
 def train_speed(result: Mapping[str, Any]) -> str:
@@ -89,13 +83,13 @@ def train_speed(result: Mapping[str, Any]) -> str:
             f"{seconds['packed']:.2f} | {case['speed_up']:.2f} | {case['speed_up_of_ratio']:.2f} | "
             f"{peak['flat']:,.0f} | {peak['packed']:,.0f} |"
         )
-    missed = [
+    missed = "; ".join(
         f"{case['shape']}, {case['trees']}"
         for case in result["cases"]
-        if case["speed_up_of_ratio"] < result["goal"]
-    ]
-    goal = f"Aimed at: a speed-up of at least {result['goal']:.2f} of the ratio. Not met: "
-    return "\n".join([*lines, "", f"{goal}{'; '.join(missed) or 'nowhere'}.", "", _machine(result)])
+        if case["speed_up_of_ratio"] < _GOAL
+    )
+    goal = f"Aimed at: a speed-up of at least {_GOAL:.2f} of the ratio. Not met: "
+    return "\n".join([*lines, "", f"{goal}{missed or 'nowhere'}.", "", _machine(result)])
 
 
 def scaling(result: Mapping[str, Any]) -> str:

@@ -19,27 +19,28 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from numpy.random import default_rng
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel as Model
 
 from at2po_agents.algorithms import ATPO, Algorithm
+from at2po_agents.config.train import TrainConfig, load_config
+from at2po_agents.engines import TransformersEngine
 from at2po_agents.learner.logprobs import flat_logprobs, token_logprobs
 from at2po_agents.learner.packing import pack
 from at2po_agents.learner.partition import alike, row_tokens, within
 from at2po_agents.objective.rows import Rows
 from at2po_agents.policy.loading import load_model
-from at2po_agents.policy.sizes import Decoder
+from at2po_agents.rollout.environments import make_env
 from at2po_agents.rollout.expansion.entropy import entropy_moments
 from at2po_agents.tree import RolloutTree
+from at2po_agents.workers.rollout_worker import new_collector
 from benchmarks.command import run
 from benchmarks.errors import EvaluationError
 from benchmarks.memory import memory
-from benchmarks.speed.step_cost import flops, step_work
-from benchmarks.speed.train_trees import SHAPES
+from benchmarks.speed.paper_step import PaperStep
 
-GOAL = 0.85
-"""Share of the ratio of row tokens to unique tokens that should arrive as speed."""
 TOLERANCE = 1e-3
 """Largest difference of the two gradients in float32, in parts of their norm."""
 
@@ -54,8 +55,6 @@ class TrainSpeedConfig:
     """Passes per way of training, taken in turn."""
     token_budget: int = 16384
     """Most tokens in one forward pass, of both ways."""
-    seed: int = 0
-    """Seed of the trees."""
     out: Path = Path("benchmarks/results/train_speed.json")
     """Where the figures go."""
 
@@ -96,6 +95,59 @@ def flat(model: Model, algorithm: Algorithm, trees: list[RolloutTree], budget: i
     return tokens
 
 
+def demo_trees(count: int) -> list[RolloutTree]:
+    """Collect trees with the embedded model as the demo does, and credit them.
+
+    Args:
+        count: Number of trees, >= 1.
+
+    Returns:
+        The first trees that have something to learn from.
+
+    Raises:
+        EvaluationError: If there are fewer among three times as many.
+    """
+    config = load_config(TrainConfig, "demo")
+    model, tokenizer = load_model(config.model.name)
+    env = make_env(config.env, config.env_options)
+    collector = new_collector(config, env, TransformersEngine(model, tokenizer), tokenizer)
+    trees = collector.collect(env.questions[: 3 * count], config.algorithm.expansion(), seed=0)
+    for tree in trees:
+        config.algorithm.assign_credit(tree)
+    found = [tree for tree in trees if any(node.advantage for node in tree.nodes())]
+    if len(found) < count:
+        raise EvaluationError(
+            f"expected {count} trees with different rewards, found {len(found)} among "
+            f"{len(trees)}; measure fewer"
+        )
+    return found[:count]
+
+
+def paper_trees(count: int) -> list[RolloutTree]:
+    """Draw trees of the paper's shape with random tokens and rewards, and credit them.
+
+    Args:
+        count: Number of trees, >= 1.
+    """
+    rng = default_rng(0)
+    # Rows of at most 3,150 tokens, which the embedded model's context holds.
+    step = PaperStep(most_turns=6, turn_spread=0.0)
+    trees = [plan.tree for plan in step.draw(count, rng)]
+    for tree in trees:
+        for node in tree.nodes():
+            node.sampled, node.inserted = (
+                rng.integers(1, 2048, len(ids)).tolist() for ids in (node.sampled, node.inserted)
+            )
+            node.logprobs = (-rng.exponential(size=len(node.sampled))).tolist()
+            node.reward = float(rng.integers(2)) if node.is_leaf else None
+        ATPO().assign_credit(tree)
+    return trees
+
+
+SHAPES: dict[str, Callable[[int], list[RolloutTree]]] = {
+    "demo": demo_trees,
+    "paper": paper_trees,
+}
 WAYS: dict[str, Callable[[Model, Algorithm, list[RolloutTree], int], int]] = {
     "packed": packed,
     "flat": flat,
@@ -142,7 +194,7 @@ def measure(config: TrainSpeedConfig) -> dict[str, Any]:
         raise EvaluationError(f"expected numbers of at least 1, found {config}")
     cases = []
     for shape, grow in SHAPES.items():
-        trees = grow(max(config.trees), config.seed)
+        trees = grow(max(config.trees))
         for count in config.trees:
             cases.append({"shape": shape, **compare(trees[:count], config)})
     return {
@@ -150,7 +202,6 @@ def measure(config: TrainSpeedConfig) -> dict[str, Any]:
         "algorithm": ATPO.name,
         "repeats": config.repeats,
         "token_budget": config.token_budget,
-        "goal": GOAL,
         "cases": cases,
     }
 
@@ -163,11 +214,9 @@ def compare(trees: list[RolloutTree], config: TrainSpeedConfig) -> dict[str, Any
         config: Repeats and token budget.
 
     Returns:
-        Counts of tokens and of pairs that attend, median seconds, peak memory in MiB above what
-        the process held before; then the ratio of row tokens to unique tokens, that of the
-        multiplications in the model's layers (attention saves less than the rest, as what is
-        shared stands early in its rows and sees little), the speed-up, and the speed-up over the
-        ratio of tokens.
+        Counts of tokens, median seconds, peak memory in MiB above what the process held before;
+        then the ratio of row tokens to unique tokens, the speed-up, and the speed-up over that
+        ratio.
 
     Raises:
         EvaluationError: If the ways' gradients differ.
@@ -191,24 +240,15 @@ def compare(trees: list[RolloutTree], config: TrainSpeedConfig) -> dict[str, Any
     rows, unique = sum(map(row_tokens, trees)), sum(tree.unique_tokens for tree in trees)
     medians = {name: statistics.median(times) for name, times in seconds.items()}
     speed_up, ratio = medians["flat"] / medians["packed"], rows / unique
-    leaves = [leaf for tree in trees for leaf in tree.leaves()]
-    # Without the head, which both ways compute at the same tokens.
-    work = {name: step_work(trees)[name]._replace(logits=0) for name in WAYS}
-    decoder = Decoder.of(model.config)
     return {
         "trees": len(trees),
-        "leaves": len(leaves),
-        "turns_mean": round(statistics.mean(leaf.depth for leaf in leaves), 2),
         "row_tokens": rows,
         "unique_tokens": unique,
-        "row_pairs": work["flat"].pairs,
-        "unique_pairs": work["packed"].pairs,
         "tokens_processed": tokens,
         "seconds": {name: round(median, 4) for name, median in medians.items()},
         "peak_mib": {name: round(_peak_alone(name, trees, config), 1) for name in WAYS},
         "gradient_difference": float(off),
         "ratio": round(ratio, 3),
-        "flop_ratio": round(flops(decoder, work["flat"]) / flops(decoder, work["packed"]), 3),
         "speed_up": round(speed_up, 3),
         "speed_up_of_ratio": round(speed_up / ratio, 3),
     }
@@ -221,17 +261,16 @@ def _gradient(model: Model) -> Tensor:
 
 def _peak_alone(name: str, trees: list[RolloutTree], config: TrainSpeedConfig) -> float:
     """Return the memory in MiB that one way takes in a process of its own."""
-    job = (name, [tree.to_dict() for tree in trees], config.token_budget, torch.get_num_threads())
+    job = (name, trees, config.token_budget, torch.get_num_threads())
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_peak, job)
 
 
-def _peak(name: str, trees: list[dict[str, Any]], budget: int, threads: int) -> float:
+def _peak(name: str, trees: list[RolloutTree], budget: int, threads: int) -> float:
     torch.set_num_threads(threads)
     model, _ = load_model("mini")
-    grown = [RolloutTree.from_dict(tree) for tree in trees]
     before = memory("VmRSS")
-    WAYS[name](model, ATPO(), grown, budget)
+    WAYS[name](model, ATPO(), trees, budget)
     return memory("VmHWM") - before
 
 

@@ -1,4 +1,4 @@
-"""Confidence intervals: of a rate, and by drawing questions and training seeds again."""
+"""Confidence intervals: of a rate, and by resampling questions and training seeds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ALPHA = 0.05  # an interval leaves out half of it on either side
 DRAWS = 2000
 _BLOCK = 1000  # draws at a time; it bounds the memory
 
-_Z = NormalDist().inv_cdf(1 - ALPHA / 2)
+Z = NormalDist().inv_cdf(1 - ALPHA / 2)
 
 
 def wilson(rate: float, trials: int) -> tuple[float, float]:
@@ -32,16 +32,16 @@ def wilson(rate: float, trials: int) -> tuple[float, float]:
 
     Source: Wilson (1927), Probable inference, the law of succession, and statistical inference.
     """
-    shrink = 1 / (1 + _Z**2 / trials)
-    centre = shrink * (rate + _Z**2 / (2 * trials))
-    half = shrink * _Z * math.sqrt(rate * (1 - rate) / trials + _Z**2 / (4 * trials**2))
+    shrink = 1 / (1 + Z**2 / trials)
+    centre = shrink * (rate + Z**2 / (2 * trials))
+    half = shrink * Z * math.sqrt(rate * (1 - rate) / trials + Z**2 / (4 * trials**2))
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def resample(
     scores: Sequence[Sequence[Scores]], *, draws: int = DRAWS, seed: int = 0
 ) -> NDArray[np.float64]:
-    """Draw questions and training seeds again, with replacement, and take the means anew.
+    """Resample questions and training seeds, with replacement, and take the means.
 
     All methods answer the questions drawn, so a difference of their means is a paired one. Each
     method has its own seeds; they are drawn once for all sets, as a trained model answers all
@@ -59,7 +59,8 @@ def resample(
     Raises:
         ComparisonError: If the arrays do not fit each other, or one is empty.
 
-    Source: the pigeonhole bootstrap for crossed factors (Owen, 2007).
+    Source: the bootstrap of crossed factors in Owen (2007), The pigeonhole bootstrap (Annals of
+        Applied Statistics 1).
     """
     _check(scores, draws)
     rng = np.random.default_rng(seed)

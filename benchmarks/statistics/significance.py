@@ -10,11 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.errors import ComparisonError
-from benchmarks.statistics.intervals import ALPHA
+from benchmarks.statistics.intervals import Z
 
 POWER = 0.8
 
-_Z = NormalDist().inv_cdf(1 - ALPHA / 2)
 _Z_POWER = NormalDist().inv_cdf(POWER)
 
 
@@ -93,7 +92,7 @@ def detectable(standard_error: float) -> float:
 
     Source: normal theory, two-sided alpha 0.05: (z_a + z_b) standard errors.
     """
-    return (_Z + _Z_POWER) * standard_error
+    return (Z + _Z_POWER) * standard_error
 
 
 def detectable_paired(questions: int, discordant: float) -> float | None:
@@ -117,11 +116,11 @@ def detectable_paired(questions: int, discordant: float) -> float | None:
     """
     _check_count("questions", questions, 1)
     _check_share("discordant", discordant)
-    inner = questions + _Z_POWER**2 - _Z**2
+    inner = questions + _Z_POWER**2 - Z**2
     if inner < 0:
         return None
     # d = scale sqrt(s); with s = d it is scale^2.
-    scale = (_Z * math.sqrt(questions) + _Z_POWER * math.sqrt(inner)) / (questions + _Z_POWER**2)
+    scale = (Z * math.sqrt(questions) + _Z_POWER * math.sqrt(inner)) / (questions + _Z_POWER**2)
     found = scale * max(math.sqrt(discordant), scale)
     return found if found <= 1 else None
 

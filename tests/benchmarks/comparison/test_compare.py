@@ -187,11 +187,11 @@ def test_folders_without_a_finished_evaluation_are_refused(tmp_path: Path) -> No
     (running / "summary.json").unlink()
     with pytest.raises(ComparisonError, match="finished"):
         read_folder(running)
-    torn = write(tmp_path / "torn", "11")
-    with (torn / "episodes.jsonl").open("a") as file:
+    cut_off = write(tmp_path / "cut_off", "11")
+    with (cut_off / "episodes.jsonl").open("a") as file:
         file.write('{"question_key": "x", "em"')
     with pytest.raises(ComparisonError, match="episodes.jsonl:3"):
-        read_folder(torn)
+        read_folder(cut_off)
     write(tmp_path / "twice" / "one", "11")
     write(tmp_path / "twice" / "two", "11")
     with pytest.raises(ComparisonError, match="one evaluation of each set"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from concurrent.futures import Future
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,8 @@ from at2po_agents.algorithms import REGISTRY
 from benchmarks.errors import EvaluationError
 from benchmarks.methods import study as compare
 from benchmarks.methods.run import METHODS, Run, carry_out
-from benchmarks.methods.statistics import summarise, table
 from benchmarks.methods.study import CompareConfig, main
+from benchmarks.methods.summary import summarise, table
 
 SAME = {"optim.learning_rate": 2e-4, "optim.mini_batches": 2, "eval.questions": 4}
 SMALL = """extends = "{preset}"
@@ -90,26 +90,15 @@ def test_the_command_runs_what_is_missing_and_keeps_it(
 ) -> None:
     carried: list[str] = []
 
-    class Here:
-        """Runs jobs at once and in this process."""
+    def noted(run: Run, marks: list[int]) -> None:
+        carried.append(run.name)
+        carry_out(run, marks)
 
-        def __init__(self, workers: int, mp_context: Any) -> None:
-            assert workers == 1
+    def threads(workers: int, mp_context: Any) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(workers)
 
-        def __enter__(self) -> Here:
-            return self
-
-        def __exit__(self, *_: object) -> None:
-            pass
-
-        def submit(self, function: Any, run: Run, marks: list[int]) -> Any:
-            carried.append(run.name)
-            function(run, marks)
-            done: Future[None] = Future()
-            done.set_result(None)
-            return done
-
-    monkeypatch.setattr(compare, "ProcessPoolExecutor", Here)
+    monkeypatch.setattr(compare, "carry_out", noted)
+    monkeypatch.setattr(compare, "ProcessPoolExecutor", threads)
     options = {
         "--runs": tmp_path / "runs",
         "--out": tmp_path / "compare.json",

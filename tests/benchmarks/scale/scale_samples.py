@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
-from at2po_agents.tree import Node, RolloutTree
+from at2po_agents.tree import RolloutTree
 from benchmarks.scale.costs import Costs
-from benchmarks.scale.workload import Plan, Turn, Workload
-from benchmarks.speed.step_cost import PaperStep
+from benchmarks.speed.paper_step import TOOL_SECONDS, PaperStep, Plan
 
-SMALL = Workload(PaperStep(prompts=4, chains=3, beam=2, mean_turns=2.5, turn=9), most_turns=4)
+SMALL = PaperStep(prompts=4, chains=3, beam=2, mean_turns=2.5, most_turns=4, turn=9)
 SOME = Costs(
     decode_step=0.05,
     decode_token=0.002,
@@ -30,53 +27,26 @@ SOME = Costs(
 )
 
 
-def draw(seed: int, questions: int = 4, workload: Workload = SMALL) -> list[Plan]:
-    return workload.draw(questions, np.random.default_rng(seed))
-
-
-def real(plan: Plan) -> RolloutTree:
-    """Build the tree that a plan grows, children in the order in which they start."""
-    tree = RolloutTree("q", [0] * plan.prompt)
-    made: dict[Turn, Node] = {}
-
-    def grow(turn: Turn | None) -> None:
-        while turn is not None:
-            above = made[turn.parent] if turn.parent else tree.root
-            ids = {"sampled": [0] * turn.sampled, "inserted": [0] * turn.inserted}
-            made[turn] = tree.add(above, **ids)
-            turn = turn.follows
-
-    for wave in plan.waves:
-        for first in wave:
-            grow(first)
-    return tree
-
-
-def chain(*turns: tuple[int, int, float], prompt: int = 10) -> Plan:
-    """Build a tree of one chain, by sampled and inserted tokens and seconds of the tool."""
-    plan = Plan(prompt)
-    before: Turn | None = None
-    for sampled, inserted, tool in turns:
-        turn = plan.add(before, sampled)
-        turn.inserted, turn.fresh, turn.tool = inserted, inserted + 1, tool
-        if before:
-            before.follows = turn
-        before = turn
-    plan.waves = [[plan.turns[0]]]
-    return plan
-
-
-def chains_of(firsts: Sequence[Turn]) -> list[Turn]:
-    """All turns of chains, by their first turns."""
-    turns: list[Turn] = []
-    for first in firsts:
-        turn: Turn | None = first
-        while turn is not None:
-            turns.append(turn)
-            turn = turn.follows
-    return turns
+def draw(seed: int, questions: int = 4, step: PaperStep = SMALL) -> list[Plan]:
+    return step.draw(questions, np.random.default_rng(seed))
 
 
 def steps_of(seed: int, count: int = 3, questions: int = 8) -> list[list[Plan]]:
     rng = np.random.default_rng(seed)
     return [SMALL.draw(questions, rng) for _ in range(count)]
+
+
+def chain(*turns: tuple[int, int, float], prompt: int = 10) -> Plan:
+    """Build a tree of one chain, by sampled and inserted tokens and seconds of the tool."""
+    tree = RolloutTree("", [0] * prompt)
+    node = tree.root
+    for sampled, inserted, tool in turns:
+        ids = {"sampled": [0] * sampled, "inserted": [0] * inserted}
+        node = tree.add(node, **ids, info={TOOL_SECONDS: tool})
+    return Plan(tree, [tree.root.children[:]])
+
+
+def star(*sampled: int, prompt: int = 10) -> Plan:
+    """Build a tree of chains of one turn each, by sampled tokens."""
+    tree = RolloutTree("", [0] * prompt)
+    return Plan(tree, [[tree.add(tree.root, sampled=[0] * count) for count in sampled]])

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.scale.costs import IDLE
+from benchmarks.scale.costs import Costs
 from benchmarks.scale.rollout import collect
-from benchmarks.scale.workload import Plan
+from benchmarks.speed.paper_step import Plan
 from benchmarks.speed.step_cost import step_work
-from tests.benchmarks.scale.scale_samples import SMALL, SOME, chain, draw, real
+from tests.benchmarks.scale.scale_samples import SMALL, SOME, chain, draw, star
 
 seeds = st.integers(0, 2**32)
 
@@ -31,7 +31,7 @@ def test_a_chain_alone_takes_what_its_parts_take(rounds: bool) -> None:
 
 
 def test_tools_are_waited_for_only_where_there_is_nothing_to_sample() -> None:
-    cost = replace(IDLE, decode_step=1.0)
+    cost = Costs(decode_step=1.0)
     quick, slow = chain((2, 1, 3.0), (2, 1, 1.0), (2, 0, 0.0)), chain((2, 1, 7.5), (2, 0, 0.0))
     # The quick one goes on at 5 and 8, the slow one at 10: its answer meets a step under way.
     free = collect([quick, slow], cost).parts
@@ -45,7 +45,7 @@ def test_tools_are_waited_for_only_where_there_is_nothing_to_sample() -> None:
 
 
 def test_a_tool_answers_between_two_steps() -> None:
-    cost = replace(IDLE, decode_step=1.0)
+    cost = Costs(decode_step=1.0)
     early = collect([chain((1, 1, 3.5), (2, 0, 0.0)), chain((9, 0, 0.0))], cost)
     assert early.seconds == 9.0  # from 5 to 7, beside the other
     late = collect([chain((1, 1, 7.5), (2, 0, 0.0)), chain((9, 0, 0.0))], cost)
@@ -53,19 +53,18 @@ def test_a_tool_answers_between_two_steps() -> None:
 
 
 def test_turns_wait_for_room_in_the_batch() -> None:
-    cost = replace(IDLE, decode_step=1.0)
+    cost = Costs(decode_step=1.0)
     plans = [chain((4, 0, 0.0)) for _ in range(6)]
     found = [collect(plans, cost, max_batch=n).seconds for n in (1, 2, 3, 6)]
     assert found == [24.0, 12.0, 8.0, 4.0]
 
 
 def test_barriers_hold_back_forks_of_other_trees() -> None:
-    cost = replace(IDLE, decode_step=1.0)
+    cost = Costs(decode_step=1.0)
 
     def forked(length: int) -> Plan:
-        plan = chain((length, 0, 0.0))
-        plan.waves.append([plan.add(None, 5)])
-        return plan
+        plan = star(length, 5)
+        return Plan(plan.tree, [[first] for first in plan.waves[0]])
 
     assert collect([forked(2), forked(9)], cost).seconds == 14.0
     assert collect([forked(2), forked(9)], cost, rounds=True).seconds == 14.0
@@ -80,16 +79,19 @@ def test_amounts_of_work_are_those_of_the_trees(
 ) -> None:
     plans = draw(seed)
     options: dict[str, Any] = {"rounds": rounds, "reuse": reuse, "max_batch": max_batch}
-    work = step_work([real(plan) for plan in plans])
+    work = step_work([plan.tree for plan in plans])
     prefill = work["prefill" if reuse else "prefill_turns"]
-    turns = [turn for plan in plans for turn in plan.turns]
-    tokens = sum(turn.sampled for turn in turns)
-    attended = sum(t.sampled * t.before + t.sampled * (t.sampled - 1) // 2 for t in turns)
+    turns = [turn for plan in plans for turn in plan.tree.nodes() if turn.parent]
+    contexts = [len(turn.parent.ids()) for turn in turns if turn.parent]
+    attended = sum(
+        sum(range(before, before + len(turn.sampled)))
+        for turn, before in zip(turns, contexts, strict=True)
+    )
 
     def seconds(part: str, cost: str) -> float:
-        return collect(plans, replace(IDLE, **{cost: 1.0}), **options).parts[part]
+        return collect(plans, Costs(**{cost: 1.0}), **options).parts[part]
 
-    assert seconds("decode", "decode_token") == tokens
+    assert seconds("decode", "decode_token") == work["decode"].logits
     assert seconds("decode", "decode_pair") == attended
     assert seconds("prefill", "prefill_token") == prefill.tokens
     assert seconds("prefill", "prefill_pair") == prefill.pairs
@@ -102,10 +104,10 @@ def test_amounts_of_work_are_those_of_the_trees(
 @given(seeds, st.integers(1, 40), st.floats(0, 3))
 def test_barriers_are_never_faster(seed: int, max_batch: int, tool: float) -> None:
     """But for a step of the engine per turn of a chain: an answer waits for the one under way."""
-    plans = draw(seed, workload=replace(SMALL, tool_seconds=tool))
+    plans = draw(seed, step=replace(SMALL, tool_seconds=tool))
     free = collect(plans, SOME, max_batch=max_batch).seconds
     held = collect(plans, SOME, max_batch=max_batch, rounds=True).seconds
-    longest = max(len(leaf.path) for plan in plans for leaf in plan.leaves)
+    longest = max(leaf.depth for plan in plans for leaf in plan.tree.leaves())
     step = SOME.decode_step + max_batch * (SOME.decode_token + 3000 * SOME.decode_pair)
     assert free <= held + longest * 3 * step
 
@@ -113,7 +115,7 @@ def test_barriers_are_never_faster(seed: int, max_batch: int, tool: float) -> No
 @settings(max_examples=30)
 @given(seeds, st.booleans())
 def test_reuse_is_never_slower(seed: int, rounds: bool) -> None:
-    plans = draw(seed, workload=replace(SMALL, tool_seconds=0.0))
+    plans = draw(seed, step=replace(SMALL, tool_seconds=0.0))
     kept, anew = (
         collect(plans, SOME, rounds=rounds, reuse=reuse).seconds for reuse in (True, False)
     )

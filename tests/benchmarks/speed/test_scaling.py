@@ -15,8 +15,9 @@ from benchmarks.errors import EvaluationError
 from benchmarks.readme import RESULTS
 from benchmarks.speed import scaling
 from benchmarks.speed.cost_model import fit
+from benchmarks.speed.paper_step import PaperStep
 from benchmarks.speed.scaling import Point, ScalingConfig, paper_step
-from benchmarks.speed.step_cost import PaperStep, Work, bill, flops, step_work
+from benchmarks.speed.step_cost import Work, bill, counts, flops, step_work
 
 
 def small_tree() -> RolloutTree:
@@ -40,6 +41,8 @@ def test_work_of_a_tree_is_that_by_hand() -> None:
     # Both chains prefill the prompt; the first goes on with 5 tokens, the fork prefills all 9.
     assert work["prefill_chains"] == Work(3 + 3 + 5 + 9, 6 + 6 + 35 + 45, 0)
     assert work["prefill_turns"] == Work(3 + 3 + 9 + 9, 6 + 6 + 45 + 45, 0)
+    found = {"leaves": 3, "turns": 4, "turns_per_leaf": 1.667, "prompt": 3, "sampled": 6}
+    assert counts([small_tree()]) == found | {"inserted": 4}
     both = step_work([small_tree(), small_tree()])
     assert both["flat"] == Work(50, 262, 16)
 
@@ -51,19 +54,16 @@ def test_flops_of_a_decoder_are_those_by_hand() -> None:
     assert flops(qwen3_4b, Work(1, 0, 0)) == 2 * 3_633_315_840
     assert flops(qwen3_4b, Work(0, 1, 0)) == 4 * 36 * 4096
     assert flops(qwen3_4b, Work(0, 0, 1)) == 2 * 2560 * 151_936
-    assert Decoder.of(Qwen3Config(**_sizes())) == Decoder(2, 8, 4, 2, 4, 16, 32)
-
-
-def _sizes() -> dict[str, int]:
-    return {
-        "num_hidden_layers": 2,
-        "hidden_size": 8,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "head_dim": 4,
-        "intermediate_size": 16,
-        "vocab_size": 32,
-    }
+    made = Qwen3Config(
+        num_hidden_layers=2,
+        hidden_size=8,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=4,
+        intermediate_size=16,
+        vocab_size=32,
+    )
+    assert Decoder.of(made) == Decoder(2, 8, 4, 2, 4, 16, 32)
 
 
 def test_the_bill_adds_up() -> None:
@@ -83,16 +83,19 @@ def test_the_bill_adds_up() -> None:
         assert parts["total"]["tflops"] == pytest.approx(total, abs=0.06)
 
 
-def test_the_step_of_the_paper_has_its_shape() -> None:
-    step = PaperStep(prompts=20)
-    trees = step.trees(np.random.default_rng(1))
-    leaves = [leaf for tree in trees for leaf in tree.leaves()]
-    assert len(leaves) == 20 * 22
+def test_the_steps_drawn_have_the_shape_of_the_paper_s() -> None:
+    plans = PaperStep().draw(40, np.random.default_rng(0))
+    assert {len(plan.tree.leaves()) for plan in plans} == {22}
+    assert {tuple(map(len, plan.waves)) for plan in plans} == {(10, 6, 6)}
+    turns = [turn for plan in plans for turn in plan.tree.nodes()[1:]]
+    leaves = [leaf for plan in plans for leaf in plan.tree.leaves()]
     assert np.mean([leaf.depth for leaf in leaves]) == pytest.approx(3.71, abs=0.15)
-    for node in (node for tree in trees for node in tree.nodes()[1:]):
-        assert len(node.sampled) == step.turn
-        assert len(node.inserted) == (0 if node.is_leaf else step.result)
-    work = step_work(trees)
+    assert max(leaf.depth for leaf in leaves) <= 7
+    assert np.mean([len(turn.sampled) for turn in turns]) == pytest.approx(120, rel=0.03)
+    waited = [turn.info["tool_seconds"] for turn in turns if turn.children]
+    assert np.mean(waited) == pytest.approx(0.5, rel=0.1) and min(waited) > 0
+    assert all(len(turn.inserted) == 440 * bool(turn.children) for turn in turns)
+    work = step_work([plan.tree for plan in plans])
     assert work["packed"].tokens < work["flat"].tokens
     assert work["prefill"] < work["prefill_chains"] < work["prefill_turns"]
 
@@ -134,7 +137,7 @@ def test_the_command_takes_steps_and_prints_them(
     factors = {"questions": (tiny(), tiny(questions=2)), "depth": (tiny(), tiny(depth=3))}
     monkeypatch.setattr(scaling, "FACTORS", factors)
     out = tmp_path / "figures.json"
-    scaling.main(["--repeats", "1", "--out", str(out), "--factors", "questions", "depth"])
+    scaling.main(["--repeats", "1", "--out", str(out)])
     figures = json.loads(out.read_text())
     one, two = figures["factors"]["questions"]
     assert (one["leaves"], two["leaves"]) == (4, 8)
@@ -147,7 +150,6 @@ def test_the_command_takes_steps_and_prints_them(
     assert "| questions | 2 |" in shown and "PFLOP" in shown
 
 
-@pytest.mark.parametrize("wrong", [{"repeats": 0}, {"factors": ()}, {"factors": ("heat",)}])
-def test_wrong_settings_are_refused(wrong: dict[str, object]) -> None:
+def test_no_repeats_are_refused() -> None:
     with pytest.raises(EvaluationError, match="expected repeats"):
-        scaling.measure(ScalingConfig(**wrong))  # type: ignore[arg-type]
+        scaling.measure(ScalingConfig(repeats=0))

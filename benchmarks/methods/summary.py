@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, PercentFormatter
 
+from benchmarks.curves import dress
 from benchmarks.methods.run import METHODS, Result
 from benchmarks.statistics.intervals import Scores, bootstrap
 
@@ -103,8 +104,7 @@ def _draw(axes: Axes, summary: Mapping[str, Mapping[str, Any]], names: Sequence[
     axes.set_xlabel("sampled tokens")
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    axes.grid(color="#d0d7de", linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
+    dress(axes)
     if axes.lines:
         axes.legend(loc="best", frameon=False, fontsize=8)
 
