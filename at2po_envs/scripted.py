@@ -100,7 +100,7 @@ class WithExpert(Protocol):
     """An environment that has a scripted agent."""
 
     def expert(self, **settings: float) -> Scripted:
-        """Return an agent for its questions; all know ``error_rate`` and ``seed``."""
+        """Return an agent for its questions; all know `error_rate` and `seed`."""
         ...
 
 

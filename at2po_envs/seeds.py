@@ -10,7 +10,7 @@ Split = Literal["train", "test"]
 
 
 def plain_integer(name: str, value: object) -> int:
-    """Return an integer as one of Python's, whose ``repr`` goes into hashes.
+    """Return an integer as one of Python's, whose `repr` goes into hashes.
 
     Args:
         name: Of the setting, for the message.
@@ -29,7 +29,7 @@ def stable_hash(*parts: object) -> int:
 
     Args:
         *parts: Strings, numbers or tuples of them, such as run seed, step, question and node path;
-            told apart by their ``repr``.
+            told apart by their `repr`.
 
     Returns:
         An integer in [0, 2**64).

@@ -35,7 +35,7 @@ class Step:
     """One operation of a solution.
 
     Attributes:
-        expression: Numbers and one operator; ``#0`` is the result of the first step, and so on.
+        expression: Numbers and one operator; `#0` is the result of the first step, and so on.
         reason: What it works out, in a few words.
     """
 
@@ -64,15 +64,15 @@ def draw_problems(level: int, split: Split, seed: int, count: int) -> tuple[Ques
     """Draw different word problems.
 
     Args:
-        level: 1 to 5: problems take 2 to ``level + 1`` operations; from level 3 on half of them,
+        level: 1 to 5: problems take 2 to `level + 1` operations; from level 3 on half of them,
             at level 5 all, mention a number that does not matter.
-        split: ``"train"`` or ``"test"``: they share no name and no sequence of events and numbers.
+        split: `"train"` or `"test"`: they share no name and no sequence of events and numbers.
         seed: Any integer.
         count: How many, 1 to 100,000.
 
     Returns:
-        Questions with one golden answer, an integer or a finite decimal; ``metadata`` holds
-        ``operations`` and the solution's ``steps``.
+        Questions with one golden answer, an integer or a finite decimal; `metadata` holds
+        `operations` and the solution's `steps`.
 
     Raises:
         ValueError: If an argument is out of range.

@@ -41,7 +41,7 @@ def make_dialect(
     """Return a dialect by its name.
 
     Args:
-        name: One of ``DIALECTS``.
+        name: One of `DIALECTS`.
         prompt: Name of the prompt; None for the dialect's own that fits the tools.
         tools: The tools that can be called.
         reading: How an ended episode is read; only the tag dialects have a released reading.

@@ -1,4 +1,4 @@
-r"""The dialect of AT²PO: think, call and answer in tags, the answer in a ``\boxed{}``."""
+r"""The dialect of AT²PO: think, call and answer in tags, the answer in a `\boxed{}`."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ _PAPER_PROMPT = (
 
 @dataclass(frozen=True)
 class At2poTags:
-    r"""The tags of AT²PO: ``<think>``, one tag a tool, ``<result>``, ``<answer>`` with a box.
+    r"""The tags of AT²PO: `<think>`, one tag a tool, `<result>`, `<answer>` with a box.
 
     A tag holds the tool's only required argument as plain text; a tool with several, or with
     optional ones, takes a JSON object.
 
     Args:
-        prompt_name: ``"paper"`` for the paper's instruction (search only), ``"brief"`` for the bare
-            question, which suits a small context, ``"tools"`` for one that explains every tool.
+        prompt_name: `"paper"` for the paper's instruction (search only), `"brief"` for the bare
+            question, which suits a small context, `"tools"` for one that explains every tool.
         tools: The tools that can be called.
-        reading: How an ended episode is read: by its ``"structure"``, or as the ``"released"``
+        reading: How an ended episode is read: by its `"structure"`, or as the `"released"`
             scorer does, which takes tags that are only mentioned for tags.
 
     Raises:
@@ -114,7 +114,7 @@ class At2poTags:
         """Return the prompt of a question.
 
         Args:
-            question: The question; the paper's prompt strips it and lets it end in ``?``.
+            question: The question; the paper's prompt strips it and lets it end in `?`.
 
         Returns:
             The text that an episode starts with.
@@ -173,7 +173,7 @@ class At2poTags:
         return ToolCall(tool.name, arguments)
 
     def render(self, results: Sequence[ToolResult]) -> str:
-        r"""Return `` <result>\n...\n</result>`` for each result, the reason for a failed one."""
+        r"""Return ` <result>\n...\n</result>` for each result, the reason for a failed one."""
         texts = (result.text if result.ok else result.error for result in results)
         return "".join(f" <result>\n{text}\n</result>" for text in texts)
 
@@ -184,7 +184,7 @@ class At2poTags:
             turns: The agent's texts in order, without anything that the environment inserted.
 
         Returns:
-            The boxed answer of the first turn whose first closing tag is ``</answer>``, and
+            The boxed answer of the first turn whose first closing tag is `</answer>`, and
             whether the whole is in the format: as `released_format_ok` asks, where tags that a
             thought, a query or the answer mentions do not count; but a thought in a thought does.
         """
@@ -231,7 +231,7 @@ class At2poTags:
 
 
 def _answer_start(text: str) -> int:
-    """Where ``<answer>`` stands outside thoughts, or else anywhere; -1 if nowhere."""
+    """Where `<answer>` stands outside thoughts, or else anywhere; -1 if nowhere."""
     start = outside_thoughts(text).find("<answer>")
     return start if start >= 0 else text.find("<answer>")
 

@@ -71,7 +71,7 @@ class Dialect(Protocol):
 
     @property
     def templates(self) -> tuple[str, ...]:
-        """Well-formed turns with one ``{}`` where free text goes, for sampling actions."""
+        """Well-formed turns with one `{}` where free text goes, for sampling actions."""
         ...
 
     def prompt(self, question: str) -> str:

@@ -9,13 +9,13 @@ def released_format_ok(turns: Sequence[str], tools: Collection[str]) -> bool:
     """Return whether an episode passes the released check.
 
     Every turn but the last was answered by the environment; whatever it answered (a result, an
-    error, the limit notice) counts as the ``<result>`` that a call must be followed by.
+    error, the limit notice) counts as the `<result>` that a call must be followed by.
 
     Args:
         turns: The agent's texts in order.
         tools: Names of the tools, each with a tag of its own.
 
-    Source: AT²PO, the released reward ``deep_research_em`` (its format check), on the agent's own
+    Source: AT²PO, the released reward `deep_research_em` (its format check), on the agent's own
     text.
     """
     whole = "\n".join(turns)

@@ -1,4 +1,4 @@
-"""The dialect of Search-R1: think, search and answer in tags, passages as ``<information>``."""
+"""The dialect of Search-R1: think, search and answer in tags, passages as `<information>`."""
 
 from __future__ import annotations
 
@@ -41,21 +41,21 @@ _TAG = re.compile(r"(</?(?:think|search|information|answer)>)")
 
 @dataclass(frozen=True)
 class SearchR1Tags:
-    """The tags of Search-R1: ``<think>``, ``<search>``, ``<information>``, ``<answer>``.
+    """The tags of Search-R1: `<think>`, `<search>`, `<information>`, `<answer>`.
 
     A turn with neither a search nor an answer is told so and the episode goes on; it counts as a
     tool call, so that it cannot go on for ever. An empty query is told so too, where Search-R1
     searches for it.
 
     Args:
-        prompt_name: ``"paper"`` for the published instruction, ``"brief"`` for the bare question.
-        information_chars: Most characters between ``<information>`` and its closing tag, >= 1.
-        reading: How an ended episode is read: by its ``"structure"``, or as the ``"released"``
+        prompt_name: `"paper"` for the published instruction, `"brief"` for the bare question.
+        information_chars: Most characters between `<information>` and its closing tag, >= 1.
+        reading: How an ended episode is read: by its `"structure"`, or as the `"released"`
             scorer does, which takes tags that are only mentioned for tags.
 
     Raises:
         UnknownNameError: If there is no such prompt or reading.
-        ValueError: If ``information_chars`` is below 1.
+        ValueError: If `information_chars` is below 1.
 
     Source: Search-R1, search_r1/llm_agent/generation.py. It cuts what it inserts to 500 tokens,
     closing tag included; without a tokenizer, characters stand in for them: recorded rollouts have
@@ -89,7 +89,7 @@ class SearchR1Tags:
             raise ValueError(f"expected information_chars >= 1, found {self.information_chars}")
 
     def prompt(self, question: str) -> str:
-        """Return the prompt of a question, a message of role ``user`` for models with a chat."""
+        """Return the prompt of a question, a message of role `user` for models with a chat."""
         template = "Question: {}\n" if self.prompt_name == "brief" else _PAPER_PROMPT
         text = template.format(question)
         return Messages(text, [{"role": "user", "content": text}])
@@ -98,8 +98,8 @@ class SearchR1Tags:
         """Read a turn: its first complete pair of search or answer tags decides.
 
         Args:
-            text: The agent's own text of this turn; what follows the first ``</search>``, or else
-                the first ``</answer>``, is ignored.
+            text: The agent's own text of this turn; what follows the first `</search>`, or else
+                the first `</answer>`, is ignored.
 
         Returns:
             A search, an answer, or a call whose problem is that there is neither.
@@ -122,7 +122,7 @@ class SearchR1Tags:
         return Action("tool", (ToolCall("search", {"query": query}),))
 
     def render(self, results: Sequence[ToolResult]) -> str:
-        """Return the ``<information>`` block of each result, or the reply to an invalid turn."""
+        """Return the `<information>` block of each result, or the reply to an invalid turn."""
         return "".join(self._block(result) for result in results)
 
     def _block(self, result: ToolResult) -> str:
@@ -162,7 +162,7 @@ class SearchR1Tags:
 
 
 def _cut(text: str) -> str:
-    """Drop what follows the first ``</search>``, or without one the first ``</answer>``."""
+    """Drop what follows the first `</search>`, or without one the first `</answer>`."""
     for tag in ("</search>", "</answer>"):
         before, closing, _ = text.partition(tag)
         if closing:

@@ -29,7 +29,7 @@ class ToolQA:
         scorer: How answers are compared with the golden ones.
 
     Raises:
-        ValueError: If ``max_tool_calls`` is out of range.
+        ValueError: If `max_tool_calls` is out of range.
     """
 
     dialect: Dialect = At2poTags()
@@ -50,7 +50,7 @@ class ToolQA:
         return State(question), self.dialect.prompt(question.question)
 
     def pending_calls(self, state: State, action: str) -> tuple[ToolCall, ...]:
-        """Return the tool calls whose results ``transition`` needs for this action.
+        """Return the tool calls whose results `transition` needs for this action.
 
         Args:
             state: The episode so far.
@@ -77,7 +77,7 @@ class ToolQA:
         Args:
             state: The episode so far; it stays as it is.
             action: The agent's own text of this turn.
-            results: The results of ``pending_calls(state, action)``, in that order.
+            results: The results of `pending_calls(state, action)`, in that order.
 
         Returns:
             The next state with observation, reward, flags and info.
@@ -114,7 +114,7 @@ class ToolQA:
             action: What was written of the turn.
 
         Returns:
-            A transition with ``truncated`` true and ``terminated`` false.
+            A transition with `truncated` true and `terminated` false.
 
         Raises:
             EpisodeOverError: If the episode has ended.
@@ -161,12 +161,12 @@ class ToolQA:
 def turn_info(
     state: State, kind: str, terms: Mapping[str, float], titles: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    """Return what ``info`` holds after every turn, in every world.
+    """Return what `info` holds after every turn, in every world.
 
     Args:
         state: The episode after the turn.
         kind: What the turn did.
-        terms: The terms of its reward; each is shown as ``reward_<name>``.
+        terms: The terms of its reward; each is shown as `reward_<name>`.
         titles: Titles of the passages that the turn was answered with.
     """
     return {

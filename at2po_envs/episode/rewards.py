@@ -37,7 +37,7 @@ class PaperReward:
     def __call__(
         self, before: State, after: State, judgement: Judgement | None
     ) -> Mapping[str, float]:
-        """Return the term ``paper``."""
+        """Return the term `paper`."""
         if judgement is None:
             return {"paper": 0.0}
         if judgement.answer is None or not judgement.format_ok:
@@ -56,7 +56,7 @@ class EMReward:
     def __call__(
         self, before: State, after: State, judgement: Judgement | None
     ) -> Mapping[str, float]:
-        """Return the term ``em``."""
+        """Return the term `em`."""
         return {"em": float(judgement is not None and judgement.em)}
 
 
@@ -67,7 +67,7 @@ class F1Reward:
     def __call__(
         self, before: State, after: State, judgement: Judgement | None
     ) -> Mapping[str, float]:
-        """Return the term ``f1``."""
+        """Return the term `f1`."""
         return {"f1": judgement.f1 if judgement is not None else 0.0}
 
 
@@ -93,7 +93,7 @@ class FormatReward:
     def __call__(
         self, before: State, after: State, judgement: Judgement | None
     ) -> Mapping[str, float]:
-        """Return the terms ``em``, ``structure``, ``retrieval`` and ``final``."""
+        """Return the terms `em`, `structure`, `retrieval` and `final`."""
         terms = dict.fromkeys(("em", "structure", "retrieval", "final"), 0.0)
         if judgement is None:
             return terms
@@ -121,7 +121,7 @@ class ToolCost:
     def __call__(
         self, before: State, after: State, judgement: Judgement | None
     ) -> Mapping[str, float]:
-        """Return the term ``tool_cost``."""
+        """Return the term `tool_cost`."""
         return {"tool_cost": -self.per_call * (after.tool_calls - before.tool_calls)}
 
 

@@ -21,7 +21,7 @@ Array = npt.NDArray[Any]
 class ForkableVectorEnv(VectorEnv[tuple[str, ...], Sequence[str], Array]):
     """Steps many episodes of one environment at a time, and saves and restores each of them.
 
-    It behaves like ``gymnasium.vector.SyncVectorEnv``, but core, questions and tools exist once
+    It behaves like `gymnasium.vector.SyncVectorEnv`, but core, questions and tools exist once
     and all tool calls of a step are made together.
 
     Args:
@@ -30,7 +30,7 @@ class ForkableVectorEnv(VectorEnv[tuple[str, ...], Sequence[str], Array]):
         autoreset_mode: When an ended episode is followed by a new one.
 
     Raises:
-        ValueError: If ``num_envs`` is below 1 or there is no such mode.
+        ValueError: If `num_envs` is below 1 or there is no such mode.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class ForkableVectorEnv(VectorEnv[tuple[str, ...], Sequence[str], Array]):
 
         Args:
             seed: One seed an episode, or the first one's, whose successors the others get.
-            options: Options of each episode, and ``"reset_mask"``: a boolean array that says which
+            options: Options of each episode, and `"reset_mask"`: a boolean array that says which
                 episodes to reset.
 
         Returns:
@@ -151,7 +151,7 @@ class ForkableVectorEnv(VectorEnv[tuple[str, ...], Sequence[str], Array]):
             )
 
     def snapshot(self, index: int) -> Snapshot:
-        """Return all that ``restore`` needs of one episode."""
+        """Return all that `restore` needs of one episode."""
         return self.envs[index].snapshot()
 
     def restore(self, index: int, snapshot: Snapshot) -> None:
@@ -159,7 +159,7 @@ class ForkableVectorEnv(VectorEnv[tuple[str, ...], Sequence[str], Array]):
         self.envs[index].restore(snapshot)
 
     def render(self) -> tuple[Any, ...] | None:
-        """Return each episode's transcript in mode ``"ansi"``, else None."""
+        """Return each episode's transcript in mode `"ansi"`, else None."""
         return None if self.render_mode is None else tuple(env.render() for env in self.envs)
 
     # Gymnasium's other vector environments have one generator an episode, too.
@@ -175,9 +175,9 @@ class ForkableVectorEnv(VectorEnv[tuple[str, ...], Sequence[str], Array]):
 
 
 def merge_infos(infos: Sequence[tuple[int, Mapping[str, Any]]], num_envs: int) -> dict[str, Any]:
-    """Batch infos as Gymnasium does: an array a key, and under ``_key`` who has that key.
+    """Batch infos as Gymnasium does: an array a key, and under `_key` who has that key.
 
-    It gives what ``VectorEnv._add_info`` gives one info after another, a column at a time.
+    It gives what `VectorEnv._add_info` gives one info after another, a column at a time.
 
     Args:
         infos: Pairs of index and info.
@@ -215,13 +215,13 @@ def _column(first: Any, num_envs: int) -> Array:
 
 
 def vectorised(entry_point: str) -> Callable[..., ForkableVectorEnv]:
-    """Return a ``vector_entry_point`` for ``gymnasium.register``.
+    """Return a `vector_entry_point` for `gymnasium.register`.
 
     Args:
-        entry_point: Where the class is, ``"module:Class"``; it is imported when one is made.
+        entry_point: Where the class is, `"module:Class"`; it is imported when one is made.
 
     Returns:
-        A function of ``num_envs``, ``autoreset_mode`` and the environment's own arguments.
+        A function of `num_envs`, `autoreset_mode` and the environment's own arguments.
     """
 
     def make(

@@ -95,7 +95,7 @@ class ReplayCore:
         Returns:
             The next state with observation, reward, flags and info. If the environment raises, or
             returns anything but a text, a finite reward and the rest of what Gymnasium asks for,
-            the episode is truncated with the flag ``"env_failed"``.
+            the episode is truncated with the flag `"env_failed"`.
 
         Raises:
             EpisodeOverError: If the episode has ended.
@@ -221,11 +221,11 @@ class ReplayCore:
 class ReplayFork(ForkableTextEnv):
     """Makes a Gymnasium environment that takes and gives texts forkable, by replaying actions.
 
-    It must do the same again after ``reset(seed=...)`` with the same actions; this is verified at
+    It must do the same again after `reset(seed=...)` with the same actions; this is verified at
     each replay. Forks share the live environments.
 
     Args:
-        env: Its Gymnasium id (``"module:namespace/Name-v0"`` imports the module that registers
+        env: Its Gymnasium id (`"module:namespace/Name-v0"` imports the module that registers
             it), or a function that makes one.
         env_options: Keyword arguments for it.
         episodes: Number of seeds that it is played with, >= 1; each is a question.
@@ -233,7 +233,7 @@ class ReplayFork(ForkableTextEnv):
         success: Total reward above which an episode has succeeded.
         stop: Where generation of a turn stops.
         live: Most environments that are kept alive at a time, >= 1.
-        render_mode: None or ``"ansi"``.
+        render_mode: None or `"ansi"`.
 
     Raises:
         NotATextEnvError: If no environment is named, or its actions or observations are no texts.

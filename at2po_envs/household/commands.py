@@ -201,7 +201,7 @@ _HANDLERS: dict[str, Callable[[World, str, str], tuple[World, str]]] = {
 
 
 def _named(words: str, names: Sequence[str], world: World, otherwise: str = "") -> str:
-    """The one name that the words mean; ``mug`` is enough where there is one mug."""
+    """The one name that the words mean; `mug` is enough where there is one mug."""
     said = set(words.split()) - set(world.room.split()) or set(words.split())
     if words in names:
         return words

@@ -50,10 +50,10 @@ class HouseholdState(State):
 
 @dataclass(frozen=True)
 class HouseholdTags(At2poTags):
-    """The tags of AT²PO with one tool, ``<act>``, and nothing to answer.
+    """The tags of AT²PO with one tool, `<act>`, and nothing to answer.
 
     Args:
-        prompt_name: ``"tools"`` for a prompt that explains the commands, ``"brief"`` for the bare
+        prompt_name: `"tools"` for a prompt that explains the commands, `"brief"` for the bare
             task.
         tools: Always the one.
     """
@@ -89,14 +89,14 @@ class HouseholdRules:
     """The rules; an episode earns 1 in the turn that reaches the goal and 0 in all others.
 
     Args:
-        dialect: How turns are written, for the tool ``ACT``.
+        dialect: How turns are written, for the tool `ACT`.
         max_turns: Turns until an episode ends without success, >= 1; part of the task, so that
-            such an end is ``terminated``.
-        reward: What turns earn; the judgement's ``em`` is whether the goal is reached, its ``f1``
+            such an end is `terminated`.
+        reward: What turns earn; the judgement's `em` is whether the goal is reached, its `f1`
             the share that is.
 
     Raises:
-        ValueError: If ``max_turns`` is below 1.
+        ValueError: If `max_turns` is below 1.
     """
 
     dialect: Dialect = HouseholdTags()
@@ -114,7 +114,7 @@ class HouseholdRules:
         """Return the state in which an episode starts, and its first observation.
 
         Args:
-            question: A question of ``draw_questions``.
+            question: A question of `draw_questions`.
 
         Raises:
             ValueError: If it is another question.
@@ -175,7 +175,7 @@ class HouseholdRules:
             action: What was written of the turn.
 
         Returns:
-            A transition with ``truncated`` true and ``terminated`` false.
+            A transition with `truncated` true and `terminated` false.
 
         Raises:
             EpisodeOverError: If the episode has ended.

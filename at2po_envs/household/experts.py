@@ -22,7 +22,7 @@ class PlannerAgent(Scripted):
         questions: The tasks it may be given.
         core: Rules of the environment; they tell which prompt belongs to which task.
         error_rate: Chance that a turn goes wrong, in [0, 1]: a needless command, or a tag that is
-            forgotten. It plans anew after each, so it recovers where turns are left.
+            forgotten. It plans again after each, so it recovers where turns are left.
         seed: Seed of the errors; the same task gets the same errors.
 
     Raises:

@@ -135,8 +135,8 @@ def draw_task(size: str, split: Split, seed: int, number: int) -> Task:
     """Draw a task; it can be done, in at most three fifths of the turns.
 
     Args:
-        size: Name in ``SIZES``.
-        split: ``"train"`` or ``"test"``: no kind of thing is brought to the same piece of furniture
+        size: Name in `SIZES`.
+        split: `"train"` or `"test"`: no kind of thing is brought to the same piece of furniture
             in the same state in both.
         seed: Any integer.
         number: Which of the seed's tasks.
@@ -172,17 +172,17 @@ def draw_questions(size: str, split: Split, seed: int, count: int) -> tuple[Ques
     """Draw tasks that all read differently, as questions.
 
     Args:
-        size: Name in ``SIZES``.
-        split: ``"train"`` or ``"test"``.
+        size: Name in `SIZES`.
+        split: `"train"` or `"test"`.
         seed: Any integer.
         count: How many, >= 1.
 
     Returns:
-        Questions whose golden answer is a shortest plan; ``metadata`` holds its length as
-        ``steps``, and what ``task_of`` needs.
+        Questions whose golden answer is a shortest plan; `metadata` holds its length as
+        `steps`, and what `task_of` needs.
 
     Raises:
-        ValueError: If ``count`` is below 1, or as ``draw_task`` does.
+        ValueError: If `count` is below 1, or as `draw_task` does.
     """
     seed, count = plain_integer("seed", seed), plain_integer("questions", count)
     if count < 1:
@@ -207,7 +207,7 @@ def draw_questions(size: str, split: Split, seed: int, count: int) -> tuple[Ques
 
 
 def task_of(question: Question) -> Task:
-    """Return the task that a question of ``draw_questions`` is about.
+    """Return the task that a question of `draw_questions` is about.
 
     Raises:
         ValueError: If it is no such question.

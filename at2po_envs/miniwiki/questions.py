@@ -64,7 +64,7 @@ def plan_of(question: Question) -> Plan:
     """Read the plan that a MiniWiki question carries in its metadata.
 
     Args:
-        question: A question made by ``generate_questions``.
+        question: A question made by `generate_questions`.
 
     Returns:
         The plan.
@@ -94,8 +94,8 @@ def generate_questions(
         seed: Seed of the draw.
 
     Returns:
-        ``count`` questions in the FlashRAG shape; ``metadata`` holds ``type``, ``hops``,
-        ``supporting_titles`` and the plan.
+        `count` questions in the FlashRAG shape; `metadata` holds `type`, `hops`,
+        `supporting_titles` and the plan.
 
     Raises:
         ValueError: If a number is out of range or the world has too few questions.

@@ -24,7 +24,7 @@ class MiniWiki:
 
     Attributes:
         seed: Which world; any integer.
-        split: Half of the names it draws from: worlds of ``"train"`` and ``"test"`` share no title.
+        split: Half of the names it draws from: worlds of `"train"` and `"test"` share no title.
         passages: Number of passages, 100 to 1,000,000; one an entity.
         relations: Entity-valued relations that hold, 8 to 15.
         max_hops: Most searches a question needs, 1 to 4.
@@ -60,8 +60,8 @@ class MiniWiki:
         """Build a MiniWiki from a named preset.
 
         Args:
-            name: ``"demo"`` (short passages, two results, three hops at most: a model of a few
-                million parameters learns it in minutes), ``"standard"`` or ``"hard"``.
+            name: `"demo"` (short passages, two results, three hops at most: a model of a few
+                million parameters learns it in minutes), `"standard"` or `"hard"`.
             **changes: Fields that differ from the preset.
 
         Returns:
@@ -133,4 +133,4 @@ PRESETS = MappingProxyType(
         "hard": MiniWiki(passages=50_000, sentences=8, namesakes=8),
     }
 )
-"""Named settings of ``MiniWiki.preset``."""
+"""Named settings of `MiniWiki.preset`."""

@@ -30,12 +30,12 @@ SHARES = {
 
 @dataclass(frozen=True, slots=True)
 class Relation:
-    """One kind of fact: every entity of kind ``subject`` has one value.
+    """One kind of fact: every entity of kind `subject` has one value.
 
     Attributes:
         name: Key of the relation.
         subject: Kind of entity that has it.
-        object: Kind of entity that is its value, or ``"year"`` or ``"length"`` for a number.
+        object: Kind of entity that is its value, or `"year"` or `"length"` for a number.
         noun: What the value is called in a thought ("director").
     """
 
@@ -98,7 +98,7 @@ def check_ranges(**settings: int) -> None:
     """Check settings of a MiniWiki.
 
     Args:
-        **settings: Values by key of ``RANGES``.
+        **settings: Values by key of `RANGES`.
 
     Raises:
         ValueError: If one is not an integer in its range.
@@ -124,7 +124,7 @@ class World:
         seed: Any integer; the same arguments give the same world on every machine.
         size: Number of entities, which is the number of passages; 100 to 1,000,000.
         split: Half of the names to draw from; worlds of different splits share no name.
-        relations: How many of ``RELATIONS`` hold, 8 to 15.
+        relations: How many of `RELATIONS` hold, 8 to 15.
         namesakes: How many names share their last word on average, >= 1.
 
     Raises:

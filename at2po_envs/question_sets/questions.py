@@ -83,10 +83,10 @@ def questions_folder(root: str | Path | None = None) -> Path:
     """Return the folder of the question sets under a root.
 
     Args:
-        root: The root; None for ``$AT2PO_DATA``.
+        root: The root; None for `$AT2PO_DATA`.
 
     Returns:
-        The existing folder ``<root>/questions``.
+        The existing folder `<root>/questions`.
 
     Raises:
         DataNotFoundError: If there is no root or no such folder.
@@ -106,11 +106,11 @@ def load_questions(
 ) -> tuple[Question, ...]:
     """Load a question set from the first place that has it, all of it or nothing.
 
-    The places: ``path``; ``$AT2PO_DATA/questions/<set>/<split>.jsonl``; the Hugging Face hub.
+    The places: `path`; `$AT2PO_DATA/questions/<set>/<split>.jsonl`; the Hugging Face hub.
 
     Args:
-        set_name: One of the values of ``QUESTION_SETS``; not looked at where ``path`` is given.
-        split: ``"train"``, ``"dev"`` or ``"test"``; a set published without a test split gives its
+        set_name: One of the values of `QUESTION_SETS`; not looked at where `path` is given.
+        split: `"train"`, `"dev"` or `"test"`; a set published without a test split gives its
             dev split for it, as the papers evaluate.
         path: A file in the FlashRAG format; nothing else is tried then.
 
@@ -169,7 +169,7 @@ def _from_file(file: Path) -> tuple[Question, ...]:
 
 
 def _from_hub(set_name: str, splits: Sequence[str]) -> tuple[Question, ...]:
-    """Load a set through ``datasets``, with DataNotFoundError for whatever keeps it away."""
+    """Load a set through `datasets`, with DataNotFoundError for whatever keeps it away."""
     try:
         import datasets  # here, because both are slow to import and seldom needed
         import huggingface_hub

@@ -21,7 +21,7 @@ SCORER_VERSION = 2
 
 2: texts are compared in NFC and without typesetting, an empty answer is never right, golden answers
 of nothing but articles or signs can be given, tags that are only mentioned break no format, a
-``\\boxed`` that holds nothing is passed over.
+`\\boxed` that holds nothing is passed over.
 """
 
 _DELETE_PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -51,7 +51,7 @@ class Judgement:
 def normalize_answer(text: str) -> str:
     r"""Reduce an answer to what is compared: its words.
 
-    Unicode is composed (NFC), LaTeX that only sets the type (``\text{}``, ``\,``) is taken away,
+    Unicode is composed (NFC), LaTeX that only sets the type (`\text{}`, `\,`) is taken away,
     the case is lowered, ASCII punctuation deleted (not replaced by a space), articles are dropped
     and white space is collapsed. Words stay where all are articles, signs where there are no
     words: only an empty text is empty afterwards.
@@ -103,7 +103,7 @@ class Scorer:
         Characters are compared, not words: "George III" covers "George II". A prediction that says
         everything covers everything, so this is to be read beside exact match, never alone.
 
-        Source: FlashRAG's sub-EM, which recorded rollouts call ``acc``.
+        Source: FlashRAG's sub-EM, which recorded rollouts call `acc`.
         """
         normal, wanted = self.normalize(prediction), map(self.normalize, golds)
         return any(gold in normal for gold in wanted if gold or self.empty_counts)
@@ -153,7 +153,7 @@ def make_scorer(name: str) -> Scorer:
     """Return a scorer by its name.
 
     Raises:
-        UnknownNameError: If there is none of this name in ``SCORERS``.
+        UnknownNameError: If there is none of this name in `SCORERS`.
     """
     if name not in SCORERS:
         raise UnknownNameError(
@@ -175,7 +175,7 @@ def numeric_match(prediction: str, golds: Sequence[str]) -> bool:
     """Return whether the prediction is the same number as a golden answer, exactly.
 
     Args:
-        prediction: Decimal or fraction; a thousands comma, a leading ``$`` and a trailing ``%``
+        prediction: Decimal or fraction; a thousands comma, a leading `$` and a trailing `%`
             are ignored.
         golds: Golden answers, written likewise.
     """
@@ -217,7 +217,7 @@ def judge(
         scorer: How the answer is compared with the golden ones.
 
     Returns:
-        The judgement; ``em`` and ``f1`` disregard the format. F1 is 1 wherever EM is, but with
+        The judgement; `em` and `f1` disregard the format. F1 is 1 wherever EM is, but with
         published scorers, where empty texts agree.
 
     Source: AT²PO paper Eq. 16. Two departures: retrieved text is never judged, and a right answer

@@ -21,7 +21,7 @@ from at2po_envs.tools import SearchTool
 from retrieval import BM25, Passage, Passages, Retriever
 from retrieval.http.errors import TemporaryRemoteError
 
-SERVER_PATIENCE_S = 600.0
+SERVER_TIMEOUT_S = 600.0
 """Seconds that a retrieval server may take to load its index."""
 
 
@@ -29,24 +29,24 @@ class SearchQAEnv(ForkableTextEnv):
     """Answer a question of a set by searching a corpus.
 
     Args:
-        question_set: A value of ``QUESTION_SETS``.
-        split: ``"train"``, ``"dev"`` or ``"test"``; see ``load_questions``.
+        question_set: A value of `QUESTION_SETS`.
+        split: `"train"`, `"dev"` or `"test"`; see `load_questions`.
         questions_path: FlashRAG-format file to read instead of the set.
         questions: Ids or indices of the questions to keep, in that order; None for all.
-        append_question_mark: Whether to strip questions and let them end in ``?``, as Search-R1.
+        append_question_mark: Whether to strip questions and let them end in `?`, as Search-R1.
         corpus_path: wiki-18-format file to search; the default is the data pack's.
         retriever: What is searched instead of a corpus file: an object, or a text that
-            ``retrieval.open_retriever`` understands (``corpus_path`` is then its corpus).
+            `retrieval.open_retriever` understands (`corpus_path` is then its corpus).
         top_k: Passages per search, >= 1.
         passage_chars: Characters shown of a passage, >= 1.
-        dialect: ``"at2po"``, ``"search-r1"`` or ``"tool-calls"``.
+        dialect: `"at2po"`, `"search-r1"` or `"tool-calls"`.
         prompt: Name of a prompt of the dialect; None for its own.
         max_tool_calls: Searches per episode, >= 0.
         reward: What turns earn; None for the paper's reward.
-        scorer: What compares answers, a name in ``scoring.SCORERS``: ``"at2po-envs"``, or as
-            published ``"flashrag"`` or ``"released"``, which reads episodes as released, too.
+        scorer: What compares answers, a name in `scoring.SCORERS`: `"at2po-envs"`, or as
+            published `"flashrag"` or `"released"`, which reads episodes as released, too.
         tool_timeout_s: Seconds that a search may take; None waits.
-        render_mode: None or ``"ansi"``.
+        render_mode: None or `"ansi"`.
 
     Raises:
         DataNotFoundError: If the questions or the corpus are nowhere.
@@ -126,7 +126,7 @@ def find_corpus(path: str | Path | None = None) -> Path:
     """Return the corpus file: the path given, or the data pack's.
 
     Args:
-        path: The file; None for ``$AT2PO_DATA/corpus/passages.jsonl``.
+        path: The file; None for `$AT2PO_DATA/corpus/passages.jsonl`.
 
     Returns:
         The path of an existing file.
@@ -158,7 +158,7 @@ class CorpusFile:
     path: Path
 
     def search(self, queries: Sequence[str], k: int) -> list[list[Passage]]:
-        """Return, for each query, at most ``k`` passages, the best first."""
+        """Return, for each query, at most `k` passages, the best first."""
         return self.opened().search(queries, k)
 
     def opened(self) -> BM25:
@@ -169,7 +169,7 @@ class CorpusFile:
 
 @dataclass(frozen=True)
 class NamedRetriever:
-    """What ``retrieval.open_retriever`` makes of a text, at the first search and once per process.
+    """What `retrieval.open_retriever` makes of a text, at the first search and once per process.
 
     A server is waited for then, and the index that it names is checked.
 
@@ -180,7 +180,7 @@ class NamedRetriever:
     corpus: str | None = None
 
     def search(self, queries: Sequence[str], k: int) -> list[list[Passage]]:
-        """Return, for each query, at most ``k`` passages, the best first."""
+        """Return, for each query, at most `k` passages, the best first."""
         return self.opened().search(queries, k)
 
     def opened(self) -> Retriever:
@@ -195,7 +195,7 @@ def _opened(name: str, corpus: str | None) -> Retriever:
     retriever: Any = open_retriever(name, corpus=corpus)
     if hasattr(retriever, "wait_until_ready"):
         try:
-            retriever.wait_until_ready(SERVER_PATIENCE_S)
+            retriever.wait_until_ready(SERVER_TIMEOUT_S)
         except TemporaryRemoteError as error:
             # In the midst of a run it may pass; at the first search nothing is lost by ending.
             raise DataNotFoundError(f"{name}: expected a server that is ready; {error}") from error

@@ -122,7 +122,7 @@ class OpenTool:
         part_chars: Longest part, in characters, >= 1; parts end between words where they can.
 
     Raises:
-        ValueError: If ``part_chars`` is below 1.
+        ValueError: If `part_chars` is below 1.
     """
 
     pages: Pages
@@ -140,10 +140,10 @@ class OpenTool:
         """Open each page.
 
         Args:
-            arguments: ``{"title": text, "part": number}`` for each; the part may be left out.
+            arguments: `{"title": text, "part": number}` for each; the part may be left out.
 
         Returns:
-            A result for each; ``ok`` even where there is no such page or part.
+            A result for each; `ok` even where there is no such page or part.
         """
         return [self._open(str(each.get("title", "")), each.get("part", 1)) for each in arguments]
 
@@ -169,7 +169,7 @@ class FindTool:
         most: Sentences that are shown because they hold the text, >= 1.
 
     Raises:
-        ValueError: If ``most`` is below 1.
+        ValueError: If `most` is below 1.
     """
 
     pages: Pages
@@ -187,10 +187,10 @@ class FindTool:
         """Look into each page.
 
         Args:
-            arguments: ``{"title": text, "text": text}`` for each.
+            arguments: `{"title": text, "text": text}` for each.
 
         Returns:
-            A result for each; ``ok`` even where the page or the text is not there.
+            A result for each; `ok` even where the page or the text is not there.
         """
         return [
             self._find(str(each.get("title", "")), str(each.get("text", ""))) for each in arguments
@@ -238,7 +238,7 @@ def _plain(title: str) -> str:
 
 
 def _split(text: str, size: int) -> list[str]:
-    """Cut a text into parts of at most ``size`` characters, between words where there are any."""
+    """Cut a text into parts of at most `size` characters, between words where there are any."""
     parts, start = [], 0
     while len(text) - start > size:
         last = start + size + 1

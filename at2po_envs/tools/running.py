@@ -100,7 +100,7 @@ class _Job:
 
 
 class ToolRunner:
-    """Carries out tool calls of many episodes while whoever submits them goes on.
+    """Carries out tool calls of many episodes in the background.
 
     With a deadline, each batched tool has one job for all calls submitted together, and each call
     of another tool is a job. Jobs run side by side in threads, so that a slow or hung one delays

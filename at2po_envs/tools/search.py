@@ -77,7 +77,7 @@ class SearchTool:
         own call.
 
         Args:
-            arguments: ``{"query": text}`` for each search. Lone surrogates are searched for as
+            arguments: `{"query": text}` for each search. Lone surrogates are searched for as
                 U+FFFD.
 
         Returns:
@@ -124,11 +124,11 @@ class SearchTool:
             answers |= zip(part, found, strict=True)
         return answers
 
-    def ready(self, patience_s: float) -> bool | None:
+    def ready(self, timeout_s: float) -> bool | None:
         """Wait until the retriever can be asked.
 
         Args:
-            patience_s: Longest wait, in seconds, > 0.
+            timeout_s: Longest wait, in seconds, > 0.
 
         Returns:
             Whether it can; None for one in this process, which is always there.
@@ -139,7 +139,7 @@ class SearchTool:
         if not hasattr(retriever, "wait_until_ready"):
             return None
         try:
-            retriever.wait_until_ready(patience_s)
+            retriever.wait_until_ready(timeout_s)
         except TemporaryRemoteError:
             return False
         return True

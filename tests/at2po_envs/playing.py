@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def play(env, agent):
-    """Play all questions through ``act``; return the final transitions."""
+    """Play all questions through `act`; return the final transitions."""
     last = []
     for question in env.questions:
         state, prompt = env.core.begin(question)

@@ -80,7 +80,7 @@ def test_train_and_test_share_no_problem_and_no_name():
         texts = [question.question for question in draw_problems(2, split, 1, 1500)]
         told.append({names.sub("X", text) for text in texts})
         people.append({name for text in texts for name in names.findall(text)})
-    # The same events with the same numbers are on one side only, whoever they happen to.
+    # The same events with the same numbers are on one side only, whatever the names.
     assert not told[0] & told[1]
     assert people[0] == set(NAMES["train"]) and people[1] == set(NAMES["test"])
     assert not people[0] & people[1]

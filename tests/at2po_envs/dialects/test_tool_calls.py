@@ -210,7 +210,7 @@ def test_calls_beyond_those_that_a_turn_may_hold_are_told_so():
      "<tool_call>{}</tool_call>", "<tool_call>{}", " <tool_call>\n"],
 )  # fmt: skip
 def test_turns_are_read_in_linear_time(piece):
-    # Were each tag looked for anew behind every one before it, this would take hours.
+    # Were each tag looked for again behind every one before it, this would take hours.
     CALLS.read([piece * 30_000])
 
 

@@ -23,7 +23,7 @@ def env():
 
 
 def play(env, agent, questions=None):
-    """Play questions through ``act``, all of them side by side; return the final transitions."""
+    """Play questions through `act`, all of them side by side; return the final transitions."""
     began = [env.core.begin(question) for question in questions or env.questions]
     states = [state for state, _ in began]
     transcripts = [[prompt] for _, prompt in began]

@@ -110,7 +110,7 @@ def test_a_search_that_hangs_is_given_up(file):
 
 
 def test_a_server_that_is_never_ready_ends_the_run_at_the_first_search(file, monkeypatch):
-    monkeypatch.setattr("at2po_envs.search_qa.env.SERVER_PATIENCE_S", 0.2)
+    monkeypatch.setattr("at2po_envs.search_qa.env.SERVER_TIMEOUT_S", 0.2)
     env = SearchQAEnv(questions_path=file, retriever="http://127.0.0.1:9#abc")
     env.reset(seed=0)
     with pytest.raises(At2poEnvError, match="http://127.0.0.1:9#abc: expected a server that is"):

@@ -122,7 +122,7 @@ def test_a_late_call_fails_and_its_thread_does_not_count_any_more(monkeypatch):
     assert runner.collect() == []
 
 
-def test_errors_of_the_set_up_reach_whoever_collects():
+def test_errors_of_the_set_up_are_raised_by_collect():
     runner = ToolRunner({"a": Echo("a")}, timeout_s=60.0)
     runner.submit([(0, calls(("a", "bad corpus")))])
     with pytest.raises(UnknownNameError):
