@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
 
-from at2po_envs.dialects.arguments import argument_problem, read_json
-from at2po_envs.dialects.base import Action, HowRead, Reading, check_reading
+from at2po_envs.dialects.arguments import argument_problem, is_blank, read_json
+from at2po_envs.dialects.base import READINGS, Action, HowRead, Reading
 from at2po_envs.dialects.boxes import extract_boxed, released_boxed
 from at2po_envs.dialects.released import released_format_ok
 from at2po_envs.dialects.tags import outside_thoughts
-from at2po_envs.errors import UnknownNameError
+from at2po_envs.errors import check_known
 from at2po_envs.tools import SEARCH, ToolCall, ToolResult, ToolSpec
-from retrieval.errors import nearest
 
 PROMPTS = ("paper", "brief", "tools")
 
@@ -71,12 +70,8 @@ class At2poTags:
 
     def __post_init__(self) -> None:
         """Refuse a prompt that does not exist or does not fit the tools, and an unknown reading."""
-        check_reading(self.reading)
-        if self.prompt_name not in PROMPTS:
-            raise UnknownNameError(
-                f"expected the prompt to be one of {', '.join(PROMPTS)}, found "
-                f"{self.prompt_name!r}; {nearest(self.prompt_name, PROMPTS)}"
-            )
+        check_known("the reading", self.reading, READINGS)
+        check_known("the prompt", self.prompt_name, PROMPTS)
         names = [tool.name for tool in self.tools]
         if self.prompt_name == "paper" and names != ["search"]:
             raise ValueError(
@@ -160,8 +155,7 @@ class At2poTags:
             return _problem(tool, f"</{tool.name}> has no <{tool.name}> before it")
         several = len(tool.parameters.get("properties", {})) > 1
         if tool.argument and not (several and content.startswith("{")):
-            # A query of nothing but quotation marks is empty too.
-            if not content.replace('"', "").strip():
+            if is_blank(content):
                 return _problem(tool, f"the {tool.argument} is empty")
             return ToolCall(tool.name, {tool.argument: content})
         try:
@@ -174,8 +168,7 @@ class At2poTags:
 
     def render(self, results: Sequence[ToolResult]) -> str:
         r"""Return ` <result>\n...\n</result>` for each result, the reason for a failed one."""
-        texts = (result.text if result.ok else result.error for result in results)
-        return "".join(f" <result>\n{text}\n</result>" for text in texts)
+        return "".join(f" <result>\n{result.shown}\n</result>" for result in results)
 
     def read(self, turns: Sequence[str]) -> Reading:
         """Read an ended episode.

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from at2po_envs.dialects.base import Action, HowRead, Reading, check_reading
+from at2po_envs.dialects.arguments import is_blank
+from at2po_envs.dialects.base import READINGS, Action, HowRead, Reading
 from at2po_envs.dialects.messages import Messages
 from at2po_envs.dialects.tags import enclosed, enclosed_outside_thoughts
-from at2po_envs.errors import UnknownNameError
+from at2po_envs.errors import check_integer, check_known
 from at2po_envs.tools import SEARCH, ToolCall, ToolResult, ToolSpec
-from retrieval.errors import nearest
 
 PROMPTS = ("paper", "brief")
 
@@ -79,14 +79,9 @@ class SearchR1Tags:
 
     def __post_init__(self) -> None:
         """Refuse a prompt or reading that does not exist and a limit that shows nothing."""
-        check_reading(self.reading)
-        if self.prompt_name not in PROMPTS:
-            raise UnknownNameError(
-                f"expected the prompt to be one of {', '.join(PROMPTS)}, found "
-                f"{self.prompt_name!r}; {nearest(self.prompt_name, PROMPTS)}"
-            )
-        if self.information_chars < 1:
-            raise ValueError(f"expected information_chars >= 1, found {self.information_chars}")
+        check_known("the reading", self.reading, READINGS)
+        check_known("the prompt", self.prompt_name, PROMPTS)
+        check_integer("information_chars", self.information_chars, 1)
 
     def prompt(self, question: str) -> str:
         """Return the prompt of a question, a message of role `user` for models with a chat."""
@@ -115,11 +110,9 @@ class SearchR1Tags:
         _, query, tag = min(pairs)
         if tag == "answer":
             return Action("answer")
-        query = query.strip()
-        # A query of nothing but quotation marks is empty too.
-        if not query.replace('"', "").strip():
-            return Action("tool", (ToolCall("search", problem="The query is empty."),))
-        return Action("tool", (ToolCall("search", {"query": query}),))
+        problem = "The query is empty." if is_blank(query) else ""
+        arguments = {} if problem else {"query": query.strip()}
+        return Action("tool", (ToolCall("search", arguments, problem),))
 
     def render(self, results: Sequence[ToolResult]) -> str:
         """Return the `<information>` block of each result, or the reply to an invalid turn."""
@@ -133,7 +126,7 @@ class SearchR1Tags:
             for number, passage in enumerate(result.passages, start=1)
             for title, _, text in [passage.partition("\n")]
         ]
-        text = "\n".join(documents) or (result.text if result.ok else result.error)
+        text = "\n".join(documents) or result.shown
         return f"\n\n<information>{text.strip()[: self.information_chars]}</information>\n\n"
 
     def read(self, turns: Sequence[str]) -> Reading:

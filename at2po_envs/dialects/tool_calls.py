@@ -12,9 +12,8 @@ from at2po_envs.dialects.base import Action, Reading
 from at2po_envs.dialects.messages import Messages
 from at2po_envs.dialects.tags import enclosed
 from at2po_envs.dialects.tool_calls_text import TurnText, WrittenCall, take_apart
-from at2po_envs.errors import UnknownNameError
+from at2po_envs.errors import check_known
 from at2po_envs.tools import SEARCH, ToolCall, ToolResult, ToolSpec
-from retrieval.errors import nearest
 
 PROMPTS = ("tools", "brief")
 
@@ -53,11 +52,7 @@ class ToolCalls:
 
     def __post_init__(self) -> None:
         """Refuse a prompt that does not exist, and a dialect of calls with nothing to call."""
-        if self.prompt_name not in PROMPTS:
-            raise UnknownNameError(
-                f"expected the prompt to be one of {', '.join(PROMPTS)}, found "
-                f"{self.prompt_name!r}; {nearest(self.prompt_name, PROMPTS)}"
-            )
+        check_known("the prompt", self.prompt_name, PROMPTS)
         if not self.tools:
             raise ValueError("expected at least one tool, found none; pass tools=(...)")
 
@@ -131,7 +126,7 @@ class ToolCalls:
 
     def render(self, results: Sequence[ToolResult]) -> Messages:
         """Return one message of role `tool` for each result, the reason for a failed one."""
-        texts = [result.text if result.ok else result.error for result in results]
+        texts = [result.shown for result in results]
         return Messages("\n".join(texts), [{"role": "tool", "content": text} for text in texts])
 
     def read(self, turns: Sequence[str]) -> Reading:

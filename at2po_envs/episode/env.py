@@ -15,7 +15,7 @@ from at2po_envs.episode.protocols import Core, scorer_of
 from at2po_envs.episode.snapshots import Snapshot, check_snapshot, set_generator
 from at2po_envs.episode.spaces import TextSpace
 from at2po_envs.episode.state import State
-from at2po_envs.errors import InvalidActionError, UnknownNameError
+from at2po_envs.errors import InvalidActionError, UnknownNameError, check_known
 from at2po_envs.question_sets.questions import Question
 from at2po_envs.tools import (
     Tool,
@@ -104,9 +104,7 @@ class ForkableTextEnv(gymnasium.Env[str, str]):
 
     def _choose(self, options: Mapping[str, Any]) -> int:
         for name in options:
-            if name not in ("question_id", "index"):
-                hint = nearest(str(name), ("question_id", "index"))
-                raise UnknownNameError(f"expected a reset option, found {name!r}; {hint}")
+            check_known("a reset option", name, ("question_id", "index"))
         if len(options) > 1:
             raise UnknownNameError("expected question_id or index as reset option, found both")
         if "question_id" in options:

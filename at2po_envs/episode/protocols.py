@@ -131,7 +131,7 @@ class ForkableEnv(Forkable, Protocol):
         ...
 
     def wait_for_tools(self, timeout_s: float) -> list[str] | None:
-        """Wait for tools outside this process; return those still unavailable, None if none are outside."""
+        """Wait for tools outside this process; return those unavailable, None if there are none."""
         ...
 
     def record(self, state: State, outcome: Outcome) -> dict[str, Any]:

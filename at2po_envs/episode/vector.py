@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -13,7 +13,7 @@ from gymnasium.vector.utils import batch_space
 
 from at2po_envs.episode.env import ForkableTextEnv
 from at2po_envs.episode.snapshots import Snapshot
-from at2po_envs.errors import EpisodeOverError, InvalidActionError
+from at2po_envs.errors import EpisodeOverError, InvalidActionError, check_integer
 
 Array = npt.NDArray[Any]
 
@@ -40,9 +40,7 @@ class ForkableVectorEnv(VectorEnv[tuple[str, ...], Sequence[str], Array]):
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
     ) -> None:
         """Fork the environment as often as needed."""
-        if num_envs < 1:
-            raise ValueError(f"expected num_envs >= 1, found {num_envs}")
-        self.num_envs = num_envs
+        self.num_envs = check_integer("num_envs", num_envs, 1)
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.metadata = {**env.metadata, "autoreset_mode": self.autoreset_mode}
         self.render_mode = env.render_mode
@@ -88,11 +86,11 @@ class ForkableVectorEnv(VectorEnv[tuple[str, ...], Sequence[str], Array]):
             )
         if len(seeds) != self.num_envs:
             raise ValueError(f"expected {self.num_envs} seeds, found {len(seeds)}")
-        infos: list[tuple[int, Mapping[str, Any]]] = []
+        infos: dict[str, Any] = {}
         for i in np.flatnonzero(mask).tolist():
             self._observations[i], info = self.envs[i].reset(seed=seeds[i], options=own)
-            infos.append((i, info))
-        return tuple(self._observations), merge_infos(infos, self.num_envs)
+            infos = self._add_info(infos, info, i)
+        return tuple(self._observations), infos
 
     def step(
         self, actions: Sequence[str]
@@ -120,7 +118,7 @@ class ForkableVectorEnv(VectorEnv[tuple[str, ...], Sequence[str], Array]):
         rewards = np.zeros(self.num_envs)
         terminations = np.zeros(self.num_envs, dtype=np.bool_)
         truncations = np.zeros(self.num_envs, dtype=np.bool_)
-        infos: list[tuple[int, Mapping[str, Any]]] = []
+        infos: dict[str, Any] = {}
         for i, (env, action, calls) in enumerate(zip(self.envs, actions, pending, strict=True)):
             if ended[i]:
                 self._observations[i], info = env.reset()
@@ -131,9 +129,8 @@ class ForkableVectorEnv(VectorEnv[tuple[str, ...], Sequence[str], Array]):
                 last = {"final_obs": self._observations[i], "final_info": info}
                 self._observations[i], info = env.reset()
                 info = {**last, **info}
-            infos.append((i, info))
-        merged = merge_infos(infos, self.num_envs)
-        return tuple(self._observations), rewards, terminations, truncations, merged
+            infos = self._add_info(infos, info, i)
+        return tuple(self._observations), rewards, terminations, truncations, infos
 
     def _check(self, actions: Sequence[str], ended: Sequence[bool]) -> None:
         """Refuse what cannot be carried out in every episode, before any of them moves."""
@@ -172,46 +169,6 @@ class ForkableVectorEnv(VectorEnv[tuple[str, ...], Sequence[str], Array]):
     def np_random_seed(self) -> tuple[int | None, ...]:  # type: ignore[override]
         """The seeds of the episodes' generators."""
         return tuple(env.np_random_seed for env in self.envs)
-
-
-def merge_infos(infos: Sequence[tuple[int, Mapping[str, Any]]], num_envs: int) -> dict[str, Any]:
-    """Batch infos as Gymnasium does: an array a key, and under `_key` who has that key.
-
-    It gives what `VectorEnv._add_info` gives one info after another, a column at a time.
-
-    Args:
-        infos: Pairs of index and info.
-        num_envs: Length of the arrays.
-
-    Returns:
-        The arrays; numbers keep the type of the first one, infos inside infos are batched likewise.
-    """
-    columns: dict[str, tuple[list[int], list[Any]]] = {}
-    for index, info in infos:
-        for key, value in info.items():
-            indices, values = columns.setdefault(key, ([], []))
-            indices.append(index)
-            values.append(value)
-    merged: dict[str, Any] = {}
-    for key, (indices, values) in columns.items():
-        if isinstance(values[0], dict) and key != "final_obs":
-            merged[key] = merge_infos(list(zip(indices, values, strict=True)), num_envs)
-        else:
-            merged[key] = _column(values[0], num_envs)
-            for index, value in zip(indices, values, strict=True):
-                merged[key][index] = value
-        mask = merged[f"_{key}"] = np.zeros(num_envs, dtype=np.bool_)
-        mask[indices] = True
-    return merged
-
-
-def _column(first: Any, num_envs: int) -> Array:
-    """Return an empty array for values like this one."""
-    if type(first) in (int, float, bool) or isinstance(first, np.number):
-        return np.zeros(num_envs, dtype=type(first))
-    if isinstance(first, np.ndarray):
-        return np.zeros((num_envs, *first.shape), dtype=first.dtype)
-    return np.full(num_envs, None, dtype=object)
 
 
 def vectorised(entry_point: str) -> Callable[..., ForkableVectorEnv]:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from numbers import Integral
 
 from at2po_envs.dialects import At2poTags, Dialect
-from at2po_envs.episode.core import require_running, turn_info
+from at2po_envs.episode.core import running, transition_to
 from at2po_envs.episode.rewards import EMReward, Reward
 from at2po_envs.episode.state import State, Transition, Turn
-from at2po_envs.errors import ToolResultError
+from at2po_envs.errors import ToolResultError, check_integer
 from at2po_envs.household.commands import COMMANDS, obey
 from at2po_envs.household.house import Goal, House, World
 from at2po_envs.household.tasks import task_of
@@ -105,10 +104,7 @@ class HouseholdRules:
 
     def __post_init__(self) -> None:
         """Refuse an episode without turns."""
-        if not isinstance(self.max_turns, Integral) or self.max_turns < 1:
-            raise ValueError(
-                f"expected max_turns >= 1, found {self.max_turns!r}; pass a whole number"
-            )
+        check_integer("max_turns", self.max_turns, 1)
 
     def begin(self, question: Question) -> tuple[HouseholdState, str]:
         """Return the state in which an episode starts, and its first observation.
@@ -145,7 +141,7 @@ class HouseholdRules:
             ToolResultError: If there are results.
             TypeError: If the state is of another world.
         """
-        before = _running(state)
+        before = running(state, HouseholdState)
         if results:
             raise ToolResultError(f"expected no tool results, found {len(results)}; pass none")
         parsed = self.dialect.parse(action)
@@ -181,7 +177,7 @@ class HouseholdRules:
             EpisodeOverError: If the episode has ended.
             TypeError: If the state is of another world.
         """
-        before = _running(state)
+        before = running(state, HouseholdState)
         after = replace(before, slips=before.slips + 1)
         kind = self.dialect.parse(action).kind
         return self._take(before, after, action, kind, "", truncated=True)
@@ -201,28 +197,7 @@ class HouseholdRules:
         after = replace(after, turns=(*before.turns, Turn(action, observation)))
         late = len(after.turns) >= self.max_turns and not judged.em
         done = truncated or judged.em or late
-        terms = self.reward(before, after, judged if done else None)
-        reward = sum(terms.values())
-        total = before.total_reward + reward
-        after = replace(after, done=done, limit_reached=late, total_reward=total)
-        info = turn_info(after, kind, terms)
-        if done:
-            info |= {"answer": None, "em": judged.em, "f1": judged.f1}
-            info |= {"format_ok": judged.format_ok}
-        return Transition(after, observation, reward, done and not truncated, truncated, info)
-
-
-def household_state(state: State) -> HouseholdState:
-    """Return a state as one of this world.
-
-    Raises:
-        TypeError: If it is of another.
-    """
-    if not isinstance(state, HouseholdState):
-        raise TypeError(f"expected a HouseholdState, found a {type(state).__name__}")
-    return state
-
-
-def _running(state: State) -> HouseholdState:
-    require_running(state)
-    return household_state(state)
+        judgement = judged if done else None
+        terms = self.reward(before, after, judgement)
+        after = replace(after, done=done, limit_reached=late)
+        return transition_to(after, kind, terms, judgement, truncated=truncated)

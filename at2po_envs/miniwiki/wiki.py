@@ -8,14 +8,13 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
-from at2po_envs.errors import UnknownNameError
+from at2po_envs.errors import check_known
 from at2po_envs.miniwiki.questions import generate_questions
 from at2po_envs.miniwiki.text import WorldPassages
 from at2po_envs.miniwiki.world import RANGES, World, check_ranges
 from at2po_envs.question_sets.questions import Question
 from at2po_envs.seeds import Split
 from retrieval import BM25, Passage
-from retrieval.errors import nearest
 
 
 @dataclass(frozen=True)
@@ -71,16 +70,9 @@ class MiniWiki:
             UnknownNameError: If there is no such preset or field.
             ValueError: If a field is out of range.
         """
-        if name not in PRESETS:
-            raise UnknownNameError(
-                f"expected a MiniWiki preset, found {name!r}; {nearest(name, PRESETS)}"
-            )
-        known = [field.name for field in fields(cls)]
+        check_known("a MiniWiki preset", name, PRESETS)
         for change in changes:
-            if change not in known:
-                raise UnknownNameError(
-                    f"expected a setting of MiniWiki, found {change!r}; {nearest(change, known)}"
-                )
+            check_known("a setting of MiniWiki", change, [field.name for field in fields(cls)])
         return replace(PRESETS[name], **changes)
 
     @cached_property

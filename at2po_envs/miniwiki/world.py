@@ -12,8 +12,9 @@ from functools import cached_property
 
 import numpy as np
 
+from at2po_envs.errors import check_integer, check_known
 from at2po_envs.miniwiki.names import draw_names
-from at2po_envs.seeds import Split, plain_integer, stable_hash
+from at2po_envs.seeds import SPLITS, Split, stable_hash
 
 SHARES = {
     "person": 0.38,
@@ -104,9 +105,7 @@ def check_ranges(**settings: int) -> None:
         ValueError: If one is not an integer in its range.
     """
     for name, value in settings.items():
-        low, high = RANGES[name]
-        if not isinstance(value, int | np.integer) or not low <= value <= high:
-            raise ValueError(f"{name}: expected an integer from {low} to {high:,}, found {value!r}")
+        check_integer(name, value, *RANGES[name])
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,11 +141,10 @@ class World:
     ) -> None:
         """Draw the names and then the facts."""
         check_ranges(passages=size, relations=relations, namesakes=namesakes)
-        if split not in ("train", "test"):
-            raise ValueError(f"split: expected 'train' or 'test', found {split!r}")
+        check_known("the split", split, SPLITS)
         # Plain integers, because the repr of NumPy's would give another hash and another world.
         size, relations, namesakes = map(int, (size, relations, namesakes))
-        seed = plain_integer("seed", seed)
+        seed = check_integer("seed", seed)
         self.seed, self.size, self.split = seed, size, split
         self.relations = RELATIONS[:relations]
         rng = np.random.default_rng(stable_hash("world", seed, size, split, relations, namesakes))

@@ -15,7 +15,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from at2po_envs.errors import DataFormatError, DataNotFoundError, UnknownNameError
+from at2po_envs.errors import (
+    DataFormatError,
+    DataNotFoundError,
+    UnknownNameError,
+    check_known,
+)
 from retrieval.corpus.jsonl import name_of, read_objects, text_of
 from retrieval.errors import nearest
 
@@ -79,6 +84,11 @@ class Question:
         return hashlib.sha256(content.encode("ascii")).hexdigest()
 
 
+def data_pack() -> Path:
+    """Return the folder of the data pack, or its variable's name where that is unset."""
+    return Path(os.environ.get("AT2PO_DATA") or "$AT2PO_DATA")
+
+
 def questions_folder(root: str | Path | None = None) -> Path:
     """Return the folder of the question sets under a root.
 
@@ -91,8 +101,7 @@ def questions_folder(root: str | Path | None = None) -> Path:
     Raises:
         DataNotFoundError: If there is no root or no such folder.
     """
-    root = root or os.environ.get("AT2PO_DATA")
-    folder = Path(root or "$AT2PO_DATA") / "questions"
+    folder = (Path(root) if root else data_pack()) / "questions"
     if not folder.is_dir():
         raise DataNotFoundError(
             f"expected question sets in {folder}, found no such folder; pass its parent as root, "
@@ -124,13 +133,9 @@ def load_questions(
     """
     if path is not None and Path(path).is_file():
         return _from_file(Path(path))
-    if path is None and set_name not in PUBLISHED:
-        raise UnknownNameError(
-            f"expected the name of a question set, found {set_name!r}; "
-            + nearest(set_name, PUBLISHED)
-        )
-    data = os.environ.get("AT2PO_DATA")
-    folder = Path(data or "$AT2PO_DATA") / "questions" / set_name
+    if path is None:
+        check_known("the name of a question set", set_name, PUBLISHED)
+    folder = data_pack() / "questions" / set_name
     hub_problem = "not tried, because a path was given"
     if path is None:
         splits = _stand_ins(set_name, split)

@@ -11,9 +11,8 @@ from fractions import Fraction
 from types import MappingProxyType
 
 from at2po_envs.dialects import At2poTags, Dialect, HowRead
-from at2po_envs.errors import UnknownNameError
+from at2po_envs.errors import check_known
 from at2po_envs.scoring.typesetting import without_typesetting
-from retrieval.errors import nearest
 from retrieval.text import to_nfc
 
 SCORER_VERSION = 2
@@ -155,11 +154,7 @@ def make_scorer(name: str) -> Scorer:
     Raises:
         UnknownNameError: If there is none of this name in `SCORERS`.
     """
-    if name not in SCORERS:
-        raise UnknownNameError(
-            f"expected a scorer, one of {', '.join(SCORERS)}, found {name!r}; "
-            + nearest(str(name), SCORERS)
-        )
+    check_known("a scorer", name, SCORERS)
     return SCORERS[name]
 
 

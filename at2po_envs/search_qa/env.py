@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,11 +13,16 @@ from at2po_envs.episode.core import ToolQA
 from at2po_envs.episode.env import ForkableTextEnv
 from at2po_envs.episode.rewards import PaperReward, Reward
 from at2po_envs.errors import DataNotFoundError
-from at2po_envs.question_sets.questions import load_questions, select_questions, with_question_mark
+from at2po_envs.question_sets.questions import (
+    data_pack,
+    load_questions,
+    select_questions,
+    with_question_mark,
+)
 from at2po_envs.scoring.answers import make_scorer
 from at2po_envs.search_qa.title_agent import TitleAgent
 from at2po_envs.tools import SearchTool
-from retrieval import BM25, Passage, Passages, Retriever
+from retrieval import Passage, Retriever, open_retriever
 from retrieval.http.errors import TemporaryRemoteError
 
 SERVER_TIMEOUT_S = 600.0
@@ -111,9 +115,9 @@ class SearchQAEnv(ForkableTextEnv):
 
 def _searched(retriever: Retriever | str | None, corpus_path: str | None) -> Retriever:
     if retriever is None:
-        return CorpusFile(find_corpus(corpus_path))
+        return LazyRetriever(f"bm25:{find_corpus(corpus_path).resolve()}")
     if isinstance(retriever, str):
-        return NamedRetriever(retriever, corpus_path)
+        return LazyRetriever(retriever, corpus_path)
     if corpus_path is not None:
         raise ValueError(
             f"expected a retriever object or a corpus, found both (corpus_path {corpus_path!r}); "
@@ -134,8 +138,7 @@ def find_corpus(path: str | Path | None = None) -> Path:
     Raises:
         DataNotFoundError: If it is not there.
     """
-    data = os.environ.get("AT2PO_DATA")
-    place = Path(data or "$AT2PO_DATA") / "corpus" / "passages.jsonl"
+    place = data_pack() / "corpus" / "passages.jsonl"
     file = place if path is None else Path(path)
     if not file.is_file():
         raise DataNotFoundError(
@@ -149,31 +152,12 @@ def find_corpus(path: str | Path | None = None) -> Path:
 
 
 @dataclass(frozen=True)
-class CorpusFile:
-    """BM25 over a corpus file, indexed at the first search and once per process.
-
-    It holds a path only, so that environments are made, copied and pickled quickly.
-    """
-
-    path: Path
-
-    def search(self, queries: Sequence[str], k: int) -> list[list[Passage]]:
-        """Return, for each query, at most `k` passages, the best first."""
-        return self.opened().search(queries, k)
-
-    def opened(self) -> BM25:
-        """Return the index itself, made now if it was not."""
-        stat = self.path.stat()
-        return _index(self.path.resolve(), stat.st_mtime_ns, stat.st_size)
-
-
-@dataclass(frozen=True)
-class NamedRetriever:
+class LazyRetriever:
     """What `retrieval.open_retriever` makes of a text, at the first search and once per process.
 
-    A server is waited for then, and the index that it names is checked.
-
-    It holds the text only, so that environments are made, copied and pickled quickly.
+    A server is waited for then, and the index that it names is checked. A corpus file that has
+    changed is indexed again. It holds the text only, so that environments are made, copied and
+    pickled quickly.
     """
 
     name: str
@@ -185,13 +169,13 @@ class NamedRetriever:
 
     def opened(self) -> Retriever:
         """Return the retriever itself, opened now if it was not."""
-        return _opened(self.name, self.corpus)
+        file = Path(self.name.partition(":")[2])
+        stat = file.stat() if file.is_file() else None
+        return _opened(self.name, self.corpus, stat and (stat.st_mtime_ns, stat.st_size))
 
 
 @lru_cache(maxsize=4)
-def _opened(name: str, corpus: str | None) -> Retriever:
-    from retrieval import open_retriever  # here: few environments need more than BM25
-
+def _opened(name: str, corpus: str | None, version: tuple[int, int] | None) -> Retriever:
     retriever: Any = open_retriever(name, corpus=corpus)
     if hasattr(retriever, "wait_until_ready"):
         try:
@@ -200,8 +184,3 @@ def _opened(name: str, corpus: str | None) -> Retriever:
             # In the midst of a run it may pass; at the first search nothing is lost by ending.
             raise DataNotFoundError(f"{name}: expected a server that is ready; {error}") from error
     return retriever  # type: ignore[no-any-return]
-
-
-@lru_cache(maxsize=4)
-def _index(path: Path, modified_ns: int, size: int) -> BM25:
-    return BM25(Passages.from_jsonl(path))

@@ -62,6 +62,11 @@ class ToolResult:
     titles: tuple[str, ...] = ()
     passages: tuple[str, ...] = ()
 
+    @property
+    def shown(self) -> str:
+        """What the agent sees."""
+        return self.text if self.ok else self.error
+
 
 class Tool(Protocol):
     """Anything that answers a batch of calls."""

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 
+from at2po_envs.errors import check_integer
 from at2po_envs.tools.base import ToolResult
 from at2po_envs.tools.functions import FunctionTool, function_tool
 from retrieval import Passage
@@ -36,8 +37,7 @@ class Pages:
         self, source: Mapping[str, str] | Iterable[Passage], part_chars: int = 2000
     ) -> None:
         """Keep the source."""
-        if part_chars < 1:
-            raise ValueError(f"expected part_chars >= 1, found {part_chars}")
+        check_integer("part_chars", part_chars, 1)
         if isinstance(source, Mapping):
             source = [Passage(title, title, text) for title, text in source.items()]
         self.passages = source if isinstance(source, Sequence) else list(source)
@@ -58,7 +58,9 @@ class Pages:
         name, text = self._page(places)
         parts = _split(text, self.part_chars)
         if not 1 <= part <= len(parts):
-            return ToolResult(True, f'"{name}" has the parts 1 to {len(parts)}; ask for one of them.')
+            return ToolResult(
+                True, f'"{name}" has the parts 1 to {len(parts)}; ask for one of them.'
+            )
         shown = f'"{name}" (part {part} of {len(parts)})\n{parts[part - 1]}'
         return ToolResult(True, shown, titles=(name,))
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from at2po_envs.errors import At2poEnvError, ToolResultError
+from at2po_envs.errors import At2poEnvError, ToolResultError, check_integer
 from at2po_envs.tools.base import ToolResult, ToolSpec
 from retrieval import Passage, RetrievalError, Retriever
 from retrieval.http.errors import (
@@ -64,11 +64,8 @@ class SearchTool:
 
     def __post_init__(self) -> None:
         """Refuse numbers out of range."""
-        if self.top_k < 1 or self.passage_chars < 1:
-            raise ValueError(
-                "expected top_k >= 1 and passage_chars >= 1, "
-                f"found {self.top_k} and {self.passage_chars}"
-            )
+        check_integer("top_k", self.top_k, 1)
+        check_integer("passage_chars", self.passage_chars, 1)
 
     def __call__(self, arguments: Sequence[Mapping[str, Any]]) -> list[ToolResult]:
         """Search for all queries in one call of the retriever, if it takes them all.

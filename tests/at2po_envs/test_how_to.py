@@ -9,7 +9,7 @@ import gymnasium
 import pytest
 
 GUIDE = Path(__file__).parents[2] / "docs" / "how-to" / "your-own-environment.md"
-BLOCKS = re.findall(r"``python\n(.*?)``", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
+BLOCKS = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
 FILE = re.compile(r"# (\w+)\.py\n")
 
 

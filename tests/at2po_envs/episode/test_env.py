@@ -25,7 +25,7 @@ from at2po_envs.errors import (
     ToolResultError,
     UnknownNameError,
 )
-from at2po_envs.search_qa.env import CorpusFile, find_corpus
+from at2po_envs.search_qa.env import LazyRetriever, find_corpus
 from retrieval import CorpusFormatError
 from tests.at2po_envs.fork_checks import check_restores_forks_and_replays, perform
 
@@ -314,9 +314,9 @@ def test_a_malformed_corpus_is_an_error_and_not_an_observation(files, tmp_path):
 def test_a_corpus_file_is_indexed_once_and_again_when_it_changes(tmp_path):
     file = tmp_path / "corpus.jsonl"
     file.write_text(json.dumps(PASSAGES[0]) + "\n")
-    corpus = CorpusFile(file)
+    corpus = LazyRetriever(f"bm25:{file}")
     ((first,),) = corpus.search(["film"], 3)
-    ((again,),) = CorpusFile(file).search(["film"], 3)
+    ((again,),) = LazyRetriever(f"bm25:{file}").search(["film"], 3)
     assert first == again
     file.write_text("".join(json.dumps(row) + "\n" for row in PASSAGES[:2]))
     assert len(corpus.search(["film"], 3)[0]) == 2

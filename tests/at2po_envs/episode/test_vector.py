@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from at2po_envs import SearchQAEnv
-from at2po_envs.episode.vector import ForkableVectorEnv, merge_infos
+from at2po_envs.episode.vector import ForkableVectorEnv
 from at2po_envs.errors import EpisodeOverError, InvalidActionError, UnknownNameError
 from retrieval import Passage
 
@@ -195,30 +195,6 @@ def test_nothing_moves_when_something_is_wrong(questions):
             vector.reset(options={"reset_mask": np.array(mask)})
     with pytest.raises(ValueError, match="expected num_envs >= 1"):
         ForkableVectorEnv(qa(questions), 0)
-
-
-infos_of_any_kind = st.dictionaries(
-    st.sampled_from("abc"),
-    st.one_of(
-        st.integers(0, 9), st.text(max_size=2), st.dictionaries(st.just("d"), st.floats(0, 1))
-    ),
-    max_size=3,
-)
-
-
-@given(infos=st.lists(infos_of_any_kind, min_size=1, max_size=4))
-def test_infos_are_merged_as_gymnasium_merges_them(infos):
-    kinds: dict[str, type] = {}
-    for info in infos:  # Gymnasium itself needs values of one kind under a key
-        for key, value in list(info.items()):
-            if kinds.setdefault(key, type(value)) is not type(value):
-                del info[key]
-    vector = gymnasium.vector.VectorEnv()
-    vector.num_envs = len(infos)
-    theirs: dict = {}
-    for i, info in enumerate(infos):
-        theirs = vector._add_info(theirs, info, i)
-    assert_equal(merge_infos(list(enumerate(infos)), len(infos)), theirs)
 
 
 def test_render_is_a_transcript_an_episode(questions):

@@ -131,7 +131,7 @@ def test_what_is_equal_has_no_difference():
 
 def test_the_how_to_runs():
     page = Path(__file__).parents[3] / "docs" / "how-to" / "forkable-environments.md"
-    blocks = re.findall(r"``python\n(.*?)``", page.read_text(encoding="utf-8"), re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
     ours = [block for block in blocks if "mypkg" not in block]
     assert len(ours) == 3
     exec("\n".join(ours), {})
