@@ -193,7 +193,7 @@ def test_nothing_moves_when_something_is_wrong(questions):
     for mask in ([True], [0, 1], [False, False]):
         with pytest.raises(ValueError, match="expected a reset_mask of 2 booleans"):
             vector.reset(options={"reset_mask": np.array(mask)})
-    with pytest.raises(ValueError, match="expected num_envs >= 1"):
+    with pytest.raises(ValueError, match="num_envs: expected an integer >= 1"):
         ForkableVectorEnv(qa(questions), 0)
 
 

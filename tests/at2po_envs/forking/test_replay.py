@@ -130,7 +130,7 @@ def test_other_spaces_are_refused():
 
     with pytest.raises(NotATextEnvError, match="expected a str as observation, found int"):
         ReplayFork(Numbers).reset(seed=0)
-    with pytest.raises(ValueError, match="expected live >= 1"):
+    with pytest.raises(ValueError, match="live: expected an integer >= 1"):
         ReplayFork(Corridor, live=0)
     with pytest.raises(ValueError, match="at least one question"):
         ReplayFork(Corridor, episodes=0)

@@ -106,7 +106,7 @@ def test_passages_of_a_title_make_one_page():
 
 
 def test_bounds_are_checked_and_tools_pickle(reader):
-    with pytest.raises(ValueError, match="part_chars >= 1, found 0"):
+    with pytest.raises(ValueError, match="part_chars: expected an integer >= 1, found 0"):
         page_tools({}, part_chars=0)
     again = pickle.loads(pickle.dumps(reader))
     assert opened(again, title="Looms") == opened(reader, title="Looms")
