@@ -21,8 +21,8 @@ PROMPTS = ("paper", "brief", "tools")
 
 _THINK = re.compile("(</?think>)")
 
-# Source: AT²PO's released data scripts, the text as the authors meant it (the released script turns
-# the \b of \boxed into a backspace character).
+# Source: data_process/hotpotqa_multihop_train.py of github.com/zzfoutofspace/ATPO at 98e60f6, the
+# text as the authors meant it (Python reads the \b of their \boxed as a backspace character).
 _PAPER_PROMPT = (
     "You are a helpful assistant that can solve the given question step by step with the help of "
     "the wikipedia search tool. Given a question, you need to first think about the reasoning "
@@ -56,7 +56,9 @@ class At2poTags:
         UnknownNameError: If there is no such prompt or reading.
         ValueError: If the paper's prompt is asked for with other tools than search.
 
-    Source: AT²PO's released data scripts and its released reward, deep_research_em.
+    Source: AT²PO (arXiv 2601.04767); data_process/hotpotqa_multihop_train.py and
+    ATPO/verl_atpo/verl/utils/reward_score/deep_research_em.py of github.com/zzfoutofspace/ATPO at
+    98e60f6.
     """
 
     prompt_name: str = "paper"

@@ -37,7 +37,9 @@ def released_boxed(text: str) -> str | None:
     Args:
         text: Any text.
 
-    Source: AT²PO, the released reward `deep_research_em` (last_boxed_only_string, remove_boxed).
+    Source: `last_boxed_only_string` and `remove_boxed` in
+    ATPO/verl_atpo/verl/utils/reward_score/deep_research_em.py of github.com/zzfoutofspace/ATPO at
+    98e60f6.
     """
     if "\\boxed " in text:
         return text.rpartition("\\boxed ")[2].partition("$")[0]

@@ -16,8 +16,8 @@ from at2po_envs.tools import SEARCH, ToolCall, ToolResult, ToolSpec
 
 PROMPTS = ("paper", "brief")
 
-# Source: Search-R1, scripts/data_process/nq_search.py; one message of role "user", which ends in a
-# newline.
+# Source: scripts/data_process/nq_search.py of github.com/PeterGriffinJin/Search-R1 at a14dc3a; one
+# message of role "user", which ends in a newline.
 _PAPER_PROMPT = (
     "Answer the given question. You must conduct reasoning inside <think> and </think> first "
     "every time you get new information. After reasoning, if you find you lack some knowledge, "
@@ -28,8 +28,8 @@ _PAPER_PROMPT = (
     "</answer>. Question: {}\n"
 )
 
-# Source: Search-R1, search_r1/llm_agent/generation.py, execute_predictions: what a turn without
-# search and answer is replied.
+# Source: `execute_predictions` in search_r1/llm_agent/generation.py of
+# github.com/PeterGriffinJin/Search-R1 at a14dc3a: what a turn without search and answer is replied.
 _INVALID = (
     "\nMy previous action is invalid. If I want to search, I should put the query between <search> "
     "and </search>. If I want to give the final answer, I should put the answer between <answer> "
@@ -57,9 +57,10 @@ class SearchR1Tags:
         UnknownNameError: If there is no such prompt or reading.
         ValueError: If `information_chars` is below 1.
 
-    Source: Search-R1, search_r1/llm_agent/generation.py. It cuts what it inserts to 500 tokens,
-    closing tag included; without a tokenizer, characters stand in for them: recorded rollouts have
-    1900 to 2300 in a full one. Search-R1 has no limit notice: its last turn simply cannot search.
+    Source: Search-R1 (arXiv 2503.09516); search_r1/llm_agent/generation.py of
+    github.com/PeterGriffinJin/Search-R1 at a14dc3a. It cuts what it inserts to 500 tokens, closing
+    tag included; without a tokenizer, characters stand in for them: recorded rollouts have 1900 to
+    2300 in a full one. Search-R1 has no limit notice: its last turn simply cannot search.
     """
 
     prompt_name: str = "paper"
@@ -141,8 +142,9 @@ class SearchR1Tags:
             thought, a query or the answer mentions do not count, but in the released reading; a
             thought in a thought does.
 
-        Source: Search-R1, verl/utils/reward_score/qa_em_format.py, is_valid_sequence and
-        extract_solution, on the agent's own text.
+        Source: `is_valid_sequence` and `extract_solution` in
+        verl/utils/reward_score/qa_em_format.py of github.com/PeterGriffinJin/Search-R1 at a14dc3a,
+        on the agent's own text.
         """
         released = self.reading == "released"
         find, well = (enclosed, _is_released) if released else (enclosed_outside_thoughts, _is)

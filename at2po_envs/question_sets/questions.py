@@ -41,7 +41,8 @@ QUESTION_SETS: Mapping[str, str] = MappingProxyType(
 )
 
 # Set -> split -> number of questions in the hub's repository.
-# Source: the hub data set RUC-NLPIR/FlashRAG_datasets, and the dataset table in FlashRAG's README.
+# Source: the hub data set RUC-NLPIR/FlashRAG_datasets, and the table of data sets in README.md of
+# github.com/RUC-NLPIR/FlashRAG.
 PUBLISHED: Mapping[str, Mapping[str, int]] = MappingProxyType(
     {
         "hotpotqa": MappingProxyType({"train": 90_447, "dev": 7_405}),
@@ -160,7 +161,8 @@ def load_questions(
 def _stand_ins(set_name: str, split: str) -> tuple[str, ...]:
     """The splits to take for one, in order; no split that is not the published one's equal.
 
-    Source: FlashRAG's and Search-R1's evaluation: test if present, else dev, else train.
+    Source: scripts/data_process/qa_search_test_merge.py of github.com/PeterGriffinJin/Search-R1 at
+    a14dc3a: test if present, else dev, else train.
     """
     if split != "test":
         return (split,)
@@ -233,7 +235,7 @@ def select_questions(
 def with_question_mark(question: Question) -> Question:
     """Strip a question and let it end in a question mark, as Search-R1 does.
 
-    Source: AT²PO's released data scripts.
+    Source: data_process/hotpotqa_multihop_train.py of github.com/zzfoutofspace/ATPO at 98e60f6.
     """
     text = question.question.strip()
     return replace(question, question=text if text.endswith("?") else text + "?")

@@ -63,7 +63,8 @@ def normalize_answer(text: str) -> str:
 def squad_normalize_answer(text: str) -> str:
     """Lower the case, delete ASCII punctuation, drop articles, collapse white space.
 
-    Source: SQuAD's evaluation script v1.1, as FlashRAG, Search-R1 and AT²PO's release have it.
+    Source: `normalize_answer` in SQuAD's evaluate-v1.1.py (arXiv 1606.05250), as FlashRAG,
+    Search-R1 and AT²PO's release have it.
     """
     return _words(_ARTICLE.sub(" ", text.lower().translate(_DELETE_PUNCTUATION)))
 
@@ -102,7 +103,8 @@ class Scorer:
         Characters are compared, not words: "George III" covers "George II". A prediction that says
         everything covers everything, so this is to be read beside exact match, never alone.
 
-        Source: FlashRAG's sub-EM, which recorded rollouts call `acc`.
+        Source: `Sub_ExactMatch` in flashrag/evaluator/metrics.py of github.com/RUC-NLPIR/FlashRAG,
+        which recorded rollouts call `acc`.
         """
         normal, wanted = self.normalize(prediction), map(self.normalize, golds)
         return any(gold in normal for gold in wanted if gold or self.empty_counts)
@@ -118,7 +120,8 @@ class Scorer:
             A number in [0, 1]; 0 where one side is yes, no or noanswer and the other is not the
             same, and where nothing is left of either.
 
-        Source: HotpotQA's evaluation script (f1_score), as FlashRAG has it.
+        Source: `f1_score` in hotpot_evaluate_v1.py of github.com/hotpotqa/hotpot, as FlashRAG has
+        it.
         """
         normal = self.normalize(prediction)
         return max((_f1(normal, self.normalize(gold)) for gold in golds), default=0.0)
@@ -215,8 +218,8 @@ def judge(
         The judgement; `em` and `f1` disregard the format. F1 is 1 wherever EM is, but with
         published scorers, where empty texts agree.
 
-    Source: AT²PO paper Eq. 16. Two departures: retrieved text is never judged, and a right answer
-    after the tool limit earns its reward.
+    Source: AT²PO (arXiv 2601.04767), Eq. 16. Two departures: retrieved text is never judged, and a
+    right answer after the tool limit earns its reward.
     """
     answer, format_ok = astuple((dialect or _AT2PO).read(turns))
     if answer is None:

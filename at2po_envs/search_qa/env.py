@@ -59,7 +59,7 @@ class SearchQAEnv(ForkableTextEnv):
         ValueError: If a retriever object and a corpus are given, or the dialect has no released
             reading and the scorer asks for it.
 
-    Source: AT²PO paper, section on the experiments' set-up, for the defaults.
+    Source: AT²PO (arXiv 2601.04767), section 4.1, for the defaults.
     """
 
     core: ToolQA

@@ -52,7 +52,8 @@ class SearchTool:
     Raises:
         ValueError: If a number is below 1.
 
-    Source: AT²PO's released search tool, for both defaults and the layout.
+    Source: ATPO/verl_atpo/verl/workers/rollout/tools/search_tool.py of
+    github.com/zzfoutofspace/ATPO at 98e60f6, for both defaults and the layout.
     """
 
     retriever: Retriever
@@ -84,7 +85,7 @@ class SearchTool:
             RetrievalError: If the corpus itself is missing or malformed, or a server refuses any
                 query: no episode could go well.
         """
-        # Source: AT²PO's released search tool removes quotation marks from the query.
+        # Source: the same file removes quotation marks from the query.
         queries = [to_unicode(str(each["query"])).replace('"', "").strip() for each in arguments]
         fitting = [i for i, query in enumerate(queries) if len(query) <= MAX_QUERY_CHARS]
         results = [_TOO_LONG] * len(queries)
