@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 Kind = Literal["surface", "container", "fridge", "stove", "sink", "lamp"]
@@ -15,6 +16,11 @@ KEY = "brass key"
 """The thing that unlocks the locked room; it hangs on a finger and fills no hand."""
 
 HELD_AT_MOST = 2
+
+APPLIANCES: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {"clean": ("clean", "sink"), "hot": ("heat", "stove"), "cold": ("cool", "fridge")}
+)
+"""State of a thing -> the verb and the kind of furniture that bring it about."""
 
 
 @dataclass(frozen=True, slots=True)

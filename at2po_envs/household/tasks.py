@@ -11,6 +11,7 @@ import numpy as np
 
 from at2po_envs.errors import check_integer, check_known
 from at2po_envs.household.house import (
+    APPLIANCES,
     KEY,
     Furniture,
     Goal,
@@ -76,7 +77,6 @@ _THINGS: Mapping[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "hammer": ("hammers", (), ("heavy", "rusty", "rubber", "claw")),
     "brush": ("brushes", _CLEAN, ("wire", "broad", "stiff", "narrow")),
 }
-_VERBS = {"clean": "clean", "hot": "heat", "cold": "cool"}
 _NUMBERS = {1: "", 2: "two", 3: "three"}
 
 
@@ -243,7 +243,7 @@ def _draw_goal(world: World, size: Size, rng: np.random.Generator) -> tuple[Worl
     house = world.house
     noun = choose(sorted({thing.noun for thing in house.things if thing.name != KEY}), rng)
     alike = [thing for thing in house.things if thing.noun == noun]
-    state = choose(["", *(s for s, use in _VERBS.items() if use in alike[0].uses)], rng)
+    state = choose(["", *(s for s, (use, _) in APPLIANCES.items() if use in alike[0].uses)], rng)
     place = choose([piece.name for piece in house.furniture if piece.holds], rng)
     lamps = [piece.name for piece in house.furniture if piece.kind == "lamp"]
     lamp = choose(lamps, rng) if lamps and size.most > 1 and rng.random() < 0.25 else ""

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from gymnasium.error import ResetNeeded
 
-from at2po_envs import SearchQAEnv, SearchTool, TextSpace, ToolCall
+from at2po_envs import SearchQAEnv, SearchTool, TextSpace
 from at2po_envs.errors import (
     DataNotFoundError,
     EpisodeOverError,
@@ -105,20 +105,6 @@ def test_misuse_is_refused_with_the_reason(env, files):
         env.step(SEARCH)
 
 
-def test_a_batch_of_calls_is_one_retriever_call(files):
-    class Counting:
-        batches: list[list[str]] = []
-
-        def search(self, queries, k):
-            self.batches.append(list(queries))
-            return [[] for _ in queries]
-
-    env = SearchQAEnv(questions_path=files["questions_path"], retriever=Counting())
-    assert len(env.run_tools([ToolCall("search", {"query": q}) for q in "ab"])) == 2
-    assert env.run_tools([]) == []
-    assert Counting.batches == [["a", "b"]]
-
-
 def test_render_is_a_transcript(env):
     env.reset(options={"index": 7})
     env.step(SEARCH)
@@ -144,16 +130,6 @@ def test_a_fork_shares_the_parts_but_not_the_episode(env):
     env.action_space.seed(0)
     fork.action_space.sample()
     assert env.action_space.sample() == expected
-
-
-def test_the_snapshot_holds_the_limit(env):
-    env.reset(seed=0)
-    for _ in range(4):
-        env.step(SEARCH)
-    snapshot = env.snapshot()
-    assert env.step(SEARCH)[2]
-    env.restore(snapshot)
-    assert env.state.limit_reached and env.step(SEARCH)[2]
 
 
 def test_a_snapshot_restores_what_others_drew_from_the_generator(env):
