@@ -12,7 +12,7 @@ from at2po_envs.episode.core import ToolQA
 from at2po_envs.errors import At2poEnvError
 from at2po_envs.question_sets.questions import Question
 from at2po_envs.scripted import Script, Scripted
-from at2po_envs.seeds import choose, stable_hash
+from at2po_envs.seeds import choose
 from at2po_envs.tools.calculator import calculate, written
 
 ERRORS = ("wrong number", "wrong operation", "bad format")
@@ -31,7 +31,7 @@ class StepByStepAgent(Scripted):
 
     def play(self, question: Question, seed: int | None = None) -> Script:
         """Start the script of one problem; it ends itself with an answer."""
-        rng = np.random.default_rng(stable_hash(self.seed if seed is None else seed, question.key))
+        rng = self._generator(question, seed)
         results: list[str] = []
         thought = ""
         for step in solution_of(question):

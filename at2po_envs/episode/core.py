@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from at2po_envs.dialects import Action, At2poTags, Dialect
 from at2po_envs.episode.rewards import PaperReward, Reward
@@ -145,44 +145,31 @@ def transition_to(
     *,
     truncated: bool = False,
 ) -> Transition:
-    """Return the transition that ends in a state, in any world.
+    """Return the transition to a state, with what `info` holds in every world.
 
     Args:
         after: The episode after the turn; `total_reward` is that before it.
         kind: What the turn did.
-        terms: The terms of its reward.
+        terms: The terms of its reward, whose sum is the reward; `info` has them as `reward_<name>`.
         judgement: What the episode is worth, if it has ended.
         truncated: Whether it was cut off.
     """
     reward = sum(terms.values())
     after = replace(after, total_reward=after.total_reward + reward)
     turn = after.turns[-1]
-    info = turn_info(after, kind, terms, turn.titles) | (asdict(judgement) if judgement else {})
+    info = {
+        "question_id": after.question.id,
+        "action": kind,
+        "turns": len(after.turns),
+        "tool_calls": after.tool_calls,
+        "limit_reached": after.limit_reached,
+        "flags": after.flags,
+        "titles": turn.titles,
+        **{f"reward_{name}": value for name, value in terms.items()},
+        **(asdict(judgement) if judgement else {}),
+    }
     terminated = after.done and not truncated
     return Transition(after, turn.observation, reward, terminated, truncated, info)
-
-
-def turn_info(
-    state: State, kind: str, terms: Mapping[str, float], titles: tuple[str, ...] = ()
-) -> dict[str, Any]:
-    """Return what `info` holds after every turn, in every world.
-
-    Args:
-        state: The episode after the turn.
-        kind: What the turn did.
-        terms: The terms of its reward; each is shown as `reward_<name>`.
-        titles: Titles of the passages that the turn was answered with.
-    """
-    return {
-        "question_id": state.question.id,
-        "action": kind,
-        "turns": len(state.turns),
-        "tool_calls": state.tool_calls,
-        "limit_reached": state.limit_reached,
-        "flags": state.flags,
-        "titles": titles,
-        **{f"reward_{name}": value for name, value in terms.items()},
-    }
 
 
 def _answers(calls: Sequence[ToolCall], results: Sequence[ToolResult]) -> list[ToolResult]:

@@ -14,7 +14,7 @@ from at2po_envs.miniwiki.questions import Plan, plan_of
 from at2po_envs.miniwiki.world import BY_NAME, Entity, World
 from at2po_envs.question_sets.questions import Question
 from at2po_envs.scripted import Script, Scripted, check_rate
-from at2po_envs.seeds import choose, stable_hash
+from at2po_envs.seeds import choose
 
 Value = Entity | int
 """What a chain leads to."""
@@ -61,8 +61,7 @@ class ScriptedAgent(Scripted):
 
     def play(self, question: Question, seed: int | None = None) -> Script:
         """Start the script of one question; it ends itself with an answer."""
-        seed = stable_hash(self.seed if seed is None else seed, question.key)
-        return _Play(self, plan_of(question), np.random.default_rng(seed)).script()
+        return _Play(self, plan_of(question), self._generator(question, seed)).script()
 
 
 class _Play:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from numbers import Integral
@@ -242,22 +242,17 @@ def with_question_mark(question: Question) -> Question:
 
 
 def _collect(rows: Iterable[tuple[str, dict[str, Any]]], source: str) -> tuple[Question, ...]:
-    questions = tuple(_unique(rows))
-    if not questions:
-        raise DataFormatError(f"{source}: expected at least one question, found an empty file")
-    return questions
-
-
-def _unique(rows: Iterable[tuple[str, dict[str, Any]]]) -> Iterator[Question]:
+    questions: list[Question] = []
     places: dict[str, str] = {}
     for where, row in rows:
-        question = question_of(row, where)
-        earlier = places.setdefault(question.id, where)
+        questions.append(question_of(row, where))
+        name = questions[-1].id
+        earlier = places.setdefault(name, where)
         if earlier != where:
-            raise DataFormatError(
-                f"{where}: expected a new id, found {question.id!r} of {earlier} again"
-            )
-        yield question
+            raise DataFormatError(f"{where}: expected a new id, found {name!r} of {earlier} again")
+    if not questions:
+        raise DataFormatError(f"{source}: expected at least one question, found an empty file")
+    return tuple(questions)
 
 
 def question_of(row: Any, where: str) -> Question:

@@ -20,7 +20,7 @@ from at2po_envs.question_sets.questions import (
     with_question_mark,
 )
 from at2po_envs.scoring.answers import make_scorer
-from at2po_envs.search_qa.title_agent import TitleAgent
+from at2po_envs.search_qa.experts import TitleAgent
 from at2po_envs.tools import SearchTool
 from retrieval import Passage, Retriever, open_retriever
 from retrieval.http.errors import TemporaryRemoteError

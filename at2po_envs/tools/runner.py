@@ -9,7 +9,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from at2po_envs.tools.base import Tool, ToolCall, ToolResult
-from at2po_envs.tools.calling import run_tool
+from at2po_envs.tools.calling import call_tool
 
 _THREADS = 64
 """Most jobs at a time; one that hangs beyond its deadline does not count any more."""
@@ -143,7 +143,7 @@ class ToolRunner:
         jobs = _jobs(self._tools, places)
         if self._timeout_s is None:
             for tool, members in jobs:
-                _answer(members, run_tool(tool, [episode.calls[i] for episode, i in members]))
+                _answer(members, call_tool(tool, [episode.calls[i] for episode, i in members]))
             return
         deadline = time.monotonic() + self._timeout_s
         with self._news:
@@ -191,7 +191,7 @@ class ToolRunner:
 
     def _work(self, job: _Job) -> None:
         try:
-            outcome: list[ToolResult] | BaseException = run_tool(
+            outcome: list[ToolResult] | BaseException = call_tool(
                 job.tool, [episode.calls[i] for episode, i in job.places]
             )
         except BaseException as error:
