@@ -145,7 +145,8 @@ class ReplayCore:
         )
         won = state.total_reward + reward > self.success
         judgement = Judgement(None, won, float(won), True) if after.done else None
-        return transition_to(after, "act", {"env": reward}, judgement, truncated=truncated)
+        taken = transition_to(after, "act", {"env": reward}, judgement, truncated=truncated)
+        return replace(taken, terminated=terminated)  # Gymnasium allows both at once
 
     def _at(self, state: ReplayState) -> TextEnv:
         """Take an environment that stands at a state out of the pool, or replay one to there."""

@@ -202,6 +202,13 @@ def test_a_step_that_returns_nothing_of_use_ends_its_episode_only(returned):
     assert isinstance(env.reset()[0], str)
 
 
+@pytest.mark.parametrize("terminated", [False, True])
+def test_an_end_may_be_a_truncation_and_a_termination_at_once(terminated):
+    env = ReplayFork(Odd, env_options={"step": ("a", 1.0, terminated, True, {})})
+    env.reset(seed=0)
+    assert env.step(RIGHT)[:4] == ("a\n", 1.0, terminated, True)
+
+
 @pytest.mark.parametrize("returned", ["a", ("a",), (None, {}), ("a", {}, 1), 7])
 def test_a_reset_that_returns_nothing_of_use_is_named(returned):
     env = ReplayFork(Odd, env_options={"reset": returned})
