@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import pickle
 
 import gymnasium
@@ -116,21 +115,13 @@ MOVES = {
 
 
 @pytest.fixture(scope="module", params=MOVES)
-def envs(request, tmp_path_factory):
+def envs(request, films):
     """Name of a world, and two environments of it."""
-    folder = tmp_path_factory.mktemp("world")
-    films = [(f"What is film {i}?", f"Film number {i} is called Answer {i}.") for i in range(30)]
-    rows = [{"id": q, "question": q, "golden_answers": [a.split("called ")[1]]} for q, a in films]
-    pages = [{"id": str(i), "contents": f'"Film {i}"\n{a}'} for i, (_, a) in enumerate(films)]
-    for name, lines in (("questions", rows), ("corpus", pages)):
-        text = "".join(json.dumps(line) + "\n" for line in lines)
-        (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
-    files = {f"{name}_path": str(folder / f"{name}.jsonl") for name in ("questions", "corpus")}
     options = {"Household": {"max_turns": 12}, "MiniWiki": {"max_tool_calls": 2}}
 
     def make():
         if request.param == "Question set":
-            return SearchQAEnv(**files, max_tool_calls=3)
+            return SearchQAEnv(**films, max_tool_calls=3)
         if request.param == "Tools":
             return tools.make()
         more = options.get(request.param, {})

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import json
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,14 +19,6 @@ from at2po_envs.search_qa.env import LazyRetriever, find_corpus
 from retrieval import CorpusFormatError
 from tests.at2po_envs.playing import printed
 
-QUESTIONS = [
-    {"id": f"q{i}", "question": f"What is film {i}?", "golden_answers": [f"Answer {i}"]}
-    for i in range(10, 30)
-]
-PASSAGES = [
-    {"id": str(i), "contents": f'"Film {i}"\nThe film number {i} is called Answer {i}.'}
-    for i in range(10, 30)
-]
 SEARCH = "<think>a</think> <search>film 17</search>"
 ANSWER = r"<think>a</think> <answer>\boxed{Answer 17}</answer>"
 
@@ -36,20 +28,9 @@ class MuteTool(SearchTool):
         return []
 
 
-@pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("world")
-    for name, rows in (("questions", QUESTIONS), ("passages", PASSAGES)):
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return {
-        "questions_path": str(folder / "questions.jsonl"),
-        "corpus_path": str(folder / "passages.jsonl"),
-    }
-
-
 @pytest.fixture
-def env(files):
-    return SearchQAEnv(**files, max_tool_calls=3, render_mode="ansi")
+def env(films):
+    return SearchQAEnv(**films, max_tool_calls=3, render_mode="ansi")
 
 
 def test_a_whole_episode(env):
@@ -92,14 +73,14 @@ def test_wrong_reset_options_are_refused(env, options, message):
         env.reset(options=options)
 
 
-def test_misuse_is_refused_with_the_reason(env, files):
+def test_misuse_is_refused_with_the_reason(env, films):
     with pytest.raises(ResetNeeded, match="call reset"):
         env.step(SEARCH)
     env.reset(seed=0)
     with pytest.raises(InvalidActionError, match="expected a str as action, found int"):
         env.step(7)
     with pytest.raises(UnknownNameError, match="found 'human'"):
-        SearchQAEnv(**files, render_mode="human")
+        SearchQAEnv(**films, render_mode="human")
     env.tools["search"] = MuteTool(env.tools["search"].retriever)
     with pytest.raises(ToolResultError, match="expected 1 results of tool 'search', found 0"):
         env.step(SEARCH)
@@ -170,31 +151,32 @@ def test_sampled_actions_are_searches_and_answers(env):
 # -- data and imports ----------------------------------------------------------------------------
 
 
-def test_a_missing_corpus_names_the_places_and_the_fix(files, monkeypatch, tmp_path):
+def test_a_missing_corpus_names_the_places_and_the_fix(films, monkeypatch, tmp_path):
     monkeypatch.delenv("AT2PO_DATA", raising=False)
     with pytest.raises(DataNotFoundError, match=r"AT2PO_DATA/corpus(.|\n)*Fix: pass corpus_path"):
-        SearchQAEnv(questions_path=files["questions_path"])
+        SearchQAEnv(questions_path=films["questions_path"])
     with pytest.raises(DataNotFoundError, match="gone.jsonl"):
         find_corpus(tmp_path / "gone.jsonl")
 
 
-def test_a_malformed_corpus_is_an_error_and_not_an_observation(files, tmp_path):
+def test_a_malformed_corpus_is_an_error_and_not_an_observation(films, tmp_path):
     bad = tmp_path / "bad.jsonl"
     bad.write_text('{"id": "0"}\n')
-    env = SearchQAEnv(questions_path=files["questions_path"], corpus_path=str(bad))
+    env = SearchQAEnv(questions_path=films["questions_path"], corpus_path=str(bad))
     env.reset(seed=0)
     with pytest.raises(CorpusFormatError, match="bad.jsonl:1: expected"):
         env.step(SEARCH)
 
 
-def test_a_corpus_file_is_indexed_once_and_again_when_it_changes(tmp_path):
+def test_a_corpus_file_is_indexed_once_and_again_when_it_changes(films, tmp_path):
+    first, second, *_ = Path(films["corpus_path"]).read_text(encoding="utf-8").splitlines(True)
     file = tmp_path / "corpus.jsonl"
-    file.write_text(json.dumps(PASSAGES[0]) + "\n")
+    file.write_text(first)
     corpus = LazyRetriever(f"bm25:{file}")
-    ((first,),) = corpus.search(["film"], 3)
+    ((found,),) = corpus.search(["film"], 3)
     ((again,),) = LazyRetriever(f"bm25:{file}").search(["film"], 3)
-    assert first == again
-    file.write_text("".join(json.dumps(row) + "\n" for row in PASSAGES[:2]))
+    assert found == again
+    file.write_text(first + second)
     assert len(corpus.search(["film"], 3)[0]) == 2
 
 
