@@ -11,7 +11,7 @@ from at2po_envs.dialects import (
     ToolCalls,
     make_dialect,
 )
-from at2po_envs.episode.core import ToolQA, turn_info
+from at2po_envs.episode.core import ToolQA, transition_to
 from at2po_envs.episode.env import ForkableTextEnv
 from at2po_envs.episode.outcome import Outcome
 from at2po_envs.episode.protocols import Core, ForkableEnv
@@ -90,7 +90,7 @@ __all__ = [
     "make_dialect",
     "numeric_match",
     "page_tools",
-    "turn_info",
+    "transition_to",
     "vectorised",
 ]
 

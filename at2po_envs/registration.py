@@ -15,7 +15,7 @@ _WORLDS = {
 
 
 def register_all() -> None:
-    """Register ``at2po/<name>-v0``: the seven question sets, the other worlds, and the wrapper."""
+    """Register `at2po/<name>-v0`: the seven question sets, the other worlds, and the wrapper."""
     for name, question_set in QUESTION_SETS.items():
         gymnasium.register(
             id=f"at2po/{name}-v0",

@@ -6,8 +6,11 @@ from collections.abc import Generator, Sequence
 from functools import cached_property
 from typing import ClassVar, Protocol, runtime_checkable
 
+import numpy as np
+
 from at2po_envs.episode.protocols import Core
 from at2po_envs.question_sets.questions import Question
+from at2po_envs.seeds import stable_hash
 
 Script = Generator[str, str, None]
 """Yields what the agent writes in a turn, is sent the observation that answers it."""
@@ -74,6 +77,10 @@ class Scripted:
         """
         raise NotImplementedError(f"{type(self).__name__} has no script; override play")
 
+    def _generator(self, question: Question, seed: int | None) -> np.random.Generator:
+        """What draws the errors of a play."""
+        return np.random.default_rng(stable_hash(self.seed if seed is None else seed, question.key))
+
     def _next(self, question: Question, transcript: Sequence[str]) -> str:
         # The script is played again from the start, so the agent keeps no state of its own.
         script = self.play(question)
@@ -100,7 +107,7 @@ class WithExpert(Protocol):
     """An environment that has a scripted agent."""
 
     def expert(self, **settings: float) -> Scripted:
-        """Return an agent for its questions; all know ``error_rate`` and ``seed``."""
+        """Return an agent for its questions; all know `error_rate` and `seed`."""
         ...
 
 

@@ -19,18 +19,18 @@ class ToolEnv(ForkableTextEnv):
     """Answer questions with the help of tools.
 
     Args:
-        questions: ``Question`` objects, or pairs of a question and its answer (or all answers that
-            are right); pairs get the ids ``"0"``, ``"1"``, ...
-        tools: ``Tool`` objects, or plain functions; see ``tools.functions.function_tool``.
+        questions: `Question` objects, or pairs of a question and its answer (or all answers that
+            are right); pairs get the ids `"0"`, `"1"`, ...
+        tools: `Tool` objects, or plain functions; see `tools.functions.function_tool`.
         dialect: How turns are written: a dialect for these tools, or the name of one, as
-            ``dialects.make_dialect`` takes it; AT²PO's tags by default.
+            `dialects.make_dialect` takes it; AT²PO's tags by default.
         prompt: Name of a prompt, for a dialect that is not passed as an object.
         max_tool_calls: Calls per episode, >= 0.
         reward: What turns earn.
-        match: What counts as a right answer, such as ``scoring.numeric_match``; exact match by
+        match: What counts as a right answer, such as `scoring.numeric_match`; exact match by
             default.
         tool_timeout_s: Seconds that a tool call may take; None waits.
-        render_mode: None or ``"ansi"``.
+        render_mode: None or `"ansi"`.
 
     Raises:
         ValueError: If there are no questions, two have the same id, two tools have the same name,

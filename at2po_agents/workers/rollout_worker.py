@@ -135,12 +135,12 @@ class RolloutWorker:
 
     def _wait_for_tools(self, env: Any, failed: int) -> bool:
         """Wait until tools are there again; False if nothing can be said of them."""
-        if not hasattr(env, "tools_away"):
+        if not hasattr(env, "wait_for_tools"):
             return False
         timeout = self.config.rollout.tool_wait_timeout_s
         _log.warning("tools failed in %d trees; waiting until they are there", failed)
         self.waiting = True
-        unavailable = env.tools_away(timeout)
+        unavailable = env.wait_for_tools(timeout)
         self.waiting = False
         if unavailable:
             raise ToolsUnavailableError(

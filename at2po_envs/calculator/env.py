@@ -14,14 +14,14 @@ class CalculatorEnv(ToolEnv):
     """Solve word problems of several steps with a calculator; answers are checked exactly.
 
     Args:
-        level: 1 to 5: up to ``level + 1`` operations, from 3 on with numbers that do not matter.
-        split: ``"train"`` or ``"test"``; they share no name and no sequence of events and numbers.
+        level: 1 to 5: up to `level + 1` operations, from 3 on with numbers that do not matter.
+        split: `"train"` or `"test"`; they share no name and no sequence of events and numbers.
         seed: Which problems.
         questions: Number of problems, 1 to 100,000.
-        dialect: ``"at2po"`` or ``"tool-calls"``.
-        prompt: ``"tools"``, which explains the tool, or ``"brief"``.
+        dialect: `"at2po"` or `"tool-calls"`.
+        prompt: `"tools"`, which explains the tool, or `"brief"`.
         max_tool_calls: Calculations per episode, >= 0.
-        render_mode: None or ``"ansi"``.
+        render_mode: None or `"ansi"`.
 
     Raises:
         UnknownNameError: If there is no such dialect, prompt or render mode.

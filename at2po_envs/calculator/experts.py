@@ -12,7 +12,7 @@ from at2po_envs.episode.core import ToolQA
 from at2po_envs.errors import At2poEnvError
 from at2po_envs.question_sets.questions import Question
 from at2po_envs.scripted import Script, Scripted
-from at2po_envs.seeds import stable_hash
+from at2po_envs.seeds import choose
 from at2po_envs.tools.calculator import calculate, written
 
 ERRORS = ("wrong number", "wrong operation", "bad format")
@@ -23,31 +23,15 @@ _RESULT = re.compile(r"-?\d+(?:[./]\d+)?")
 class StepByStepAgent(Scripted):
     """Solves word problems one operation a turn, and goes on with what the tool returned.
 
-    Args:
-        questions: The problems it may be asked.
-        core: Rules of the environment; they tell which prompt belongs to which problem.
-        error_rate: Chance that a turn goes wrong, in [0, 1]: a number misread, a wrong operation,
-            or a tag or box forgotten.
-        seed: Seed of the errors; the same problem gets the same errors.
-
-    Raises:
-        ValueError: If the rate is out of range.
+    A turn that goes wrong misreads a number, takes a wrong operation, or forgets a tag or the box.
     """
 
     asked: ClassVar[str] = "problems"
     core: ToolQA
 
     def play(self, question: Question, seed: int | None = None) -> Script:
-        """Start the script of one problem; it ends itself with an answer.
-
-        Args:
-            question: A problem of Calculator.
-            seed: Seed of this play's errors; the agent's own by default.
-
-        Returns:
-            A generator of turns, to be sent the observations.
-        """
-        rng = np.random.default_rng(stable_hash(self.seed if seed is None else seed, question.key))
+        """Start the script of one problem; it ends itself with an answer."""
+        rng = self._generator(question, seed)
         results: list[str] = []
         thought = ""
         for step in solution_of(question):
@@ -70,7 +54,7 @@ class StepByStepAgent(Scripted):
     def _error(self, rng: np.random.Generator) -> str:
         if rng.random() >= self.error_rate:
             return ""
-        return ERRORS[int(rng.integers(len(ERRORS)))]
+        return choose(ERRORS, rng)
 
 
 def _mistaken(step: Step, error: str, rng: np.random.Generator) -> Step:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import TypeVar
 
 import numpy as np
 
@@ -17,13 +16,10 @@ from at2po_envs.calculator.stories import (
     STORIES,
     Story,
 )
+from at2po_envs.errors import check_integer, check_known
 from at2po_envs.question_sets.questions import Question
-from at2po_envs.seeds import Split, plain_integer, stable_hash
+from at2po_envs.seeds import SPLITS, Split, choose, stable_hash
 from at2po_envs.tools.calculator import calculate, written
-
-_T = TypeVar("_T")
-
-LEVELS = range(1, 6)
 
 _LARGEST = 5000
 _COSTS = {"lots": 2, "percent": 2}
@@ -35,7 +31,7 @@ class Step:
     """One operation of a solution.
 
     Attributes:
-        expression: Numbers and one operator; ``#0`` is the result of the first step, and so on.
+        expression: Numbers and one operator; `#0` is the result of the first step, and so on.
         reason: What it works out, in a few words.
     """
 
@@ -64,35 +60,31 @@ def draw_problems(level: int, split: Split, seed: int, count: int) -> tuple[Ques
     """Draw different word problems.
 
     Args:
-        level: 1 to 5: problems take 2 to ``level + 1`` operations; from level 3 on half of them,
+        level: 1 to 5: problems take 2 to `level + 1` operations; from level 3 on half of them,
             at level 5 all, mention a number that does not matter.
-        split: ``"train"`` or ``"test"``: they share no name and no sequence of events and numbers.
+        split: `"train"` or `"test"`: they share no name and no sequence of events and numbers.
         seed: Any integer.
         count: How many, 1 to 100,000.
 
     Returns:
-        Questions with one golden answer, an integer or a finite decimal; ``metadata`` holds
-        ``operations`` and the solution's ``steps``.
+        Questions with one golden answer, an integer or a finite decimal; `metadata` holds
+        `operations` and the solution's `steps`.
 
     Raises:
         ValueError: If an argument is out of range.
     """
-    if level not in LEVELS:
-        raise ValueError(f"level: expected an integer from 1 to {LEVELS[-1]}, found {level!r}")
-    if split not in NAMES:
-        raise ValueError(f"split: expected 'train' or 'test', found {split!r}")
-    seed, count = plain_integer("seed", seed), plain_integer("questions", count)
-    if not 1 <= count <= 100_000:
-        raise ValueError(f"questions: expected an integer from 1 to 100,000, found {count}")
+    check_known("the split", split, SPLITS)
+    level, seed = check_integer("level", level, 1, 5), check_integer("seed", seed)
+    count = check_integer("questions", count, 1, 100_000)
     rng = np.random.default_rng(stable_hash("calculator", level, split, seed))
     found: dict[str, Question] = {}
     while len(found) < count:
         operations = int(rng.integers(2, level + 2))
-        draft = _Draft(str(_one(list(STORIES), rng)), rng).write(operations)
+        draft = _Draft(choose(list(STORIES), rng), rng).write(operations)
         # A quarter of all sequences of events and numbers is kept for the test split.
         if (stable_hash(*draft.key) % 4 == 0) != (split == "test"):
             continue
-        text = draft.text(_one(NAMES[split], rng), _distractors(level, rng))
+        text = draft.text(choose(NAMES[split], rng), _distractors(level, rng))
         name = f"calculator_{split}_{level}_{seed}_{len(found)}"
         metadata = {
             "operations": operations,
@@ -106,7 +98,7 @@ def _distractors(level: int, rng: np.random.Generator) -> list[tuple[str, int, f
     """Sentences that do not matter, each with its number and its place in the text, in [0, 1)."""
     if level < 3 or (level < 5 and rng.random() < 0.5):
         return []
-    return [(_one(DISTRACTORS, rng), int(rng.integers(11, 60)), float(rng.random()))]
+    return [(choose(DISTRACTORS, rng), int(rng.integers(11, 60)), float(rng.random()))]
 
 
 @dataclass
@@ -148,7 +140,7 @@ class _Draft:
 
     def write(self, operations: int) -> _Draft:
         """Tell a start and events until the operations are used up."""
-        self.unit = _one(self.story.units, self.rng)
+        self.unit = choose(self.story.units, self.rng)
         self.key.append(self.theme)
         n, m = self._whole(3, 12), self._whole(4, 40)
         self._tell("start", n=n, m=m)
@@ -158,7 +150,7 @@ class _Draft:
             events = self._events(left)
             # No event twice in a row, none a third time, as long as there are others.
             fresh = [e for e in events if self.told.count(e) < 2 and e != self.told[-1]]
-            getattr(self, f"_{_one(fresh or events, self.rng)}")()
+            getattr(self, f"_{choose(fresh or events, self.rng)}")()
         return self
 
     def _events(self, left: int) -> list[str]:
@@ -190,7 +182,7 @@ class _Draft:
         self._step(f"{before} + {self._last}", "both together")
 
     def _percent(self) -> None:
-        p = _one(self._percentages(), self.rng)
+        p = choose(self._percentages(), self.rng)
         self._tell("percent", p=p)
         before = self._last
         self._step(f"{before} * {p}%", f"{p}% of that go")
@@ -202,7 +194,7 @@ class _Draft:
         self._then("*", k, f"{k} times as many")
 
     def _share(self) -> None:
-        k = _one(self._parts(1), self.rng)
+        k = choose(self._parts(1), self.rng)
         self._tell("share", k=k)
         self._then("/", k, f"{k} equal parts")
         self.question = self.story.share_question
@@ -225,7 +217,7 @@ class _Draft:
         self._then("+", written(c), f"{written(c)} dollars more")
 
     def _split(self) -> None:
-        k = _one(self._parts(100), self.rng)
+        k = choose(self._parts(100), self.rng)
         self._tell("split", k=k)
         self._then("/", k, f"{k} equal parts")
         self.question = SPLIT_QUESTION
@@ -245,7 +237,7 @@ class _Draft:
     def _tell(self, event: str, **numbers: int | str) -> None:
         self.key += [event, *sorted(numbers.items())]
         ways = [way for way in self.story.sentences(event) if way not in self.templates]
-        told = _one(ways or self.story.sentences(event), self.rng)
+        told = choose(ways or self.story.sentences(event), self.rng)
         self.templates.append(told)
         self.told.append(event)
         self.sentences.append(told.format(who="{who}", unit=self.unit, **numbers))
@@ -268,7 +260,3 @@ class _Draft:
             at = 1 + int(place * len(sentences))
             sentences.insert(at, sentence.replace("{n}", str(number)))
         return " ".join([*sentences, self.question]).format(who=who, unit=self.unit)
-
-
-def _one(options: Sequence[_T], rng: np.random.Generator) -> _T:
-    return options[int(rng.integers(len(options)))]

@@ -10,18 +10,18 @@ from dataclasses import dataclass
 class Story:
     """A setting, with two ways to tell each event.
 
-    ``{n}`` and ``{m}`` are counts, ``{k}`` a factor or a number of parts, ``{p}`` a percentage,
-    ``{c}`` a price; ``{who}`` and ``{unit}`` are filled in too.
+    `{n}` and `{m}` are counts, `{k}` a factor or a number of parts, `{p}` a percentage,
+    `{c}` a price; `{who}` and `{unit}` are filled in too.
 
     Attributes:
         units: What is counted; one is chosen.
-        start: How ``n * m`` of them come about.
-        more: ``n`` more.
-        fewer: ``n`` fewer.
-        lots: ``n`` lots of ``m`` more.
+        start: How `n * m` of them come about.
+        more: `n` more.
+        fewer: `n` fewer.
+        lots: `n` lots of `m` more.
         percent: A percentage that goes away.
-        times: As many as ``k`` times before.
-        share: The division into ``k`` equal parts.
+        times: As many as `k` times before.
+        share: The division into `k` equal parts.
         share_question: What is asked then.
         price: The price at which all of them are turned into money.
         question: What is asked where nothing is divided and nothing sold.

@@ -10,9 +10,8 @@ from at2po_envs.dialects.boxes import extract_boxed, released_boxed
 from at2po_envs.dialects.messages import Messages
 from at2po_envs.dialects.search_r1 import SearchR1Tags
 from at2po_envs.dialects.tool_calls import ToolCalls
-from at2po_envs.errors import UnknownNameError
+from at2po_envs.errors import check_known
 from at2po_envs.tools import SEARCH, ToolSpec
-from retrieval.errors import nearest
 
 __all__ = [
     "DIALECTS",
@@ -41,7 +40,7 @@ def make_dialect(
     """Return a dialect by its name.
 
     Args:
-        name: One of ``DIALECTS``.
+        name: One of `DIALECTS`.
         prompt: Name of the prompt; None for the dialect's own that fits the tools.
         tools: The tools that can be called.
         reading: How an ended episode is read; only the tag dialects have a released reading.
@@ -63,11 +62,7 @@ def make_dialect(
                 "no release reads tool calls: choose another scorer or dialect"
             )
         return ToolCalls(prompt or "tools", tuple(tools))
-    if name != "search-r1":
-        raise UnknownNameError(
-            f"expected a dialect, one of {', '.join(DIALECTS)}, found {name!r}; "
-            + nearest(name, DIALECTS)
-        )
+    check_known("a dialect", name, DIALECTS)
     if not search_only:
         names = [tool.name for tool in tools]
         raise ValueError(

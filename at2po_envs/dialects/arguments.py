@@ -83,11 +83,15 @@ def argument_problem(tool: ToolSpec, arguments: Any) -> str:
         message = "its arguments are nested too deeply"
     if message:
         return message if len(message) <= _SHOWN else message[:_SHOWN] + "..."
-    # A query of nothing but quotation marks is empty too.
     value = arguments.get(tool.argument) if tool.argument else None
-    if isinstance(value, str) and not value.replace('"', "").strip():
+    if isinstance(value, str) and is_blank(value):
         return f"the {tool.argument} is empty"
     return ""
+
+
+def is_blank(query: str) -> bool:
+    """Return whether a query has nothing to search for: quotation marks alone are nothing too."""
+    return not query.replace('"', "").strip()
 
 
 def _complaint(tool: ToolSpec, arguments: dict[str, Any]) -> str:

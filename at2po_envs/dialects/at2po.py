@@ -1,4 +1,4 @@
-r"""The dialect of AT²PO: think, call and answer in tags, the answer in a ``\boxed{}``."""
+r"""The dialect of AT²PO: think, call and answer in tags, the answer in a `\boxed{}`."""
 
 from __future__ import annotations
 
@@ -9,21 +9,20 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
 
-from at2po_envs.dialects.arguments import argument_problem, read_json
-from at2po_envs.dialects.base import Action, HowRead, Reading, check_reading
+from at2po_envs.dialects.arguments import argument_problem, is_blank, read_json
+from at2po_envs.dialects.base import READINGS, Action, HowRead, Reading
 from at2po_envs.dialects.boxes import extract_boxed, released_boxed
 from at2po_envs.dialects.released import released_format_ok
 from at2po_envs.dialects.tags import outside_thoughts
-from at2po_envs.errors import UnknownNameError
+from at2po_envs.errors import check_known
 from at2po_envs.tools import SEARCH, ToolCall, ToolResult, ToolSpec
-from retrieval.errors import nearest
 
 PROMPTS = ("paper", "brief", "tools")
 
 _THINK = re.compile("(</?think>)")
 
-# Source: AT²PO's released data scripts, the text as the authors meant it (the released script turns
-# the \b of \boxed into a backspace character).
+# Source: data_process/hotpotqa_multihop_train.py of github.com/zzfoutofspace/ATPO at 98e60f6, the
+# text as the authors meant it (Python reads the \b of their \boxed as a backspace character).
 _PAPER_PROMPT = (
     "You are a helpful assistant that can solve the given question step by step with the help of "
     "the wikipedia search tool. Given a question, you need to first think about the reasoning "
@@ -41,23 +40,25 @@ _PAPER_PROMPT = (
 
 @dataclass(frozen=True)
 class At2poTags:
-    r"""The tags of AT²PO: ``<think>``, one tag a tool, ``<result>``, ``<answer>`` with a box.
+    r"""The tags of AT²PO: `<think>`, one tag a tool, `<result>`, `<answer>` with a box.
 
     A tag holds the tool's only required argument as plain text; a tool with several, or with
     optional ones, takes a JSON object.
 
     Args:
-        prompt_name: ``"paper"`` for the paper's instruction (search only), ``"brief"`` for the bare
-            question, which suits a small context, ``"tools"`` for one that explains every tool.
+        prompt_name: `"paper"` for the paper's instruction (search only), `"brief"` for the bare
+            question, which suits a small context, `"tools"` for one that explains every tool.
         tools: The tools that can be called.
-        reading: How an ended episode is read: by its ``"structure"``, or as the ``"released"``
+        reading: How an ended episode is read: by its `"structure"`, or as the `"released"`
             scorer does, which takes tags that are only mentioned for tags.
 
     Raises:
         UnknownNameError: If there is no such prompt or reading.
         ValueError: If the paper's prompt is asked for with other tools than search.
 
-    Source: AT²PO's released data scripts and its released reward, deep_research_em.
+    Source: AT²PO (arXiv 2601.04767); data_process/hotpotqa_multihop_train.py and
+    ATPO/verl_atpo/verl/utils/reward_score/deep_research_em.py of github.com/zzfoutofspace/ATPO at
+    98e60f6.
     """
 
     prompt_name: str = "paper"
@@ -71,12 +72,8 @@ class At2poTags:
 
     def __post_init__(self) -> None:
         """Refuse a prompt that does not exist or does not fit the tools, and an unknown reading."""
-        check_reading(self.reading)
-        if self.prompt_name not in PROMPTS:
-            raise UnknownNameError(
-                f"expected the prompt to be one of {', '.join(PROMPTS)}, found "
-                f"{self.prompt_name!r}; {nearest(self.prompt_name, PROMPTS)}"
-            )
+        check_known("the reading", self.reading, READINGS)
+        check_known("the prompt", self.prompt_name, PROMPTS)
         names = [tool.name for tool in self.tools]
         if self.prompt_name == "paper" and names != ["search"]:
             raise ValueError(
@@ -114,7 +111,7 @@ class At2poTags:
         """Return the prompt of a question.
 
         Args:
-            question: The question; the paper's prompt strips it and lets it end in ``?``.
+            question: The question; the paper's prompt strips it and lets it end in `?`.
 
         Returns:
             The text that an episode starts with.
@@ -160,8 +157,7 @@ class At2poTags:
             return _problem(tool, f"</{tool.name}> has no <{tool.name}> before it")
         several = len(tool.parameters.get("properties", {})) > 1
         if tool.argument and not (several and content.startswith("{")):
-            # A query of nothing but quotation marks is empty too.
-            if not content.replace('"', "").strip():
+            if is_blank(content):
                 return _problem(tool, f"the {tool.argument} is empty")
             return ToolCall(tool.name, {tool.argument: content})
         try:
@@ -173,9 +169,8 @@ class At2poTags:
         return ToolCall(tool.name, arguments)
 
     def render(self, results: Sequence[ToolResult]) -> str:
-        r"""Return `` <result>\n...\n</result>`` for each result, the reason for a failed one."""
-        texts = (result.text if result.ok else result.error for result in results)
-        return "".join(f" <result>\n{text}\n</result>" for text in texts)
+        r"""Return ` <result>\n...\n</result>` for each result, the reason for a failed one."""
+        return "".join(f" <result>\n{result.shown}\n</result>" for result in results)
 
     def read(self, turns: Sequence[str]) -> Reading:
         """Read an ended episode.
@@ -184,7 +179,7 @@ class At2poTags:
             turns: The agent's texts in order, without anything that the environment inserted.
 
         Returns:
-            The boxed answer of the first turn whose first closing tag is ``</answer>``, and
+            The boxed answer of the first turn whose first closing tag is `</answer>`, and
             whether the whole is in the format: as `released_format_ok` asks, where tags that a
             thought, a query or the answer mentions do not count; but a thought in a thought does.
         """
@@ -231,7 +226,7 @@ class At2poTags:
 
 
 def _answer_start(text: str) -> int:
-    """Where ``<answer>`` stands outside thoughts, or else anywhere; -1 if nowhere."""
+    """Where `<answer>` stands outside thoughts, or else anywhere; -1 if nowhere."""
     start = outside_thoughts(text).find("<answer>")
     return start if start >= 0 else text.find("<answer>")
 

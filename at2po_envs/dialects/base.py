@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
-from at2po_envs.errors import UnknownNameError
 from at2po_envs.tools import ToolCall, ToolResult, ToolSpec
-from retrieval.errors import nearest
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +38,7 @@ class Reading:
 HowRead = Literal["structure", "released"]
 """How an ended episode is read: by its structure, or as the method's release reads it."""
 
-
-def check_reading(reading: str) -> None:
-    """Raise UnknownNameError unless a way of reading is known."""
-    known = get_args(HowRead)
-    if reading not in known:
-        raise UnknownNameError(
-            f"expected the reading to be one of {', '.join(known)}, found {reading!r}; "
-            + nearest(str(reading), known)
-        )
+READINGS: tuple[HowRead, ...] = get_args(HowRead)
 
 
 class Dialect(Protocol):
@@ -71,7 +61,7 @@ class Dialect(Protocol):
 
     @property
     def templates(self) -> tuple[str, ...]:
-        """Well-formed turns with one ``{}`` where free text goes, for sampling actions."""
+        """Well-formed turns with one `{}` where free text goes, for sampling actions."""
         ...
 
     def prompt(self, question: str) -> str:

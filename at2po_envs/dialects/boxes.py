@@ -1,4 +1,4 @@
-r"""Answers in a ``\boxed{}``."""
+r"""Answers in a `\boxed{}`."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ _BOX = re.compile(r"\\boxed")
 
 
 def extract_boxed(text: str) -> str | None:
-    r"""Return what the last ``\boxed`` of a text holds, None if there is none or it never closes.
+    r"""Return what the last `\boxed` of a text holds, None if there is none or it never closes.
 
-    White space may stand before the brace. Without a brace, everything up to the first ``$``
-    counts; a ``\boxed`` that is followed by nothing but punctuation holds nothing and is passed
+    White space may stand before the brace. Without a brace, everything up to the first `$`
+    counts; a `\boxed` that is followed by nothing but punctuation holds nothing and is passed
     over (`released_boxed` takes it for an empty answer, or for no answer).
 
     Args:
@@ -31,13 +31,15 @@ def extract_boxed(text: str) -> str | None:
 def released_boxed(text: str) -> str | None:
     r"""Return what AT²PO's released scorer takes for the boxed answer, None if there is none.
 
-    Where ``\boxed`` is followed by a space, everything behind its last such use counts, up to the
-    first ``$``; else the last ``\boxed`` has to be followed by a brace that closes.
+    Where `\boxed` is followed by a space, everything behind its last such use counts, up to the
+    first `$`; else the last `\boxed` has to be followed by a brace that closes.
 
     Args:
         text: Any text.
 
-    Source: AT²PO, the released reward ``deep_research_em`` (last_boxed_only_string, remove_boxed).
+    Source: `last_boxed_only_string` and `remove_boxed` in
+    ATPO/verl_atpo/verl/utils/reward_score/deep_research_em.py of github.com/zzfoutofspace/ATPO at
+    98e60f6.
     """
     if "\\boxed " in text:
         return text.rpartition("\\boxed ")[2].partition("$")[0]

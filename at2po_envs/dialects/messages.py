@@ -11,8 +11,8 @@ class Messages(str):
 
     Args:
         text: What people read; equality and hash are those of this text.
-        messages: The messages, each with ``role`` and ``content``.
-        tools: JSON schemas of the tools, in the form ``{"type": "function", "function": {...}}``;
+        messages: The messages, each with `role` and `content`.
+        tools: JSON schemas of the tools, in the form `{"type": "function", "function": {...}}`;
             only in the first observation of an episode.
     """
 

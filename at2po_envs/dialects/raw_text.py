@@ -34,7 +34,7 @@ class RawText:
 
     def render(self, results: Sequence[ToolResult]) -> str:
         """Return observations, each of which ends its line."""
-        return "".join(self.prompt(r.text if r.ok else r.error) for r in results)
+        return "".join(self.prompt(result.shown) for result in results)
 
     def read(self, turns: Sequence[str]) -> Reading:
         """Read an ended episode: it has no answer, and no format to break."""

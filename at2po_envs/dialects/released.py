@@ -9,14 +9,14 @@ def released_format_ok(turns: Sequence[str], tools: Collection[str]) -> bool:
     """Return whether an episode passes the released check.
 
     Every turn but the last was answered by the environment; whatever it answered (a result, an
-    error, the limit notice) counts as the ``<result>`` that a call must be followed by.
+    error, the limit notice) counts as the `<result>` that a call must be followed by.
 
     Args:
         turns: The agent's texts in order.
         tools: Names of the tools, each with a tag of its own.
 
-    Source: AT²PO, the released reward ``deep_research_em`` (its format check), on the agent's own
-    text.
+    Source: the format check in ATPO/verl_atpo/verl/utils/reward_score/deep_research_em.py of
+    github.com/zzfoutofspace/ATPO at 98e60f6, on the agent's own text.
     """
     whole = "\n".join(turns)
     if not 1 <= whole.count("<think>") == whole.count("</think>"):

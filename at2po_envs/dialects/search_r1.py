@@ -1,4 +1,4 @@
-"""The dialect of Search-R1: think, search and answer in tags, passages as ``<information>``."""
+"""The dialect of Search-R1: think, search and answer in tags, passages as `<information>`."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from at2po_envs.dialects.base import Action, HowRead, Reading, check_reading
+from at2po_envs.dialects.arguments import is_blank
+from at2po_envs.dialects.base import READINGS, Action, HowRead, Reading
 from at2po_envs.dialects.messages import Messages
 from at2po_envs.dialects.tags import enclosed, enclosed_outside_thoughts
-from at2po_envs.errors import UnknownNameError
+from at2po_envs.errors import check_integer, check_known
 from at2po_envs.tools import SEARCH, ToolCall, ToolResult, ToolSpec
-from retrieval.errors import nearest
 
 PROMPTS = ("paper", "brief")
 
-# Source: Search-R1, scripts/data_process/nq_search.py; one message of role "user", which ends in a
-# newline.
+# Source: scripts/data_process/nq_search.py of github.com/PeterGriffinJin/Search-R1 at a14dc3a; one
+# message of role "user", which ends in a newline.
 _PAPER_PROMPT = (
     "Answer the given question. You must conduct reasoning inside <think> and </think> first "
     "every time you get new information. After reasoning, if you find you lack some knowledge, "
@@ -28,8 +28,8 @@ _PAPER_PROMPT = (
     "</answer>. Question: {}\n"
 )
 
-# Source: Search-R1, search_r1/llm_agent/generation.py, execute_predictions: what a turn without
-# search and answer is replied.
+# Source: `execute_predictions` in search_r1/llm_agent/generation.py of
+# github.com/PeterGriffinJin/Search-R1 at a14dc3a: what a turn without search and answer is replied.
 _INVALID = (
     "\nMy previous action is invalid. If I want to search, I should put the query between <search> "
     "and </search>. If I want to give the final answer, I should put the answer between <answer> "
@@ -41,25 +41,26 @@ _TAG = re.compile(r"(</?(?:think|search|information|answer)>)")
 
 @dataclass(frozen=True)
 class SearchR1Tags:
-    """The tags of Search-R1: ``<think>``, ``<search>``, ``<information>``, ``<answer>``.
+    """The tags of Search-R1: `<think>`, `<search>`, `<information>`, `<answer>`.
 
     A turn with neither a search nor an answer is told so and the episode goes on; it counts as a
     tool call, so that it cannot go on for ever. An empty query is told so too, where Search-R1
     searches for it.
 
     Args:
-        prompt_name: ``"paper"`` for the published instruction, ``"brief"`` for the bare question.
-        information_chars: Most characters between ``<information>`` and its closing tag, >= 1.
-        reading: How an ended episode is read: by its ``"structure"``, or as the ``"released"``
+        prompt_name: `"paper"` for the published instruction, `"brief"` for the bare question.
+        information_chars: Most characters between `<information>` and its closing tag, >= 1.
+        reading: How an ended episode is read: by its `"structure"`, or as the `"released"`
             scorer does, which takes tags that are only mentioned for tags.
 
     Raises:
         UnknownNameError: If there is no such prompt or reading.
-        ValueError: If ``information_chars`` is below 1.
+        ValueError: If `information_chars` is below 1.
 
-    Source: Search-R1, search_r1/llm_agent/generation.py. It cuts what it inserts to 500 tokens,
-    closing tag included; without a tokenizer, characters stand in for them: recorded rollouts have
-    1900 to 2300 in a full one. Search-R1 has no limit notice: its last turn simply cannot search.
+    Source: Search-R1 (arXiv 2503.09516); search_r1/llm_agent/generation.py of
+    github.com/PeterGriffinJin/Search-R1 at a14dc3a. It cuts what it inserts to 500 tokens, closing
+    tag included; without a tokenizer, characters stand in for them: recorded rollouts have 1900 to
+    2300 in a full one. Search-R1 has no limit notice: its last turn simply cannot search.
     """
 
     prompt_name: str = "paper"
@@ -79,17 +80,12 @@ class SearchR1Tags:
 
     def __post_init__(self) -> None:
         """Refuse a prompt or reading that does not exist and a limit that shows nothing."""
-        check_reading(self.reading)
-        if self.prompt_name not in PROMPTS:
-            raise UnknownNameError(
-                f"expected the prompt to be one of {', '.join(PROMPTS)}, found "
-                f"{self.prompt_name!r}; {nearest(self.prompt_name, PROMPTS)}"
-            )
-        if self.information_chars < 1:
-            raise ValueError(f"expected information_chars >= 1, found {self.information_chars}")
+        check_known("the reading", self.reading, READINGS)
+        check_known("the prompt", self.prompt_name, PROMPTS)
+        check_integer("information_chars", self.information_chars, 1)
 
     def prompt(self, question: str) -> str:
-        """Return the prompt of a question, a message of role ``user`` for models with a chat."""
+        """Return the prompt of a question, a message of role `user` for models with a chat."""
         template = "Question: {}\n" if self.prompt_name == "brief" else _PAPER_PROMPT
         text = template.format(question)
         return Messages(text, [{"role": "user", "content": text}])
@@ -98,8 +94,8 @@ class SearchR1Tags:
         """Read a turn: its first complete pair of search or answer tags decides.
 
         Args:
-            text: The agent's own text of this turn; what follows the first ``</search>``, or else
-                the first ``</answer>``, is ignored.
+            text: The agent's own text of this turn; what follows the first `</search>`, or else
+                the first `</answer>`, is ignored.
 
         Returns:
             A search, an answer, or a call whose problem is that there is neither.
@@ -115,14 +111,12 @@ class SearchR1Tags:
         _, query, tag = min(pairs)
         if tag == "answer":
             return Action("answer")
-        query = query.strip()
-        # A query of nothing but quotation marks is empty too.
-        if not query.replace('"', "").strip():
-            return Action("tool", (ToolCall("search", problem="The query is empty."),))
-        return Action("tool", (ToolCall("search", {"query": query}),))
+        problem = "The query is empty." if is_blank(query) else ""
+        arguments = {} if problem else {"query": query.strip()}
+        return Action("tool", (ToolCall("search", arguments, problem),))
 
     def render(self, results: Sequence[ToolResult]) -> str:
-        """Return the ``<information>`` block of each result, or the reply to an invalid turn."""
+        """Return the `<information>` block of each result, or the reply to an invalid turn."""
         return "".join(self._block(result) for result in results)
 
     def _block(self, result: ToolResult) -> str:
@@ -133,7 +127,7 @@ class SearchR1Tags:
             for number, passage in enumerate(result.passages, start=1)
             for title, _, text in [passage.partition("\n")]
         ]
-        text = "\n".join(documents) or (result.text if result.ok else result.error)
+        text = "\n".join(documents) or result.shown
         return f"\n\n<information>{text.strip()[: self.information_chars]}</information>\n\n"
 
     def read(self, turns: Sequence[str]) -> Reading:
@@ -148,8 +142,9 @@ class SearchR1Tags:
             thought, a query or the answer mentions do not count, but in the released reading; a
             thought in a thought does.
 
-        Source: Search-R1, verl/utils/reward_score/qa_em_format.py, is_valid_sequence and
-        extract_solution, on the agent's own text.
+        Source: `is_valid_sequence` and `extract_solution` in
+        verl/utils/reward_score/qa_em_format.py of github.com/PeterGriffinJin/Search-R1 at a14dc3a,
+        on the agent's own text.
         """
         released = self.reading == "released"
         find, well = (enclosed, _is_released) if released else (enclosed_outside_thoughts, _is)
@@ -162,7 +157,7 @@ class SearchR1Tags:
 
 
 def _cut(text: str) -> str:
-    """Drop what follows the first ``</search>``, or without one the first ``</answer>``."""
+    """Drop what follows the first `</search>`, or without one the first `</answer>`."""
     for tag in ("</search>", "</answer>"):
         before, closing, _ = text.partition(tag)
         if closing:

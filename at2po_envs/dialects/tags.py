@@ -8,7 +8,7 @@ from collections.abc import Iterator
 def enclosed(text: str, tag: str) -> Iterator[tuple[int, str]]:
     """Find the pairs of a tag that do not overlap, from the left.
 
-    A regular expression would look for the closing tag anew behind every opening one, which takes
+    A regular expression would look for the closing tag behind every opening one again, which takes
     minutes on a long text of opening tags.
 
     Args:
@@ -29,7 +29,7 @@ def enclosed(text: str, tag: str) -> Iterator[tuple[int, str]]:
 
 
 def outside_thoughts(text: str) -> str:
-    """Blank what stands between ``<think>`` and the next ``</think>``; the length stays the same.
+    """Blank what stands between `<think>` and the next `</think>`; the length stays the same.
 
     A thought may mention any tag without meaning it.
 

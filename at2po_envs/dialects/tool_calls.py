@@ -1,4 +1,4 @@
-"""The dialect of chat models with tools: ``<tool_call>`` JSON out, tool messages in."""
+"""The dialect of chat models with tools: `<tool_call>` JSON out, tool messages in."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from at2po_envs.dialects.base import Action, Reading
 from at2po_envs.dialects.messages import Messages
 from at2po_envs.dialects.tags import enclosed
 from at2po_envs.dialects.tool_calls_text import TurnText, WrittenCall, take_apart
-from at2po_envs.errors import UnknownNameError
+from at2po_envs.errors import check_known
 from at2po_envs.tools import SEARCH, ToolCall, ToolResult, ToolSpec
-from retrieval.errors import nearest
 
 PROMPTS = ("tools", "brief")
 
@@ -30,13 +29,13 @@ _LIMIT = "The limit of tool calls is reached; no call was made. Give the final a
 class ToolCalls:
     """Tool calls as Qwen3 and Hermes write them, and messages that go through a chat template.
 
-    A turn is thinking, then any number of ``<tool_call>{"name": ..., "arguments": {...}}
-    </tool_call>`` or an answer. What stands in ``<think> </think>`` is neither. The answer is what
-    ``<answer> </answer>`` holds, or else all of a turn without calls. There are no stop strings:
+    A turn is thinking, then any number of `<tool_call>{"name": ..., "arguments": {...}}
+    </tool_call>` or an answer. What stands in `<think> </think>` is neither. The answer is what
+    `<answer> </answer>` holds, or else all of a turn without calls. There are no stop strings:
     a turn ends with the model's end-of-turn token.
 
     Args:
-        prompt_name: ``"tools"`` for a system message that says how to answer, ``"brief"`` for the
+        prompt_name: `"tools"` for a system message that says how to answer, `"brief"` for the
             bare question.
         tools: The tools that can be called, at least one.
 
@@ -53,11 +52,7 @@ class ToolCalls:
 
     def __post_init__(self) -> None:
         """Refuse a prompt that does not exist, and a dialect of calls with nothing to call."""
-        if self.prompt_name not in PROMPTS:
-            raise UnknownNameError(
-                f"expected the prompt to be one of {', '.join(PROMPTS)}, found "
-                f"{self.prompt_name!r}; {nearest(self.prompt_name, PROMPTS)}"
-            )
+        check_known("the prompt", self.prompt_name, PROMPTS)
         if not self.tools:
             raise ValueError("expected at least one tool, found none; pass tools=(...)")
 
@@ -130,8 +125,8 @@ class ToolCalls:
         return ToolCall(name, arguments)
 
     def render(self, results: Sequence[ToolResult]) -> Messages:
-        """Return one message of role ``tool`` for each result, the reason for a failed one."""
-        texts = [result.text if result.ok else result.error for result in results]
+        """Return one message of role `tool` for each result, the reason for a failed one."""
+        texts = [result.shown for result in results]
         return Messages("\n".join(texts), [{"role": "tool", "content": text} for text in texts])
 
     def read(self, turns: Sequence[str]) -> Reading:
@@ -141,10 +136,10 @@ class ToolCalls:
             turns: The agent's texts in order, without anything that the environment inserted.
 
         Returns:
-            The answer of the last turn: the last ``<answer> </answer>``, or without one everything
+            The answer of the last turn: the last `<answer> </answer>`, or without one everything
             that is not thinking, if the turn has no calls. The format is right if thinking comes
             first in every turn, once at most, and ends; every turn but the last has calls, all of
-            them well-formed; and the last has one ``<answer> </answer>`` and no call.
+            them well-formed; and the last has one `<answer> </answer>` and no call.
         """
         if not turns:
             return Reading(None, False)

@@ -1,4 +1,4 @@
-"""Where the thoughts and the calls of a turn with ``<tool_call>`` JSON begin and end."""
+"""Where the thoughts and the calls of a turn with `<tool_call>` JSON begin and end."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class TurnText:
 def take_apart(text: str) -> TurnText:
     """Find the thoughts and calls of a turn, in time linear in its length.
 
-    A thought ends at the first ``</think>`` that follows; its opening tag may be missing at the
+    A thought ends at the first `</think>` that follows; its opening tag may be missing at the
     start of the turn, as some chat templates write it into the prompt. Tags in the JSON of a call
     are text, and so are those of calls in a thought or in an answer that mentions them.
 

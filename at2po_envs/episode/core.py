@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from numbers import Integral
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import TypeVar
 
 from at2po_envs.dialects import Action, At2poTags, Dialect
 from at2po_envs.episode.rewards import PaperReward, Reward
 from at2po_envs.episode.state import State, Transition, Turn
-from at2po_envs.errors import EpisodeOverError, ToolResultError
+from at2po_envs.errors import EpisodeOverError, ToolResultError, check_integer
 from at2po_envs.question_sets.questions import Question
 from at2po_envs.scoring.answers import OURS, Judgement, Match, Scorer, judge
 from at2po_envs.tools import ToolCall, ToolResult
+
+_S = TypeVar("_S", bound=State)
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class ToolQA:
         scorer: How answers are compared with the golden ones.
 
     Raises:
-        ValueError: If ``max_tool_calls`` is out of range.
+        ValueError: If `max_tool_calls` is out of range.
     """
 
     dialect: Dialect = At2poTags()
@@ -40,17 +41,14 @@ class ToolQA:
 
     def __post_init__(self) -> None:
         """Refuse a limit that is no number of calls."""
-        if not isinstance(self.max_tool_calls, Integral) or self.max_tool_calls < 0:
-            raise ValueError(
-                f"expected max_tool_calls >= 0, found {self.max_tool_calls!r}; pass a whole number"
-            )
+        check_integer("max_tool_calls", self.max_tool_calls, 0)
 
     def begin(self, question: Question) -> tuple[State, str]:
         """Return the state in which an episode starts, and its first observation."""
         return State(question), self.dialect.prompt(question.question)
 
     def pending_calls(self, state: State, action: str) -> tuple[ToolCall, ...]:
-        """Return the tool calls whose results ``transition`` needs for this action.
+        """Return the tool calls whose results `transition` needs for this action.
 
         Args:
             state: The episode so far.
@@ -77,7 +75,7 @@ class ToolQA:
         Args:
             state: The episode so far; it stays as it is.
             action: The agent's own text of this turn.
-            results: The results of ``pending_calls(state, action)``, in that order.
+            results: The results of `pending_calls(state, action)`, in that order.
 
         Returns:
             The next state with observation, reward, flags and info.
@@ -86,7 +84,7 @@ class ToolQA:
             EpisodeOverError: If the episode has ended.
             ToolResultError: If there are more or fewer results than pending calls.
         """
-        require_running(state)
+        running(state, State)
         parsed = self.dialect.parse(action)
         allowed = self._allowed(state, parsed)
         answers = _answers(allowed, results)
@@ -94,7 +92,7 @@ class ToolQA:
             return self._finish(state, action, parsed.kind, truncated=False)
         if not allowed:
             after = replace(state, limit_reached=True)
-            return self._continue(state, after, action, self.dialect.limit_notice)
+            return self._continue(state, after, Turn(action, self.dialect.limit_notice))
         if not all(result.ok for result in results):
             flags = state.flags if "tool_failed" in state.flags else (*state.flags, "tool_failed")
         else:
@@ -104,7 +102,7 @@ class ToolQA:
         answers += [over] * (len(parsed.calls) - len(allowed))
         after = replace(state, tool_calls=state.tool_calls + len(allowed), flags=flags)
         titles = tuple(title for result in answers for title in result.titles)
-        return self._continue(state, after, action, self.dialect.render(answers), titles)
+        return self._continue(state, after, Turn(action, self.dialect.render(answers), titles))
 
     def truncate(self, state: State, action: str) -> Transition:
         """End an episode whose last turn ran out of generation budget, judged as it stands.
@@ -114,12 +112,12 @@ class ToolQA:
             action: What was written of the turn.
 
         Returns:
-            A transition with ``truncated`` true and ``terminated`` false.
+            A transition with `truncated` true and `terminated` false.
 
         Raises:
             EpisodeOverError: If the episode has ended.
         """
-        require_running(state)
+        running(state, State)
         return self._finish(state, action, self.dialect.parse(action).kind, truncated=True)
 
     def judge(self, state: State) -> Judgement:
@@ -128,57 +126,50 @@ class ToolQA:
         golds = state.question.golden_answers
         return judge(actions, golds, self.dialect, self.match, self.scorer)
 
-    def _continue(
-        self,
-        before: State,
-        after: State,
-        action: str,
-        observation: str,
-        titles: tuple[str, ...] = (),
-    ) -> Transition:
-        terms = self.reward(before, after, None)
-        reward = sum(terms.values())
-        turns = (*before.turns, Turn(action, observation, titles))
-        after = replace(after, turns=turns, total_reward=before.total_reward + reward)
-        info = turn_info(after, "tool", terms, titles)
-        return Transition(after, observation, reward, False, False, info)
+    def _continue(self, before: State, after: State, turn: Turn) -> Transition:
+        after = replace(after, turns=(*before.turns, turn))
+        return transition_to(after, "tool", self.reward(before, after, None))
 
     def _finish(self, before: State, action: str, kind: str, *, truncated: bool) -> Transition:
         after = replace(before, turns=(*before.turns, Turn(action, "")), done=True)
         judgement = self.judge(after)
         terms = self.reward(before, after, judgement)
-        reward = sum(terms.values())
-        after = replace(after, total_reward=before.total_reward + reward)
-        info = turn_info(after, kind, terms) | {
-            "answer": judgement.answer,
-            "em": judgement.em,
-            "f1": judgement.f1,
-            "format_ok": judgement.format_ok,
-        }
-        return Transition(after, "", reward, not truncated, truncated, info)
+        return transition_to(after, kind, terms, judgement, truncated=truncated)
 
 
-def turn_info(
-    state: State, kind: str, terms: Mapping[str, float], titles: tuple[str, ...] = ()
-) -> dict[str, Any]:
-    """Return what ``info`` holds after every turn, in every world.
+def transition_to(
+    after: State,
+    kind: str,
+    terms: Mapping[str, float],
+    judgement: Judgement | None = None,
+    *,
+    truncated: bool = False,
+) -> Transition:
+    """Return the transition to a state, with what `info` holds in every world.
 
     Args:
-        state: The episode after the turn.
+        after: The episode after the turn; `total_reward` is that before it.
         kind: What the turn did.
-        terms: The terms of its reward; each is shown as ``reward_<name>``.
-        titles: Titles of the passages that the turn was answered with.
+        terms: The terms of its reward, whose sum is the reward; `info` has them as `reward_<name>`.
+        judgement: What the episode is worth, if it has ended.
+        truncated: Whether it was cut off.
     """
-    return {
-        "question_id": state.question.id,
+    reward = sum(terms.values())
+    after = replace(after, total_reward=after.total_reward + reward)
+    turn = after.turns[-1]
+    info = {
+        "question_id": after.question.id,
         "action": kind,
-        "turns": len(state.turns),
-        "tool_calls": state.tool_calls,
-        "limit_reached": state.limit_reached,
-        "flags": state.flags,
-        "titles": titles,
+        "turns": len(after.turns),
+        "tool_calls": after.tool_calls,
+        "limit_reached": after.limit_reached,
+        "flags": after.flags,
+        "titles": turn.titles,
         **{f"reward_{name}": value for name, value in terms.items()},
+        **(asdict(judgement) if judgement else {}),
     }
+    terminated = after.done and not truncated
+    return Transition(after, turn.observation, reward, terminated, truncated, info)
 
 
 def _answers(calls: Sequence[ToolCall], results: Sequence[ToolResult]) -> list[ToolResult]:
@@ -193,10 +184,28 @@ def _answers(calls: Sequence[ToolCall], results: Sequence[ToolResult]) -> list[T
     return [ToolResult(False, "", c.problem) if c.problem else next(given) for c in calls]
 
 
-def require_running(state: State) -> None:
-    """Raise EpisodeOverError if an episode has ended."""
+def running(state: State, kind: type[_S]) -> _S:
+    """Return the state of an episode that runs, as one of its world.
+
+    Args:
+        state: The episode so far.
+        kind: Class of the states of the world.
+
+    Raises:
+        TypeError: If it is a state of another world.
+        EpisodeOverError: If the episode has ended.
+    """
+    state = state_of(state, kind)
     if state.done:
         raise EpisodeOverError(
             f"expected a running episode, found one that ended after {len(state.turns)} turns; "
             "call reset() or restore() an earlier snapshot"
         )
+    return state
+
+
+def state_of(state: State, kind: type[_S]) -> _S:
+    """Return a state as one of its world; TypeError if it is of another."""
+    if not isinstance(state, kind):
+        raise TypeError(f"expected a {kind.__name__}, found a {type(state).__name__}")
+    return state

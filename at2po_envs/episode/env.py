@@ -15,7 +15,7 @@ from at2po_envs.episode.protocols import Core, scorer_of
 from at2po_envs.episode.snapshots import Snapshot, check_snapshot, set_generator
 from at2po_envs.episode.spaces import TextSpace
 from at2po_envs.episode.state import State
-from at2po_envs.errors import InvalidActionError, UnknownNameError
+from at2po_envs.errors import InvalidActionError, UnknownNameError, check_known
 from at2po_envs.question_sets.questions import Question
 from at2po_envs.tools import (
     Tool,
@@ -37,7 +37,7 @@ class ForkableTextEnv(gymnasium.Env[str, str]):
         questions: The questions that episodes are about, at least one, with unique ids.
         tools: The tools that the core may call.
         tool_timeout_s: Seconds that a tool call may take, > 0; None waits, and keeps to one thread.
-        render_mode: ``"ansi"`` lets ``render`` return a transcript.
+        render_mode: `"ansi"` lets `render` return a transcript.
 
     Raises:
         ValueError: If there are no questions, or the deadline is out of range.
@@ -89,7 +89,7 @@ class ForkableTextEnv(gymnasium.Env[str, str]):
 
         Args:
             seed: Seeds the generator that draws the question.
-            options: ``{"question_id": id}`` or ``{"index": n}`` picks the question instead.
+            options: `{"question_id": id}` or `{"index": n}` picks the question instead.
 
         Returns:
             The prompt, and info with the question's id.
@@ -104,9 +104,7 @@ class ForkableTextEnv(gymnasium.Env[str, str]):
 
     def _choose(self, options: Mapping[str, Any]) -> int:
         for name in options:
-            if name not in ("question_id", "index"):
-                hint = nearest(str(name), ("question_id", "index"))
-                raise UnknownNameError(f"expected a reset option, found {name!r}; {hint}")
+            check_known("a reset option", name, ("question_id", "index"))
         if len(options) > 1:
             raise UnknownNameError("expected question_id or index as reset option, found both")
         if "question_id" in options:
@@ -134,7 +132,7 @@ class ForkableTextEnv(gymnasium.Env[str, str]):
 
         Returns:
             Observation, reward, terminated, truncated (never, by a step) and info, which says under
-            ``hung_calls`` how many tool calls of this process hang, if any does.
+            `hung_calls` how many tool calls of this process hang, if any does.
 
         Raises:
             InvalidActionError: If the action is not a string.
@@ -148,14 +146,14 @@ class ForkableTextEnv(gymnasium.Env[str, str]):
     def advance(
         self, action: str, results: Sequence[ToolResult]
     ) -> tuple[str, float, bool, bool, dict[str, Any]]:
-        """Take one turn whose tool calls have been carried out; see ``step``.
+        """Take one turn whose tool calls have been carried out; see `step`.
 
         Args:
             action: The agent's own text of this turn.
-            results: The results of ``core.pending_calls(state, action)``, in that order.
+            results: The results of `core.pending_calls(state, action)`, in that order.
 
         Returns:
-            What ``step`` returns.
+            What `step` returns.
         """
         taken = self.core.transition(self.state, action, results)
         self._state = taken.state
@@ -164,29 +162,29 @@ class ForkableTextEnv(gymnasium.Env[str, str]):
         return taken.observation, taken.reward, taken.terminated, taken.truncated, info
 
     def run_tools(self, calls: Sequence[ToolCall]) -> list[ToolResult]:
-        """Carry out tool calls of any number of episodes; see ``tools.call_tools``."""
+        """Carry out tool calls of any number of episodes; see `tools.call_tools`."""
         return call_tools(self.tools, calls, self.tool_timeout_s)
 
     def tool_runner(self) -> ToolRunner:
         """Return what carries out tool calls while other episodes go on."""
         return ToolRunner(self.tools, self.tool_timeout_s)
 
-    def tools_away(self, patience_s: float) -> list[str] | None:
-        """Wait for tools outside this process, those that have a method ``ready(patience_s)``.
+    def wait_for_tools(self, timeout_s: float) -> list[str] | None:
+        """Wait for tools outside this process, those that have a method `ready(timeout_s)`.
 
         Args:
-            patience_s: Longest wait for each of them, in seconds, > 0.
+            timeout_s: Longest wait for each of them, in seconds, > 0.
 
         Returns:
-            Names of those that are still away; None if there are no such tools.
+            Names of those that are still unavailable; None if there are no such tools.
         """
         asked = {name: getattr(tool, "ready", None) for name, tool in self.tools.items()}
-        ready = {name: ask(patience_s) for name, ask in asked.items() if ask is not None}
+        ready = {name: ask(timeout_s) for name, ask in asked.items() if ask is not None}
         told = {name: there for name, there in ready.items() if there is not None}
         return [name for name, there in told.items() if not there] if told else None
 
     def snapshot(self) -> Snapshot:
-        """Return all that ``restore`` needs; the cost does not depend on the episode's length."""
+        """Return all that `restore` needs; the cost does not depend on the episode's length."""
         return Snapshot(self._state, self.np_random.bit_generator.state)
 
     def restore(self, snapshot: Snapshot) -> None:
@@ -216,13 +214,13 @@ class ForkableTextEnv(gymnasium.Env[str, str]):
 
         Args:
             state: The episode after its last turn.
-            outcome: How it ended: ``Outcome.from_info`` of the last step's info.
+            outcome: How it ended: `Outcome.from_info` of the last step's info.
 
         Returns:
             Question, answer, scores, counts, the titles retrieved (in order), and every turn.
-            ``cover_em`` holds wherever ``em`` does, in worlds whose answers are no texts too.
-            ``retrieval_recall`` is the share of the question's supporting titles that were
-            retrieved, None where its set names none. (``evidence_titles`` of single-hop sets do
+            `cover_em` holds wherever `em` does, in worlds whose answers are no texts too.
+            `retrieval_recall` is the share of the question's supporting titles that were
+            retrieved, None where its set names none. (`evidence_titles` of single-hop sets do
             not count: any one of them would do, and they were found by another retriever.)
         """
         question, answer = state.question, outcome.answer
@@ -254,7 +252,7 @@ class ForkableTextEnv(gymnasium.Env[str, str]):
         }
 
     def render(self) -> str | None:
-        """Return the episode as a readable transcript in mode ``"ansi"``, else None."""
+        """Return the episode as a readable transcript in mode `"ansi"`, else None."""
         if self.render_mode is None:
             return None
         state = self.state

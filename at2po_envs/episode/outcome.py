@@ -24,7 +24,7 @@ class Outcome:
         turns: Turns taken.
         limit_reached: Whether the limit of calls or turns was reached.
         truncated: Whether the episode was cut off.
-        flags: What went wrong outside the agent, e.g. ``"tool_failed"``.
+        flags: What went wrong outside the agent, e.g. `"tool_failed"`.
         dropped_tokens: Tokens of a last observation that a rollout had no room to read.
     """
 
@@ -43,15 +43,15 @@ class Outcome:
     def from_info(
         cls, info: Mapping[str, Any], *, truncated: bool | None = None, dropped_tokens: int = 0
     ) -> Outcome:
-        """Read the ``info`` of the step that ended an episode, or what ``info`` wrote of one.
+        """Read the `info` of the step that ended an episode, or what `info` wrote of one.
 
         Args:
-            info: ``em``, ``f1`` and ``format_ok`` must be there; the rest defaults as the fields.
-            truncated: Whether the episode was cut off; None takes what ``info`` says.
-            dropped_tokens: See above; what ``info`` says counts where this is 0.
+            info: `em`, `f1` and `format_ok` must be there; the rest defaults as the fields.
+            truncated: Whether the episode was cut off; None takes what `info` says.
+            dropped_tokens: See above; what `info` says counts where this is 0.
 
         Raises:
-            OutcomeError: If a score is missing, or ``em`` is neither true nor false.
+            OutcomeError: If a score is missing, or `em` is neither true nor false.
         """
         missing = [name for name in _SCORES if name not in info]
         if missing:
@@ -77,7 +77,7 @@ class Outcome:
         )
 
     def info(self) -> dict[str, Any]:
-        """Return the fields as an ``info`` has them, from which ``from_info`` reads them again."""
+        """Return the fields as an `info` has them, from which `from_info` reads them again."""
         info = {
             "answer": self.answer,
             "em": self.em,

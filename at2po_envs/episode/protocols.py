@@ -61,7 +61,7 @@ class Restorable(Protocol):
     """What can be saved and taken back: an environment, or a wrapper around one."""
 
     def snapshot(self) -> Any:
-        """Return all that ``restore`` needs."""
+        """Return all that `restore` needs."""
         ...
 
     def restore(self, snapshot: Any) -> None:
@@ -130,8 +130,8 @@ class ForkableEnv(Forkable, Protocol):
         """Return what carries out tool calls while other episodes go on."""
         ...
 
-    def tools_away(self, patience_s: float) -> list[str] | None:
-        """Wait for tools outside this process; return those still away, None if there are none."""
+    def wait_for_tools(self, timeout_s: float) -> list[str] | None:
+        """Wait for tools outside this process; return those unavailable, None if there are none."""
         ...
 
     def record(self, state: State, outcome: Outcome) -> dict[str, Any]:

@@ -31,13 +31,15 @@ class Reward(Protocol):
 class PaperReward:
     """-1 for a bad format or no answer, else 0 for a wrong answer and 1 for a right one.
 
-    Source: AT²PO paper Eq. 16 and the released reward, deep_research_em.
+    Source: AT²PO (arXiv 2601.04767), Eq. 16;
+    ATPO/verl_atpo/verl/utils/reward_score/deep_research_em.py of github.com/zzfoutofspace/ATPO at
+    98e60f6.
     """
 
     def __call__(
         self, before: State, after: State, judgement: Judgement | None
     ) -> Mapping[str, float]:
-        """Return the term ``paper``."""
+        """Return the term `paper`."""
         if judgement is None:
             return {"paper": 0.0}
         if judgement.answer is None or not judgement.format_ok:
@@ -50,13 +52,13 @@ class PaperReward:
 class EMReward:
     """1 for a right answer, else 0; the format does not matter.
 
-    Source: Search-R1, verl/utils/reward_score/qa_em.py.
+    Source: verl/utils/reward_score/qa_em.py of github.com/PeterGriffinJin/Search-R1 at a14dc3a.
     """
 
     def __call__(
         self, before: State, after: State, judgement: Judgement | None
     ) -> Mapping[str, float]:
-        """Return the term ``em``."""
+        """Return the term `em`."""
         return {"em": float(judgement is not None and judgement.em)}
 
 
@@ -67,7 +69,7 @@ class F1Reward:
     def __call__(
         self, before: State, after: State, judgement: Judgement | None
     ) -> Mapping[str, float]:
-        """Return the term ``f1``."""
+        """Return the term `f1`."""
         return {"f1": judgement.f1 if judgement is not None else 0.0}
 
 
@@ -82,8 +84,9 @@ class FormatReward:
             an observation.
         final: Earned by an answer in a wrong format that is wrong.
 
-    Source: Search-R1 v0.3 (arXiv 2505.15117), format and intermediate retrieval rewards; its
-    released scripts set 0.2, 0 and 0.1.
+    Source: Search-R1 v0.3 (arXiv 2505.15117), format and intermediate retrieval rewards;
+    verl/utils/reward_score/qa_em_format.py of github.com/PeterGriffinJin/Search-R1 at a14dc3a,
+    whose scripts set 0.2, 0 and 0.1.
     """
 
     structure: float = 0.2
@@ -93,7 +96,7 @@ class FormatReward:
     def __call__(
         self, before: State, after: State, judgement: Judgement | None
     ) -> Mapping[str, float]:
-        """Return the terms ``em``, ``structure``, ``retrieval`` and ``final``."""
+        """Return the terms `em`, `structure`, `retrieval` and `final`."""
         terms = dict.fromkeys(("em", "structure", "retrieval", "final"), 0.0)
         if judgement is None:
             return terms
@@ -121,7 +124,7 @@ class ToolCost:
     def __call__(
         self, before: State, after: State, judgement: Judgement | None
     ) -> Mapping[str, float]:
-        """Return the term ``tool_cost``."""
+        """Return the term `tool_cost`."""
         return {"tool_cost": -self.per_call * (after.tool_calls - before.tool_calls)}
 
 

@@ -21,7 +21,7 @@ class TextSpace(Text):
 
     Args:
         max_length: Longest string in the space, in characters, >= 1.
-        templates: Texts with one ``{}``; a sample is one of them, filled with random words.
+        templates: Texts with one `{}`; a sample is one of them, filled with random words.
     """
 
     def __init__(
@@ -32,15 +32,15 @@ class TextSpace(Text):
         self.templates = templates
 
     def contains(self, x: Any) -> bool:
-        """Return whether ``x`` is a string that is not too long."""
+        """Return whether `x` is a string that is not too long."""
         return isinstance(x, str) and len(x) <= self.max_length
 
     def sample(self, mask: Any = None, probability: Any = None) -> str:
         """Return a random template filled with one to three random words.
 
         Args:
-            mask: As in ``gymnasium.spaces.Text.sample``, whose behaviour it then gets.
-            probability: As ``mask``.
+            mask: As in `gymnasium.spaces.Text.sample`, whose behaviour it then gets.
+            probability: As `mask`.
 
         Returns:
             A text of the space, drawn with the space's own generator.

@@ -28,7 +28,7 @@ class State:
         total_reward: Sum of the rewards of all turns.
         limit_reached: Whether the limit notice was given, so that the next turn is the last.
         done: Whether the episode has ended.
-        flags: What went wrong outside the agent, e.g. ``"tool_failed"``.
+        flags: What went wrong outside the agent, e.g. `"tool_failed"`.
     """
 
     question: Question
@@ -42,10 +42,10 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """The state after a turn and what Gymnasium's ``step`` returns.
+    """The state after a turn and what Gymnasium's `step` returns.
 
-    At the end of an episode ``info`` holds ``answer``, ``em`` (whether it succeeded), ``f1`` and
-    ``format_ok`` whatever the world.
+    At the end of an episode `info` holds `answer`, `em` (whether it succeeded), `f1` and
+    `format_ok` whatever the world.
     """
 
     state: State

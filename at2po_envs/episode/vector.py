@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -13,7 +13,7 @@ from gymnasium.vector.utils import batch_space
 
 from at2po_envs.episode.env import ForkableTextEnv
 from at2po_envs.episode.snapshots import Snapshot
-from at2po_envs.errors import EpisodeOverError, InvalidActionError
+from at2po_envs.errors import EpisodeOverError, InvalidActionError, check_integer
 
 Array = npt.NDArray[Any]
 
@@ -21,7 +21,7 @@ Array = npt.NDArray[Any]
 class ForkableVectorEnv(VectorEnv[tuple[str, ...], Sequence[str], Array]):
     """Steps many episodes of one environment at a time, and saves and restores each of them.
 
-    It behaves like ``gymnasium.vector.SyncVectorEnv``, but core, questions and tools exist once
+    It behaves like `gymnasium.vector.SyncVectorEnv`, but core, questions and tools exist once
     and all tool calls of a step are made together.
 
     Args:
@@ -30,7 +30,7 @@ class ForkableVectorEnv(VectorEnv[tuple[str, ...], Sequence[str], Array]):
         autoreset_mode: When an ended episode is followed by a new one.
 
     Raises:
-        ValueError: If ``num_envs`` is below 1 or there is no such mode.
+        ValueError: If `num_envs` is below 1 or there is no such mode.
     """
 
     def __init__(
@@ -40,9 +40,7 @@ class ForkableVectorEnv(VectorEnv[tuple[str, ...], Sequence[str], Array]):
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
     ) -> None:
         """Fork the environment as often as needed."""
-        if num_envs < 1:
-            raise ValueError(f"expected num_envs >= 1, found {num_envs}")
-        self.num_envs = num_envs
+        self.num_envs = check_integer("num_envs", num_envs, 1)
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.metadata = {**env.metadata, "autoreset_mode": self.autoreset_mode}
         self.render_mode = env.render_mode
@@ -65,7 +63,7 @@ class ForkableVectorEnv(VectorEnv[tuple[str, ...], Sequence[str], Array]):
 
         Args:
             seed: One seed an episode, or the first one's, whose successors the others get.
-            options: Options of each episode, and ``"reset_mask"``: a boolean array that says which
+            options: Options of each episode, and `"reset_mask"`: a boolean array that says which
                 episodes to reset.
 
         Returns:
@@ -88,11 +86,11 @@ class ForkableVectorEnv(VectorEnv[tuple[str, ...], Sequence[str], Array]):
             )
         if len(seeds) != self.num_envs:
             raise ValueError(f"expected {self.num_envs} seeds, found {len(seeds)}")
-        infos: list[tuple[int, Mapping[str, Any]]] = []
+        infos: dict[str, Any] = {}
         for i in np.flatnonzero(mask).tolist():
             self._observations[i], info = self.envs[i].reset(seed=seeds[i], options=own)
-            infos.append((i, info))
-        return tuple(self._observations), merge_infos(infos, self.num_envs)
+            infos = self._add_info(infos, info, i)
+        return tuple(self._observations), infos
 
     def step(
         self, actions: Sequence[str]
@@ -120,7 +118,7 @@ class ForkableVectorEnv(VectorEnv[tuple[str, ...], Sequence[str], Array]):
         rewards = np.zeros(self.num_envs)
         terminations = np.zeros(self.num_envs, dtype=np.bool_)
         truncations = np.zeros(self.num_envs, dtype=np.bool_)
-        infos: list[tuple[int, Mapping[str, Any]]] = []
+        infos: dict[str, Any] = {}
         for i, (env, action, calls) in enumerate(zip(self.envs, actions, pending, strict=True)):
             if ended[i]:
                 self._observations[i], info = env.reset()
@@ -131,9 +129,8 @@ class ForkableVectorEnv(VectorEnv[tuple[str, ...], Sequence[str], Array]):
                 last = {"final_obs": self._observations[i], "final_info": info}
                 self._observations[i], info = env.reset()
                 info = {**last, **info}
-            infos.append((i, info))
-        merged = merge_infos(infos, self.num_envs)
-        return tuple(self._observations), rewards, terminations, truncations, merged
+            infos = self._add_info(infos, info, i)
+        return tuple(self._observations), rewards, terminations, truncations, infos
 
     def _check(self, actions: Sequence[str], ended: Sequence[bool]) -> None:
         """Refuse what cannot be carried out in every episode, before any of them moves."""
@@ -151,7 +148,7 @@ class ForkableVectorEnv(VectorEnv[tuple[str, ...], Sequence[str], Array]):
             )
 
     def snapshot(self, index: int) -> Snapshot:
-        """Return all that ``restore`` needs of one episode."""
+        """Return all that `restore` needs of one episode."""
         return self.envs[index].snapshot()
 
     def restore(self, index: int, snapshot: Snapshot) -> None:
@@ -159,7 +156,7 @@ class ForkableVectorEnv(VectorEnv[tuple[str, ...], Sequence[str], Array]):
         self.envs[index].restore(snapshot)
 
     def render(self) -> tuple[Any, ...] | None:
-        """Return each episode's transcript in mode ``"ansi"``, else None."""
+        """Return each episode's transcript in mode `"ansi"`, else None."""
         return None if self.render_mode is None else tuple(env.render() for env in self.envs)
 
     # Gymnasium's other vector environments have one generator an episode, too.
@@ -174,54 +171,14 @@ class ForkableVectorEnv(VectorEnv[tuple[str, ...], Sequence[str], Array]):
         return tuple(env.np_random_seed for env in self.envs)
 
 
-def merge_infos(infos: Sequence[tuple[int, Mapping[str, Any]]], num_envs: int) -> dict[str, Any]:
-    """Batch infos as Gymnasium does: an array a key, and under ``_key`` who has that key.
-
-    It gives what ``VectorEnv._add_info`` gives one info after another, a column at a time.
-
-    Args:
-        infos: Pairs of index and info.
-        num_envs: Length of the arrays.
-
-    Returns:
-        The arrays; numbers keep the type of the first one, infos inside infos are batched likewise.
-    """
-    columns: dict[str, tuple[list[int], list[Any]]] = {}
-    for index, info in infos:
-        for key, value in info.items():
-            indices, values = columns.setdefault(key, ([], []))
-            indices.append(index)
-            values.append(value)
-    merged: dict[str, Any] = {}
-    for key, (indices, values) in columns.items():
-        if isinstance(values[0], dict) and key != "final_obs":
-            merged[key] = merge_infos(list(zip(indices, values, strict=True)), num_envs)
-        else:
-            merged[key] = _column(values[0], num_envs)
-            for index, value in zip(indices, values, strict=True):
-                merged[key][index] = value
-        mask = merged[f"_{key}"] = np.zeros(num_envs, dtype=np.bool_)
-        mask[indices] = True
-    return merged
-
-
-def _column(first: Any, num_envs: int) -> Array:
-    """Return an empty array for values like this one."""
-    if type(first) in (int, float, bool) or isinstance(first, np.number):
-        return np.zeros(num_envs, dtype=type(first))
-    if isinstance(first, np.ndarray):
-        return np.zeros((num_envs, *first.shape), dtype=first.dtype)
-    return np.full(num_envs, None, dtype=object)
-
-
 def vectorised(entry_point: str) -> Callable[..., ForkableVectorEnv]:
-    """Return a ``vector_entry_point`` for ``gymnasium.register``.
+    """Return a `vector_entry_point` for `gymnasium.register`.
 
     Args:
-        entry_point: Where the class is, ``"module:Class"``; it is imported when one is made.
+        entry_point: Where the class is, `"module:Class"`; it is imported when one is made.
 
     Returns:
-        A function of ``num_envs``, ``autoreset_mode`` and the environment's own arguments.
+        A function of `num_envs`, `autoreset_mode` and the environment's own arguments.
     """
 
     def make(

@@ -43,14 +43,14 @@ Fault = Literal[
 ]
 """What can be wrong.
 
-``no snapshot``: there is no ``snapshot`` or no ``restore``. ``not picklable``: a snapshot or the
-environment. ``not deterministic``: the same seed and actions give something else, each time.
-``outside state``: ... after an earlier episode, because something that a reset leaves alone (a
-tool, a class, a module) remembers it. ``hash order``: ... under another ``PYTHONHASHSEED``.
-``process``: ... in another process. ``aliased snapshot``: a snapshot changes when the environment
-goes on. ``generator``: the random generator is not restored. ``incomplete restore``: anything else
-is not. ``deepcopy``: a copy goes on differently, or the original notices. ``fork``: the same of
-``fork()``. ``wrapper``: a wrapper around the environment keeps state that is not in the snapshot.
+`no snapshot`: there is no `snapshot` or no `restore`. `not picklable`: a snapshot or the
+environment. `not deterministic`: the same seed and actions give something else, each time.
+`outside state`: ... after an earlier episode, because something that a reset leaves alone (a
+tool, a class, a module) remembers it. `hash order`: ... under another `PYTHONHASHSEED`.
+`process`: ... in another process. `aliased snapshot`: a snapshot changes when the environment
+goes on. `generator`: the random generator is not restored. `incomplete restore`: anything else
+is not. `deepcopy`: a copy goes on differently, or the original notices. `fork`: the same of
+`fork()`. `wrapper`: a wrapper around the environment keeps state that is not in the snapshot.
 """
 
 
@@ -84,11 +84,11 @@ def check_forkable_env(
 ) -> None:
     """Check that an environment can be saved, restored, copied and forked at every step.
 
-    Episodes of random actions, and of the environment's ``expert()`` if it has one, are played
+    Episodes of random actions, and of the environment's `expert()` if it has one, are played
     with a snapshot at every step. From each snapshot the rest is played again: after restoring it
     twice, in shuffled order, from deep copies, in forks and in another process; observations,
     rewards, flags, infos and the random generator have to be the same as the first time.
-    ``snapshot`` and ``restore`` may be methods of a wrapper or of the environment inside; wrappers
+    `snapshot` and `restore` may be methods of a wrapper or of the environment inside; wrappers
     stay in place, so that state they keep for themselves is found.
 
     Args:

@@ -23,7 +23,7 @@ def difference(before: Any, now: Any, where: str = "", depth: int = 30) -> str |
         depth: Levels that are looked into; what lies deeper counts as equal.
 
     Returns:
-        A phrase such as ``"info['turns'] was 1, is 2"``.
+        A phrase such as `"info['turns'] was 1, is 2"`.
     """
     if before is now or depth == 0:
         return None

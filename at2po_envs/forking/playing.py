@@ -47,7 +47,7 @@ Policy = Callable[[Sequence[Any]], Any]
 """Returns an action for a transcript: observation, action, observation, ..., observation."""
 
 Step = tuple[Any, ...]
-"""What ``reset`` or ``step`` returned, or the name of the exception it raised."""
+"""What `reset` or `step` returned, or the name of the exception it raised."""
 
 _CHILD = "from at2po_envs.forking.playing import serve; serve()"
 _TIMEOUT_S = 600.0
@@ -60,7 +60,7 @@ class Episode:
     Attributes:
         seed: What it was reset with.
         actions: The actions taken.
-        steps: What ``reset`` and each action gave; then what a step too many gave, if the episode
+        steps: What `reset` and each action gave; then what a step too many gave, if the episode
             ended; then what a reset without seed and one action more gave.
         snapshots: After the reset and after each action, the snapshot and its pickle at that time
             (or why there is none).
@@ -153,7 +153,7 @@ def in_process(packed: bytes, episode: Episode, *, hash_seed: int) -> Episode:
     Args:
         packed: The environment, pickled by cloudpickle before it was played.
         episode: What was played here.
-        hash_seed: ``PYTHONHASHSEED`` of the process.
+        hash_seed: `PYTHONHASHSEED` of the process.
 
     Returns:
         The episode as it went there.
@@ -187,7 +187,7 @@ def in_process(packed: bytes, episode: Episode, *, hash_seed: int) -> Episode:
 
 
 def serve() -> None:
-    """Do in another process what ``in_process`` asks for."""
+    """Do in another process what `in_process` asks for."""
     task, outcome = (Path(argument) for argument in sys.argv[1:3])
     packed, seed, actions, snapshots = pickle.loads(task.read_bytes())
     env = pickle.loads(packed)
@@ -206,7 +206,7 @@ def serve() -> None:
 
 
 def find_holder(env: Playable) -> Holder | None:
-    """Return the outermost layer that has ``snapshot`` and ``restore``, None if there is none."""
+    """Return the outermost layer that has `snapshot` and `restore`, None if there is none."""
     while not isinstance(env, Restorable):
         if not isinstance(env, gymnasium.Wrapper):
             return None

@@ -12,11 +12,12 @@ import gymnasium
 from gymnasium.spaces import Text
 
 from at2po_envs.dialects.raw_text import RawText
-from at2po_envs.episode.core import require_running, turn_info
+from at2po_envs.episode.core import running, state_of, transition_to
 from at2po_envs.episode.env import ForkableTextEnv
 from at2po_envs.episode.state import State, Transition, Turn
-from at2po_envs.errors import At2poEnvError
+from at2po_envs.errors import At2poEnvError, check_integer
 from at2po_envs.question_sets.questions import Question
+from at2po_envs.scoring.answers import Judgement
 from at2po_envs.tools import ToolCall, ToolResult
 from at2po_envs.tools.calling import is_from_signal
 
@@ -95,13 +96,13 @@ class ReplayCore:
         Returns:
             The next state with observation, reward, flags and info. If the environment raises, or
             returns anything but a text, a finite reward and the rest of what Gymnasium asks for,
-            the episode is truncated with the flag ``"env_failed"``.
+            the episode is truncated with the flag `"env_failed"`.
 
         Raises:
             EpisodeOverError: If the episode has ended.
             ReplayError: If the environment does not get to this state again.
         """
-        state = _running(state)
+        state = running(state, ReplayState)
         env = self._at(state)
         try:
             observation, reward, terminated, truncated = self._step(env, action)
@@ -115,12 +116,12 @@ class ReplayCore:
         taken = self._moved(
             state, action, observation, reward, terminated=terminated, truncated=truncated
         )
-        self._pool.append((None if taken.state.done else _mine(taken.state), env))
+        self._pool.append((None if taken.state.done else state_of(taken.state, ReplayState), env))
         return taken
 
     def truncate(self, state: State, action: str) -> Transition:
         """End an episode whose last turn ran out of budget; the environment does not get it."""
-        state = _running(state)
+        state = running(state, ReplayState)
         env = self._take(state)
         if env is not None:
             self._pool.append((None, env))
@@ -136,19 +137,16 @@ class ReplayCore:
         terminated: bool = False,
         truncated: bool = False,
     ) -> Transition:
-        done = terminated or truncated
         after = replace(
             state,
             turns=(*state.turns, Turn(action, observation)),
             rewards=(*state.rewards, reward),
-            total_reward=state.total_reward + reward,
-            done=done,
+            done=terminated or truncated,
         )
-        info = turn_info(after, "act", {"env": reward})
-        if done:
-            won = after.total_reward > self.success
-            info |= {"answer": None, "em": won, "f1": float(won), "format_ok": True}
-        return Transition(after, observation, reward, terminated, truncated, info)
+        won = state.total_reward + reward > self.success
+        judgement = Judgement(None, won, float(won), True) if after.done else None
+        taken = transition_to(after, "act", {"env": reward}, judgement, truncated=truncated)
+        return replace(taken, terminated=terminated)  # Gymnasium allows both at once
 
     def _at(self, state: ReplayState) -> TextEnv:
         """Take an environment that stands at a state out of the pool, or replay one to there."""
@@ -221,11 +219,11 @@ class ReplayCore:
 class ReplayFork(ForkableTextEnv):
     """Makes a Gymnasium environment that takes and gives texts forkable, by replaying actions.
 
-    It must do the same again after ``reset(seed=...)`` with the same actions; this is verified at
+    It must do the same again after `reset(seed=...)` with the same actions; this is verified at
     each replay. Forks share the live environments.
 
     Args:
-        env: Its Gymnasium id (``"module:namespace/Name-v0"`` imports the module that registers
+        env: Its Gymnasium id (`"module:namespace/Name-v0"` imports the module that registers
             it), or a function that makes one.
         env_options: Keyword arguments for it.
         episodes: Number of seeds that it is played with, >= 1; each is a question.
@@ -233,7 +231,7 @@ class ReplayFork(ForkableTextEnv):
         success: Total reward above which an episode has succeeded.
         stop: Where generation of a turn stops.
         live: Most environments that are kept alive at a time, >= 1.
-        render_mode: None or ``"ansi"``.
+        render_mode: None or `"ansi"`.
 
     Raises:
         NotATextEnvError: If no environment is named, or its actions or observations are no texts.
@@ -261,10 +259,8 @@ class ReplayFork(ForkableTextEnv):
                 f"makes one, found {env!r:.200}; pass for example "
                 'gymnasium.make("at2po/Replay-v0", env="package.module:namespace/Name-v0")'
             )
-        if live < 1 or first_seed < 0:
-            raise ValueError(
-                f"expected live >= 1 and first_seed >= 0, found {live} and {first_seed}"
-            )
+        check_integer("live", live, 1)
+        check_integer("first_seed", first_seed, 0)
         core = ReplayCore(_Maker(env, dict(env_options or {})), RawText(tuple(stop)), success, live)
         name = env if isinstance(env, str) else getattr(env, "__name__", type(env).__name__)
         questions = [
@@ -312,17 +308,6 @@ def _close(env: TextEnv) -> None:
         if is_from_signal(error):
             raise
         _log.warning("the environment failed when it was closed", exc_info=True)
-
-
-def _mine(state: State) -> ReplayState:
-    if not isinstance(state, ReplayState):
-        raise TypeError(f"expected a state of this environment, found a {type(state).__name__}")
-    return state
-
-
-def _running(state: State) -> ReplayState:
-    require_running(state)
-    return _mine(state)
 
 
 def _agree(where: str, before: object, now: object) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from at2po_envs.household.house import (
+    APPLIANCES,
     HANDS,
     HELD_AT_MOST,
     KEY,
@@ -129,32 +131,31 @@ def _put(world: World, what: str, where: str) -> tuple[World, str]:
     return after, f"You put the {thing.name} {piece.preposition} the {piece.name}."
 
 
-def _clean(world: World, what: str, where: str) -> tuple[World, str]:
-    thing = _treated(world, what, "clean", "sink")
-    after = replace(world, dirty=world.dirty - {thing.name})
-    return after, f"You wash the {thing.name}. It is clean now."
+def _treat(state: str, world: World, what: str, where: str) -> tuple[World, str]:
+    """Clean, heat or cool a thing in hand."""
+    use, kind = APPLIANCES[state]
+    thing = _held(world, what)
+    if kind not in [piece.kind for piece in world.here()]:
+        raise _Refusal(f"There is no {kind} here to {use} the {thing.name}.")
+    if use not in thing.uses:
+        raise _Refusal(f"The {thing.name} is nothing to {use}.")
+    name = {thing.name}
+    if state == "clean":
+        after = replace(world, dirty=world.dirty - name)
+    elif state == "hot":
+        after = replace(world, hot=world.hot | name, cold=world.cold - name)
+    else:
+        after = replace(world, cold=world.cold | name, hot=world.hot - name)
+    verb = "wash" if use == "clean" else use
+    return after, f"You {verb} the {thing.name}. It is {state} now."
 
 
-def _heat(world: World, what: str, where: str) -> tuple[World, str]:
-    thing = _treated(world, what, "heat", "stove")
-    after = replace(world, hot=world.hot | {thing.name}, cold=world.cold - {thing.name})
-    return after, f"You heat the {thing.name}. It is hot now."
-
-
-def _cool(world: World, what: str, where: str) -> tuple[World, str]:
-    thing = _treated(world, what, "cool", "fridge")
-    after = replace(world, cold=world.cold | {thing.name}, hot=world.hot - {thing.name})
-    return after, f"You cool the {thing.name}. It is cold now."
-
-
-def _on(world: World, what: str, where: str) -> tuple[World, str]:
-    lamp = _lamp(world, what)
-    return replace(world, lit=world.lit | {lamp.name}), f"The {lamp.name} is on."
-
-
-def _off(world: World, what: str, where: str) -> tuple[World, str]:
-    lamp = _lamp(world, what)
-    return replace(world, lit=world.lit - {lamp.name}), f"The {lamp.name} is off."
+def _switch(on: bool, world: World, what: str, where: str) -> tuple[World, str]:
+    lamp = _piece(world, what)
+    if lamp.kind != "lamp":
+        raise _Refusal(f"The {lamp.name} cannot be switched on or off.")
+    lit = world.lit | {lamp.name} if on else world.lit - {lamp.name}
+    return replace(world, lit=lit), f"The {lamp.name} is {'on' if on else 'off'}."
 
 
 def _unlock(world: World, what: str, where: str) -> tuple[World, str]:
@@ -171,14 +172,14 @@ def _use(world: World, what: str, where: str) -> tuple[World, str]:
         return _unlock(world, what, where)
     piece = _piece(world, what)
     if piece.kind == "lamp":
-        return (_off if piece.name in world.lit else _on)(world, what, where)
-    verbs = {"sink": "clean", "stove": "heat", "fridge": "cool"}
-    if piece.kind not in verbs:
+        return _switch(piece.name not in world.lit, world, what, where)
+    verb = next((use for use, kind in APPLIANCES.values() if kind == piece.kind), "")
+    if not verb:
         raise _Refusal(f"Say what to do with the {piece.name}: open it, or put something there.")
     held = [thing.name for thing in world.at(HANDS) if thing.name != KEY]
     if len(held) != 1 and not where:
-        raise _Refusal(f"Say what to {verbs[piece.kind]}: {verbs[piece.kind]} THING.")
-    return _HANDLERS[verbs[piece.kind]](world, where or held[0], "")
+        raise _Refusal(f"Say what to {verb}: {verb} THING.")
+    return _HANDLERS[verb](world, where or held[0], "")
 
 
 _HANDLERS: dict[str, Callable[[World, str, str], tuple[World, str]]] = {
@@ -190,18 +191,16 @@ _HANDLERS: dict[str, Callable[[World, str, str], tuple[World, str]]] = {
     "close": _close,
     "take": _take,
     "put": _put,
-    "clean": _clean,
-    "heat": _heat,
-    "cool": _cool,
-    "on": _on,
-    "off": _off,
+    **{use: partial(_treat, state) for state, (use, _) in APPLIANCES.items()},
+    "on": partial(_switch, True),
+    "off": partial(_switch, False),
     "unlock": _unlock,
     "use": _use,
 }
 
 
 def _named(words: str, names: Sequence[str], world: World, otherwise: str = "") -> str:
-    """The one name that the words mean; ``mug`` is enough where there is one mug."""
+    """The one name that the words mean; `mug` is enough where there is one mug."""
     said = set(words.split()) - set(world.room.split()) or set(words.split())
     if words in names:
         return words
@@ -217,13 +216,6 @@ def _piece(world: World, words: str) -> Furniture:
     return world.house.piece(_named(words, [piece.name for piece in world.here()], world))
 
 
-def _lamp(world: World, words: str) -> Furniture:
-    piece = _piece(world, words)
-    if piece.kind != "lamp":
-        raise _Refusal(f"The {piece.name} cannot be switched on or off.")
-    return piece
-
-
 def _held(world: World, words: str) -> Thing:
     held = world.at(HANDS)
     if not held:
@@ -231,16 +223,6 @@ def _held(world: World, words: str) -> Thing:
     holding = f"You hold {listed(a(thing.name) for thing in held)}, nothing else."
     name = _named(words, [thing.name for thing in held], world, holding)
     return next(thing for thing in held if thing.name == name)
-
-
-def _treated(world: World, words: str, use: str, kind: str) -> Thing:
-    """The held thing that is to be cleaned, heated or cooled here."""
-    thing = _held(world, words)
-    if kind not in [piece.kind for piece in world.here()]:
-        raise _Refusal(f"There is no {kind} here to {use} the {thing.name}.")
-    if use not in thing.uses:
-        raise _Refusal(f"The {thing.name} is nothing to {use}.")
-    return thing
 
 
 def _moved(world: World, name: str, place: str) -> World:

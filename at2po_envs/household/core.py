@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from numbers import Integral
 
 from at2po_envs.dialects import At2poTags, Dialect
-from at2po_envs.episode.core import require_running, turn_info
+from at2po_envs.episode.core import running, transition_to
 from at2po_envs.episode.rewards import EMReward, Reward
 from at2po_envs.episode.state import State, Transition, Turn
-from at2po_envs.errors import ToolResultError
+from at2po_envs.errors import ToolResultError, check_integer
 from at2po_envs.household.commands import COMMANDS, obey
 from at2po_envs.household.house import Goal, House, World
 from at2po_envs.household.tasks import task_of
@@ -50,10 +49,10 @@ class HouseholdState(State):
 
 @dataclass(frozen=True)
 class HouseholdTags(At2poTags):
-    """The tags of AT²PO with one tool, ``<act>``, and nothing to answer.
+    """The tags of AT²PO with one tool, `<act>`, and nothing to answer.
 
     Args:
-        prompt_name: ``"tools"`` for a prompt that explains the commands, ``"brief"`` for the bare
+        prompt_name: `"tools"` for a prompt that explains the commands, `"brief"` for the bare
             task.
         tools: Always the one.
     """
@@ -89,14 +88,14 @@ class HouseholdRules:
     """The rules; an episode earns 1 in the turn that reaches the goal and 0 in all others.
 
     Args:
-        dialect: How turns are written, for the tool ``ACT``.
+        dialect: How turns are written, for the tool `ACT`.
         max_turns: Turns until an episode ends without success, >= 1; part of the task, so that
-            such an end is ``terminated``.
-        reward: What turns earn; the judgement's ``em`` is whether the goal is reached, its ``f1``
+            such an end is `terminated`.
+        reward: What turns earn; the judgement's `em` is whether the goal is reached, its `f1`
             the share that is.
 
     Raises:
-        ValueError: If ``max_turns`` is below 1.
+        ValueError: If `max_turns` is below 1.
     """
 
     dialect: Dialect = HouseholdTags()
@@ -105,16 +104,13 @@ class HouseholdRules:
 
     def __post_init__(self) -> None:
         """Refuse an episode without turns."""
-        if not isinstance(self.max_turns, Integral) or self.max_turns < 1:
-            raise ValueError(
-                f"expected max_turns >= 1, found {self.max_turns!r}; pass a whole number"
-            )
+        check_integer("max_turns", self.max_turns, 1)
 
     def begin(self, question: Question) -> tuple[HouseholdState, str]:
         """Return the state in which an episode starts, and its first observation.
 
         Args:
-            question: A question of ``draw_questions``.
+            question: A question of `draw_questions`.
 
         Raises:
             ValueError: If it is another question.
@@ -145,7 +141,7 @@ class HouseholdRules:
             ToolResultError: If there are results.
             TypeError: If the state is of another world.
         """
-        before = _running(state)
+        before = running(state, HouseholdState)
         if results:
             raise ToolResultError(f"expected no tool results, found {len(results)}; pass none")
         parsed = self.dialect.parse(action)
@@ -175,13 +171,13 @@ class HouseholdRules:
             action: What was written of the turn.
 
         Returns:
-            A transition with ``truncated`` true and ``terminated`` false.
+            A transition with `truncated` true and `terminated` false.
 
         Raises:
             EpisodeOverError: If the episode has ended.
             TypeError: If the state is of another world.
         """
-        before = _running(state)
+        before = running(state, HouseholdState)
         after = replace(before, slips=before.slips + 1)
         kind = self.dialect.parse(action).kind
         return self._take(before, after, action, kind, "", truncated=True)
@@ -201,28 +197,7 @@ class HouseholdRules:
         after = replace(after, turns=(*before.turns, Turn(action, observation)))
         late = len(after.turns) >= self.max_turns and not judged.em
         done = truncated or judged.em or late
-        terms = self.reward(before, after, judged if done else None)
-        reward = sum(terms.values())
-        total = before.total_reward + reward
-        after = replace(after, done=done, limit_reached=late, total_reward=total)
-        info = turn_info(after, kind, terms)
-        if done:
-            info |= {"answer": None, "em": judged.em, "f1": judged.f1}
-            info |= {"format_ok": judged.format_ok}
-        return Transition(after, observation, reward, done and not truncated, truncated, info)
-
-
-def household_state(state: State) -> HouseholdState:
-    """Return a state as one of this world.
-
-    Raises:
-        TypeError: If it is of another.
-    """
-    if not isinstance(state, HouseholdState):
-        raise TypeError(f"expected a HouseholdState, found a {type(state).__name__}")
-    return state
-
-
-def _running(state: State) -> HouseholdState:
-    require_running(state)
-    return household_state(state)
+        judgement = judged if done else None
+        terms = self.reward(before, after, judgement)
+        after = replace(after, done=done, limit_reached=late)
+        return transition_to(after, kind, terms, judgement, truncated=truncated)

@@ -17,15 +17,15 @@ class HouseholdEnv(ForkableTextEnv):
     seen in part: the room one is in, without what closed furniture hides.
 
     Args:
-        preset: ``"small"`` (3 rooms, 8 things, 20 turns) or ``"standard"`` (6 rooms, one of them
+        preset: `"small"` (3 rooms, 8 things, 20 turns) or `"standard"` (6 rooms, one of them
             locked, 20 things and the key, 50 turns).
-        split: ``"train"`` or ``"test"``; their goals differ.
+        split: `"train"` or `"test"`; their goals differ.
         seed: Which households.
         questions: Number of tasks, >= 1.
-        dialect: ``"at2po"`` or ``"tool-calls"``.
-        prompt: ``"tools"``, which explains the commands, or ``"brief"``.
+        dialect: `"at2po"` or `"tool-calls"`.
+        prompt: `"tools"`, which explains the commands, or `"brief"`.
         max_turns: Turns per episode, >= 1; the preset's by default.
-        render_mode: None or ``"ansi"``.
+        render_mode: None or `"ansi"`.
 
     Raises:
         UnknownNameError: If there is no such preset, dialect, prompt or render mode.

@@ -7,7 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from at2po_envs.household.core import HouseholdRules, HouseholdState, household_state
+from at2po_envs.episode.core import state_of
+from at2po_envs.household.core import HouseholdRules, HouseholdState
 from at2po_envs.household.house import HANDS, World
 from at2po_envs.household.planner import plan
 from at2po_envs.question_sets.questions import Question
@@ -18,42 +19,27 @@ from at2po_envs.seeds import stable_hash
 class PlannerAgent(Scripted):
     """Takes a shortest way to each goal; it knows what furniture hides, so it never searches.
 
-    Args:
-        questions: The tasks it may be given.
-        core: Rules of the environment; they tell which prompt belongs to which task.
-        error_rate: Chance that a turn goes wrong, in [0, 1]: a needless command, or a tag that is
-            forgotten. It plans anew after each, so it recovers where turns are left.
-        seed: Seed of the errors; the same task gets the same errors.
-
-    Raises:
-        ValueError: If the rate is out of range.
+    A turn that goes wrong gives a needless command or forgets a tag. It plans again after each, so
+    it recovers where turns are left.
     """
 
     asked: ClassVar[str] = "tasks"
     core: HouseholdRules
 
     def play(self, question: Question, seed: int | None = None) -> Script:
-        """Start the script of one task; it goes on as long as it is asked.
-
-        Args:
-            question: A task of Household.
-            seed: Seed of this play's errors; the agent's own by default.
-
-        Returns:
-            A generator of turns, to be sent the observations.
-        """
+        """Start the script of one task; it goes on as long as it is asked."""
         seed = self.seed if seed is None else seed
         state = self.core.begin(question)[0]
         while not state.done:
             action = self._write(state, seed)
             yield action
-            state = household_state(self.core.transition(state, action).state)
+            state = state_of(self.core.transition(state, action).state, HouseholdState)
 
     def _next(self, question: Question, transcript: Sequence[str]) -> str:
         # The household follows from the actions, so the episode is played again up to here.
         state = self.core.begin(question)[0]
         for action in transcript[1::2]:
-            state = household_state(self.core.transition(state, action).state)
+            state = state_of(self.core.transition(state, action).state, HouseholdState)
         return self._write(state, self.seed)
 
     def _write(self, state: HouseholdState, seed: int) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 Kind = Literal["surface", "container", "fridge", "stove", "sink", "lamp"]
@@ -15,6 +16,11 @@ KEY = "brass key"
 """The thing that unlocks the locked room; it hangs on a finger and fills no hand."""
 
 HELD_AT_MOST = 2
+
+APPLIANCES: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {"clean": ("clean", "sink"), "hot": ("heat", "stove"), "cold": ("cool", "fridge")}
+)
+"""State of a thing -> the verb and the kind of furniture that bring it about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +60,7 @@ class Thing:
     Attributes:
         name: Its name, unique in the house.
         noun: What it is: the last word of its name.
-        uses: What can be done to it, of ``"clean"``, ``"heat"`` and ``"cool"``.
+        uses: What can be done to it, of `"clean"`, `"heat"` and `"cool"`.
     """
 
     name: str
@@ -97,7 +103,7 @@ class World:
     Attributes:
         house: What stays.
         room: Where you are.
-        places: Where each thing of the house is: the name of a piece of furniture, or ``HANDS``.
+        places: Where each thing of the house is: the name of a piece of furniture, or `HANDS`.
         opened: Containers that are open.
         dirty: Names of dirty things.
         hot: Names of hot things; they stay hot.
@@ -145,7 +151,7 @@ class Goal:
     Attributes:
         noun: What is to be brought.
         count: How many of them.
-        state: ``"clean"``, ``"hot"``, ``"cold"``, or empty where that does not matter.
+        state: `"clean"`, `"hot"`, `"cold"`, or empty where that does not matter.
         place: Name of the furniture that they are brought to.
         lamp: A lamp to be switched on, empty if there is none.
     """
@@ -208,7 +214,7 @@ def a(name: str) -> str:
 
 
 def listed(parts: Iterable[str]) -> str:
-    """Parts in a row: ``a cup, a pan and a pot``, or ``nothing``."""
+    """Parts in a row: `a cup, a pan and a pot`, or `nothing`."""
     names = list(parts)
     if len(names) < 2:
         return names[0] if names else "nothing"

@@ -8,16 +8,18 @@ from heapq import heappop, heappush
 from itertools import count
 from typing import TypeVar
 
-from at2po_envs.household.house import HANDS, HELD_AT_MOST, KEY, Goal, House, Thing, World
+from at2po_envs.household.house import (
+    APPLIANCES,
+    HANDS,
+    HELD_AT_MOST,
+    KEY,
+    Goal,
+    House,
+    Thing,
+    World,
+)
 
 _T = TypeVar("_T")
-
-_APPLIANCE: Mapping[str, tuple[str, str]] = {
-    "clean": ("clean", "sink"),
-    "hot": ("heat", "stove"),
-    "cold": ("cool", "fridge"),
-}
-"""State asked for -> the verb and the kind of furniture that bring it about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +154,7 @@ class _Search:
                     put = f"put {thing.name} {piece.preposition} {piece.name}"
                     yield replace(after, places=_set(after.places, i, piece.name)), (*walk, put)
             else:
-                verb, kind = _APPLIANCE[self.goal.state]
+                verb, kind = APPLIANCES[self.goal.state]
                 for room in [p.room for p in self.house.furniture if p.kind == kind]:
                     if room not in walks:
                         continue

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
-from typing import TypeVar
 
 import numpy as np
 
-from at2po_envs.errors import UnknownNameError
+from at2po_envs.errors import check_integer, check_known
 from at2po_envs.household.house import (
+    APPLIANCES,
     KEY,
     Furniture,
     Goal,
@@ -24,10 +24,7 @@ from at2po_envs.household.house import (
 )
 from at2po_envs.household.planner import plan
 from at2po_envs.question_sets.questions import Question
-from at2po_envs.seeds import Split, plain_integer, stable_hash
-from retrieval.errors import nearest
-
-_T = TypeVar("_T")
+from at2po_envs.seeds import SPLITS, Split, choose, stable_hash
 
 _ROOMS: Mapping[str, Mapping[str, Kind]] = {
     "kitchen": {
@@ -80,7 +77,6 @@ _THINGS: Mapping[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "hammer": ("hammers", (), ("heavy", "rusty", "rubber", "claw")),
     "brush": ("brushes", _CLEAN, ("wire", "broad", "stiff", "narrow")),
 }
-_VERBS = {"clean": "clean", "hot": "heat", "cold": "cool"}
 _NUMBERS = {1: "", 2: "two", 3: "three"}
 
 
@@ -135,8 +131,8 @@ def draw_task(size: str, split: Split, seed: int, number: int) -> Task:
     """Draw a task; it can be done, in at most three fifths of the turns.
 
     Args:
-        size: Name in ``SIZES``.
-        split: ``"train"`` or ``"test"``: no kind of thing is brought to the same piece of furniture
+        size: Name in `SIZES`.
+        split: `"train"` or `"test"`: no kind of thing is brought to the same piece of furniture
             in the same state in both.
         seed: Any integer.
         number: Which of the seed's tasks.
@@ -145,15 +141,10 @@ def draw_task(size: str, split: Split, seed: int, number: int) -> Task:
         The task, the same for the same arguments in every process.
 
     Raises:
-        UnknownNameError: If there is no such size.
-        ValueError: If there is no such split.
+        UnknownNameError: If there is no such size or split.
     """
-    if size not in SIZES:
-        raise UnknownNameError(
-            f"expected the size of a household, found {size!r}; {nearest(size, SIZES)}"
-        )
-    if split not in ("train", "test"):
-        raise ValueError(f"split: expected 'train' or 'test', found {split!r}")
+    check_known("the size of a household", size, SIZES)
+    check_known("the split", split, SPLITS)
     rng = np.random.default_rng(stable_hash("household", size, split, seed, number))
     limits = SIZES[size]
     while True:
@@ -172,21 +163,19 @@ def draw_questions(size: str, split: Split, seed: int, count: int) -> tuple[Ques
     """Draw tasks that all read differently, as questions.
 
     Args:
-        size: Name in ``SIZES``.
-        split: ``"train"`` or ``"test"``.
+        size: Name in `SIZES`.
+        split: `"train"` or `"test"`.
         seed: Any integer.
         count: How many, >= 1.
 
     Returns:
-        Questions whose golden answer is a shortest plan; ``metadata`` holds its length as
-        ``steps``, and what ``task_of`` needs.
+        Questions whose golden answer is a shortest plan; `metadata` holds its length as
+        `steps`, and what `task_of` needs.
 
     Raises:
-        ValueError: If ``count`` is below 1, or as ``draw_task`` does.
+        ValueError: If `count` is below 1, or as `draw_task` does.
     """
-    seed, count = plain_integer("seed", seed), plain_integer("questions", count)
-    if count < 1:
-        raise ValueError(f"questions: expected an integer >= 1, found {count}")
+    seed, count = check_integer("seed", seed), check_integer("questions", count, 1)
     found: dict[str, Question] = {}
     number = 0
     while len(found) < count:
@@ -207,7 +196,7 @@ def draw_questions(size: str, split: Split, seed: int, count: int) -> tuple[Ques
 
 
 def task_of(question: Question) -> Task:
-    """Return the task that a question of ``draw_questions`` is about.
+    """Return the task that a question of `draw_questions` is about.
 
     Raises:
         ValueError: If it is no such question.
@@ -224,7 +213,7 @@ def _draw_world(size: Size, rng: np.random.Generator) -> World:
     rng.shuffle(rooms)
     doors = [(rooms[int(rng.integers(i))], room) for i, room in enumerate(rooms) if i]
     ends = [room for room in rooms if sum(room in door for door in doors) == 1]
-    locked = _one([r for r in ends if r != "kitchen"] or [""], rng) if size.locked else ""
+    locked = choose([r for r in ends if r != "kitchen"] or [""], rng) if size.locked else ""
     free = [room for room in rooms if room != locked]
     if len(free) > 3:  # a second way round makes a better house
         first, second = _some(free, 2, rng)
@@ -240,24 +229,24 @@ def _draw_world(size: Size, rng: np.random.Generator) -> World:
         for name in _some(names, min(size.things, len(names)), rng)
     ]
     spots = [piece for piece in furniture if piece.holds]
-    places = [_one(spots, rng).name for _ in things]
+    places = [choose(spots, rng).name for _ in things]
     if locked:
         things.append(Thing(KEY, "key"))
-        places.append(_one([spot for spot in spots if spot.room != locked], rng).name)
+        places.append(choose([spot for spot in spots if spot.room != locked], rng).name)
     house = House(tuple(rooms), tuple(doors), furniture, tuple(things), locked)
     dirty = frozenset(thing.name for thing in things if thing.uses and rng.random() < 0.3)
-    return World(house, _one(free, rng), tuple(places), dirty=dirty)
+    return World(house, choose(free, rng), tuple(places), dirty=dirty)
 
 
 def _draw_goal(world: World, size: Size, rng: np.random.Generator) -> tuple[World, Goal]:
     """A goal, and the world with all things dirty that are to be brought clean."""
     house = world.house
-    noun = _one(sorted({thing.noun for thing in house.things if thing.name != KEY}), rng)
+    noun = choose(sorted({thing.noun for thing in house.things if thing.name != KEY}), rng)
     alike = [thing for thing in house.things if thing.noun == noun]
-    state = _one(["", *(s for s, use in _VERBS.items() if use in alike[0].uses)], rng)
-    place = _one([piece.name for piece in house.furniture if piece.holds], rng)
+    state = choose(["", *(s for s, (use, _) in APPLIANCES.items() if use in alike[0].uses)], rng)
+    place = choose([piece.name for piece in house.furniture if piece.holds], rng)
     lamps = [piece.name for piece in house.furniture if piece.kind == "lamp"]
-    lamp = _one(lamps, rng) if lamps and size.most > 1 and rng.random() < 0.25 else ""
+    lamp = choose(lamps, rng) if lamps and size.most > 1 and rng.random() < 0.25 else ""
     many = int(rng.integers(1, min(size.most, len(alike)) + 1))
     if state == "clean":
         world = World(
@@ -276,15 +265,11 @@ def _in_words(goal: Goal, house: House, rng: np.random.Generator) -> str:
     named = " ".join(word for word in (_NUMBERS[goal.count], goal.state, noun) if word)
     named = a(named) if one else named
     where = f"the {piece.name} in the {piece.room}"
-    text = _one([f"Put {named} {piece.preposition} {where}", f"Bring {named} to {where}"], rng)
+    text = choose([f"Put {named} {piece.preposition} {where}", f"Bring {named} to {where}"], rng)
     if goal.lamp:
         text += f" and switch on the {goal.lamp} in the {house.piece(goal.lamp).room}"
     return f"{text}."
 
 
-def _one(options: Sequence[_T], rng: np.random.Generator) -> _T:
-    return options[int(rng.integers(len(options)))]
-
-
-def _some(options: Sequence[_T], count: int, rng: np.random.Generator) -> list[_T]:
+def _some(options: Sequence[str], count: int, rng: np.random.Generator) -> list[str]:
     return [options[int(i)] for i in rng.permutation(len(options))[:count]]

@@ -17,13 +17,13 @@ class MiniWikiEnv(ForkableTextEnv):
     """Answer questions about a generated world by searching its passages.
 
     Args:
-        preset: Name in ``PRESETS``.
-        split: ``"train"`` or ``"test"``; worlds of different splits share no name.
+        preset: Name in `PRESETS`.
+        split: `"train"` or `"test"`; worlds of different splits share no name.
         seed: Which world.
-        prompt: ``"brief"`` or ``"paper"``.
+        prompt: `"brief"` or `"paper"`.
         max_tool_calls: Searches per episode, >= 0.
-        render_mode: None or ``"ansi"``.
-        **settings: Further fields of ``MiniWiki`` that differ from the preset.
+        render_mode: None or `"ansi"`.
+        **settings: Further fields of `MiniWiki` that differ from the preset.
 
     Raises:
         UnknownNameError: If there is no such preset, setting, prompt or render mode.

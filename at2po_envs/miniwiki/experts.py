@@ -14,7 +14,7 @@ from at2po_envs.miniwiki.questions import Plan, plan_of
 from at2po_envs.miniwiki.world import BY_NAME, Entity, World
 from at2po_envs.question_sets.questions import Question
 from at2po_envs.scripted import Script, Scripted, check_rate
-from at2po_envs.seeds import stable_hash
+from at2po_envs.seeds import choose
 
 Value = Entity | int
 """What a chain leads to."""
@@ -60,17 +60,8 @@ class ScriptedAgent(Scripted):
         self.world, self.haste = world, haste
 
     def play(self, question: Question, seed: int | None = None) -> Script:
-        """Start the script of one question; it ends itself with an answer.
-
-        Args:
-            question: A MiniWiki question of this world.
-            seed: Seed of this play's errors; the agent's own by default.
-
-        Returns:
-            A generator of turns.
-        """
-        seed = stable_hash(self.seed if seed is None else seed, question.key)
-        return _Play(self, plan_of(question), np.random.default_rng(seed)).script()
+        """Start the script of one question; it ends itself with an answer."""
+        return _Play(self, plan_of(question), self._generator(question, seed)).script()
 
 
 class _Play:
@@ -179,7 +170,7 @@ class _Play:
     def _error(self) -> Error | None:
         if self.rng.random() >= self.error_rate:
             return None
-        return ERRORS[self.rng.integers(len(ERRORS))]
+        return choose(ERRORS, self.rng)
 
     def _namesake(self, subject: Entity) -> Entity:
         """Somebody else of the kind, preferably of the same last name."""

@@ -134,14 +134,14 @@ def draw_names(
     """Draw different names of one kind, many of them near-namesakes.
 
     Args:
-        kind: A key of ``FORMS``.
+        kind: A key of `FORMS`.
         count: Number of names, >= 0.
         split: Which half of the names to draw from.
         rng: Source of the draw.
         share: How many names share a last word on average (family name, noun of a title); >= 1.
 
     Returns:
-        ``count`` different names.
+        `count` different names.
 
     Raises:
         ValueError: If no form of the kind holds that many names.

@@ -12,7 +12,7 @@ from at2po_envs.miniwiki.phrases import COMPARISONS, NOUN_PHRASES, QUESTIONS, SA
 from at2po_envs.miniwiki.text import mention
 from at2po_envs.miniwiki.world import BY_NAME, Entity, World, check_ranges, pick
 from at2po_envs.question_sets.questions import Question
-from at2po_envs.seeds import stable_hash
+from at2po_envs.seeds import choose, stable_hash
 
 Operation = Literal["value", "less", "more", "same"]
 
@@ -64,7 +64,7 @@ def plan_of(question: Question) -> Plan:
     """Read the plan that a MiniWiki question carries in its metadata.
 
     Args:
-        question: A question made by ``generate_questions``.
+        question: A question made by `generate_questions`.
 
     Returns:
         The plan.
@@ -94,8 +94,8 @@ def generate_questions(
         seed: Seed of the draw.
 
     Returns:
-        ``count`` questions in the FlashRAG shape; ``metadata`` holds ``type``, ``hops``,
-        ``supporting_titles`` and the plan.
+        `count` questions in the FlashRAG shape; `metadata` holds `type`, `hops`,
+        `supporting_titles` and the plan.
 
     Raises:
         ValueError: If a number is out of range or the world has too few questions.
@@ -164,7 +164,7 @@ class _Writer:
 
     def _comparison(self) -> tuple[str, Plan] | None:
         names = [r.name for r in self.world.all_relations if r.is_number]
-        number = names[self.rng.integers(len(names))]
+        number = choose(names, self.rng)
         pair = self._pair(BY_NAME[number].subject, number)
         larger = int(self.rng.integers(2))
         text = self._fill(COMPARISONS[number][larger], pair)
@@ -174,7 +174,7 @@ class _Writer:
 
     def _yes_no(self) -> tuple[str, Plan] | None:
         names = [r.name for r in self.world.relations if r.name in SAME]
-        relation = names[self.rng.integers(len(names))]
+        relation = choose(names, self.rng)
         pair = self._pair(BY_NAME[relation].subject, relation)
         if pair[0].start == pair[1].start:
             return None
@@ -189,7 +189,7 @@ class _Writer:
         hop = None
         if self.max_hops == 4 and self.rng.random() < 0.5:
             into = [r for r in self.world.relations if r.object == kind and r.subject != kind]
-            hop = into[self.rng.integers(len(into))] if into else None
+            hop = choose(into, self.rng) if into else None
         start_kind, relations = (hop.subject, (hop.name, relation)) if hop else (kind, (relation,))
         count = self.world.counts[start_kind]
         first, second = (Entity(start_kind, int(i)) for i in self.rng.integers(count, size=2))
@@ -214,7 +214,7 @@ class _Writer:
 
     def _entity(self) -> Entity:
         kinds = [k for k in self.world.counts if self.world.relations_of(k)]
-        kind = kinds[self.rng.integers(len(kinds))]
+        kind = choose(kinds, self.rng)
         return Entity(kind, int(self.rng.integers(self.world.counts[kind])))
 
     def _walk(self, start: Entity, hops: int) -> Chain | None:
@@ -226,7 +226,7 @@ class _Writer:
                 options = tuple(r for r in options if not r.is_number)
             if not options:
                 return None
-            relation = options[self.rng.integers(len(options))]
+            relation = choose(options, self.rng)
             relations.append(relation.name)
             value = self.world.value(entity, relation.name)
             if isinstance(value, Entity):

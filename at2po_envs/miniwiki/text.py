@@ -13,12 +13,8 @@ from retrieval import Passage
 
 def mention(world: World, entity: Entity) -> str:
     """An entity as a question names it: works by kind and name, the rest by name alone."""
-    name = world.name(entity)
-    return f"the {entity.kind} {name}" if entity.kind in ("film", "book") else _the(entity, name)
-
-
-def _the(entity: Entity, name: str) -> str:
-    return f"the {name}" if entity.kind in ("river", "award") else name
+    articles = {"film": "the film ", "book": "the book ", "river": "the ", "award": "the "}
+    return articles.get(entity.kind, "") + world.name(entity)
 
 
 class WorldPassages(Sequence[Passage]):

@@ -8,14 +8,13 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
-from at2po_envs.errors import UnknownNameError
+from at2po_envs.errors import check_known
 from at2po_envs.miniwiki.questions import generate_questions
 from at2po_envs.miniwiki.text import WorldPassages
 from at2po_envs.miniwiki.world import RANGES, World, check_ranges
 from at2po_envs.question_sets.questions import Question
 from at2po_envs.seeds import Split
 from retrieval import BM25, Passage
-from retrieval.errors import nearest
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class MiniWiki:
 
     Attributes:
         seed: Which world; any integer.
-        split: Half of the names it draws from: worlds of ``"train"`` and ``"test"`` share no title.
+        split: Half of the names it draws from: worlds of `"train"` and `"test"` share no title.
         passages: Number of passages, 100 to 1,000,000; one an entity.
         relations: Entity-valued relations that hold, 8 to 15.
         max_hops: Most searches a question needs, 1 to 4.
@@ -60,8 +59,8 @@ class MiniWiki:
         """Build a MiniWiki from a named preset.
 
         Args:
-            name: ``"demo"`` (short passages, two results, three hops at most: a model of a few
-                million parameters learns it in minutes), ``"standard"`` or ``"hard"``.
+            name: `"demo"` (short passages, two results, three hops at most: a model of a few
+                million parameters learns it in minutes), `"standard"` or `"hard"`.
             **changes: Fields that differ from the preset.
 
         Returns:
@@ -71,16 +70,9 @@ class MiniWiki:
             UnknownNameError: If there is no such preset or field.
             ValueError: If a field is out of range.
         """
-        if name not in PRESETS:
-            raise UnknownNameError(
-                f"expected a MiniWiki preset, found {name!r}; {nearest(name, PRESETS)}"
-            )
-        known = [field.name for field in fields(cls)]
+        check_known("a MiniWiki preset", name, PRESETS)
         for change in changes:
-            if change not in known:
-                raise UnknownNameError(
-                    f"expected a setting of MiniWiki, found {change!r}; {nearest(change, known)}"
-                )
+            check_known("a setting of MiniWiki", change, [field.name for field in fields(cls)])
         return replace(PRESETS[name], **changes)
 
     @cached_property
@@ -133,4 +125,4 @@ PRESETS = MappingProxyType(
         "hard": MiniWiki(passages=50_000, sentences=8, namesakes=8),
     }
 )
-"""Named settings of ``MiniWiki.preset``."""
+"""Named settings of `MiniWiki.preset`."""

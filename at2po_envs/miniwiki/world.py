@@ -12,8 +12,9 @@ from functools import cached_property
 
 import numpy as np
 
+from at2po_envs.errors import check_integer, check_known
 from at2po_envs.miniwiki.names import draw_names
-from at2po_envs.seeds import Split, plain_integer, stable_hash
+from at2po_envs.seeds import SPLITS, Split, stable_hash
 
 SHARES = {
     "person": 0.38,
@@ -30,12 +31,12 @@ SHARES = {
 
 @dataclass(frozen=True, slots=True)
 class Relation:
-    """One kind of fact: every entity of kind ``subject`` has one value.
+    """One kind of fact: every entity of kind `subject` has one value.
 
     Attributes:
         name: Key of the relation.
         subject: Kind of entity that has it.
-        object: Kind of entity that is its value, or ``"year"`` or ``"length"`` for a number.
+        object: Kind of entity that is its value, or `"year"` or `"length"` for a number.
         noun: What the value is called in a thought ("director").
     """
 
@@ -98,15 +99,13 @@ def check_ranges(**settings: int) -> None:
     """Check settings of a MiniWiki.
 
     Args:
-        **settings: Values by key of ``RANGES``.
+        **settings: Values by key of `RANGES`.
 
     Raises:
         ValueError: If one is not an integer in its range.
     """
     for name, value in settings.items():
-        low, high = RANGES[name]
-        if not isinstance(value, int | np.integer) or not low <= value <= high:
-            raise ValueError(f"{name}: expected an integer from {low} to {high:,}, found {value!r}")
+        check_integer(name, value, *RANGES[name])
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +123,7 @@ class World:
         seed: Any integer; the same arguments give the same world on every machine.
         size: Number of entities, which is the number of passages; 100 to 1,000,000.
         split: Half of the names to draw from; worlds of different splits share no name.
-        relations: How many of ``RELATIONS`` hold, 8 to 15.
+        relations: How many of `RELATIONS` hold, 8 to 15.
         namesakes: How many names share their last word on average, >= 1.
 
     Raises:
@@ -142,11 +141,10 @@ class World:
     ) -> None:
         """Draw the names and then the facts."""
         check_ranges(passages=size, relations=relations, namesakes=namesakes)
-        if split not in ("train", "test"):
-            raise ValueError(f"split: expected 'train' or 'test', found {split!r}")
+        check_known("the split", split, SPLITS)
         # Plain integers, because the repr of NumPy's would give another hash and another world.
         size, relations, namesakes = map(int, (size, relations, namesakes))
-        seed = plain_integer("seed", seed)
+        seed = check_integer("seed", seed)
         self.seed, self.size, self.split = seed, size, split
         self.relations = RELATIONS[:relations]
         rng = np.random.default_rng(stable_hash("world", seed, size, split, relations, namesakes))

@@ -19,7 +19,7 @@ class SplitReport:
     """One split of one set, as published and as found.
 
     Attributes:
-        set_name: A key of ``PUBLISHED``.
+        set_name: A key of `PUBLISHED`.
         split: Name of the split.
         published: Rows as published, None if there is no such split.
         found: Rows found, bad ones included, None if there is no file.
@@ -50,7 +50,7 @@ def survey(root: str | Path | None = None) -> list[SplitReport]:
     """Count and check the rows of every published split and of every further file.
 
     Args:
-        root: Folder that holds ``questions/<set>/<split>.jsonl``; None for ``$AT2PO_DATA``.
+        root: Folder that holds `questions/<set>/<split>.jsonl`; None for `$AT2PO_DATA`.
 
     Returns:
         One report a split, set by set.
@@ -72,10 +72,10 @@ def verify(root: str | Path | None = None) -> list[str]:
     """Compare a local copy of the question sets with the published ones.
 
     Args:
-        root: Folder that holds ``questions/<set>/<split>.jsonl``; None for ``$AT2PO_DATA``.
+        root: Folder that holds `questions/<set>/<split>.jsonl`; None for `$AT2PO_DATA`.
 
     Returns:
-        One line for each difference, starting with ``<set>/<split>:``: a missing split, another
+        One line for each difference, starting with `<set>/<split>:`: a missing split, another
         number of rows (a partial copy is named as such), a malformed row, an id that occurs twice.
         Empty for a complete copy.
 

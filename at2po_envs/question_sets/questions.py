@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from numbers import Integral
@@ -15,7 +15,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from at2po_envs.errors import DataFormatError, DataNotFoundError, UnknownNameError
+from at2po_envs.errors import (
+    DataFormatError,
+    DataNotFoundError,
+    UnknownNameError,
+    check_known,
+)
 from retrieval.corpus.jsonl import name_of, read_objects, text_of
 from retrieval.errors import nearest
 
@@ -36,7 +41,8 @@ QUESTION_SETS: Mapping[str, str] = MappingProxyType(
 )
 
 # Set -> split -> number of questions in the hub's repository.
-# Source: the hub data set RUC-NLPIR/FlashRAG_datasets, and the dataset table in FlashRAG's README.
+# Source: the hub data set RUC-NLPIR/FlashRAG_datasets, and the table of data sets in README.md of
+# github.com/RUC-NLPIR/FlashRAG.
 PUBLISHED: Mapping[str, Mapping[str, int]] = MappingProxyType(
     {
         "hotpotqa": MappingProxyType({"train": 90_447, "dev": 7_405}),
@@ -79,20 +85,24 @@ class Question:
         return hashlib.sha256(content.encode("ascii")).hexdigest()
 
 
+def data_pack() -> Path:
+    """Return the folder of the data pack, or its variable's name where that is unset."""
+    return Path(os.environ.get("AT2PO_DATA") or "$AT2PO_DATA")
+
+
 def questions_folder(root: str | Path | None = None) -> Path:
     """Return the folder of the question sets under a root.
 
     Args:
-        root: The root; None for ``$AT2PO_DATA``.
+        root: The root; None for `$AT2PO_DATA`.
 
     Returns:
-        The existing folder ``<root>/questions``.
+        The existing folder `<root>/questions`.
 
     Raises:
         DataNotFoundError: If there is no root or no such folder.
     """
-    root = root or os.environ.get("AT2PO_DATA")
-    folder = Path(root or "$AT2PO_DATA") / "questions"
+    folder = (Path(root) if root else data_pack()) / "questions"
     if not folder.is_dir():
         raise DataNotFoundError(
             f"expected question sets in {folder}, found no such folder; pass its parent as root, "
@@ -106,11 +116,11 @@ def load_questions(
 ) -> tuple[Question, ...]:
     """Load a question set from the first place that has it, all of it or nothing.
 
-    The places: ``path``; ``$AT2PO_DATA/questions/<set>/<split>.jsonl``; the Hugging Face hub.
+    The places: `path`; `$AT2PO_DATA/questions/<set>/<split>.jsonl`; the Hugging Face hub.
 
     Args:
-        set_name: One of the values of ``QUESTION_SETS``; not looked at where ``path`` is given.
-        split: ``"train"``, ``"dev"`` or ``"test"``; a set published without a test split gives its
+        set_name: One of the values of `QUESTION_SETS`; not looked at where `path` is given.
+        split: `"train"`, `"dev"` or `"test"`; a set published without a test split gives its
             dev split for it, as the papers evaluate.
         path: A file in the FlashRAG format; nothing else is tried then.
 
@@ -124,13 +134,9 @@ def load_questions(
     """
     if path is not None and Path(path).is_file():
         return _from_file(Path(path))
-    if path is None and set_name not in PUBLISHED:
-        raise UnknownNameError(
-            f"expected the name of a question set, found {set_name!r}; "
-            + nearest(set_name, PUBLISHED)
-        )
-    data = os.environ.get("AT2PO_DATA")
-    folder = Path(data or "$AT2PO_DATA") / "questions" / set_name
+    if path is None:
+        check_known("the name of a question set", set_name, PUBLISHED)
+    folder = data_pack() / "questions" / set_name
     hub_problem = "not tried, because a path was given"
     if path is None:
         splits = _stand_ins(set_name, split)
@@ -155,7 +161,8 @@ def load_questions(
 def _stand_ins(set_name: str, split: str) -> tuple[str, ...]:
     """The splits to take for one, in order; no split that is not the published one's equal.
 
-    Source: FlashRAG's and Search-R1's evaluation: test if present, else dev, else train.
+    Source: scripts/data_process/qa_search_test_merge.py of github.com/PeterGriffinJin/Search-R1 at
+    a14dc3a: test if present, else dev, else train.
     """
     if split != "test":
         return (split,)
@@ -169,7 +176,7 @@ def _from_file(file: Path) -> tuple[Question, ...]:
 
 
 def _from_hub(set_name: str, splits: Sequence[str]) -> tuple[Question, ...]:
-    """Load a set through ``datasets``, with DataNotFoundError for whatever keeps it away."""
+    """Load a set through `datasets`, with DataNotFoundError for whatever keeps it away."""
     try:
         import datasets  # here, because both are slow to import and seldom needed
         import huggingface_hub
@@ -228,29 +235,24 @@ def select_questions(
 def with_question_mark(question: Question) -> Question:
     """Strip a question and let it end in a question mark, as Search-R1 does.
 
-    Source: AT²PO's released data scripts.
+    Source: data_process/hotpotqa_multihop_train.py of github.com/zzfoutofspace/ATPO at 98e60f6.
     """
     text = question.question.strip()
     return replace(question, question=text if text.endswith("?") else text + "?")
 
 
 def _collect(rows: Iterable[tuple[str, dict[str, Any]]], source: str) -> tuple[Question, ...]:
-    questions = tuple(_unique(rows))
-    if not questions:
-        raise DataFormatError(f"{source}: expected at least one question, found an empty file")
-    return questions
-
-
-def _unique(rows: Iterable[tuple[str, dict[str, Any]]]) -> Iterator[Question]:
+    questions: list[Question] = []
     places: dict[str, str] = {}
     for where, row in rows:
-        question = question_of(row, where)
-        earlier = places.setdefault(question.id, where)
+        questions.append(question_of(row, where))
+        name = questions[-1].id
+        earlier = places.setdefault(name, where)
         if earlier != where:
-            raise DataFormatError(
-                f"{where}: expected a new id, found {question.id!r} of {earlier} again"
-            )
-        yield question
+            raise DataFormatError(f"{where}: expected a new id, found {name!r} of {earlier} again")
+    if not questions:
+        raise DataFormatError(f"{source}: expected at least one question, found an empty file")
+    return tuple(questions)
 
 
 def question_of(row: Any, where: str) -> Question:

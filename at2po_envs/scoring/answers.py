@@ -11,9 +11,8 @@ from fractions import Fraction
 from types import MappingProxyType
 
 from at2po_envs.dialects import At2poTags, Dialect, HowRead
-from at2po_envs.errors import UnknownNameError
+from at2po_envs.errors import check_known
 from at2po_envs.scoring.typesetting import without_typesetting
-from retrieval.errors import nearest
 from retrieval.text import to_nfc
 
 SCORER_VERSION = 2
@@ -21,7 +20,7 @@ SCORER_VERSION = 2
 
 2: texts are compared in NFC and without typesetting, an empty answer is never right, golden answers
 of nothing but articles or signs can be given, tags that are only mentioned break no format, a
-``\\boxed`` that holds nothing is passed over.
+`\\boxed` that holds nothing is passed over.
 """
 
 _DELETE_PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -51,7 +50,7 @@ class Judgement:
 def normalize_answer(text: str) -> str:
     r"""Reduce an answer to what is compared: its words.
 
-    Unicode is composed (NFC), LaTeX that only sets the type (``\text{}``, ``\,``) is taken away,
+    Unicode is composed (NFC), LaTeX that only sets the type (`\text{}`, `\,`) is taken away,
     the case is lowered, ASCII punctuation deleted (not replaced by a space), articles are dropped
     and white space is collapsed. Words stay where all are articles, signs where there are no
     words: only an empty text is empty afterwards.
@@ -64,7 +63,8 @@ def normalize_answer(text: str) -> str:
 def squad_normalize_answer(text: str) -> str:
     """Lower the case, delete ASCII punctuation, drop articles, collapse white space.
 
-    Source: SQuAD's evaluation script v1.1, as FlashRAG, Search-R1 and AT²PO's release have it.
+    Source: `normalize_answer` in SQuAD's evaluate-v1.1.py (arXiv 1606.05250), as FlashRAG,
+    Search-R1 and AT²PO's release have it.
     """
     return _words(_ARTICLE.sub(" ", text.lower().translate(_DELETE_PUNCTUATION)))
 
@@ -103,7 +103,8 @@ class Scorer:
         Characters are compared, not words: "George III" covers "George II". A prediction that says
         everything covers everything, so this is to be read beside exact match, never alone.
 
-        Source: FlashRAG's sub-EM, which recorded rollouts call ``acc``.
+        Source: `Sub_ExactMatch` in flashrag/evaluator/metrics.py of github.com/RUC-NLPIR/FlashRAG,
+        which recorded rollouts call `acc`.
         """
         normal, wanted = self.normalize(prediction), map(self.normalize, golds)
         return any(gold in normal for gold in wanted if gold or self.empty_counts)
@@ -119,7 +120,8 @@ class Scorer:
             A number in [0, 1]; 0 where one side is yes, no or noanswer and the other is not the
             same, and where nothing is left of either.
 
-        Source: HotpotQA's evaluation script (f1_score), as FlashRAG has it.
+        Source: `f1_score` in hotpot_evaluate_v1.py of github.com/hotpotqa/hotpot, as FlashRAG has
+        it.
         """
         normal = self.normalize(prediction)
         return max((_f1(normal, self.normalize(gold)) for gold in golds), default=0.0)
@@ -153,13 +155,9 @@ def make_scorer(name: str) -> Scorer:
     """Return a scorer by its name.
 
     Raises:
-        UnknownNameError: If there is none of this name in ``SCORERS``.
+        UnknownNameError: If there is none of this name in `SCORERS`.
     """
-    if name not in SCORERS:
-        raise UnknownNameError(
-            f"expected a scorer, one of {', '.join(SCORERS)}, found {name!r}; "
-            + nearest(str(name), SCORERS)
-        )
+    check_known("a scorer", name, SCORERS)
     return SCORERS[name]
 
 
@@ -175,7 +173,7 @@ def numeric_match(prediction: str, golds: Sequence[str]) -> bool:
     """Return whether the prediction is the same number as a golden answer, exactly.
 
     Args:
-        prediction: Decimal or fraction; a thousands comma, a leading ``$`` and a trailing ``%``
+        prediction: Decimal or fraction; a thousands comma, a leading `$` and a trailing `%`
             are ignored.
         golds: Golden answers, written likewise.
     """
@@ -217,11 +215,11 @@ def judge(
         scorer: How the answer is compared with the golden ones.
 
     Returns:
-        The judgement; ``em`` and ``f1`` disregard the format. F1 is 1 wherever EM is, but with
+        The judgement; `em` and `f1` disregard the format. F1 is 1 wherever EM is, but with
         published scorers, where empty texts agree.
 
-    Source: AT²PO paper Eq. 16. Two departures: retrieved text is never judged, and a right answer
-    after the tool limit earns its reward.
+    Source: AT²PO (arXiv 2601.04767), Eq. 16. Two departures: retrieved text is never judged, and a
+    right answer after the tool limit earns its reward.
     """
     answer, format_ok = astuple((dialect or _AT2PO).read(turns))
     if answer is None:

@@ -23,9 +23,9 @@ def without_typesetting(text: str) -> str:
         text: Any text.
 
     Returns:
-        The text without commands for type faces, whose braces stay (``\text{Paris}`` becomes
-        ``{Paris}``), with spaces for those that make space, with ``a/b`` for ``\frac{a}{b}``, and
-        without the backslash of ``\%`` and the like.
+        The text without commands for type faces, whose braces stay (`\text{Paris}` becomes
+        `{Paris}`), with spaces for those that make space, with `a/b` for `\frac{a}{b}`, and
+        without the backslash of `\%` and the like.
     """
     if "\\" not in text:
         return text

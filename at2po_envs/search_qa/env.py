@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,14 +13,19 @@ from at2po_envs.episode.core import ToolQA
 from at2po_envs.episode.env import ForkableTextEnv
 from at2po_envs.episode.rewards import PaperReward, Reward
 from at2po_envs.errors import DataNotFoundError
-from at2po_envs.question_sets.questions import load_questions, select_questions, with_question_mark
+from at2po_envs.question_sets.questions import (
+    data_pack,
+    load_questions,
+    select_questions,
+    with_question_mark,
+)
 from at2po_envs.scoring.answers import make_scorer
-from at2po_envs.search_qa.title_agent import TitleAgent
+from at2po_envs.search_qa.experts import TitleAgent
 from at2po_envs.tools import SearchTool
-from retrieval import BM25, Passage, Passages, Retriever
+from retrieval import Passage, Retriever, open_retriever
 from retrieval.http.errors import TemporaryRemoteError
 
-SERVER_PATIENCE_S = 600.0
+SERVER_TIMEOUT_S = 600.0
 """Seconds that a retrieval server may take to load its index."""
 
 
@@ -29,24 +33,24 @@ class SearchQAEnv(ForkableTextEnv):
     """Answer a question of a set by searching a corpus.
 
     Args:
-        question_set: A value of ``QUESTION_SETS``.
-        split: ``"train"``, ``"dev"`` or ``"test"``; see ``load_questions``.
+        question_set: A value of `QUESTION_SETS`.
+        split: `"train"`, `"dev"` or `"test"`; see `load_questions`.
         questions_path: FlashRAG-format file to read instead of the set.
         questions: Ids or indices of the questions to keep, in that order; None for all.
-        append_question_mark: Whether to strip questions and let them end in ``?``, as Search-R1.
+        append_question_mark: Whether to strip questions and let them end in `?`, as Search-R1.
         corpus_path: wiki-18-format file to search; the default is the data pack's.
         retriever: What is searched instead of a corpus file: an object, or a text that
-            ``retrieval.open_retriever`` understands (``corpus_path`` is then its corpus).
+            `retrieval.open_retriever` understands (`corpus_path` is then its corpus).
         top_k: Passages per search, >= 1.
         passage_chars: Characters shown of a passage, >= 1.
-        dialect: ``"at2po"``, ``"search-r1"`` or ``"tool-calls"``.
+        dialect: `"at2po"`, `"search-r1"` or `"tool-calls"`.
         prompt: Name of a prompt of the dialect; None for its own.
         max_tool_calls: Searches per episode, >= 0.
         reward: What turns earn; None for the paper's reward.
-        scorer: What compares answers, a name in ``scoring.SCORERS``: ``"at2po-envs"``, or as
-            published ``"flashrag"`` or ``"released"``, which reads episodes as released, too.
+        scorer: What compares answers, a name in `scoring.SCORERS`: `"at2po-envs"`, or as
+            published `"flashrag"` or `"released"`, which reads episodes as released, too.
         tool_timeout_s: Seconds that a search may take; None waits.
-        render_mode: None or ``"ansi"``.
+        render_mode: None or `"ansi"`.
 
     Raises:
         DataNotFoundError: If the questions or the corpus are nowhere.
@@ -55,7 +59,7 @@ class SearchQAEnv(ForkableTextEnv):
         ValueError: If a retriever object and a corpus are given, or the dialect has no released
             reading and the scorer asks for it.
 
-    Source: AT²PO paper, section on the experiments' set-up, for the defaults.
+    Source: AT²PO (arXiv 2601.04767), section 4.1, for the defaults.
     """
 
     core: ToolQA
@@ -111,9 +115,9 @@ class SearchQAEnv(ForkableTextEnv):
 
 def _searched(retriever: Retriever | str | None, corpus_path: str | None) -> Retriever:
     if retriever is None:
-        return CorpusFile(find_corpus(corpus_path))
+        return LazyRetriever(f"bm25:{find_corpus(corpus_path).resolve()}")
     if isinstance(retriever, str):
-        return NamedRetriever(retriever, corpus_path)
+        return LazyRetriever(retriever, corpus_path)
     if corpus_path is not None:
         raise ValueError(
             f"expected a retriever object or a corpus, found both (corpus_path {corpus_path!r}); "
@@ -126,7 +130,7 @@ def find_corpus(path: str | Path | None = None) -> Path:
     """Return the corpus file: the path given, or the data pack's.
 
     Args:
-        path: The file; None for ``$AT2PO_DATA/corpus/passages.jsonl``.
+        path: The file; None for `$AT2PO_DATA/corpus/passages.jsonl`.
 
     Returns:
         The path of an existing file.
@@ -134,8 +138,7 @@ def find_corpus(path: str | Path | None = None) -> Path:
     Raises:
         DataNotFoundError: If it is not there.
     """
-    data = os.environ.get("AT2PO_DATA")
-    place = Path(data or "$AT2PO_DATA") / "corpus" / "passages.jsonl"
+    place = data_pack() / "corpus" / "passages.jsonl"
     file = place if path is None else Path(path)
     if not file.is_file():
         raise DataNotFoundError(
@@ -149,59 +152,35 @@ def find_corpus(path: str | Path | None = None) -> Path:
 
 
 @dataclass(frozen=True)
-class CorpusFile:
-    """BM25 over a corpus file, indexed at the first search and once per process.
+class LazyRetriever:
+    """What `retrieval.open_retriever` makes of a text, at the first search and once per process.
 
-    It holds a path only, so that environments are made, copied and pickled quickly.
-    """
-
-    path: Path
-
-    def search(self, queries: Sequence[str], k: int) -> list[list[Passage]]:
-        """Return, for each query, at most ``k`` passages, the best first."""
-        return self.opened().search(queries, k)
-
-    def opened(self) -> BM25:
-        """Return the index itself, made now if it was not."""
-        stat = self.path.stat()
-        return _index(self.path.resolve(), stat.st_mtime_ns, stat.st_size)
-
-
-@dataclass(frozen=True)
-class NamedRetriever:
-    """What ``retrieval.open_retriever`` makes of a text, at the first search and once per process.
-
-    A server is waited for then, and the index that it names is checked.
-
-    It holds the text only, so that environments are made, copied and pickled quickly.
+    A server is waited for then, and the index that it names is checked. A corpus file that has
+    changed is indexed again. It holds the text only, so that environments are made, copied and
+    pickled quickly.
     """
 
     name: str
     corpus: str | None = None
 
     def search(self, queries: Sequence[str], k: int) -> list[list[Passage]]:
-        """Return, for each query, at most ``k`` passages, the best first."""
+        """Return, for each query, at most `k` passages, the best first."""
         return self.opened().search(queries, k)
 
     def opened(self) -> Retriever:
         """Return the retriever itself, opened now if it was not."""
-        return _opened(self.name, self.corpus)
+        file = Path(self.name.partition(":")[2])
+        stat = file.stat() if file.is_file() else None
+        return _opened(self.name, self.corpus, stat and (stat.st_mtime_ns, stat.st_size))
 
 
 @lru_cache(maxsize=4)
-def _opened(name: str, corpus: str | None) -> Retriever:
-    from retrieval import open_retriever  # here: few environments need more than BM25
-
+def _opened(name: str, corpus: str | None, version: tuple[int, int] | None) -> Retriever:
     retriever: Any = open_retriever(name, corpus=corpus)
     if hasattr(retriever, "wait_until_ready"):
         try:
-            retriever.wait_until_ready(SERVER_PATIENCE_S)
+            retriever.wait_until_ready(SERVER_TIMEOUT_S)
         except TemporaryRemoteError as error:
             # In the midst of a run it may pass; at the first search nothing is lost by ending.
             raise DataNotFoundError(f"{name}: expected a server that is ready; {error}") from error
     return retriever  # type: ignore[no-any-return]
-
-
-@lru_cache(maxsize=4)
-def _index(path: Path, modified_ns: int, size: int) -> BM25:
-    return BM25(Passages.from_jsonl(path))

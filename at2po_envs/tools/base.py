@@ -12,7 +12,7 @@ class ToolSpec:
     """What an agent is told about a tool.
 
     Attributes:
-        name: Name, also its tag in tag dialects: lower-case letters, digits and ``_``.
+        name: Name, also its tag in tag dialects: lower-case letters, digits and `_`.
         description: One sentence.
         parameters: JSON schema of its arguments, of type object.
     """
@@ -50,7 +50,7 @@ class ToolResult:
     Attributes:
         ok: Whether the tool did its work.
         text: Text to show to the agent.
-        error: Text to show instead when ``ok`` is false.
+        error: Text to show instead when `ok` is false.
         titles: Titles of the passages in the text, best first.
         passages: The passages themselves, each a title line and then its text, for dialects that
             lay them out in their own way.
@@ -61,6 +61,11 @@ class ToolResult:
     error: str = ""
     titles: tuple[str, ...] = ()
     passages: tuple[str, ...] = ()
+
+    @property
+    def shown(self) -> str:
+        """What the agent sees."""
+        return self.text if self.ok else self.error
 
 
 class Tool(Protocol):

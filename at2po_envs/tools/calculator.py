@@ -65,10 +65,10 @@ class CalculatorTool:
         """Calculate each expression.
 
         Args:
-            arguments: ``{"expression": text}`` for each.
+            arguments: `{"expression": text}` for each.
 
         Returns:
-            A result for each; ``ok`` even where the expression is bad, as the tool did its work.
+            A result for each; `ok` even where the expression is bad, as the tool did its work.
         """
         return [ToolResult(True, self._answer(each.get("expression"))) for each in arguments]
 
@@ -83,8 +83,8 @@ def calculate(expression: str) -> Fraction:
     """Return the exact value of an expression.
 
     Args:
-        expression: Numbers (``12``, ``1,000``, ``0.5``, ``2e3``, ``15%``), ``+ - * / // % **`` and
-            parentheses; ``×``, ``÷``, ``^``, ``$`` and ``15% of 80`` are understood too.
+        expression: Numbers (`12`, `1,000`, `0.5`, `2e3`, `15%`), `+ - * / // % **` and
+            parentheses; `×`, `÷`, `^`, `$` and `15% of 80` are understood too.
 
     Returns:
         Its value.
@@ -134,7 +134,7 @@ def written(value: Fraction) -> str:
 
 
 def _value(node: ast.expr, text: str) -> Fraction:
-    """The value of a node of the syntax tree of ``text``, which is ASCII."""
+    """The value of a node of the syntax tree of `text`, which is ASCII."""
     match node:
         case ast.Constant():
             return _bounded(_literal(text[node.col_offset : node.end_col_offset]))

@@ -15,7 +15,7 @@ from retrieval.http.errors import TemporaryRemoteError
 _log = logging.getLogger(__name__)
 
 
-def run_tool(tool: Tool, calls: Sequence[ToolCall]) -> list[ToolResult]:
+def call_tool(tool: Tool, calls: Sequence[ToolCall]) -> list[ToolResult]:
     """Let a tool carry out calls in this thread; whatever it raises fails no other call.
 
     Args:
@@ -38,7 +38,7 @@ def run_tool(tool: Tool, calls: Sequence[ToolCall]) -> list[ToolResult]:
             raise
         if len(calls) > 1 and not isinstance(error, TemporaryRemoteError):
             # What one of them asked for may be all that is wrong.
-            return [result for call in calls for result in run_tool(tool, [call])]
+            return [result for call in calls for result in call_tool(tool, [call])]
         name = tool.spec.name
         _log.warning("tool %s failed for %d calls", name, len(calls), exc_info=True)
         return [ToolResult(False, "", f"The {name} tool failed. Try again.")] * len(calls)

@@ -49,7 +49,7 @@ class FunctionTool:
 
         Returns:
             What the function returns, as text; arguments that do not fit are answered with the
-            reason, ``ok`` as the agent erred and not the tool.
+            reason, `ok` as the agent erred and not the tool.
         """
         return [self._call(each) for each in arguments]
 
@@ -77,10 +77,10 @@ def function_tool(function: Callable[..., Any]) -> FunctionTool:
     """Make a tool from a function: its name, its docstring and its annotations say everything.
 
     Args:
-        function: Its arguments are ``str``, ``int``, ``float``, ``bool``, lists of one of these, or
-            one of all these ``| None``; the first line of its docstring describes it and the
-            section ``Args:`` its arguments. It may return a ``ToolResult`` or anything that
-            ``str`` turns into text. If it raises, the call has failed.
+        function: Its arguments are `str`, `int`, `float`, `bool`, lists of one of these, or
+            one of all these `| None`; the first line of its docstring describes it and the
+            section `Args:` its arguments. It may return a `ToolResult` or anything that
+            `str` turns into text. If it raises, the call has failed.
 
     Returns:
         The tool.
@@ -139,7 +139,7 @@ def _schema(annotation: Any, where: str) -> dict[str, Any]:
 
 
 def _described(lines: Sequence[str]) -> dict[str, str]:
-    """The arguments' descriptions in the section ``Args:`` of a docstring."""
+    """The arguments' descriptions in the section `Args:` of a docstring."""
     described: dict[str, str] = {}
     current = ""
     start = next((i for i, line in enumerate(lines) if line.strip() == "Args:"), len(lines))

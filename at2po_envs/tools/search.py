@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from at2po_envs.errors import At2poEnvError, ToolResultError
+from at2po_envs.errors import At2poEnvError, ToolResultError, check_integer
 from at2po_envs.tools.base import ToolResult, ToolSpec
 from retrieval import Passage, RetrievalError, Retriever
 from retrieval.http.errors import (
@@ -52,7 +52,8 @@ class SearchTool:
     Raises:
         ValueError: If a number is below 1.
 
-    Source: AT²PO's released search tool, for both defaults and the layout.
+    Source: ATPO/verl_atpo/verl/workers/rollout/tools/search_tool.py of
+    github.com/zzfoutofspace/ATPO at 98e60f6, for both defaults and the layout.
     """
 
     retriever: Retriever
@@ -64,11 +65,8 @@ class SearchTool:
 
     def __post_init__(self) -> None:
         """Refuse numbers out of range."""
-        if self.top_k < 1 or self.passage_chars < 1:
-            raise ValueError(
-                "expected top_k >= 1 and passage_chars >= 1, "
-                f"found {self.top_k} and {self.passage_chars}"
-            )
+        check_integer("top_k", self.top_k, 1)
+        check_integer("passage_chars", self.passage_chars, 1)
 
     def __call__(self, arguments: Sequence[Mapping[str, Any]]) -> list[ToolResult]:
         """Search for all queries in one call of the retriever, if it takes them all.
@@ -77,7 +75,7 @@ class SearchTool:
         own call.
 
         Args:
-            arguments: ``{"query": text}`` for each search. Lone surrogates are searched for as
+            arguments: `{"query": text}` for each search. Lone surrogates are searched for as
                 U+FFFD.
 
         Returns:
@@ -87,7 +85,7 @@ class SearchTool:
             RetrievalError: If the corpus itself is missing or malformed, or a server refuses any
                 query: no episode could go well.
         """
-        # Source: AT²PO's released search tool removes quotation marks from the query.
+        # Source: the same file removes quotation marks from the query.
         queries = [to_unicode(str(each["query"])).replace('"', "").strip() for each in arguments]
         fitting = [i for i, query in enumerate(queries) if len(query) <= MAX_QUERY_CHARS]
         results = [_TOO_LONG] * len(queries)
@@ -124,11 +122,11 @@ class SearchTool:
             answers |= zip(part, found, strict=True)
         return answers
 
-    def ready(self, patience_s: float) -> bool | None:
+    def ready(self, timeout_s: float) -> bool | None:
         """Wait until the retriever can be asked.
 
         Args:
-            patience_s: Longest wait, in seconds, > 0.
+            timeout_s: Longest wait, in seconds, > 0.
 
         Returns:
             Whether it can; None for one in this process, which is always there.
@@ -139,7 +137,7 @@ class SearchTool:
         if not hasattr(retriever, "wait_until_ready"):
             return None
         try:
-            retriever.wait_until_ready(patience_s)
+            retriever.wait_until_ready(timeout_s)
         except TemporaryRemoteError:
             return False
         return True

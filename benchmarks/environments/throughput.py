@@ -65,7 +65,7 @@ class Stub:
     delay_s: float
 
     def search(self, queries: Sequence[str], k: int) -> list[list[Passage]]:
-        """Return ``k`` passages for each query, after one delay for all of them."""
+        """Return `k` passages for each query, after one delay for all of them."""
         if self.delay_s:
             time.sleep(self.delay_s)
         return [passages(k) for _ in queries]

@@ -138,7 +138,7 @@ def test_a_snapshot_of_another_environment_is_refused_and_changes_nothing(name, 
             source.reset(seed=0)
             foreign.append(source.snapshot())
     generator = dict(before.generator)
-    torn = [
+    corrupt = [
         replace(before, generator=generator | {"bit_generator": "MT19937"}),
         replace(before, generator=generator | {"state": {}}),
         replace(before, generator=generator | {"state": {"state": -1, "inc": "x"}}),
@@ -151,7 +151,7 @@ def test_a_snapshot_of_another_environment_is_refused_and_changes_nothing(name, 
         before.state,
     ]
     env.restore(before)
-    for snapshot in [*foreign, *torn]:
+    for snapshot in [*foreign, *corrupt]:
         with pytest.raises(SnapshotError, match="expected "):
             env.restore(snapshot)
         assert env.state is before.state and env.snapshot() == before

@@ -1,12 +1,6 @@
 from __future__ import annotations
 
-import pickle
-import warnings
-
 import pytest
-from gymnasium.utils.env_checker import check_env
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from at2po_envs import At2poTags, EMReward, Question
 from at2po_envs.scoring.answers import numeric_match
@@ -14,7 +8,6 @@ from at2po_envs.tool_env import ToolEnv
 from at2po_envs.tools.calculator import CALCULATOR, CalculatorTool
 from at2po_envs.tools.functions import FunctionToolError
 from at2po_envs.tools.pages import page_tools
-from tests.at2po_envs.fork_checks import check_restores_forks_and_replays
 
 HEIGHTS = {"Great Tower": 120, "Old Tower": 45}
 
@@ -107,24 +100,3 @@ def test_a_dialect_has_to_know_the_tools():
     dialect = At2poTags("brief", (CALCULATOR,))
     env = ToolEnv(QUESTIONS, [CalculatorTool()], dialect=dialect)
     assert env.reset(options={"index": 0})[0] == "Question: How high is the Great Tower?\n"
-
-
-def test_gymnasiums_checker_is_content_and_it_pickles(env):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        check_env(env, skip_render_check=True)
-    env.reset(seed=1)
-    twin = pickle.loads(pickle.dumps(env))
-    assert [twin.step(move) for move in (CALL, SUM)] == [env.step(move) for move in (CALL, SUM)]
-
-
-moves = st.lists(
-    st.sampled_from([CALL, SUM, FIND, answer("75"), "<open> x </open>", "nothing", "reset"]),
-    max_size=6,
-)
-
-
-@settings(max_examples=30)
-@given(st.integers(0, 3), moves, moves, moves)
-def test_restores_forks_and_replays_agree(seed, before, after, detour):
-    check_restores_forks_and_replays(make(), seed, before, after, detour)

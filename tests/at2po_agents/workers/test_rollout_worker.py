@@ -34,8 +34,8 @@ class Unreliable:
             raise ConnectionError("away")
         return self.tool(arguments)
 
-    def ready(self, patience_s: float) -> bool | None:
-        self.asked.append(patience_s)
+    def ready(self, timeout_s: float) -> bool | None:
+        self.asked.append(timeout_s)
         return self.there
 
 

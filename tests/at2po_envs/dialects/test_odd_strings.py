@@ -43,6 +43,7 @@ def play(name, turns):
     for turn in turns:
         pending = core.pending_calls(state, turn)
         assert all(call.tool == "search" and call.arguments["query"] for call in pending)
+        assert core.truncate(state, turn).truncated
         step = core.transition(state, turn, [ToolResult(True, "found")] * len(pending))
         state = step.state
         assert bool(step.observation) != step.terminated  # either it goes on or it has ended
@@ -50,6 +51,7 @@ def play(name, turns):
             break
     if not state.done:
         step = core.truncate(state, turns[-1])
+    assert step.reward in (-1.0, 0.0, 1.0) and len(state.turns) <= 4
     assert step.info["em"] in (True, False) and step.info["format_ok"] in (True, False)
     assert step.info["answer"] is None or isinstance(step.info["answer"], str)
     return step
@@ -65,3 +67,18 @@ def test_any_text_has_an_outcome(name, turns):
 @pytest.mark.parametrize("number", range(len(LONG)))
 def test_long_and_deep_texts_have_an_outcome(name, number):
     play(name, [LONG[number]] * 4)
+
+
+@pytest.mark.parametrize("name", DIALECTS)
+@pytest.mark.parametrize(
+    "piece",
+    ["<think>", "</think>", "<search>", "<answer>", "<think><search>", "<think></think>",
+     "<answer></think>", "<tool_call>", "<tool_call>{", '<tool_call>{"', '<tool_call>{"a":"',
+     "<tool_call>x</tool_call>", "<tool_call>{}</tool_call>", "<tool_call>{}", " <tool_call>\n"],
+)  # fmt: skip
+def test_turns_are_read_in_linear_time(name, piece):
+    # Were each tag looked for again behind every one before it, this would take hours.
+    dialect, turn = make_dialect(name), piece * 30_000
+    for text in (turn, turn + "</search>", turn + "</answer>"):
+        dialect.parse(text)
+        dialect.read([text, text])

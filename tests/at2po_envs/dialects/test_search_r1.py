@@ -84,7 +84,7 @@ def test_passages_are_laid_out_as_documents():
     assert SearchR1Tags(information_chars=9).render([result]) == (
         "\n\n<information>Doc 1(Tit</information>\n\n"
     )
-    with pytest.raises(ValueError, match="expected information_chars >= 1, found 0"):
+    with pytest.raises(ValueError, match="information_chars: expected an integer >= 1, found 0"):
         SearchR1Tags(information_chars=0)
 
 

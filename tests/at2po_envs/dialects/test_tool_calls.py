@@ -203,17 +203,6 @@ def test_calls_beyond_those_that_a_turn_may_hold_are_told_so():
     assert "at most 64 calls" in last.problem
 
 
-@pytest.mark.parametrize(
-    "piece",
-    ["<tool_call>", "<tool_call>{", '<tool_call>{"', '<tool_call>{"a":"', "<think>",
-     "<tool_call>x</tool_call>", "</think>", "<think></think>", "<answer>", "<answer></think>",
-     "<tool_call>{}</tool_call>", "<tool_call>{}", " <tool_call>\n"],
-)  # fmt: skip
-def test_turns_are_read_in_linear_time(piece):
-    # Were each tag looked for anew behind every one before it, this would take hours.
-    CALLS.read([piece * 30_000])
-
-
 def test_a_tool_without_a_valid_schema_is_a_fault_of_the_tool():
     broken = ToolCalls(tools=(ToolSpec("broken", "Breaks.", {"type": "thing"}),))
     with pytest.raises(ValueError, match="expected a JSON schema as parameters of the tool 'broke"):

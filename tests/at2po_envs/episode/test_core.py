@@ -3,13 +3,10 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from at2po_envs import Question, SearchTool, ToolCall, ToolQA, ToolResult
 from at2po_envs.errors import EpisodeOverError, ToolResultError
-from at2po_envs.tools import call_tools
-from retrieval import Passage, RetrievalError
+from retrieval import Passage
 
 QUESTION = Question("q", "Capital of France?", ("Paris",))
 SEARCH = "<think>a</think> <search>France</search>"
@@ -148,47 +145,8 @@ def test_a_passage_with_tags_neither_earns_nor_destroys_a_reward():
 
 
 def test_a_negative_limit_is_refused():
-    with pytest.raises(ValueError, match="expected max_tool_calls >= 0, found -1"):
+    with pytest.raises(ValueError, match="max_tool_calls: expected an integer >= 0, found -1"):
         ToolQA(max_tool_calls=-1)
-
-
-odd_texts = st.lists(
-    st.sampled_from(
-        [
-            "<think>",
-            "</think>",
-            "<search>",
-            "</search>",
-            "<answer>",
-            "</answer>",
-            "\\boxed{",
-            "}",
-            "Paris",
-            "\ud800",
-            "\x00",
-            "\u202e\u8bd7",
-            "x" * 100_000,
-            " ",
-        ]
-    ),
-    max_size=8,
-).map("".join)
-
-
-@settings(max_examples=150)
-@given(st.lists(odd_texts, min_size=1, max_size=9))
-def test_odd_texts_never_raise_and_every_episode_ends_in_time(actions):
-    core = ToolQA(max_tool_calls=2)
-    state, _ = core.begin(QUESTION)
-    for number, action in enumerate(actions, start=1):
-        results = [FOUND] * len(core.pending_calls(state, action))
-        assert core.truncate(state, action).truncated
-        step = core.transition(state, action, results)
-        state = step.state
-        assert step.terminated or (step.reward == 0.0 and number < 4)
-        if step.terminated:
-            assert step.reward in (-1.0, 0.0, 1.0)
-            break
 
 
 class Pages:
@@ -218,23 +176,7 @@ def test_search_results_are_laid_out_as_pages():
     assert first.titles == ("A",)
 
 
-class Broken:
-    def __init__(self, error):
-        self.error = error
-
-    def search(self, queries, k):
-        raise self.error
-
-
-def test_a_failing_retriever_fails_its_batch_but_a_bad_corpus_is_an_error():
-    calls = [ToolCall("search", {"query": "a"}), ToolCall("search", {"query": "b"})]
-    results = call_tools({"search": SearchTool(Broken(TimeoutError("slow")))}, calls)
-    assert [(r.ok, r.error) for r in results] == [(False, "The search tool failed. Try again.")] * 2
-    with pytest.raises(RetrievalError):
-        call_tools({"search": SearchTool(Broken(RetrievalError("line 3")))}, calls)
-
-
 def test_search_tool_refuses_numbers_out_of_range():
     for wrong in ({"top_k": 0}, {"passage_chars": 0}):
-        with pytest.raises(ValueError, match="expected top_k >= 1 and passage_chars >= 1"):
+        with pytest.raises(ValueError, match="(top_k|passage_chars): expected an integer >= 1"):
             SearchTool(Pages(), **wrong)

@@ -1,23 +1,13 @@
 from __future__ import annotations
 
-import copy
-import json
-import os
 import pickle
-import subprocess
-import sys
-import warnings
+from pathlib import Path
 
-import gymnasium
 import numpy as np
 import pytest
 from gymnasium.error import ResetNeeded
-from gymnasium.utils.env_checker import check_env
-from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from at2po_envs import QUESTION_SETS, SearchQAEnv, SearchTool, TextSpace, ToolCall
+from at2po_envs import SearchQAEnv, SearchTool, TextSpace
 from at2po_envs.errors import (
     DataNotFoundError,
     EpisodeOverError,
@@ -25,18 +15,10 @@ from at2po_envs.errors import (
     ToolResultError,
     UnknownNameError,
 )
-from at2po_envs.search_qa.env import CorpusFile, find_corpus
+from at2po_envs.search_qa.env import LazyRetriever, find_corpus
 from retrieval import CorpusFormatError
-from tests.at2po_envs.fork_checks import check_restores_forks_and_replays, perform
+from tests.at2po_envs.playing import printed
 
-QUESTIONS = [
-    {"id": f"q{i}", "question": f"What is film {i}?", "golden_answers": [f"Answer {i}"]}
-    for i in range(10, 30)
-]
-PASSAGES = [
-    {"id": str(i), "contents": f'"Film {i}"\nThe film number {i} is called Answer {i}.'}
-    for i in range(10, 30)
-]
 SEARCH = "<think>a</think> <search>film 17</search>"
 ANSWER = r"<think>a</think> <answer>\boxed{Answer 17}</answer>"
 
@@ -46,20 +28,9 @@ class MuteTool(SearchTool):
         return []
 
 
-@pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("world")
-    for name, rows in (("questions", QUESTIONS), ("passages", PASSAGES)):
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return {
-        "questions_path": str(folder / "questions.jsonl"),
-        "corpus_path": str(folder / "passages.jsonl"),
-    }
-
-
 @pytest.fixture
-def env(files):
-    return SearchQAEnv(**files, max_tool_calls=3, render_mode="ansi")
+def env(films):
+    return SearchQAEnv(**films, max_tool_calls=3, render_mode="ansi")
 
 
 def test_a_whole_episode(env):
@@ -102,31 +73,17 @@ def test_wrong_reset_options_are_refused(env, options, message):
         env.reset(options=options)
 
 
-def test_misuse_is_refused_with_the_reason(env, files):
+def test_misuse_is_refused_with_the_reason(env, films):
     with pytest.raises(ResetNeeded, match="call reset"):
         env.step(SEARCH)
     env.reset(seed=0)
     with pytest.raises(InvalidActionError, match="expected a str as action, found int"):
         env.step(7)
     with pytest.raises(UnknownNameError, match="found 'human'"):
-        SearchQAEnv(**files, render_mode="human")
+        SearchQAEnv(**films, render_mode="human")
     env.tools["search"] = MuteTool(env.tools["search"].retriever)
     with pytest.raises(ToolResultError, match="expected 1 results of tool 'search', found 0"):
         env.step(SEARCH)
-
-
-def test_a_batch_of_calls_is_one_retriever_call(files):
-    class Counting:
-        batches: list[list[str]] = []
-
-        def search(self, queries, k):
-            self.batches.append(list(queries))
-            return [[] for _ in queries]
-
-    env = SearchQAEnv(questions_path=files["questions_path"], retriever=Counting())
-    assert len(env.run_tools([ToolCall("search", {"query": q}) for q in "ab"])) == 2
-    assert env.run_tools([]) == []
-    assert Counting.batches == [["a", "b"]]
 
 
 def test_render_is_a_transcript(env):
@@ -139,39 +96,6 @@ def test_render_is_a_transcript(env):
 
 
 # -- snapshot, restore, fork ---------------------------------------------------------------------
-
-moves = st.lists(
-    st.sampled_from(
-        [
-            SEARCH,
-            "<search>answer number</search>",
-            "<search></search>",
-            ANSWER,
-            "nothing",
-            "reset",
-            "\ud800</search>",
-        ]
-    ),
-    min_size=1,
-    max_size=10,
-)
-
-
-@settings(max_examples=60)
-@given(seed=st.integers(0, 5), before=moves, after=moves, detour=moves)
-def test_two_restores_a_fork_and_a_fresh_replay_agree(files, seed, before, after, detour):
-    env = SearchQAEnv(**files, max_tool_calls=3)
-    snapshot, expected = check_restores_forks_and_replays(env, seed, before, after, detour)
-
-    fresh = SearchQAEnv(**files, max_tool_calls=3)
-    fresh.reset(seed=seed)
-    perform(fresh, before)
-    assert fresh.snapshot() == snapshot
-    assert perform(fresh, after) == expected
-
-    elsewhere = SearchQAEnv(**files, max_tool_calls=3)
-    elsewhere.restore(pickle.loads(pickle.dumps(snapshot)))
-    assert perform(elsewhere, after) == expected
 
 
 def test_a_fork_shares_the_parts_but_not_the_episode(env):
@@ -189,16 +113,6 @@ def test_a_fork_shares_the_parts_but_not_the_episode(env):
     assert env.action_space.sample() == expected
 
 
-def test_the_snapshot_holds_the_limit(env):
-    env.reset(seed=0)
-    for _ in range(4):
-        env.step(SEARCH)
-    snapshot = env.snapshot()
-    assert env.step(SEARCH)[2]
-    env.restore(snapshot)
-    assert env.state.limit_reached and env.step(SEARCH)[2]
-
-
 def test_a_snapshot_restores_what_others_drew_from_the_generator(env):
     env.reset(seed=4)
     snapshot = env.snapshot()
@@ -209,64 +123,7 @@ def test_a_snapshot_restores_what_others_drew_from_the_generator(env):
     assert fork.np_random.random() == env.np_random.random() not in drawn
 
 
-def test_copy_and_pickle_go_on_alike(env):
-    env.reset(seed=2)
-    env.step(SEARCH)
-    for twin in (copy.deepcopy(env), pickle.loads(pickle.dumps(env))):
-        assert perform(twin, [SEARCH, ANSWER, "reset"]) == perform(
-            env.fork(), [SEARCH, ANSWER, "reset"]
-        )
-
-
 # -- Gymnasium -----------------------------------------------------------------------------------
-
-
-def make(files, **kwargs):
-    return gymnasium.make("at2po/HotpotQA-v0", **files, **kwargs)
-
-
-def test_gymnasiums_checker_is_content(files):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        checked = make(files, render_mode="ansi")
-        check_env(checked.unwrapped)
-        checked.reset(seed=0)  # and PassiveEnvChecker, which make() puts around it
-        checked.step(SEARCH)
-        checked.render()
-        checked.step(ANSWER)
-
-
-@pytest.mark.parametrize("name", QUESTION_SETS)
-@pytest.mark.parametrize("split", ["train", "test"])
-def test_every_set_passes_gymnasiums_checker(at2po_data, name, split):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        env = gymnasium.make(f"at2po/{name}-v0", split=split)
-        check_env(env.unwrapped, skip_render_check=True)
-        env.reset(seed=0)
-        observation, *_ = env.step("<think>a</think><search>Paris</search>")
-    assert observation.startswith(' <result>\nPage 1: "')
-
-
-def test_vector_environments(files):
-    def one():
-        return make(files, max_tool_calls=1)
-
-    makers = [one] * 2
-    for vector in (SyncVectorEnv(makers), AsyncVectorEnv(makers, shared_memory=False)):
-        prompts, _ = vector.reset(seed=[3, 3])
-        assert prompts[0] == prompts[1]
-        observations, rewards, terminated, _, infos = vector.step((SEARCH, ANSWER))
-        assert observations[0].startswith(" <result>") and observations[1] == ""
-        assert list(terminated) == [False, True] and rewards[0] == 0.0
-        assert infos["answer"][1] == "Answer 17" and infos["titles"][0][0] == "Film 17"
-        vector.close()
-
-
-def test_specs_are_written_as_json(files):
-    spec = make(files).spec
-    again = gymnasium.make(gymnasium.envs.registration.EnvSpec.from_json(spec.to_json()))
-    assert again.reset(seed=1) == make(files).reset(seed=1)
 
 
 def test_text_space():
@@ -294,31 +151,32 @@ def test_sampled_actions_are_searches_and_answers(env):
 # -- data and imports ----------------------------------------------------------------------------
 
 
-def test_a_missing_corpus_names_the_places_and_the_fix(files, monkeypatch, tmp_path):
+def test_a_missing_corpus_names_the_places_and_the_fix(films, monkeypatch, tmp_path):
     monkeypatch.delenv("AT2PO_DATA", raising=False)
     with pytest.raises(DataNotFoundError, match=r"AT2PO_DATA/corpus(.|\n)*Fix: pass corpus_path"):
-        SearchQAEnv(questions_path=files["questions_path"])
+        SearchQAEnv(questions_path=films["questions_path"])
     with pytest.raises(DataNotFoundError, match="gone.jsonl"):
         find_corpus(tmp_path / "gone.jsonl")
 
 
-def test_a_malformed_corpus_is_an_error_and_not_an_observation(files, tmp_path):
+def test_a_malformed_corpus_is_an_error_and_not_an_observation(films, tmp_path):
     bad = tmp_path / "bad.jsonl"
     bad.write_text('{"id": "0"}\n')
-    env = SearchQAEnv(questions_path=files["questions_path"], corpus_path=str(bad))
+    env = SearchQAEnv(questions_path=films["questions_path"], corpus_path=str(bad))
     env.reset(seed=0)
     with pytest.raises(CorpusFormatError, match="bad.jsonl:1: expected"):
         env.step(SEARCH)
 
 
-def test_a_corpus_file_is_indexed_once_and_again_when_it_changes(tmp_path):
+def test_a_corpus_file_is_indexed_once_and_again_when_it_changes(films, tmp_path):
+    first, second, *_ = Path(films["corpus_path"]).read_text(encoding="utf-8").splitlines(True)
     file = tmp_path / "corpus.jsonl"
-    file.write_text(json.dumps(PASSAGES[0]) + "\n")
-    corpus = CorpusFile(file)
-    ((first,),) = corpus.search(["film"], 3)
-    ((again,),) = CorpusFile(file).search(["film"], 3)
-    assert first == again
-    file.write_text("".join(json.dumps(row) + "\n" for row in PASSAGES[:2]))
+    file.write_text(first)
+    corpus = LazyRetriever(f"bm25:{file}")
+    ((found,),) = corpus.search(["film"], 3)
+    ((again,),) = LazyRetriever(f"bm25:{file}").search(["film"], 3)
+    assert found == again
+    file.write_text(first + second)
     assert len(corpus.search(["film"], 3)[0]) == 2
 
 
@@ -327,10 +185,4 @@ def test_the_import_stays_light():
         "import sys, at2po_envs, retrieval; heavy = {'torch', 'transformers', 'datasets', 'bm25s',"
         " 'huggingface_hub', 'numba', 'scipy'} & set(sys.modules); print(*heavy)"
     )
-    run = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-    )
-    assert (run.returncode, run.stdout.strip(), run.stderr) == (0, "", "")
+    assert printed(code, 1).strip() == ""

@@ -130,7 +130,7 @@ def test_other_spaces_are_refused():
 
     with pytest.raises(NotATextEnvError, match="expected a str as observation, found int"):
         ReplayFork(Numbers).reset(seed=0)
-    with pytest.raises(ValueError, match="expected live >= 1"):
+    with pytest.raises(ValueError, match="live: expected an integer >= 1"):
         ReplayFork(Corridor, live=0)
     with pytest.raises(ValueError, match="at least one question"):
         ReplayFork(Corridor, episodes=0)
@@ -200,6 +200,13 @@ def test_a_step_that_returns_nothing_of_use_ends_its_episode_only(returned):
     assert (observation, reward, terminated, truncated) == ("", 0.0, False, True)
     assert info["flags"] == ("env_failed",) and info["em"] is False
     assert isinstance(env.reset()[0], str)
+
+
+@pytest.mark.parametrize("terminated", [False, True])
+def test_an_end_may_be_a_truncation_and_a_termination_at_once(terminated):
+    env = ReplayFork(Odd, env_options={"step": ("a", 1.0, terminated, True, {})})
+    env.reset(seed=0)
+    assert env.step(RIGHT)[:4] == ("a\n", 1.0, terminated, True)
 
 
 @pytest.mark.parametrize("returned", ["a", ("a",), (None, {}), ("a", {}, 1), 7])

@@ -1,16 +1,14 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-import subprocess
-import sys
 
 import pytest
 
 from at2po_envs import At2poTags, Question, ToolQA
 from at2po_envs.miniwiki import MiniWikiEnv, ScriptedAgent
 from at2po_envs.miniwiki.questions import plan_of
+from tests.at2po_envs.playing import play, printed
 
 
 def make(preset="demo", **settings):
@@ -20,22 +18,6 @@ def make(preset="demo", **settings):
 @pytest.fixture(scope="module")
 def env():
     return make()
-
-
-def play(env, agent, questions=None):
-    """Play questions through ``act``, all of them side by side; return the final transitions."""
-    began = [env.core.begin(question) for question in questions or env.questions]
-    states = [state for state, _ in began]
-    transcripts = [[prompt] for _, prompt in began]
-    last = [None] * len(states)
-    while running := [i for i, state in enumerate(states) if not state.done]:
-        actions = agent.act([transcripts[i] for i in running])
-        for i, action in zip(running, actions, strict=True):
-            results = env.run_tools(env.core.pending_calls(states[i], action))
-            last[i] = env.core.transition(states[i], action, results)
-            states[i] = last[i].state
-            transcripts[i] += [action, last[i].observation]
-    return last
 
 
 def em(taken):
@@ -183,16 +165,10 @@ def test_errors_are_the_same_in_every_process(env):
         "; agent = env.expert(error_rate=0.5, haste=0.5, seed=2)"
         "; print(json.dumps([next(agent.play(q)) for q in env.questions]))"
     )
-    run = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        check=True,
-        env=os.environ
-        | {"PYTHONHASHSEED": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-    )
     agent = env.expert(error_rate=0.5, haste=0.5, seed=2)
-    assert json.loads(run.stdout) == [next(agent.play(question)) for question in env.questions]
+    assert json.loads(printed(code, 1)) == [
+        next(agent.play(question)) for question in env.questions
+    ]
 
 
 def test_a_play_may_have_a_seed_of_its_own(env):

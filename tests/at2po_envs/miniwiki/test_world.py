@@ -1,22 +1,20 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from at2po_envs.miniwiki import MiniWiki, World
+from at2po_envs.miniwiki import PRESETS, MiniWiki, World
 from at2po_envs.miniwiki.names import FORMS
 from at2po_envs.miniwiki.phrases import COMPARISONS, FACTS, FILLERS, NOUN_PHRASES, QUESTIONS, SAME
 from at2po_envs.miniwiki.questions import generate_questions, plan_of
 from at2po_envs.miniwiki.text import WorldPassages
 from at2po_envs.miniwiki.world import BY_NAME, NUMBERS, RANGES, RELATIONS, SHARES, Entity
+from tests.at2po_envs.playing import printed
 
 # Any change of the demo's text makes the committed mini model worse; train it again then.
 DEMO_TEXT = "318694a9be263a7be5d693d30275fc6be411f0565b636e26bcc9c80b9aa0de87"
@@ -40,18 +38,7 @@ def tiny(**changes):
 
 @pytest.mark.parametrize("hash_seed", ["1", "2"])
 def test_equal_settings_give_the_recorded_text_in_every_process(hash_seed):
-    run = subprocess.run(
-        [sys.executable, "-c", DIGEST],
-        capture_output=True,
-        text=True,
-        check=True,
-        env=os.environ
-        | {
-            "PYTHONHASHSEED": hash_seed,
-            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-        },
-    )
-    assert run.stdout.strip() == DEMO_TEXT
+    assert printed(DIGEST, hash_seed).strip() == DEMO_TEXT
 
 
 def test_seeds_and_settings_give_other_worlds():
@@ -289,3 +276,13 @@ def test_few_hops_leave_out_what_needs_more():
     questions = tiny(max_hops=1, questions=60).question_list
     assert {q.metadata["type"] for q in questions} == {"single"}
     assert max(q.metadata["hops"] for q in tiny(max_hops=2).question_list) == 2
+
+
+def test_presets_grow_harder():
+    demo, standard, hard = (PRESETS[name] for name in ("demo", "standard", "hard"))
+    for name in ("passages", "sentences"):
+        assert getattr(demo, name) < getattr(standard, name) < getattr(hard, name)
+    assert demo.max_hops < standard.max_hops and demo.results < standard.results
+    assert MiniWiki.preset("demo", seed=4, results=5) == MiniWiki(
+        seed=4, passages=400, relations=8, max_hops=3, phrasings=2, sentences=0, results=5
+    )

@@ -23,7 +23,7 @@ def write(file, *rows):
 
 @pytest.fixture
 def hub(monkeypatch):
-    """A stand-in for the hub: ``answer`` is what load_dataset gives, or the error it raises."""
+    """A stand-in for the hub: `answer` is what load_dataset gives, or the error it raises."""
     state = SimpleNamespace(answer=ConnectionError("no network"), asked=[])
 
     def load_dataset(repository, config):

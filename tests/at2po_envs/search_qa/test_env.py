@@ -5,7 +5,6 @@ import pickle
 
 import pytest
 
-import retrieval
 from at2po_envs import At2poEnvError, EMReward, SearchQAEnv
 from at2po_envs.dialects import Messages, SearchR1Tags
 from retrieval import Passage
@@ -76,7 +75,7 @@ def test_a_retriever_may_be_a_text_that_is_opened_at_the_first_search(file, monk
         opened.append((name, corpus))
         return Fixed()
 
-    monkeypatch.setattr(retrieval, "open_retriever", open_retriever)
+    monkeypatch.setattr("at2po_envs.search_qa.env.open_retriever", open_retriever)
     env = SearchQAEnv(questions_path=file, retriever="test:first", dialect="search-r1")
     env = pickle.loads(pickle.dumps(env))
     assert opened == [] and env.core.dialect == SearchR1Tags()
@@ -110,7 +109,7 @@ def test_a_search_that_hangs_is_given_up(file):
 
 
 def test_a_server_that_is_never_ready_ends_the_run_at_the_first_search(file, monkeypatch):
-    monkeypatch.setattr("at2po_envs.search_qa.env.SERVER_PATIENCE_S", 0.2)
+    monkeypatch.setattr("at2po_envs.search_qa.env.SERVER_TIMEOUT_S", 0.2)
     env = SearchQAEnv(questions_path=file, retriever="http://127.0.0.1:9#abc")
     env.reset(seed=0)
     with pytest.raises(At2poEnvError, match="http://127.0.0.1:9#abc: expected a server that is"):

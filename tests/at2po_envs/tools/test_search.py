@@ -170,7 +170,7 @@ def test_exactly_the_bad_queries_fail(bad):
 
 @pytest.mark.parametrize("bad", ["", "b"])
 @pytest.mark.parametrize(
-    "error", [CorpusFormatError("torn"), IndexMismatchError("other"), ToolResultError("none")]
+    "error", [CorpusFormatError("corrupt"), IndexMismatchError("other"), ToolResultError("none")]
 )
 def test_errors_about_the_index_are_nobody_s_query(error, bad):
     with pytest.raises(type(error)):

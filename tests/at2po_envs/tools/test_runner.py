@@ -11,7 +11,7 @@ import pytest
 
 from at2po_envs import ToolCall, ToolEnv, ToolResult, ToolSpec
 from at2po_envs.errors import ToolResultError, UnknownNameError
-from at2po_envs.tools import ToolRunner, call_tools, hung_calls, running
+from at2po_envs.tools import ToolRunner, call_tools, hung_calls
 from retrieval.http.errors import TemporaryRemoteError
 
 
@@ -108,7 +108,7 @@ def test_an_episode_waits_for_its_own_calls_only():
 
 
 def test_a_late_call_fails_and_its_thread_does_not_count_any_more(monkeypatch):
-    monkeypatch.setattr(running, "_THREADS", 1)
+    monkeypatch.setattr("at2po_envs.tools.runner._THREADS", 1)
     slow = Echo("slow", batched=False)
     runner = ToolRunner({"slow": slow}, timeout_s=0.3)
     runner.submit([(i, calls(("slow", "hang"))) for i in range(3)])
@@ -122,7 +122,7 @@ def test_a_late_call_fails_and_its_thread_does_not_count_any_more(monkeypatch):
     assert runner.collect() == []
 
 
-def test_errors_of_the_set_up_reach_whoever_collects():
+def test_errors_of_the_set_up_are_raised_by_collect():
     runner = ToolRunner({"a": Echo("a")}, timeout_s=60.0)
     runner.submit([(0, calls(("a", "bad corpus")))])
     with pytest.raises(UnknownNameError):

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import re
 
-import numpy as np
-
 from at2po_envs.episode.core import ToolQA
 from at2po_envs.question_sets.questions import Question
 from at2po_envs.scripted import Script, Scripted
-from at2po_envs.seeds import stable_hash
 
 _TITLE = re.compile(r'^(?:Page \d+: )?"(.+)"$', re.MULTILINE)
 
@@ -25,8 +22,7 @@ class TitleAgent(Scripted):
 
     def play(self, question: Question, seed: int | None = None) -> Script:
         """Start the script of one question; where a turn goes wrong, its tags are forgotten."""
-        seed = stable_hash(self.seed if seed is None else seed, question.key)
-        rng = np.random.default_rng(seed)
+        rng = self._generator(question, seed)
         search, answer = self.core.dialect.templates
         wrong = [bool(rng.random() < self.error_rate) for _ in range(2)]
         query = question.question.replace('"', "")

@@ -9,7 +9,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from at2po_envs.tools.base import Tool, ToolCall, ToolResult
-from at2po_envs.tools.calling import run_tool
+from at2po_envs.tools.calling import call_tool
 
 _THREADS = 64
 """Most jobs at a time; one that hangs beyond its deadline does not count any more."""
@@ -65,11 +65,6 @@ def call_tools(
         At2poEnvError: If a tool raises one: no episode could go well.
         RetrievalError: Likewise.
     """
-    if timeout_s is None:
-        answers: dict[int, ToolResult] = {}
-        for tool, places in _shared_out(tools, calls):
-            answers |= dict(zip(places, run_tool(tool, [calls[i] for i in places]), strict=True))
-        return [answers[i] for i in range(len(calls))]
     runner = ToolRunner(tools, timeout_s)
     runner.submit([(None, calls)])
     ((_, results),) = runner.collect(wait=True)
@@ -89,18 +84,22 @@ class _Episode:
         return len(self.results) == len(self.calls)
 
 
+_Place = tuple[_Episode, int]
+"""An episode and the number of its call."""
+
+
 @dataclass(eq=False)
 class _Job:
-    """Calls that one tool carries out together; places are (episode, number of its call)."""
+    """Calls that one tool carries out together."""
 
     tool: Tool
-    places: list[tuple[_Episode, int]]
+    places: list[_Place]
     deadline: float
     outcome: list[ToolResult] | BaseException | None = None
 
 
 class ToolRunner:
-    """Carries out tool calls of many episodes while whoever submits them goes on.
+    """Carries out tool calls of many episodes in the background.
 
     With a deadline, each batched tool has one job for all calls submitted together, and each call
     of another tool is a job. Jobs run side by side in threads, so that a slow or hung one delays
@@ -141,14 +140,14 @@ class ToolRunner:
         episodes = [_Episode(key, calls) for key, calls in asked]
         self._episodes += episodes
         places = [(episode, i) for episode in episodes for i in range(len(episode.calls))]
-        calls = [episode.calls[i] for episode, i in places]
+        jobs = _jobs(self._tools, places)
         if self._timeout_s is None:
-            _answer(places, call_tools(self._tools, calls))
+            for tool, members in jobs:
+                _answer(members, call_tool(tool, [episode.calls[i] for episode, i in members]))
             return
         deadline = time.monotonic() + self._timeout_s
         with self._news:
-            for tool, members in _shared_out(self._tools, calls):
-                self._queue.append(_Job(tool, [places[i] for i in members], deadline))
+            self._queue += [_Job(tool, members, deadline) for tool, members in jobs]
             self._start()
 
     def collect(self, *, wait: bool = False) -> list[tuple[Hashable, list[ToolResult]]]:
@@ -192,7 +191,7 @@ class ToolRunner:
 
     def _work(self, job: _Job) -> None:
         try:
-            outcome: list[ToolResult] | BaseException = run_tool(
+            outcome: list[ToolResult] | BaseException = call_tool(
                 job.tool, [episode.calls[i] for episode, i in job.places]
             )
         except BaseException as error:
@@ -243,18 +242,18 @@ def _is_stuck(tool: Tool) -> bool:
         return of_this >= _HUNG_EACH or len(_hung) >= _HUNG_ALL
 
 
-def _answer(places: Sequence[tuple[_Episode, int]], results: Sequence[ToolResult]) -> None:
+def _answer(places: Sequence[_Place], results: Sequence[ToolResult]) -> None:
     for (episode, i), result in zip(places, results, strict=True):
         episode.results[i] = result
 
 
-def _shared_out(
-    tools: Mapping[str, Tool], calls: Sequence[ToolCall]
-) -> list[tuple[Tool, list[int]]]:
+def _jobs(tools: Mapping[str, Tool], places: Sequence[_Place]) -> list[tuple[Tool, list[_Place]]]:
     """Say which tool carries out which calls together."""
-    jobs: list[tuple[Tool, list[int]]] = []
-    for name in dict.fromkeys(call.tool for call in calls):
-        places = [i for i, call in enumerate(calls) if call.tool == name]
+    of_tool: dict[str, list[_Place]] = {}
+    for episode, i in places:
+        of_tool.setdefault(episode.calls[i].tool, []).append((episode, i))
+    jobs: list[tuple[Tool, list[_Place]]] = []
+    for name, members in of_tool.items():
         tool = tools[name]
-        jobs += [(tool, places)] if tool.batched else [(tool, [i]) for i in places]
+        jobs += [(tool, members)] if tool.batched else [(tool, [place]) for place in members]
     return jobs
