@@ -20,7 +20,7 @@ from at2po_agents.rollout.agents import Reply
 from at2po_agents.rollout.collector import Collector
 from at2po_agents.rollout.expansion import Chains
 from at2po_envs import ToolResult
-from at2po_envs.tools import running
+from at2po_envs.tools import runner
 from benchmarks import evaluate
 from benchmarks.errors import EvaluationError
 from benchmarks.evaluation.card import prompt_hash
@@ -113,15 +113,15 @@ def test_the_batch_stays_full_and_shares_the_tool_calls(
 ) -> None:
     asked: list[int] = []
 
-    def run_tools(tools: Any, calls: Sequence[Any]) -> list[ToolResult]:
+    def run_tool(tool: Any, calls: Sequence[Any]) -> list[ToolResult]:
         asked.append(len(calls))
         return [ToolResult(ok=True, text="a page", titles=("A",))] * len(calls)
 
-    monkeypatch.setattr(running, "call_tools", run_tools)
+    monkeypatch.setattr(runner, "call_tool", run_tool)
     agent = Says(SEARCH, ANSWER)
     evaluate(agent, env, batch=4, limit=10)
     assert agent.sizes == [4, 4, 4, 4, 2, 2]
-    assert asked == [4, 0, 4, 0, 2, 0]
+    assert asked == [4, 4, 2]
 
 
 def test_a_new_question_takes_the_place_of_an_ended_episode(env: Any) -> None:
@@ -146,7 +146,7 @@ def test_the_summary_counts_what_went_wrong(
     env: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     failed = ToolResult(ok=False, text="", error="The search tool failed.")
-    monkeypatch.setattr(running, "call_tools", lambda tools, calls: [failed] * len(calls))
+    monkeypatch.setattr(runner, "call_tool", lambda tool, calls: [failed] * len(calls))
     options = {"split": "train"}
     report = evaluate(Says(*[SEARCH] * 8), env, limit=3, env_options=options, out=tmp_path)
     assert (report.tool_failures, report.limit_hits, report.truncations) == (3, 3, 0)
@@ -161,7 +161,7 @@ def test_the_summary_counts_what_went_wrong(
 
 def test_an_episode_is_recorded_whole(env: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     page = ToolResult(ok=True, text="a page", titles=("A", "B"))
-    monkeypatch.setattr(running, "call_tools", lambda tools, calls: [page] * len(calls))
+    monkeypatch.setattr(runner, "call_tool", lambda tool, calls: [page] * len(calls))
     question = replace(env.questions[0], metadata={"supporting_titles": ["B", "C"]})
     monkeypatch.setattr(env, "questions", (question,))
     right = ANSWER.replace("yes", question.golden_answers[0])
