@@ -24,7 +24,6 @@ from retrieval.http.conformance.server_under_test import (
     expect,
     offered,
 )
-from retrieval.http.conformance.trust import TRUST_CHECKS
 from retrieval.http.errors import ReplyFormatError
 from retrieval.http.protocol import is_token
 from retrieval.http.session import check_url
@@ -37,26 +36,19 @@ _CONCURRENT = 16
 _LARGEST = 2**26  # limit that is put to the test
 
 
-def check_server(
-    client: httpx2.Client,
-    queries: Sequence[str] = PROBES,
-    address: tuple[str, int] | None = None,
-) -> list[Outcome]:
+def check_server(client: httpx2.Client, queries: Sequence[str] = PROBES) -> list[Outcome]:
     """Check a server.
 
     Args:
         client: Has the server's address as base URL, and its token among the headers.
         queries: Texts that the server should find something for; at least one.
-        address: Host and port of the server, for checks that need plain connections; None skips
-            them.
 
     Returns:
         An outcome for each check: the protocol's, then those of what our server offers beyond it,
         which are skipped where the server has no such page.
     """
-    server = Server(client, [*queries, *_titles(Server(client, queries))], address)
-    checks = {**_CHECKS, **TRUST_CHECKS}
-    return [_outcome(name, check, server) for name, check in checks.items()]
+    server = Server(client, [*queries, *_titles(Server(client, queries))])
+    return [_outcome(name, check, server) for name, check in _CHECKS.items()]
 
 
 def _outcome(name: str, check: Callable[[Server], None], server: Server) -> Outcome:
@@ -262,9 +254,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         trust_env=False,
         transport=PatientTransport(given.timeout, verify=given.url.startswith("https:")),
     ) as client:
-        plain = client.base_url.scheme == "http"
-        address = (client.base_url.host, client.base_url.port or 80) if plain else None
-        outcomes = check_server(client, given.query or PROBES, address)
+        outcomes = check_server(client, given.query or PROBES)
     table = Table("check", "status", "reason", title=f"Search-R1 protocol at {given.url}")
     colours = {"pass": "green", "fail": "red", "skip": "yellow"}
     for each in outcomes:

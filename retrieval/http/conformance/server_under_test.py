@@ -67,12 +67,10 @@ class Server:
     Attributes:
         client: Has its address as base URL.
         queries: What it has answers for.
-        address: Its host and port, for checks that need plain connections; None skips them.
     """
 
     client: httpx2.Client
     queries: Sequence[str]
-    address: tuple[str, int] | None = None
 
     def post(self, **body: Any) -> httpx2.Response:
         """Send a search."""
