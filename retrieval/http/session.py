@@ -20,7 +20,7 @@ from retrieval.http.errors import (
 )
 from retrieval.http.protocol import is_token
 from retrieval.http.retry import RetryPolicy, is_temporary, retry_after_s
-from retrieval.http.wire import BoundedTransport, Deadline, DeadlineTransport, client_headers
+from retrieval.http.transport import BoundedTransport, client_headers
 from retrieval.text import to_terminal
 
 
@@ -120,7 +120,6 @@ class Session:
         if options.token is not None and not is_token(options.token):
             raise SearchArgumentError("expected a token of visible characters, found others")
         self.url, self.options = url, options
-        self._deadline = Deadline(options.clock)
         self._retry = RetryPolicy(
             retries=options.retries,
             first_pause_s=0.1,
@@ -174,14 +173,16 @@ class Session:
     def _http(self) -> httpx2.Client:
         with self._lock:
             if self._client is None or self._owner != os.getpid():
-                inner = self.options.transport or DeadlineTransport(
-                    self._deadline, verify=self.url.startswith("https:")
-                )
                 self._client = httpx2.Client(
                     base_url=self.url,
                     headers=client_headers(self.options.token),
                     trust_env=False,
-                    transport=BoundedTransport(inner, self._deadline, self.options.max_reply_bytes),
+                    transport=BoundedTransport(
+                        self.options.max_reply_bytes,
+                        verify=self.url.startswith("https:"),
+                        inner=self.options.transport,
+                        clock=self.options.clock,
+                    ),
                 )
                 self._owner = os.getpid()
             return self._client
@@ -197,14 +198,13 @@ class Session:
         )
         if left_s <= 0:
             raise late
-        self._deadline.move_to(deadline)
         try:
             response = self._http().request(
                 method,
                 path,
                 content=None if body is None else json.dumps(body).encode(),
                 headers={"Content-Type": "application/json"},
-                timeout=httpx2.Timeout(left_s),  # for other transports than ours
+                timeout=left_s,
             )
         except httpx2.TransportError as error:
             waiting = isinstance(error, httpx2.ReadTimeout | httpx2.WriteTimeout)

@@ -17,7 +17,6 @@ from retrieval.http.conformance.server_under_test import (
     FailedError,
     Item,
     Outcome,
-    PatientTransport,
     Result,
     Server,
     SkippedError,
@@ -27,13 +26,14 @@ from retrieval.http.conformance.server_under_test import (
 from retrieval.http.errors import ReplyFormatError
 from retrieval.http.protocol import is_token
 from retrieval.http.session import check_url
-from retrieval.http.wire import client_headers
+from retrieval.http.transport import BoundedTransport, client_headers
 from retrieval.text import to_terminal
 
 # What is asked first; the titles that come back are asked too, so that answers differ.
 PROBES = ("capital of France", "who wrote the novel", "film directed by", "river in the county")
 _CONCURRENT = 16
 _LARGEST = 2**26  # limit that is put to the test
+_LARGEST_REPLY = 64 * 2**20  # bytes; as much as a client takes
 
 
 def check_server(client: httpx2.Client, queries: Sequence[str] = PROBES) -> list[Outcome]:
@@ -252,7 +252,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         headers=client_headers(token),
         timeout=given.timeout,
         trust_env=False,
-        transport=PatientTransport(given.timeout, verify=given.url.startswith("https:")),
+        transport=BoundedTransport(_LARGEST_REPLY, verify=given.url.startswith("https:")),
     ) as client:
         outcomes = check_server(client, given.query or PROBES)
     table = Table("check", "status", "reason", title=f"Search-R1 protocol at {given.url}")

@@ -14,8 +14,7 @@ import pytest
 
 from retrieval import Passage
 from retrieval.http.conformance import checks as conformance
-from retrieval.http.conformance import server_under_test as conformance_server
-from retrieval.http.conformance.server_under_test import PatientTransport
+from retrieval.http.transport import BoundedTransport
 from tests.raw_server import raw_server
 
 PAUSE = threading.Event()  # never set: waiting for it lets other threads go on
@@ -271,8 +270,7 @@ def test_a_server_that_drips_is_given_up():
         (b"HTTP/1.1 200 OK\r\n\r\n" + b" " * 200, "at most 100 bytes"),
     ],
 )
-def test_a_reply_that_would_fill_the_memory_is_not_read(monkeypatch, reply, message):
-    monkeypatch.setattr(conformance_server, "_LARGEST_REPLY", 100)
+def test_a_reply_that_would_fill_the_memory_is_not_read(reply, message):
 
     def answer(connection: socket.socket) -> None:
         connection.recv(2**16)
@@ -297,5 +295,6 @@ def test_a_token_that_cannot_be_sent_is_refused(token, monkeypatch, capsys):
 
 
 def patient(port: int, timeout_s: float) -> httpx2.Client:
-    transport = PatientTransport(timeout_s, verify=False)
-    return httpx2.Client(base_url=f"http://127.0.0.1:{port}", transport=transport)
+    transport = BoundedTransport(100, verify=False)
+    url = f"http://127.0.0.1:{port}"
+    return httpx2.Client(base_url=url, transport=transport, timeout=timeout_s)
