@@ -29,7 +29,7 @@ from benchmarks.retrieval.clients import (
     summarise,
 )
 from retrieval import Passage, Retriever, open_retriever
-from retrieval.http.protocol import describe
+from retrieval.http.messages import describe
 
 _SERVER_LIBRARIES = ("fastapi", "httpx2", "starlette", "uvicorn")
 

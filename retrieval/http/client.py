@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from contextlib import closing
+from functools import partial
 from typing import Any
 
 from retrieval.errors import SearchArgumentError
@@ -15,9 +16,9 @@ from retrieval.http.errors import (
     ReplyFormatError,
     RequestRefusedError,
 )
-from retrieval.http.protocol import INDEX_HEADER, Identity, Limits, from_result
-from retrieval.http.session import Reply, Session, SessionOptions
-from retrieval.protocol import Passage
+from retrieval.http.messages import INDEX_HEADER, Identity, Limits, from_result
+from retrieval.http.retrying_session import Reply, RetryingSession, SessionOptions
+from retrieval.protocol import Passage, require_k
 from retrieval.text import to_unicode
 
 _log = logging.getLogger(__name__)
@@ -54,12 +55,16 @@ class RemoteRetriever:
             )
         self.url = url.rstrip("/").removesuffix("/retrieve")
         self.timeout_s, self.index_hash = timeout_s, index_hash
-        self._session = Session(self.url, SessionOptions(**options))
+        self._session = RetryingSession(self.url, SessionOptions(**options))
         self._limits: Limits | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the settings: the copy opens connections of its own."""
-        return _remote, (self.url, self.timeout_s, self.index_hash, self._session.options)
+        return self._like(), ()
+
+    def _like(self, **changes: Any) -> partial[RemoteRetriever]:
+        own = {"timeout_s": self.timeout_s, "index_hash": self.index_hash}
+        return partial(type(self), self.url, **{**own, **vars(self._session.options), **changes})
 
     def __repr__(self) -> str:
         return f"RemoteRetriever({self.url!r})"
@@ -79,8 +84,7 @@ class RemoteRetriever:
             ReplyFormatError: If its reply is no answer to the request.
             IndexMismatchError: If it serves another index than expected.
         """
-        if k < 1:
-            raise SearchArgumentError(f"expected k >= 1, found {k}")
+        require_k(k)
         deadline = self._session.options.clock() + self.timeout_s
         found: list[list[Passage]] = []
         clean = [to_unicode(query) for query in queries]
@@ -132,18 +136,15 @@ class RemoteRetriever:
             TemporaryRemoteError: If it is not ready by then; the message says why.
             RemoteError: As `identity`, for what waiting does not resolve.
         """
-        endless = replace(self._session.options, retries=2**31)
-        patient = _remote(self.url, deadline_s, self.index_hash, endless)
-        try:
-            return patient.identity()
-        except IdentityUnknownError:
-            if self.index_hash is not None:
-                raise
-            _log.warning("%s has no /health: its index cannot be checked", self.url)
-            patient.search(["warm up"], 1)
-            return None
-        finally:
-            patient.close()
+        with closing(self._like(timeout_s=deadline_s, retries=2**31)()) as patient:
+            try:
+                return patient.identity()
+            except IdentityUnknownError:
+                if self.index_hash is not None:
+                    raise
+                _log.warning("%s has no /health: its index cannot be checked", self.url)
+                patient.search(["warm up"], 1)
+                return None
 
     def close(self) -> None:
         """Close the connections; the next call opens new ones."""
@@ -206,12 +207,6 @@ def _identity(fields: Any) -> Identity:
         if not isinstance(fields[name], kind):
             raise TypeError(f"expected another kind of {name}, found {fields[name]!r:.100}")
     return Identity(**{name: fields[name] for name in kinds})
-
-
-def _remote(
-    url: str, timeout_s: float, index_hash: str | None, options: SessionOptions
-) -> RemoteRetriever:
-    return RemoteRetriever(url, timeout_s=timeout_s, index_hash=index_hash, **vars(options))
 
 
 def _parts(queries: Sequence[str], limits: Limits) -> Iterator[list[str]]:

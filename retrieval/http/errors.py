@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from retrieval.errors import RetrievalError
-from retrieval.http.retry import TemporaryError
+from retrieval.http.retry_policy import TemporaryError
 
 
 class RemoteError(RetrievalError):

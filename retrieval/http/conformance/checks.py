@@ -24,8 +24,8 @@ from retrieval.http.conformance.server_under_test import (
     offered,
 )
 from retrieval.http.errors import ReplyFormatError
-from retrieval.http.protocol import is_token
-from retrieval.http.session import check_url
+from retrieval.http.messages import is_token
+from retrieval.http.retrying_session import check_url
 from retrieval.http.transport import BoundedTransport, client_headers
 from retrieval.text import to_terminal
 

@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect
 
 from retrieval.errors import SearchArgumentError
 from retrieval.http.errors import BackendError, NotReadyError, QueueFullError
-from retrieval.http.protocol import INDEX_HEADER, Limits, is_token, to_result
+from retrieval.http.messages import INDEX_HEADER, Limits, is_token, to_result
 from retrieval.http.server.batcher import Batcher
 from retrieval.http.server.hosts import HostCheck, known_names
 from retrieval.http.server.metrics import Metrics

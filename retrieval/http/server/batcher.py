@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from retrieval.errors import RetrievalError
 from retrieval.http.errors import BackendError, NotReadyError, QueueFullError
-from retrieval.http.protocol import Identity, describe
+from retrieval.http.messages import Identity, describe
 from retrieval.protocol import Passage, Retriever
 
 _log = logging.getLogger(__name__)

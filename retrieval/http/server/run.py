@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from retrieval.cache import CachedRetriever
 from retrieval.errors import SearchArgumentError
 from retrieval.http.errors import ServerStartError
-from retrieval.http.protocol import Limits, describe, is_token
+from retrieval.http.messages import Limits, describe, is_token
 from retrieval.http.server.app import create_app
 from retrieval.http.server.connection import ConnectionBounds, connection_class, fitting
 from retrieval.http.server.hosts import is_loopback

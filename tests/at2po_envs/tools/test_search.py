@@ -23,7 +23,7 @@ from retrieval.http.errors import (
     RequestRefusedError,
     ServerUnavailableError,
 )
-from retrieval.http.protocol import MAX_QUERY_CHARS, Limits, to_result
+from retrieval.http.messages import MAX_QUERY_CHARS, Limits, to_result
 
 CALL = '<tool_call>{"name": "search", "arguments": {"query": "QUERY"}}</tool_call>'
 FAILED = "The search tool failed. Try again."

@@ -24,7 +24,7 @@ from retrieval.http.errors import (
     ServerUnavailableError,
     TemporaryRemoteError,
 )
-from retrieval.http.protocol import INDEX_HEADER, Identity, Limits
+from retrieval.http.messages import INDEX_HEADER, Identity, Limits
 from tests import http_double
 
 URL = "http://retriever"

@@ -20,7 +20,7 @@ pytest.importorskip("fastapi", reason="needs the extra: pip install 'at2po[serve
 
 from fastapi.testclient import TestClient
 
-from retrieval.http.protocol import INDEX_HEADER, Limits, from_result, to_result
+from retrieval.http.messages import INDEX_HEADER, Limits, from_result, to_result
 from retrieval.http.server.app import create_app
 from tests.retrieval.http.live_server import PATIENCE_S, Echo, Gate, wait_for
 

@@ -1,4 +1,4 @@
-"""HTTP requests to one server that keep a deadline and try again: the lower half of the client."""
+"""Where a request to a retrieval server is retried until its deadline: below `RemoteRetriever`."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from retrieval.http.errors import (
     ServerFailedError,
     ServerUnavailableError,
 )
-from retrieval.http.protocol import is_token
-from retrieval.http.retry import RetryPolicy, is_temporary, retry_after_s
+from retrieval.http.messages import is_token
+from retrieval.http.retry_policy import RetryPolicy, is_temporary, retry_after_s
 from retrieval.http.transport import BoundedTransport, client_headers
 from retrieval.text import to_terminal
 
@@ -98,7 +98,7 @@ def check_url(url: str) -> None:
         )
 
 
-class Session:
+class RetryingSession:
     """Connections to one server, kept and reused, by any number of threads and after a fork.
 
     Args:
