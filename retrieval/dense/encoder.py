@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.errors import BackendUnavailableError, SearchArgumentError
+from retrieval.extras import require
 from retrieval.text import to_nfc, to_query, to_unicode
 
 # Tokens of a batch, padding included: what keeps a core, or a GPU, busy.
@@ -72,14 +73,11 @@ class Encoder:
     """
 
     def __init__(self, settings: EncoderSettings, *, dtype: Dtype | None = None) -> None:
-        try:
-            import torch
-            from transformers import AutoModel, AutoTokenizer
-        except ImportError as problem:
-            raise BackendUnavailableError(
-                f"expected the libraries torch and transformers to encode texts, found {problem}; "
-                "`pip install torch transformers`"
-            ) from None
+        for package in ("torch", "transformers"):
+            require(package, f"encoder {settings.model}", BackendUnavailableError)
+        import torch
+        from transformers import AutoModel, AutoTokenizer
+
         self.settings = settings
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = dtype or ("float16" if self._device == "cuda" else "float32")

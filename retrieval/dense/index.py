@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from retrieval.dense.encoder import Encoder, EncoderSettings
 from retrieval.errors import BackendUnavailableError, IndexFormatError
+from retrieval.extras import require
 from retrieval.protocol import Corpus, Passage, require_k
 from retrieval.storage.manifest import REBUILD, Manifest, parameters_of
 from retrieval.storage.memory import require_memory
@@ -126,13 +127,9 @@ def load_faiss() -> Any:
     Raises:
         BackendUnavailableError: If it is not installed.
     """
-    try:
-        import faiss
-    except ImportError:
-        raise BackendUnavailableError(
-            "expected the library `faiss` for a dense index, found none; "
-            "`pip install at2po[faiss]`, or faiss-gpu for a GPU"
-        ) from None
+    require("faiss", "a dense index (faiss-gpu for a GPU)", BackendUnavailableError)
+    import faiss
+
     return faiss
 
 

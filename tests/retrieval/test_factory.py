@@ -158,7 +158,7 @@ def test_java_is_found_where_it_is_new_enough(tmp_path, monkeypatch):
 
 
 def test_without_pyserini_the_error_names_what_does_the_same(tmp_path, monkeypatch):
-    monkeypatch.setattr("retrieval.lucene.index.find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     settings = IndexBuild(corpus=str(corpus_file(tmp_path)), out=tmp_path / "i", kind="lucene")
     with pytest.raises(BackendUnavailableError, match="--style lucene"):
         build_index(settings)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from at2po_agents.cli import COMMANDS, main
-from at2po_agents.extras import EXTRAS
+from retrieval.extras import EXTRAS
 
 # Those that take long to import, or that an extra brings. NumPy is needed by all commands.
 HEAVY = {

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 
-from at2po_agents.errors import AgentError, ConfigError
-
 EXTRAS = {
     "faiss": "faiss",
     "fastapi": "serve",
@@ -28,7 +26,7 @@ EXTRAS = {
 """Extra of at2po that brings a package, by the package's module."""
 
 
-def require(package: str, purpose: str, error: type[AgentError] = ConfigError) -> None:
+def require(package: str, purpose: str, error: type[Exception]) -> None:
     """Raise unless a package is installed, without importing it.
 
     Args:
@@ -37,7 +35,7 @@ def require(package: str, purpose: str, error: type[AgentError] = ConfigError) -
         error: Class of the error.
 
     Raises:
-        AgentError: Of the class given, if the package is missing; it names the extra.
+        Exception: Of the class given, if the package is missing; it names the extra.
     """
     if importlib.util.find_spec(package) is None:
         raise error(f"{purpose}: {_missing(package)}")
