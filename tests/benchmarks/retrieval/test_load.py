@@ -10,7 +10,6 @@ import pytest
 pytest.importorskip("fastapi", reason="needs the extra: pip install 'at2po[serve]'")
 
 from benchmarks.errors import EvaluationError
-from benchmarks.retrieval import clients as retrieval_clients
 from benchmarks.retrieval import load as retrieval_load
 from retrieval import Passage
 
@@ -30,7 +29,7 @@ RIGHT = [Passage("1", "A", "x", 2.0), Passage("2", "B", "y", 1.0)]
     ],
 )
 def test_replies_are_told_apart(found, kind):
-    assert retrieval_clients.compare(found, RIGHT) == kind
+    assert retrieval_load.compare(found, RIGHT) == kind
 
 
 @pytest.fixture
