@@ -154,26 +154,6 @@ def test_a_single_altered_bit_anywhere_is_found_by_verify(tmp_path):
         verify(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        (b"", "corrupt or foreign"),
-        (b'{"format": 1, "kind"', "corrupt or foreign"),
-        (b"[]", "corrupt or foreign"),
-        (b'{"format": 99}', "expected format 2, found 99"),
-        (b'{"format": 1, "kind": "passages", "extra": 1}', "corrupt or foreign"),
-        (b"\xff", "corrupt or foreign"),
-        (b'{"format": 1, "kind": "bm25"}', "corrupt or foreign"),
-        (b"[" * 100_000, "corrupt or foreign"),
-    ],
-)
-def test_a_bad_manifest_is_refused(tmp_path, content, reason):
-    store_passages(FEW, tmp_path)
-    (tmp_path / "manifest.json").write_bytes(content)
-    with pytest.raises(IndexFormatError, match=reason):
-        StoredPassages(tmp_path)
-
-
 def test_a_folder_that_is_no_store_is_refused(tmp_path):
     with pytest.raises(IndexFormatError, match=r"expected a folder with a manifest\.json"):
         StoredPassages(tmp_path)
