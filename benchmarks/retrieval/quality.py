@@ -6,7 +6,6 @@ question as the query and writes `benchmarks/results/retrieval_quality.json`.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
@@ -18,9 +17,6 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
-from rich.table import Table
 
 from at2po_envs.question_sets.questions import Question, load_questions
 from at2po_envs.scoring.answers import normalize_answer
@@ -215,19 +211,6 @@ def _ids(ranking: Sequence[Passage]) -> list[str]:
     return [passage.id for passage in ranking]
 
 
-def table(figures: Mapping[str, Any]) -> Table:
-    """Lay the figures out: a row for each set and retriever, in percent."""
-    columns = [f"{kind}@{depth}" for kind in ("answer_recall", "title_recall") for depth in DEPTHS]
-    drawn = Table("set", "retriever", "questions", *columns)
-    for name in [*SETS, "all"]:
-        for retriever, sets in figures["retrievers"].items():
-            if name in sets:
-                row = sets[name]
-                percent = (f"{100 * row[c]:.1f}" if c in row else "-" for c in columns)
-                drawn.add_row(name, retriever, str(row["questions"]), *percent)
-    return drawn
-
-
 def quality(config: QualityConfig) -> dict[str, Any]:
     """Build the indexes that are missing, and measure with the data pack's questions.
 
@@ -245,14 +228,7 @@ def quality(config: QualityConfig) -> dict[str, Any]:
     return {"quick": config.quick, "model": MODEL, **measure(retrievers, questions)}
 
 
-def _shown(figures: Mapping[str, Any]) -> str:
-    console = Console()
-    with console.capture() as captured:
-        console.print(table(figures))
-    return captured.get() + json.dumps(figures.get("agreement_with_lucene"), indent=2)
-
-
-main = partial(run, "benchmarks.retrieval.quality", QualityConfig, quality, show=_shown)
+main = partial(run, "benchmarks.retrieval.quality", QualityConfig, quality)
 
 
 if __name__ == "__main__":

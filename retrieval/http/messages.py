@@ -16,6 +16,9 @@ from retrieval.text import to_unicode
 # Header of a reply that names the index it came from, so that a client can check every reply.
 INDEX_HEADER = "X-At2po-Index"
 
+TOKEN_VARIABLE = "AT2PO_SERVER_TOKEN"
+"""Environment variable that holds a server's bearer token; none is asked for where it is unset."""
+
 # Longest query in characters, of servers and of search tools alike, so that where a retriever runs
 # does not decide which queries it answers. Models write some hundred.
 MAX_QUERY_CHARS = 32_768

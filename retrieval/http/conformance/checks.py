@@ -24,7 +24,7 @@ from retrieval.http.conformance.server_under_test import (
     offered,
 )
 from retrieval.http.errors import ReplyFormatError
-from retrieval.http.messages import is_token
+from retrieval.http.messages import TOKEN_VARIABLE, is_token
 from retrieval.http.retrying_session import check_url
 from retrieval.http.transport import BoundedTransport, client_headers
 from retrieval.text import to_terminal
@@ -234,9 +234,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("url", help="address of the server, without /retrieve")
     parser.add_argument("--query", action="append", help="a query it should find something for")
     parser.add_argument("--timeout", type=float, default=60.0, help="seconds for a request")
-    parser.add_argument(
-        "--token-variable", default="AT2PO_SERVER_TOKEN", help="environment variable of the token"
-    )
     given = parser.parse_args(arguments)
     if not 0 < given.timeout <= 1e6:
         parser.error("expected a URL such as http://127.0.0.1:8000, and a timeout up to 1e6 s")
@@ -244,9 +241,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         check_url(given.url)
     except SearchArgumentError as error:
         parser.error(str(error))
-    token = os.environ.get(given.token_variable)
+    token = os.environ.get(TOKEN_VARIABLE)
     if token and not is_token(token):
-        parser.error(f"expected a token of visible characters in {given.token_variable}")
+        parser.error(f"expected a token of visible characters in {TOKEN_VARIABLE}")
     with httpx2.Client(
         base_url=given.url.rstrip("/").removesuffix("/retrieve"),
         headers=client_headers(token),

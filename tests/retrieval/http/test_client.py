@@ -429,13 +429,6 @@ def test_what_a_server_fails_at_is_repeated_for_one_query_and_not_for_several():
     assert [request.url.path for request in server.requests] == ["/health", "/retrieve"]
 
 
-def test_a_reply_is_bounded_in_bytes():
-    server = Server(lambda request: httpx2.Response(200, stream=Endless(server, 1000)))
-    with pytest.raises(ReplyFormatError, match="at most 5000 bytes"):
-        server.client(max_reply_bytes=5000).search(["a"], 1)
-    assert len(server.requests) == 1
-
-
 def test_a_reply_that_would_grow_is_not_unpacked():
     packed = {"Content-Encoding": "gzip"}
     server = Server(httpx2.Response(200, headers=packed, stream=httpx2.ByteStream(b"x")))

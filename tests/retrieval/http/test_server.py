@@ -276,24 +276,6 @@ def test_one_request_s_fault_is_not_its_neighbours(caplog, kind):
         assert replies["b"].result().json()["result"][0][0]["id"] == "b/0"
 
 
-@pytest.mark.parametrize(
-    ("answer", "message"),
-    [
-        (lambda queries: [], "expected one list for each of 1 queries, found 0"),
-        (lambda queries: [[Passage("1", "t", "x", float("nan"))]], "JSON"),
-    ],
-)
-def test_a_wrong_answer_of_the_retriever_is_an_error(answer, message):
-    class Wrong:
-        def search(self, queries, k):
-            return answer(queries)
-
-    with serving(Wrong()) as client:
-        reply = post(client, ["a"], return_scores=True)
-        assert (reply.status_code, reply.json()["error"]) == (500, "retriever_failed")
-        assert message in reply.json()["detail"]
-
-
 def test_overload_is_answered_at_once_and_passes():
     gate = Gate()
     with serving(gate, max_waiting=4) as client, ThreadPoolExecutor(9) as pool:
@@ -326,16 +308,6 @@ def test_a_hung_retriever_is_a_504_and_unhealthy_until_it_comes_back():
         reply = post(client, ["c"], topk=1)
         assert reply.json()["result"] == [[{"id": "c/0", "contents": '"c"\n1'}]]
         assert ["b"] not in gate.batches  # nobody waited for it any more
-
-
-def test_a_stop_answers_what_was_accepted():
-    gate = Gate()
-    with ThreadPoolExecutor(1) as pool:
-        with serving(gate) as client:
-            reply = pool.submit(post, client, ["late"])
-            assert gate.entered.wait(PATIENCE_S)
-            gate.open.set()
-            assert reply.result().status_code == 200
 
 
 def test_the_cache_is_counted(tmp_path):
