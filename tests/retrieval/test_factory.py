@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from retrieval import (
@@ -22,6 +20,7 @@ from retrieval import (
 )
 from retrieval.lucene.java import find_java
 from retrieval.storage import memory
+from tests.retrieval.corpora import rows
 
 CORPUS = Passages(Passage(str(i), f"T{i}", text) for i, text in enumerate(["river", "city", "sea"]))
 
@@ -39,8 +38,7 @@ class Fixed:
 
 def corpus_file(tmp_path):
     file = tmp_path / "corpus.jsonl"
-    records = [{"id": each.id, "contents": each.contents} for each in CORPUS]
-    file.write_text("".join(json.dumps(record) + "\n" for record in records))
+    file.write_text(rows(CORPUS))
     return file
 
 

@@ -11,6 +11,7 @@ from benchmarks.retrieval.measure import beside_bm25s, build, passages, search
 from benchmarks.retrieval.quality import agreement, ensure, measure
 from benchmarks.retrieval.speed import SpeedConfig
 from retrieval import BM25, IndexBuild, Passage, Passages
+from tests.retrieval.corpora import rows
 
 CORPUS = Passages(
     [
@@ -61,15 +62,14 @@ def test_agreement_tells_ties_from_other_differences():
 
 def test_an_index_is_built_once_for_a_corpus(tmp_path):
     corpus = tmp_path / "corpus.jsonl"
-    lines = [json.dumps({"id": p.id, "contents": p.contents}) + "\n" for p in CORPUS]
-    corpus.write_text("".join(lines))
+    corpus.write_text(rows(CORPUS))
     store = IndexBuild(corpus=str(corpus), out=tmp_path / "p", kind="passages")
     index = IndexBuild(corpus=str(tmp_path / "p"), out=tmp_path / "i")
     ensure(store)
     first = ensure(index)
     assert ensure(index)["facts"] == first["facts"]  # its time among them
     (tmp_path / "p" / "manifest.json").unlink()
-    corpus.write_text("".join(lines[:4]))
+    corpus.write_text(rows(CORPUS[:4]))
     ensure(store)
     assert ensure(index)["documents"] == 4
 

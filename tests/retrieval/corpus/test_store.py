@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import gzip
-import json
 import pickle
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from retrieval import (
 from retrieval.corpus.sources import open_passages, read_source
 from retrieval.storage.manifest import read_manifest
 from retrieval.storage.opening import verify
+from tests.retrieval.corpora import rows
 
 FEW = [Passage("b", "Ada", "first\nsecond"), Passage("a", "", ""), Passage("ü", "Ö", "\ud800 \x00")]
 
@@ -161,13 +161,9 @@ def test_a_folder_that_is_no_store_is_refused(tmp_path):
         open_passages(tmp_path)
 
 
-def record(passage):
-    return json.dumps({"id": passage.id, "contents": passage.contents}) + "\n"
-
-
 def test_files_are_read_plain_and_compressed(tmp_path):
     plain, packed = tmp_path / "c.jsonl", tmp_path / "c.jsonl.gz"
-    plain.write_text("".join(map(record, many(10))))
+    plain.write_text(rows(many(10)))
     packed.write_bytes(gzip.compress(plain.read_bytes()))
     assert list(read_source(plain)) == list(read_source(packed)) == many(10)
     assert list(open_passages(packed)) == many(10)
@@ -178,7 +174,7 @@ def test_files_are_read_plain_and_compressed(tmp_path):
 @pytest.mark.parametrize("harm", [lambda data: data[:-20], lambda data: b"not gzip" + data])
 def test_an_incomplete_compressed_file_is_refused(tmp_path, harm):
     packed = tmp_path / "c.jsonl.gz"
-    packed.write_bytes(harm(gzip.compress("".join(map(record, many(1000))).encode())))
+    packed.write_bytes(harm(gzip.compress(rows(many(1000)).encode())))
     with pytest.raises(CorpusFormatError, match=r"c\.jsonl\.gz: expected a whole gzip file"):
         list(read_source(packed))
 

@@ -206,20 +206,13 @@ def test_the_deadline_holds_for_the_whole_call():
     assert left == [8, 5, 2]
 
 
-class Endless(httpx2.SyncByteStream):
-    """A body that comes in pieces of so many bytes, each after so many seconds of the server."""
-
-    def __init__(self, server: Server, size: int, seconds: float = 0.0) -> None:
-        self.server, self.size, self.seconds = server, size, seconds
-
-    def __iter__(self):
-        while True:
-            self.server.now += self.seconds
-            yield b" " * self.size
-
-
 def test_a_reply_that_trickles_in_is_cut_off():
-    server = Server(lambda request: httpx2.Response(200, stream=Endless(server, 1, 1.0)))
+    def trickle():
+        while True:
+            server.now += 1
+            yield b" "
+
+    server = Server(lambda request: httpx2.Response(200, content=trickle()))
     with pytest.raises(RemoteDeadlineError):
         server.client(timeout_s=5, retries=0).search(["a"], 1)
     assert server.now <= 7

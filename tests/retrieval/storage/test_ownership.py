@@ -23,6 +23,7 @@ from retrieval import (
     store_passages,
 )
 from retrieval.storage.generations import building
+from tests.retrieval.corpora import rows
 from tests.retrieval.sealing import sealed
 
 RECORDS = [("1", "Ada", "the first program"), ("2", "Faust", "a play by Goethe")]
@@ -30,8 +31,7 @@ RECORDS = [("1", "Ada", "the first program"), ("2", "Faust", "a play by Goethe")
 
 def corpus(tmp_path: Path, records=RECORDS) -> Path:
     file = tmp_path / "corpus.jsonl"
-    lines = [json.dumps({"id": i, "contents": f'"{t}"\n{x}'}) + "\n" for i, t, x in records]
-    file.write_text("".join(lines))
+    file.write_text(rows(Passage(*record) for record in records))
     return file
 
 
