@@ -9,6 +9,8 @@ from contextlib import closing
 from functools import partial
 from typing import Any
 
+import httpx2
+
 from retrieval.errors import SearchArgumentError
 from retrieval.http.errors import (
     IdentityUnknownError,
@@ -17,7 +19,7 @@ from retrieval.http.errors import (
     RequestRefusedError,
 )
 from retrieval.http.messages import INDEX_HEADER, Identity, Limits, from_result
-from retrieval.http.retrying_session import Reply, RetryingSession, SessionOptions
+from retrieval.http.retrying_session import RetryingSession, SessionOptions, detail
 from retrieval.protocol import Passage, require_k
 from retrieval.text import to_unicode
 
@@ -104,7 +106,7 @@ class RemoteRetriever:
             TemporaryRemoteError: If it is not ready or cannot be reached.
         """
         reply = self._session.send("GET", "/health", self._session.options.clock() + self.timeout_s)
-        if reply.status == 404:
+        if reply.status_code == 404:
             raise IdentityUnknownError(
                 f"expected GET {self.url}/health to name the index, found no such page: this looks "
                 "like a plain Search-R1 server, which says neither whether it is ready nor which "
@@ -112,12 +114,11 @@ class RemoteRetriever:
             )
         self._refuse_other_status(reply, "/health")
         try:
-            fields = reply.json()
-            identity = _identity(fields)
-        except (ValueError, TypeError, KeyError) as error:
+            identity = _identity(reply.json())
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise IdentityUnknownError(
                 f"expected {self.url}/health to name retriever, index_hash and documents, found "
-                f"{reply.detail()} ({error!r}); serve the index with `at2po serve`"
+                f"{detail(reply)} ({error!r}); serve the index with `at2po serve`"
             ) from None
         self._check_index(identity.index_hash)
         return identity
@@ -156,11 +157,11 @@ class RemoteRetriever:
             reply = self._session.send("GET", "/health", deadline)
             try:
                 self._limits = Limits(**reply.json()["limits"])
-            except (ValueError, TypeError, KeyError):
+            except (ValueError, TypeError, KeyError, RecursionError):
                 self._limits = Limits()
         return self._limits
 
-    def _passages(self, reply: Reply, queries: int, k: int) -> list[list[Passage]]:
+    def _passages(self, reply: httpx2.Response, queries: int, k: int) -> list[list[Passage]]:
         """Read the passages off a reply to so many queries."""
         self._refuse_other_status(reply, "/retrieve")
         self._check_index(reply.headers.get(INDEX_HEADER))
@@ -173,18 +174,18 @@ class RemoteRetriever:
                     f"{[len(items) for items in lists[:20]]}"
                 )
             return [[from_result(item) for item in items] for items in lists]
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ReplyFormatError(
                 f'expected {self.url}/retrieve to send {{"result": [[item, ...], ...]}}, found '
-                f"{reply.detail()} ({type(error).__name__}: {error}); fix: "
+                f"{detail(reply)} ({type(error).__name__}: {error}); fix: "
                 f"`python -m retrieval.http.conformance {self.url}` shows what is wrong with it"
             ) from None
 
-    def _refuse_other_status(self, reply: Reply, path: str) -> None:
-        if reply.status != 200:
+    def _refuse_other_status(self, reply: httpx2.Response, path: str) -> None:
+        if reply.status_code != 200:
             raise RequestRefusedError(
-                f"expected {self.url}{path} to take the request, found status {reply.status}: "
-                f"{reply.detail()}"
+                f"expected {self.url}{path} to take the request, found status {reply.status_code}: "
+                f"{detail(reply)}"
             )
 
     def _check_index(self, found: str | None) -> None:

@@ -24,34 +24,6 @@ from retrieval.http.transport import BoundedTransport, client_headers
 from retrieval.text import to_terminal
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """A reply whose status is final: trying again would not change it."""
-
-    status: int
-    headers: httpx2.Headers
-    body: bytes
-
-    def json(self) -> Any:
-        """Return the body as JSON.
-
-        Raises:
-            ValueError: If it is none.
-        """
-        try:
-            return json.loads(self.body)
-        except RecursionError:
-            raise ValueError("nested too deeply") from None
-
-    def detail(self) -> str:
-        """Return what an error message should say about the body."""
-        try:
-            fields = self.json()
-            return to_terminal(str(fields.get("detail") or fields.get("reason") or fields)[:500])
-        except (ValueError, AttributeError):
-            return repr(self.body[:200])
-
-
 @dataclass(frozen=True, kw_only=True)
 class SessionOptions:
     """How a session talks to its server.
@@ -73,6 +45,15 @@ class SessionOptions:
     transport: httpx2.BaseTransport | None = None
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
+
+
+def detail(reply: httpx2.Response) -> str:
+    """Return what an error message should say about the body of a reply."""
+    try:
+        fields = reply.json()
+        return to_terminal(str(fields.get("detail") or fields.get("reason") or fields)[:500])
+    except (ValueError, AttributeError, RecursionError):
+        return repr(reply.content[:200])
 
 
 def check_url(url: str) -> None:
@@ -140,7 +121,7 @@ class RetryingSession:
         body: dict[str, Any] | None = None,
         *,
         repeat_failed: bool = True,
-    ) -> Reply:
+    ) -> httpx2.Response:
         """Send a request until there is an answer that trying again would not change.
 
         Args:
@@ -189,7 +170,7 @@ class RetryingSession:
 
     def _attempt(
         self, method: str, path: str, deadline: float, body: dict[str, Any] | None
-    ) -> Reply:
+    ) -> httpx2.Response:
         """Send a request once."""
         where, left_s = f"{method} {self.url}{path}", deadline - self.options.clock()
         late = RemoteDeadlineError(
@@ -199,7 +180,7 @@ class RetryingSession:
         if left_s <= 0:
             raise late
         try:
-            response = self._http().request(
+            reply = self._http().request(
                 method,
                 path,
                 content=None if body is None else json.dumps(body).encode(),
@@ -214,12 +195,11 @@ class RetryingSession:
                 f"expected a server at {self.url}, found {type(error).__name__}: {error}; fix: "
                 "start one with `at2po serve`, or check the address"
             ) from None
-        reply = Reply(response.status_code, response.headers, response.content)
-        if not is_temporary(reply.status):
+        if not is_temporary(reply.status_code):
             return reply
         kinds = {500: ServerFailedError, 504: RemoteDeadlineError}
-        problem = kinds.get(reply.status, ServerUnavailableError)(
-            f"expected {where} to answer, found status {reply.status}: {reply.detail()}"
+        problem = kinds.get(reply.status_code, ServerUnavailableError)(
+            f"expected {where} to answer, found status {reply.status_code}: {detail(reply)}"
         )
         problem.retry_after_s = retry_after_s(reply.headers.get("Retry-After", ""))
         raise problem

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import heapq
 import json
 import resource
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -90,11 +89,6 @@ def fitting(most: int) -> tuple[int, int]:
     return min(most, (room - 3 * backlog) * 7 // 8), backlog
 
 
-def connection_class(bounds: ConnectionBounds) -> type[asyncio.Protocol]:
-    """Return what uvicorn makes of every connection, with these bounds."""
-    return cast(type[asyncio.Protocol], functools.partial(Connection, bounds=bounds))
-
-
 class Connection(H11Protocol):
     """Uvicorn's connection, with an end to all waiting and errors in the protocol's own form.
 
@@ -152,7 +146,7 @@ class Connection(H11Protocol):
         return self._answering
 
     def on_response_complete(self) -> None:
-        """See to it that the reply is read, and go on to the next request."""
+        """See to it that the reply is read, then take the next request."""
         self._served, self._since = True, self.loop.time()
         unread = self.transport.get_write_buffer_size()
         if unread:

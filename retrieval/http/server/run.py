@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import cast
 
 import uvicorn
 from fastapi import FastAPI
@@ -17,7 +20,7 @@ from retrieval.errors import SearchArgumentError
 from retrieval.http.errors import ServerStartError
 from retrieval.http.messages import TOKEN_VARIABLE, Limits, describe, is_token
 from retrieval.http.server.app import create_app
-from retrieval.http.server.connection import ConnectionBounds, connection_class, fitting
+from retrieval.http.server.connection import Connection, ConnectionBounds, fitting
 from retrieval.http.server.hosts import is_loopback
 from retrieval.http.server.logs import few_alike
 from retrieval.protocol import Retriever
@@ -144,7 +147,7 @@ def make_server(
             app,
             host=host,
             port=port,
-            http=connection_class(bounds),
+            http=cast(type[asyncio.Protocol], partial(Connection, bounds=bounds)),
             ws="none",
             backlog=backlog,
             proxy_headers=False,
