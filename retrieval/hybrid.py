@@ -11,7 +11,8 @@ from retrieval.errors import CorpusMismatchError, SearchArgumentError
 from retrieval.protocol import Passage, Retriever, require_k
 
 RANK_CONSTANT = 60
-"""Source: Cormack, Clarke & Büttcher 2009, "Reciprocal rank fusion", k = 60."""
+"""Source: Cormack, Clarke & Büttcher 2009, "Reciprocal rank fusion outperforms Condorcet and
+individual rank learning methods", section 2: k = 60."""
 
 
 class Hybrid:

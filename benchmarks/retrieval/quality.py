@@ -146,7 +146,7 @@ def measure(
 
 
 def _score(questions: Sequence[Question], rankings: Sequence[Sequence[Passage]]) -> dict[str, Any]:
-    """Shares of questions with an answer found, and of supporting titles found."""
+    """Fractions of questions with an answer found, and of supporting titles found."""
     answered: dict[int, list[bool]] = {depth: [] for depth in DEPTHS}
     titles: dict[int, list[float]] = {depth: [] for depth in DEPTHS}
     for question, ranking in zip(questions, rankings, strict=True):
@@ -181,8 +181,9 @@ def agreement(pairs: Sequence[tuple[Sequence[Passage], Sequence[Passage]]]) -> d
         pairs: Two rankings of ten for each query.
 
     Returns:
-        Shares of queries with the same top 3 in the same order, and regardless of order; how many
-        of the others differ only in the order of equal scores; the largest difference of a score.
+        Fractions of queries with the same top 3 in the same order, and regardless of order; how
+        many of the others differ only in the order of equal scores; the largest difference of a
+        score.
     """
     same = sum(_ids(ours[:3]) == _ids(theirs[:3]) for ours, theirs in pairs)
     same_set = sum(set(_ids(ours[:3])) == set(_ids(theirs[:3])) for ours, theirs in pairs)

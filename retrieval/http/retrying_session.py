@@ -62,20 +62,18 @@ def check_url(url: str) -> None:
     Raises:
         SearchArgumentError: If it is none.
     """
-    if not url.startswith(("http://", "https://")):
-        raise SearchArgumentError(f"expected a URL such as http://127.0.0.1:8000, found {url!r}")
     try:
         parts = httpx2.URL(url)
+        # The system's functions would take a port beyond 65535 for another one.
+        port = 1 if parts.port is None else parts.port
+        good = url.startswith(("http://", "https://")) and parts.host and 1 <= port <= 65_535
+        good, why = good and not (parts.query or parts.fragment), ""
     except (httpx2.InvalidURL, UnicodeError) as error:
-        raise SearchArgumentError(
-            f"expected a URL such as http://127.0.0.1:8000, found {url!r} ({error})"
-        ) from None
-    # The system's functions would take a port beyond 65535 for another one.
-    port = 1 if parts.port is None else parts.port
-    if not (parts.host and 1 <= port <= 65_535) or parts.query or parts.fragment:
+        good, why = False, f" ({error})"
+    if not good:
         raise SearchArgumentError(
             "expected a URL such as http://127.0.0.1:8000, of a host, a port from 1 to 65535 "
-            f"and a path alone, found {url!r}"
+            f"and a path alone, found {url!r}{why}"
         )
 
 

@@ -22,7 +22,7 @@ from fastapi.testclient import TestClient
 
 from retrieval.http.messages import INDEX_HEADER, Limits, from_result, to_result
 from retrieval.http.server.app import create_app
-from tests.retrieval.http.live_server import PATIENCE_S, Echo, Gate, wait_for
+from tests.retrieval.http.live_server import TIMEOUT_S, Echo, Gate, wait_for
 
 URL = "http://localhost"
 JSON = {"Content-Type": "application/json"}
@@ -197,7 +197,7 @@ def test_nothing_is_ready_before_the_retriever_has_answered():
     opened = threading.Event()
 
     def slow() -> Echo:
-        assert opened.wait(PATIENCE_S)
+        assert opened.wait(TIMEOUT_S)
         return Echo()
 
     with TestClient(create_app(slow), base_url=URL) as client:
@@ -231,7 +231,7 @@ def test_what_arrives_during_a_search_is_the_next_batch():
     gate = Gate()
     with serving(gate, max_batch=8) as client, ThreadPoolExecutor(30) as pool:
         first = pool.submit(post, client, ["first"])
-        assert gate.entered.wait(PATIENCE_S)
+        assert gate.entered.wait(TIMEOUT_S)
         others = {
             (f"q{i}", k): pool.submit(post, client, [f"q{i}"], topk=k, return_scores=True)
             for i in range(10)
@@ -264,7 +264,7 @@ def test_one_request_s_fault_is_not_its_neighbours(caplog, kind):
     gate = Picky()
     with serving(gate) as client, ThreadPoolExecutor(9) as pool:
         first = pool.submit(post, client, ["first"])
-        assert gate.entered.wait(PATIENCE_S)
+        assert gate.entered.wait(TIMEOUT_S)
         replies = {q: pool.submit(post, client, [q]) for q in ("a", "bad", "b")}
         wait_for(lambda: metric(client, "at2po_retrieval_waiting_queries") == 3)
         gate.open.set()
@@ -280,7 +280,7 @@ def test_overload_is_answered_at_once_and_passes():
     gate = Gate()
     with serving(gate, max_waiting=4) as client, ThreadPoolExecutor(9) as pool:
         first = pool.submit(post, client, ["first"])
-        assert gate.entered.wait(PATIENCE_S)
+        assert gate.entered.wait(TIMEOUT_S)
         waiting = [pool.submit(post, client, [f"q{i}"] * 2) for i in range(2)]
         wait_for(lambda: metric(client, "at2po_retrieval_waiting_queries") == 4)
         reply = post(client, ["one too many"])

@@ -48,11 +48,11 @@ def titles(retriever) -> set[str]:
     return {passage.title.split()[0] for passage in found}
 
 
-@pytest.mark.parametrize("moments", [1, 3])
-def test_an_index_that_is_rebuilt_while_it_is_opened_is_opened_new(tmp_path, monkeypatch, moments):
+@pytest.mark.parametrize("rebuilds", [1, 3])
+def test_an_index_that_is_rebuilt_while_it_is_opened_is_opened_new(tmp_path, monkeypatch, rebuilds):
     old, new, out = corpus(tmp_path, "old"), corpus(tmp_path, "new"), tmp_path / "out"
     build(old, out)
-    left = [moments]
+    left = [rebuilds]
 
     def read_then_rebuild(folder, kind=None):
         manifest = read_manifest(folder, kind)
