@@ -6,7 +6,6 @@ import importlib.util
 
 EXTRAS = {
     "faiss": "faiss",
-    "fastapi": "serve",
     "gguf": "gguf",
     "httpx2": "serve",
     "matplotlib": "report",
@@ -16,6 +15,7 @@ EXTRAS = {
     "pyserini": "lucene",
     "ray": "ray",
     "safetensors": "train",
+    "starlette": "serve",
     "tensorboard": "train",
     "tokenizers": "train",
     "torch": "train",

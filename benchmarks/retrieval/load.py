@@ -32,7 +32,7 @@ from retrieval.http.errors import RemoteError
 from retrieval.http.messages import describe
 from retrieval.http.server.run import ServeOptions, serve
 
-_SERVER_LIBRARIES = ("fastapi", "httpx2", "starlette", "uvicorn")
+_SERVER_LIBRARIES = ("httpx2", "starlette", "uvicorn")
 _NEAR = 1e-4  # difference of scores that a neural encoder shows between batches
 _READY_S = 300.0  # longest wait for a server that opens its retriever
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import cast
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.applications import Starlette
 
 from retrieval.cache import CachedRetriever
 from retrieval.errors import SearchArgumentError
@@ -131,7 +131,7 @@ def serve(options: ServeOptions, open_retriever: Callable[[str], Retriever]) -> 
 
 
 def make_server(
-    app: FastAPI, bounds: ConnectionBounds, *, host: str, port: int, backlog: int = 256
+    app: Starlette, bounds: ConnectionBounds, *, host: str, port: int, backlog: int = 256
 ) -> uvicorn.Server:
     """Make the server of an application, with bounded connections.
 

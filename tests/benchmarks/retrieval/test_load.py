@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("fastapi", reason="needs the extra: pip install 'at2po[serve]'")
+pytest.importorskip("starlette", reason="needs the extra: pip install 'at2po[serve]'")
 
 from benchmarks.errors import EvaluationError
 from benchmarks.retrieval import load as retrieval_load

@@ -371,8 +371,8 @@ def test_a_copy_has_the_same_settings():
 
 
 def test_against_our_application():
-    pytest.importorskip("fastapi", reason="needs the extra: pip install 'at2po[serve]'")
-    from fastapi.testclient import TestClient
+    pytest.importorskip("starlette", reason="needs the extra: pip install 'at2po[serve]'")
+    from starlette.testclient import TestClient
 
     from retrieval.http.server.app import create_app
 

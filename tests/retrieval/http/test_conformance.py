@@ -89,7 +89,7 @@ def test_a_plain_server_passes_what_it_offers():
 
 @pytest.mark.parametrize("token", [None, "geheim"])
 def test_our_server_passes_everything(token):
-    pytest.importorskip("fastapi", reason="needs the extra: pip install 'at2po[serve]'")
+    pytest.importorskip("starlette", reason="needs the extra: pip install 'at2po[serve]'")
     from retrieval.http.messages import Limits
     from tests.retrieval.http.live_server import live
 

@@ -16,9 +16,9 @@ from retrieval import Passage
 from retrieval.cache import CachedRetriever
 from retrieval.errors import SearchArgumentError
 
-pytest.importorskip("fastapi", reason="needs the extra: pip install 'at2po[serve]'")
+pytest.importorskip("starlette", reason="needs the extra: pip install 'at2po[serve]'")
 
-from fastapi.testclient import TestClient
+from starlette.testclient import TestClient
 
 from retrieval.http.messages import INDEX_HEADER, Limits, from_result, to_result
 from retrieval.http.server.app import create_app

@@ -25,7 +25,7 @@ from retrieval.http.errors import (
     TemporaryRemoteError,
 )
 
-pytest.importorskip("fastapi", reason="needs the extra: pip install 'at2po[serve]'")
+pytest.importorskip("starlette", reason="needs the extra: pip install 'at2po[serve]'")
 
 from retrieval.http.server.run import ServeOptions, serve
 from tests.retrieval.http.live_server import Echo, wait_for

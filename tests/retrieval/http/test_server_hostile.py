@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-pytest.importorskip("fastapi", reason="needs the extra: pip install 'at2po[serve]'")
+pytest.importorskip("starlette", reason="needs the extra: pip install 'at2po[serve]'")
 
 from retrieval import Passage
 from retrieval.errors import IndexFormatError, SearchArgumentError

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("fastapi", reason="needs the extra: pip install 'at2po[serve]'")
+pytest.importorskip("starlette", reason="needs the extra: pip install 'at2po[serve]'")
 
 from retrieval.http.client import RemoteRetriever
 from retrieval.http.server.logs import few_alike
