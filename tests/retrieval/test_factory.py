@@ -20,7 +20,7 @@ from retrieval import (
 )
 from retrieval.lucene.java import find_java
 from retrieval.storage import memory
-from tests.retrieval.corpora import rows
+from tests.retrieval.written import rows
 
 CORPUS = Passages(Passage(str(i), f"T{i}", text) for i, text in enumerate(["river", "city", "sea"]))
 

@@ -28,7 +28,7 @@ class ConnectionBounds:
     """How many connections there may be, and how long each may take.
 
     A connection beyond `max_connections` takes the place of the one that has waited longest for a
-    client to send a whole request. Where all are being answered there is room for `spare` more,
+    client to send a whole request. Where all are being answered there is room for an eighth more,
     which get a 503; health and metrics are answered there too.
 
     Attributes:
@@ -50,15 +50,6 @@ class ConnectionBounds:
                 "expected max_connections >= 1 and 0 < head_timeout_s <= 3600, found "
                 f"{self.max_connections} and {self.head_timeout_s}"
             )
-        if not 0 < self.reply_timeout_s <= 86_400:
-            raise SearchArgumentError(
-                f"expected 0 < reply_timeout_s <= 86400, found {self.reply_timeout_s}"
-            )
-
-    @property
-    def spare(self) -> int:
-        """Connections beyond the most."""
-        return max(4, self.max_connections // 8)
 
 
 def fitting(most: int) -> tuple[int, int]:
@@ -193,7 +184,7 @@ class Connection(H11Protocol):
             most = max(1, bounds.max_connections // 16) if unserved else 1
             for each in heapq.nsmallest(most, unserved or waiting, key=lambda one: one._since):
                 each._drop("evicted")
-        elif len(there) <= bounds.max_connections + bounds.spare:
+        elif len(there) <= bounds.max_connections + max(4, bounds.max_connections // 8):
             self.app_state = {**self.app_state, "spare": True}
         else:
             detail = "expected fewer connections, found no room for another; try again later"

@@ -11,7 +11,7 @@ from benchmarks.retrieval.measure import beside_bm25s, build, passages, search
 from benchmarks.retrieval.quality import agreement, ensure, measure
 from benchmarks.retrieval.speed import SpeedConfig
 from retrieval import BM25, IndexBuild, Passage, Passages
-from tests.retrieval.corpora import rows
+from tests.retrieval.written import rows
 
 CORPUS = Passages(
     [

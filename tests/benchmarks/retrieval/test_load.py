@@ -12,7 +12,7 @@ pytest.importorskip("starlette", reason="needs the extra: pip install 'at2po[ser
 from benchmarks.errors import EvaluationError
 from benchmarks.retrieval import load as retrieval_load
 from retrieval import Passage
-from tests.retrieval.corpora import rows
+from tests.retrieval.written import rows
 
 RIGHT = [Passage("1", "A", "x", 2.0), Passage("2", "B", "y", 1.0)]
 

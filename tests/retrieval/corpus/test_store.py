@@ -22,7 +22,7 @@ from retrieval import (
 from retrieval.corpus.sources import open_passages, read_source
 from retrieval.storage.manifest import read_manifest
 from retrieval.storage.opening import verify
-from tests.retrieval.corpora import rows
+from tests.retrieval.written import rows
 
 FEW = [Passage("b", "Ada", "first\nsecond"), Passage("a", "", ""), Passage("ü", "Ö", "\ud800 \x00")]
 

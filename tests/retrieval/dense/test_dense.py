@@ -31,8 +31,7 @@ from retrieval.dense.index import Dense
 from retrieval.dense.vectors import encode_passages
 from retrieval.storage.generations import building
 from retrieval.text import to_unicode
-from tests.retrieval.corpora import rows
-from tests.retrieval.sealing import sealed
+from tests.retrieval.written import rows, sealed
 
 faiss = pytest.importorskip("faiss", reason="needs FAISS: pip install at2po[faiss]")
 WIDTH = 32

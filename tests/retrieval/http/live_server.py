@@ -52,6 +52,12 @@ class Gate(Echo):
         return super().search(queries, k)
 
 
+def metric(page: str, name: str) -> float:
+    """The sum of the metrics whose name begins so."""
+    lines = page.splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
+
+
 @dataclass(frozen=True)
 class Live:
     """A running server."""
@@ -70,8 +76,7 @@ class Live:
             return read_all(connection)
 
     def metric(self, name: str) -> float:
-        lines = self.app.state.metrics.text().decode().splitlines()
-        return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
+        return metric(self.app.state.metrics.text().decode(), name)
 
     def wait_for(self, name: str, least: float) -> None:
         wait_for(lambda: self.metric(name) >= least)

@@ -22,6 +22,7 @@ from starlette.testclient import TestClient
 
 from retrieval.http.messages import INDEX_HEADER, Limits, from_result, to_result
 from retrieval.http.server.app import create_app
+from tests.retrieval.http import live_server
 from tests.retrieval.http.live_server import TIMEOUT_S, Echo, Gate, wait_for
 
 URL = "http://localhost"
@@ -40,8 +41,7 @@ def post(client: TestClient, queries: list[str], **fields):
 
 
 def metric(client: TestClient, name: str) -> float:
-    lines = client.get("/metrics").text.splitlines()
-    return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
+    return live_server.metric(client.get("/metrics").text, name)
 
 
 @pytest.fixture(scope="module")

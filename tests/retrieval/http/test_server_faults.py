@@ -28,6 +28,7 @@ from retrieval.http.errors import (
 pytest.importorskip("starlette", reason="needs the extra: pip install 'at2po[serve]'")
 
 from retrieval.http.server.run import ServeOptions, serve
+from tests.retrieval.http import live_server
 from tests.retrieval.http.live_server import Echo, wait_for
 
 SERVER = Path(__file__).with_name("echo_server.py")
@@ -84,9 +85,8 @@ def expected(query: str, k: int, index_hash: str = "f00") -> list[list[Passage]]
 
 
 def metric(port: int, name: str) -> float:
-    lines = httpx2.get(f"http://127.0.0.1:{port}/metrics").text.splitlines()
-    (line,) = (line for line in lines if line.startswith(f"at2po_retrieval_{name} "))
-    return float(line.split()[1])
+    page = httpx2.get(f"http://127.0.0.1:{port}/metrics").text
+    return live_server.metric(page, f"at2po_retrieval_{name} ")
 
 
 class Clients:

@@ -26,7 +26,7 @@ from retrieval import (
 )
 from retrieval.storage import opening
 from retrieval.storage.manifest import read_manifest
-from tests.retrieval.corpora import rows
+from tests.retrieval.written import rows
 
 QUERIES = ["river w3", "city", "w7 w9 sea", "nothing of it"]
 

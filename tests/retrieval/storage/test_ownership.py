@@ -23,8 +23,7 @@ from retrieval import (
     store_passages,
 )
 from retrieval.storage.generations import building
-from tests.retrieval.corpora import rows
-from tests.retrieval.sealing import sealed
+from tests.retrieval.written import rows, sealed
 
 RECORDS = [("1", "Ada", "the first program"), ("2", "Faust", "a play by Goethe")]
 
