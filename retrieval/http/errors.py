@@ -42,17 +42,5 @@ class IndexMismatchError(RemoteError, ValueError):
     """The server serves another index than expected."""
 
 
-class QueueFullError(RetrievalError):
-    """No room for another request; it may come again later."""
-
-
-class NotReadyError(RetrievalError):
-    """The retriever is not loaded yet, could not be loaded, or is being stopped."""
-
-
-class BackendError(RetrievalError):
-    """The retriever raised an error or returned something other than one list per query."""
-
-
 class ServerStartError(RetrievalError):
     """The server cannot be started as it was asked for."""

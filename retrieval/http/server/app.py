@@ -19,7 +19,6 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from retrieval.errors import SearchArgumentError
-from retrieval.http.errors import BackendError, NotReadyError, QueueFullError
 from retrieval.http.messages import INDEX_HEADER, Limits, is_token, to_result
 from retrieval.http.server.batcher import Batcher
 from retrieval.http.server.hosts import HostCheck, known_names
@@ -170,30 +169,22 @@ class _Service:
 
     async def retrieve(self, request: Request) -> Response:
         start = time.perf_counter()
-        response = await self._answer(request)
+        try:
+            response = await self._answer(request)
+        except RefusedError as refused:
+            response = refusal(refused)
+        except ClientDisconnect:
+            _log.warning("a client broke off what it sent")
+            response = refusal(RefusedError(499, "disconnected", "the client has gone"))
         self.metrics.answered(response.status_code, time.perf_counter() - start)
         return response
 
     async def _answer(self, request: Request) -> Response:
-        try:
-            return await self._retrieve(request)
-        except RefusedError as refused:
-            return refusal(refused)
-        except ClientDisconnect:
-            _log.warning("a client broke off what it sent")
-            return refusal(RefusedError(499, "disconnected", "the client has gone"))
-        except NotReadyError:
-            detail = self._not_ready() or "try again"
-            return refusal(RefusedError(503, "not_ready", detail, AGAIN))
-        except QueueFullError as error:
-            return refusal(RefusedError(503, "overloaded", str(error), AGAIN))
-        except BackendError as error:
-            return refusal(RefusedError(500, "retriever_failed", str(error)))
-
-    async def _retrieve(self, request: Request) -> Response:
         self._admit(request)
         until = asyncio.get_running_loop().time() + self.deadline_s
         query = self._parse(await self.uploads.body(request, until))
+        if self.batcher.retriever is None:
+            raise RefusedError(503, "not_ready", self._not_ready() or "try again", AGAIN)
         try:
             async with asyncio.timeout_at(until):
                 found = await self.batcher.search(query.queries, query.topk or self.default_topk)
@@ -209,9 +200,11 @@ class _Service:
             return json_reply(200, {"result": result}, self._index_header())
         except (ValueError, TypeError, AttributeError):  # a score that is not finite, no passages
             _log.exception("what the retriever found cannot be sent")
-            raise BackendError(
+            raise RefusedError(
+                500,
+                "retriever_failed",
                 "expected passages with finite scores of the retriever, found something that JSON "
-                "cannot hold; the server's log says what"
+                "cannot hold; the server's log says what",
             ) from None
 
     def _admit(self, request: Request) -> None:

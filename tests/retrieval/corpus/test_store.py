@@ -21,7 +21,7 @@ from retrieval import (
 )
 from retrieval.corpus.sources import open_passages, read_source
 from retrieval.storage.manifest import read_manifest
-from retrieval.storage.opening import verify
+from retrieval.storage.opening import open_built
 from tests.retrieval.written import rows
 
 FEW = [Passage("b", "Ada", "first\nsecond"), Passage("a", "", ""), Passage("ü", "Ö", "\ud800 \x00")]
@@ -148,10 +148,10 @@ def test_a_single_altered_bit_anywhere_is_found_by_verify(tmp_path):
     (file,) = tmp_path.glob("data-*/text.bin")
     data = bytearray(file.read_bytes())
     data[len(data) // 2 + 3000] ^= 1
-    verify(tmp_path)
+    open_built(tmp_path).verify()
     file.write_bytes(data)
     with pytest.raises(IndexFormatError, match=r"text\.bin: expected the bytes that were built"):
-        verify(tmp_path)
+        open_built(tmp_path).verify()
 
 
 def test_a_folder_that_is_no_store_is_refused(tmp_path):
