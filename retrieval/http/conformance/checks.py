@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx2
+from prometheus_client.parser import text_string_to_metric_families
 
 from retrieval.errors import SearchArgumentError
 from retrieval.http.conformance.server_under_test import (
@@ -190,13 +191,11 @@ def _limits(server: Server) -> None:
 def _metrics(server: Server) -> None:
     reply = offered(server, "/metrics")
     expect(reply.status_code == 200, "status 200", reply.status_code)
-    lines = [line for line in reply.text.splitlines() if line and not line.startswith("#")]
-    expect(bool(lines), "at least one metric", "none")
-    for line in lines:
-        try:
-            float(line.rpartition(" ")[2])
-        except ValueError:
-            raise FailedError(f"expected Prometheus text, found the line {line!r}") from None
+    try:
+        metrics = list(text_string_to_metric_families(reply.text))
+    except ValueError as problem:
+        raise FailedError(f"expected Prometheus text, found {problem}") from None
+    expect(any(metric.samples for metric in metrics), "at least one metric", "none")
 
 
 _CHECKS: dict[str, Callable[[Server], None]] = {

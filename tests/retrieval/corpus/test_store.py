@@ -110,12 +110,6 @@ def test_a_kill_leaves_the_old_store_and_the_next_build_tidies_up(tmp_path):
     assert len(list(tmp_path.glob("data-*"))) == 1
 
 
-def test_readers_of_the_old_store_go_on_reading_it(tmp_path):
-    old = store_passages(many(100), tmp_path)
-    store_passages(FEW, tmp_path)
-    assert list(old) == many(100)
-
-
 def test_two_builds_of_one_folder_do_not_meet(tmp_path):
     def passages():
         yield FEW[0]
@@ -159,16 +153,6 @@ def test_a_folder_that_is_no_store_is_refused(tmp_path):
         StoredPassages(tmp_path)
     with pytest.raises(CorpusNotFoundError, match="at2po index build"):
         open_passages(tmp_path)
-
-
-def test_files_are_read_plain_and_compressed(tmp_path):
-    plain, packed = tmp_path / "c.jsonl", tmp_path / "c.jsonl.gz"
-    plain.write_text(rows(many(10)))
-    packed.write_bytes(gzip.compress(plain.read_bytes()))
-    assert list(read_source(plain)) == list(read_source(packed)) == many(10)
-    assert list(open_passages(packed)) == many(10)
-    store_passages(many(10), tmp_path / "store")
-    assert list(read_source(tmp_path / "store")) == list(open_passages(tmp_path / "store"))
 
 
 @pytest.mark.parametrize("harm", [lambda data: data[:-20], lambda data: b"not gzip" + data])
