@@ -86,4 +86,4 @@ def _fuse(rankings: Sequence[Sequence[Passage]]) -> list[Passage]:
                 passages.setdefault(passage.id, passage)
     # The sort is stable, and a dictionary keeps the order in which its keys came.
     best = sorted(passages.values(), key=lambda passage: -scores[passage.id])
-    return [Passage(each.id, each.title, each.text, scores[each.id]) for each in best]
+    return [each.scored(scores[each.id]) for each in best]

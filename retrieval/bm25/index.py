@@ -126,8 +126,8 @@ class BM25:
         positions = hits.tolist()
         if min(positions, default=0) < 0 or not np.isfinite(scores).all():
             raise IndexError("positions or scores that no index has")
-        found = zip((self.passages[i] for i in positions), scores.tolist(), strict=True)
-        return [Passage(item.id, item.title, item.text, score) for item, score in found]
+        ranked = zip(positions, scores.tolist(), strict=True)
+        return [self.passages[place].scored(score) for place, score in ranked]
 
     def _best(self, query: str, k: int) -> tuple[NDArray[Any], NDArray[Any]]:
         """Positions and scores of the best passages.

@@ -107,14 +107,9 @@ class Dense:
 
     def _ranked(self, scores: NDArray[Any], positions: NDArray[Any]) -> list[Passage]:
         order = np.lexsort((positions, -scores))
-        found = [
-            (self.passages[position], score)
-            for position, score in zip(
-                positions[order].tolist(), scores[order].tolist(), strict=True
-            )
-            if position >= 0  # -1 stands for nothing found
-        ]
-        return [Passage(item.id, item.title, item.text, score) for item, score in found]
+        ranked = zip(positions[order].tolist(), scores[order].tolist(), strict=True)
+        # Position -1 stands for nothing found.
+        return [self.passages[place].scored(score) for place, score in ranked if place >= 0]
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as the folder: another process loads the same build of it."""

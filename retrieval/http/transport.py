@@ -18,11 +18,7 @@ _CONNECT_S = 2.0  # longest wait for a connection to one address
 
 
 def client_headers(token: str | None) -> httpx2.Headers:
-    """Return what a client sends with every request.
-
-    Args:
-        token: The server's bearer token, which is sent in UTF-8; None and "" send none.
-    """
+    """Return what a client sends with every request; a token, if any, goes out in UTF-8."""
     # An encoding would allow a short reply to become a long one.
     headers = httpx2.Headers({"Accept-Encoding": "identity"}, encoding="utf-8")
     if token:

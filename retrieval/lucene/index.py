@@ -80,11 +80,8 @@ class Lucene:
         threads = len(os.sched_getaffinity(0))
         found = self._searcher.batch_search(texts, numbers, k, threads)
         hits = [found.get(str(number)) or [] for number in range(len(queries))]
-        return [[self._passage(hit) for hit in of_query] for of_query in hits]
-
-    def _passage(self, hit: Any) -> Passage:
-        found = self.passages.find(hit.docid)
-        return Passage(found.id, found.title, found.text, float(hit.score))
+        find = self.passages.find
+        return [[find(hit.docid).scored(float(hit.score)) for hit in row] for row in hits]
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as the folder: another process opens the same build of it."""
