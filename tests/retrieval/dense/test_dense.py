@@ -21,11 +21,7 @@ from retrieval import (
     build_index,
     open_retriever,
 )
-from retrieval.dense.build import (
-    DenseParameters,
-    bytes_per_passage,
-    write_dense,
-)
+from retrieval.dense.build import DenseParameters, bytes_per_passage, write_dense
 from retrieval.dense.encoder import Encoder, EncoderSettings
 from retrieval.dense.index import Dense
 from retrieval.dense.vectors import encode_passages
