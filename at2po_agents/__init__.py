@@ -97,7 +97,7 @@ def __getattr__(name: str) -> Any:
     try:
         home = import_module(f"{__name__}.{_HOMES.get(name, name)}")
     except ModuleNotFoundError as error:
-        from at2po_agents.extras import install_advice
+        from retrieval.extras import install_advice
 
         if advice := install_advice(error):
             raise ModuleNotFoundError(advice, name=error.name) from error

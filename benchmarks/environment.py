@@ -14,7 +14,6 @@ _LIBRARIES = (
     "at2po",
     "bm25s",
     "faiss-cpu",
-    "fastapi",
     "gymnasium",
     "httpx2",
     "numba",

@@ -21,7 +21,7 @@ from retrieval.factory import open_retriever
 from retrieval.protocol import Corpus, Passage, require_k
 from retrieval.storage.generations import building
 from retrieval.storage.manifest import MANIFEST, PASSAGES, Manifest
-from retrieval.storage.opening import open_built, verify
+from retrieval.storage.opening import open_built
 
 _log = logging.getLogger(__name__)
 
@@ -124,8 +124,10 @@ def index_info(settings: IndexInfo) -> dict[str, Any]:
     Raises:
         IndexFormatError: If it is something else, or a file is missing or corrupt.
     """
-    index = settings.index
-    manifest = verify(index) if settings.verify else open_built(index).manifest
+    built = open_built(settings.index)
+    if settings.verify:
+        built.verify()
+    manifest = built.manifest
     return {
         "kind": manifest.kind,
         "index_hash": manifest.hash,

@@ -82,7 +82,7 @@ class CachedRetriever:
             raise SearchArgumentError(
                 f"expected a folder for the cache at {path}, found a file; choose another path"
             ) from None
-        self._lock = threading.Lock()
+        self._file, self._lock = self.path / _FILE, threading.Lock()
         self._database: sqlite3.Connection | None = None
         self._owner = 0  # process that opened the database
         self._complaint = ""
@@ -147,10 +147,6 @@ class CachedRetriever:
         if self._database is not None and self._owner == os.getpid():
             self._database.close()
             self._database = None
-
-    @property
-    def _file(self) -> Path:
-        return self.path / _FILE
 
     def _read(self, database: sqlite3.Connection, keys: dict[str, _Key]) -> _Answers:
         """Read what is known and intact; note its use and drop what is not intact."""

@@ -15,7 +15,10 @@ _TABLE = (
     "CREATE TABLE entries (key BLOB NOT NULL UNIQUE, used REAL NOT NULL, "
     "checksum BLOB NOT NULL, value BLOB NOT NULL)"
 )
-_FULL, _KEPT = 0.9, 0.88  # shares of the bound that start an eviction and that one leaves
+_FULL, _KEPT = (
+    0.9,
+    0.88,
+)  # of the bound: where an eviction starts and ends
 _BUSY_S = 1.0  # wait for another process's write, then do without the cache
 _READERS_MS = 20  # wait for those who read the log that is to be emptied
 _LARGEST = 2**24  # bytes that a single entry is read into

@@ -11,7 +11,8 @@ from retrieval.errors import CorpusMismatchError, SearchArgumentError
 from retrieval.protocol import Passage, Retriever, require_k
 
 RANK_CONSTANT = 60
-"""Source: Cormack, Clarke & Büttcher 2009, "Reciprocal rank fusion", k = 60."""
+"""Source: Cormack, Clarke & Büttcher 2009, "Reciprocal rank fusion outperforms Condorcet and
+individual rank learning methods", section 2: k = 60."""
 
 
 class Hybrid:
@@ -85,4 +86,4 @@ def _fuse(rankings: Sequence[Sequence[Passage]]) -> list[Passage]:
                 passages.setdefault(passage.id, passage)
     # The sort is stable, and a dictionary keeps the order in which its keys came.
     best = sorted(passages.values(), key=lambda passage: -scores[passage.id])
-    return [Passage(each.id, each.title, each.text, scores[each.id]) for each in best]
+    return [each.scored(scores[each.id]) for each in best]

@@ -31,6 +31,19 @@ class Passage:
         r"""Title and text in the wiki-18 form `"Title"\ntext`."""
         return f'"{self.title}"\n{self.text}'
 
+    def scored(self, score: float) -> Passage:
+        """Return the passage as the result of a search."""
+        return Passage(self.id, self.title, self.text, score)
+
+
+def title_and_text(contents: str) -> tuple[str, str]:
+    """Split a passage in the wiki-18 form; without a title line its title is empty."""
+    title, newline, text = contents.partition("\n")
+    if not newline:
+        return "", contents
+    quoted = len(title) >= 2 and title[0] == title[-1] == '"'
+    return title[1:-1] if quoted else title, text
+
 
 def require_k(k: int) -> None:
     """Refuse a number of passages that cannot be searched for.

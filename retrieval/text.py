@@ -72,14 +72,6 @@ def to_terminal(text: str, encoding: str | None = "utf-8") -> str:
         The text with escapes such as `\x1b` for control characters, for marks that turn the
         direction of writing, and for what the encoding cannot hold. Line feeds and tabs stay.
     """
-    shown = _CONTROLS.sub(lambda found: _escape(found.group()), text)
+    escape = lambda found: found.group().encode("unicode_escape").decode()  # noqa: E731
     encoding = encoding or "ascii"
-    return shown.encode(encoding, "backslashreplace").decode(encoding)
-
-
-def _escape(character: str) -> str:
-    return (
-        character.encode("ascii", "backslashreplace").decode()
-        if ord(character) > 127
-        else (f"\\x{ord(character):02x}")
-    )
+    return _CONTROLS.sub(escape, text).encode(encoding, "backslashreplace").decode(encoding)

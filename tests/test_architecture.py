@@ -11,11 +11,11 @@ from tests.architecture import PAGE, Architecture, with_tree
 OURS = Architecture()
 # What stands at the bottom comes first: nothing imports what comes after it.
 ORDER = {
-    "retrieval": "errors text protocol storage corpus bm25 dense lucene hybrid cache_database "
-    "cache http factory building",
+    "retrieval": "errors extras text protocol storage corpus bm25 dense lucene hybrid "
+    "cache_database cache http factory building",
     "at2po_envs": "errors seeds tools dialects scoring question_sets episode tool_env scripted "
     "forking search_qa calculator household miniwiki registration",
-    "at2po_agents": "errors extras threads settings tree monitoring policy engines rollout "
+    "at2po_agents": "errors threads settings tree monitoring policy engines rollout "
     "objective algorithms learner config workers training evaluation doctor cli __main__",
     "benchmarks": "errors memory environment command statistics curves paper evaluation "
     "comparison baselines report methods environments speed retrieval scale readme",

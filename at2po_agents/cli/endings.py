@@ -13,7 +13,7 @@ from types import FrameType
 from typing import NoReturn, TextIO
 
 from at2po_agents.cli.terminal import errors
-from at2po_agents.extras import install_advice
+from retrieval.extras import install_advice
 
 WRONG_INPUT = 2
 INTERRUPTED = 128 + signal.SIGINT

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from at2po_agents.engines.base import Engine
 from at2po_agents.errors import ConfigError
-from at2po_agents.extras import require
 from at2po_agents.settings import COUNT_OF_BYTES, SECONDS, check_url
 from retrieval.errors import nearest
+from retrieval.extras import require
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -59,12 +59,12 @@ def make_engine(
             '"surprisal", or take the transformers engine'
         )
     if "url" in options:
-        require("httpx2", 'engine "vllm" with a url')
+        require("httpx2", 'engine "vllm" with a url', ConfigError)
         from at2po_agents.engines.vllm.server import VLLMServerEngine
 
         _check_options(options, _SERVER)
         return VLLMServerEngine(model, tokenizer, max_batch=max_batch, **options)
-    require("vllm", 'engine "vllm"')
+    require("vllm", 'engine "vllm"', ConfigError)
     from at2po_agents.engines.vllm.engine import OPTIONS, VLLMEngine
 
     _check_options(options, _OURS | dict.fromkeys(OPTIONS, object))

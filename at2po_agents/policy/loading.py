@@ -22,10 +22,10 @@ from transformers import (
 from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
 from at2po_agents.errors import ConfigError, ModelNotFoundError, WeightsError
-from at2po_agents.extras import require
 from at2po_agents.policy.chat_template import TEMPLATES
 from at2po_agents.policy.norms import exact_norms
 from at2po_agents.policy.weights import copy_weights
+from retrieval.extras import require
 
 _log = logging.getLogger(__name__)
 

@@ -10,7 +10,6 @@ from safetensors import safe_open
 from transformers import PreTrainedModel
 
 from at2po_agents.errors import ConfigError, WeightsError
-from at2po_agents.extras import require
 from at2po_agents.policy.adapters import (
     ADAPTER_FILE,
     Adapter,
@@ -20,6 +19,7 @@ from at2po_agents.policy.adapters import (
 )
 from at2po_agents.policy.lora_options import LoraOptions
 from at2po_agents.policy.weights import copy_weights, state_hash
+from retrieval.extras import require
 
 __all__ = ["ADAPTER_FOLDER", "Lora", "LoraOptions"]
 
@@ -50,7 +50,7 @@ class Lora:
             ConfigError: PEFT is not installed, or the targets are not linear layers that can have
                 an adapter.
         """
-        require("peft", "lora")
+        require("peft", "lora", ConfigError)
         import peft
 
         self.model = model

@@ -16,7 +16,7 @@ from retrieval.http.errors import (
     ServerFailedError,
     TemporaryRemoteError,
 )
-from retrieval.http.protocol import MAX_QUERY_CHARS
+from retrieval.http.messages import MAX_QUERY_CHARS
 from retrieval.text import to_unicode
 
 _log = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from benchmarks.environment import library_versions, source_commit
 from benchmarks.errors import EvaluationError
 from retrieval.corpus.passages import corpus_hash
 from retrieval.http.errors import IdentityUnknownError
-from retrieval.http.protocol import Identity, describe
+from retrieval.http.messages import Identity, describe
 from retrieval.text import to_unicode
 
 _FREE = ("questions", "questions_hash", "commit", "fingerprint")

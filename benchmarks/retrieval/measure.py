@@ -12,20 +12,15 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
+from itertools import cycle
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from retrieval import (
-    IndexBuild,
-    StoredPassages,
-    build_index,
-    open_retriever,
-    store_passages,
-)
+from retrieval import IndexBuild, StoredPassages, build_index, open_retriever, store_passages
 from retrieval.bm25.scoring import Style
 from retrieval.storage.manifest import read_manifest
 
@@ -139,7 +134,7 @@ def beside_bm25s(index: str, asked: Sequence[str], seconds: float) -> dict[str, 
         find(asked[:BATCH])  # maps files, compiles numba
     stop = time.perf_counter() + seconds * len(ways)
     done = 0
-    for batch in _endless(_batches(asked)):
+    for batch in cycle(_batches(asked)):
         for name, find in ways.items():
             start = time.process_time()
             find(batch)
@@ -227,7 +222,7 @@ def _rates(
     for name, given in (("single", singles), ("batch", batches)):
         find(given[0])
         done, start, cpu = 0, time.perf_counter(), time.process_time()
-        for batch in _endless(given):
+        for batch in cycle(given):
             find(batch)
             done += len(batch)
             if time.perf_counter() - start > seconds:
@@ -241,11 +236,6 @@ def _rates(
 def _batches(asked: Sequence[str]) -> list[Sequence[str]]:
     whole = len(asked) // BATCH * BATCH
     return [asked[i : i + BATCH] for i in range(0, whole, BATCH)]
-
-
-def _endless(items: Sequence[Any]) -> Iterator[Any]:
-    while True:
-        yield from items
 
 
 def _memory(field: str) -> float:

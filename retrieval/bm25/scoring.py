@@ -79,8 +79,9 @@ class Scoring:
         Returns:
             The weights, in the shape of the arguments.
 
-        Source: Kamphuis et al. 2020 ("Lucene, accurate"), with the order of operations of `bm25s`
-        0.3, and that of Lucene 9 `BM25Similarity` in single precision for style `lucene`.
+        Source: Kamphuis et al. 2020, "Which BM25 Do You Mean?", table 1, Lucene (accurate), with
+        the order of operations of `bm25s` 0.3, and that of Lucene 9 `BM25Similarity` in single
+        precision for style `lucene`.
         """
         if self.style == "bm25s":
             saturation = self.k1 * ((1 - self.b) + self.b * lengths / mean)

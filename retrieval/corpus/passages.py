@@ -10,7 +10,7 @@ from typing import Any, overload
 
 from retrieval.corpus.jsonl import name_of, read_objects, text_of
 from retrieval.errors import CorpusFormatError, CorpusNotFoundError, UnknownNameError
-from retrieval.protocol import Passage
+from retrieval.protocol import Passage, title_and_text
 
 _EXPECTED = (
     r'{"id": "...", "contents": "\"Title\"\ntext"} or {"id": "...", "title": "...", "text": "..."}'
@@ -168,21 +168,15 @@ def passage_of(record: Mapping[str, Any], where: str) -> Passage:
     if not passage_id:
         raise _malformed(where, "id", record)
     if record.get("contents") is not None or "title" not in record:
-        return Passage(passage_id, *_parts(record, where))
+        contents = _text(record, "contents", where)
+        if "\n" not in contents:
+            fix = "write a title line and then the text in it"
+            raise _malformed(where, "contents", record, fix)
+        return Passage(passage_id, *title_and_text(contents))
     title, text = (_text(record, field, where) for field in ("title", "text"))
     if "\n" in title:
         raise _malformed(where, "title", record, "write it in one line")
     return Passage(passage_id, title, text)
-
-
-def _parts(record: Mapping[str, Any], where: str) -> tuple[str, str]:
-    """Title and text of a row in the wiki-18 format."""
-    title, newline, text = _text(record, "contents", where).partition("\n")
-    if not newline:
-        raise _malformed(where, "contents", record, "write a title line and then the text in it")
-    if len(title) >= 2 and title[0] == title[-1] == '"':
-        title = title[1:-1]
-    return title, text
 
 
 def _text(record: Mapping[str, Any], field: str, where: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from retrieval.corpus.passages import Passages, passage_of, read_passages
 from retrieval.corpus.store import StoredPassages
-from retrieval.errors import BackendUnavailableError, CorpusNotFoundError
+from retrieval.errors import CorpusNotFoundError
 from retrieval.protocol import Passage
 from retrieval.storage.manifest import MANIFEST
 
@@ -67,13 +67,8 @@ def open_passages(source: str | Path) -> Passages | StoredPassages:
 
 
 def _from_datasets(name: str) -> Iterator[Passage]:
-    try:
-        import datasets
-    except ImportError:
-        raise BackendUnavailableError(
-            f"expected the library `datasets` for {DATASETS}{name}, found none; "
-            "`pip install datasets`"
-        ) from None
+    import datasets
+
     name, _, split = (name, "", "") if Path(name).is_dir() else name.partition("@")
     source = f"{DATASETS}{name}@{split or 'train'}"
     rows = _rows(datasets, name, split)

@@ -112,14 +112,14 @@ class StoredPassages(Sequence[Passage]):
         """Return the files that the passages are in."""
         return [self._built.path / self._inside / name for name in _FILES]
 
-    def require(self, copies: dict[str, dict[str, Any]]) -> None:
-        """Check that copies of the files have the bytes that were built.
+    def require(self, entries: dict[str, dict[str, Any]]) -> None:
+        """Check that the files, linked or copied into an index, have the bytes that were built.
 
         Raises:
             IndexFormatError: If one has others.
         """
         for name in _FILES:
-            if copies[f"{PASSAGES}/{name}"] != self._built.manifest.files[self._inside + name]:
+            if entries[f"{PASSAGES}/{name}"] != self._built.manifest.files[self._inside + name]:
                 raise IndexFormatError(
                     f"{self._built.path / self._inside / name}: expected the bytes that were "
                     f"built, found others; {REBUILD}"

@@ -131,7 +131,7 @@ def _train(faiss: Any, index: Any, vectors: NDArray[np.float32], seed: int) -> N
     if index.is_trained:
         return
     lists = getattr(index, "nlist", 0)
-    # Source: FAISS wants 39 to 256 vectors a centroid; codebooks have 256 centroids.
+    # Source: FAISS, `faiss/Clustering.h`: 39 to 256 vectors a centroid; codebooks have 256.
     size = min(len(vectors), 64 * max(lists, 1024))
     if size < 39 * max(lists, 1):
         _log.warning("%d passages are few to train %d lists: use fewer", len(vectors), lists)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.errors import BackendUnavailableError, SearchArgumentError
+from retrieval.extras import require
 from retrieval.text import to_nfc, to_query, to_unicode
 
 # Tokens of a batch, padding included: what keeps a core, or a GPU, busy.
@@ -32,7 +33,8 @@ class EncoderSettings:
         passage_prefix: What is put before a passage; None takes `"passage: "` for E5's models.
         max_tokens: Where longer texts are cut, >= 8.
 
-    Source of the defaults: Wang et al. 2022 (E5), and Search-R1's retrieval server.
+    Source: arXiv:2212.03533 (E5), section 3, for the prefixes; Search-R1,
+    `search_r1/search/retrieval_server.py`, for model and length.
     """
 
     model: str = "intfloat/e5-base-v2"
@@ -72,14 +74,11 @@ class Encoder:
     """
 
     def __init__(self, settings: EncoderSettings, *, dtype: Dtype | None = None) -> None:
-        try:
-            import torch
-            from transformers import AutoModel, AutoTokenizer
-        except ImportError as problem:
-            raise BackendUnavailableError(
-                f"expected the libraries torch and transformers to encode texts, found {problem}; "
-                "`pip install torch transformers`"
-            ) from None
+        for package in ("torch", "transformers"):
+            require(package, f"encoder {settings.model}", BackendUnavailableError)
+        import torch
+        from transformers import AutoModel, AutoTokenizer
+
         self.settings = settings
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = dtype or ("float16" if self._device == "cuda" else "float32")

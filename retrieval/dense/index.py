@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from retrieval.dense.encoder import Encoder, EncoderSettings
 from retrieval.errors import BackendUnavailableError, IndexFormatError
+from retrieval.extras import require
 from retrieval.protocol import Corpus, Passage, require_k
 from retrieval.storage.manifest import REBUILD, Manifest, parameters_of
 from retrieval.storage.memory import require_memory
@@ -106,14 +107,9 @@ class Dense:
 
     def _ranked(self, scores: NDArray[Any], positions: NDArray[Any]) -> list[Passage]:
         order = np.lexsort((positions, -scores))
-        found = [
-            (self.passages[position], score)
-            for position, score in zip(
-                positions[order].tolist(), scores[order].tolist(), strict=True
-            )
-            if position >= 0  # -1 stands for nothing found
-        ]
-        return [Passage(item.id, item.title, item.text, score) for item, score in found]
+        ranked = zip(positions[order].tolist(), scores[order].tolist(), strict=True)
+        # Position -1 stands for nothing found.
+        return [self.passages[place].scored(score) for place, score in ranked if place >= 0]
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as the folder: another process loads the same build of it."""
@@ -126,13 +122,9 @@ def load_faiss() -> Any:
     Raises:
         BackendUnavailableError: If it is not installed.
     """
-    try:
-        import faiss
-    except ImportError:
-        raise BackendUnavailableError(
-            "expected the library `faiss` for a dense index, found none; "
-            "`pip install at2po[faiss]`, or faiss-gpu for a GPU"
-        ) from None
+    require("faiss", "a dense index (faiss-gpu for a GPU)", BackendUnavailableError)
+    import faiss
+
     return faiss
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from contextlib import closing
+from functools import partial
 from typing import Any
+
+import httpx2
 
 from retrieval.errors import SearchArgumentError
 from retrieval.http.errors import (
@@ -15,9 +18,9 @@ from retrieval.http.errors import (
     ReplyFormatError,
     RequestRefusedError,
 )
-from retrieval.http.protocol import INDEX_HEADER, Identity, Limits, from_result
-from retrieval.http.session import Reply, Session, SessionOptions
-from retrieval.protocol import Passage
+from retrieval.http.messages import INDEX_HEADER, Identity, Limits, from_result
+from retrieval.http.retrying_session import RetryingSession, SessionOptions, detail
+from retrieval.protocol import Passage, require_k
 from retrieval.text import to_unicode
 
 _log = logging.getLogger(__name__)
@@ -54,12 +57,16 @@ class RemoteRetriever:
             )
         self.url = url.rstrip("/").removesuffix("/retrieve")
         self.timeout_s, self.index_hash = timeout_s, index_hash
-        self._session = Session(self.url, SessionOptions(**options))
+        self._session = RetryingSession(self.url, SessionOptions(**options))
         self._limits: Limits | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the settings: the copy opens connections of its own."""
-        return _remote, (self.url, self.timeout_s, self.index_hash, self._session.options)
+        return self._like(), ()
+
+    def _like(self, **changes: Any) -> partial[RemoteRetriever]:
+        own = {"timeout_s": self.timeout_s, "index_hash": self.index_hash}
+        return partial(type(self), self.url, **{**own, **vars(self._session.options), **changes})
 
     def __repr__(self) -> str:
         return f"RemoteRetriever({self.url!r})"
@@ -79,8 +86,7 @@ class RemoteRetriever:
             ReplyFormatError: If its reply is no answer to the request.
             IndexMismatchError: If it serves another index than expected.
         """
-        if k < 1:
-            raise SearchArgumentError(f"expected k >= 1, found {k}")
+        require_k(k)
         deadline = self._session.options.clock() + self.timeout_s
         found: list[list[Passage]] = []
         clean = [to_unicode(query) for query in queries]
@@ -100,7 +106,7 @@ class RemoteRetriever:
             TemporaryRemoteError: If it is not ready or cannot be reached.
         """
         reply = self._session.send("GET", "/health", self._session.options.clock() + self.timeout_s)
-        if reply.status == 404:
+        if reply.status_code == 404:
             raise IdentityUnknownError(
                 f"expected GET {self.url}/health to name the index, found no such page: this looks "
                 "like a plain Search-R1 server, which says neither whether it is ready nor which "
@@ -108,12 +114,11 @@ class RemoteRetriever:
             )
         self._refuse_other_status(reply, "/health")
         try:
-            fields = reply.json()
-            identity = _identity(fields)
-        except (ValueError, TypeError, KeyError) as error:
+            identity = _identity(reply.json())
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise IdentityUnknownError(
                 f"expected {self.url}/health to name retriever, index_hash and documents, found "
-                f"{reply.detail()} ({error!r}); serve the index with `at2po serve`"
+                f"{detail(reply)} ({error!r}); serve the index with `at2po serve`"
             ) from None
         self._check_index(identity.index_hash)
         return identity
@@ -132,18 +137,15 @@ class RemoteRetriever:
             TemporaryRemoteError: If it is not ready by then; the message says why.
             RemoteError: As `identity`, for what waiting does not resolve.
         """
-        endless = replace(self._session.options, retries=2**31)
-        patient = _remote(self.url, deadline_s, self.index_hash, endless)
-        try:
-            return patient.identity()
-        except IdentityUnknownError:
-            if self.index_hash is not None:
-                raise
-            _log.warning("%s has no /health: its index cannot be checked", self.url)
-            patient.search(["warm up"], 1)
-            return None
-        finally:
-            patient.close()
+        with closing(self._like(timeout_s=deadline_s, retries=2**31)()) as patient:
+            try:
+                return patient.identity()
+            except IdentityUnknownError:
+                if self.index_hash is not None:
+                    raise
+                _log.warning("%s has no /health: its index cannot be checked", self.url)
+                patient.search(["warm up"], 1)
+                return None
 
     def close(self) -> None:
         """Close the connections; the next call opens new ones."""
@@ -155,11 +157,11 @@ class RemoteRetriever:
             reply = self._session.send("GET", "/health", deadline)
             try:
                 self._limits = Limits(**reply.json()["limits"])
-            except (ValueError, TypeError, KeyError):
+            except (ValueError, TypeError, KeyError, RecursionError):
                 self._limits = Limits()
         return self._limits
 
-    def _passages(self, reply: Reply, queries: int, k: int) -> list[list[Passage]]:
+    def _passages(self, reply: httpx2.Response, queries: int, k: int) -> list[list[Passage]]:
         """Read the passages off a reply to so many queries."""
         self._refuse_other_status(reply, "/retrieve")
         self._check_index(reply.headers.get(INDEX_HEADER))
@@ -172,18 +174,18 @@ class RemoteRetriever:
                     f"{[len(items) for items in lists[:20]]}"
                 )
             return [[from_result(item) for item in items] for items in lists]
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ReplyFormatError(
                 f'expected {self.url}/retrieve to send {{"result": [[item, ...], ...]}}, found '
-                f"{reply.detail()} ({type(error).__name__}: {error}); fix: "
+                f"{detail(reply)} ({type(error).__name__}: {error}); fix: "
                 f"`python -m retrieval.http.conformance {self.url}` shows what is wrong with it"
             ) from None
 
-    def _refuse_other_status(self, reply: Reply, path: str) -> None:
-        if reply.status != 200:
+    def _refuse_other_status(self, reply: httpx2.Response, path: str) -> None:
+        if reply.status_code != 200:
             raise RequestRefusedError(
-                f"expected {self.url}{path} to take the request, found status {reply.status}: "
-                f"{reply.detail()}"
+                f"expected {self.url}{path} to take the request, found status {reply.status_code}: "
+                f"{detail(reply)}"
             )
 
     def _check_index(self, found: str | None) -> None:
@@ -206,12 +208,6 @@ def _identity(fields: Any) -> Identity:
         if not isinstance(fields[name], kind):
             raise TypeError(f"expected another kind of {name}, found {fields[name]!r:.100}")
     return Identity(**{name: fields[name] for name in kinds})
-
-
-def _remote(
-    url: str, timeout_s: float, index_hash: str | None, options: SessionOptions
-) -> RemoteRetriever:
-    return RemoteRetriever(url, timeout_s=timeout_s, index_hash=index_hash, **vars(options))
 
 
 def _parts(queries: Sequence[str], limits: Limits) -> Iterator[list[str]]:

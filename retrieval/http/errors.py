@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from retrieval.errors import RetrievalError
-from retrieval.http.retry import TemporaryError
+from retrieval.http.retry_policy import TemporaryError
 
 
 class RemoteError(RetrievalError):
@@ -40,18 +40,6 @@ class IdentityUnknownError(RemoteError):
 
 class IndexMismatchError(RemoteError, ValueError):
     """The server serves another index than expected."""
-
-
-class QueueFullError(RetrievalError):
-    """No room for another request; it may come again later."""
-
-
-class NotReadyError(RetrievalError):
-    """The retriever is not loaded yet, could not be loaded, or is being stopped."""
-
-
-class BackendError(RetrievalError):
-    """The retriever raised an error or returned something other than one list per query."""
 
 
 class ServerStartError(RetrievalError):

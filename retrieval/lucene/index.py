@@ -8,12 +8,12 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from retrieval.bm25.scoring import Scoring
 from retrieval.errors import BackendUnavailableError, IndexFormatError
+from retrieval.extras import require
 from retrieval.lucene.java import find_java
 from retrieval.protocol import Corpus, Passage, require_k
 from retrieval.storage.manifest import REBUILD
@@ -80,11 +80,8 @@ class Lucene:
         threads = len(os.sched_getaffinity(0))
         found = self._searcher.batch_search(texts, numbers, k, threads)
         hits = [found.get(str(number)) or [] for number in range(len(queries))]
-        return [[self._passage(hit) for hit in of_query] for of_query in hits]
-
-    def _passage(self, hit: Any) -> Passage:
-        found = self.passages.find(hit.docid)
-        return Passage(found.id, found.title, found.text, float(hit.score))
+        find = self.passages.find
+        return [[find(hit.docid).scored(float(hit.score)) for hit in row] for row in hits]
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as the folder: another process opens the same build of it."""
@@ -133,10 +130,6 @@ def _java_class(name: str) -> Any:
 
 
 def _prepare() -> Path:
-    if find_spec("pyserini") is None:
-        raise BackendUnavailableError(
-            "expected the library `pyserini` for a lucene index, found none; "
-            "`pip install at2po[lucene]`, or build a bm25 index with --style lucene, which needs "
-            "neither it nor Java and ranks alike"
-        )
+    purpose = "a lucene index (bm25 with --style lucene ranks alike without Java)"
+    require("pyserini", purpose, BackendUnavailableError)
     return find_java()

@@ -14,15 +14,7 @@ from retrieval.errors import BackendUnavailableError
 _LEAST = 21
 
 # Folders that hold one installation each in every sub-folder.
-_PLACES = (
-    "/usr/lib/jvm",
-    "/usr/java",
-    "/opt",
-    "/opt/java",
-    "/Library/Java/JavaVirtualMachines",
-    "~/.sdkman/candidates/java",
-    "~/.jdks",
-)
+_PLACES = ("/usr/lib/jvm", "/usr/java", "/opt", "/opt/java", "~/.sdkman/candidates/java", "~/.jdks")
 
 
 def find_java() -> Path:
@@ -58,8 +50,7 @@ def _homes() -> Iterator[Path]:
     for place in _PLACES:
         folder = Path(place).expanduser()
         if folder.is_dir():
-            for home in sorted(folder.iterdir()):
-                yield from (home, home / "Contents" / "Home")
+            yield from sorted(folder.iterdir())
 
 
 def _version(home: Path) -> int | None:

@@ -172,23 +172,6 @@ def reopen(folder: Path, data: str, index_hash: str) -> Built:
     return built
 
 
-def verify(folder: str | Path) -> Manifest:
-    """Check every byte of a built folder against its manifest.
-
-    Args:
-        folder: A folder that was built.
-
-    Returns:
-        Its manifest.
-
-    Raises:
-        IndexFormatError: If a file is missing or corrupt.
-    """
-    built = open_built(folder)
-    built.verify()
-    return built.manifest
-
-
 def _opened(path: Path) -> int | None:
     """Open a regular file; None if there is none. A pipe does not make it wait."""
     try:

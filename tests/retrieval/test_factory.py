@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from retrieval import (
@@ -22,6 +20,7 @@ from retrieval import (
 )
 from retrieval.lucene.java import find_java
 from retrieval.storage import memory
+from tests.retrieval.written import rows
 
 CORPUS = Passages(Passage(str(i), f"T{i}", text) for i, text in enumerate(["river", "city", "sea"]))
 
@@ -39,8 +38,7 @@ class Fixed:
 
 def corpus_file(tmp_path):
     file = tmp_path / "corpus.jsonl"
-    records = [{"id": each.id, "contents": each.contents} for each in CORPUS]
-    file.write_text("".join(json.dumps(record) + "\n" for record in records))
+    file.write_text(rows(CORPUS))
     return file
 
 
@@ -158,7 +156,7 @@ def test_java_is_found_where_it_is_new_enough(tmp_path, monkeypatch):
 
 
 def test_without_pyserini_the_error_names_what_does_the_same(tmp_path, monkeypatch):
-    monkeypatch.setattr("retrieval.lucene.index.find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     settings = IndexBuild(corpus=str(corpus_file(tmp_path)), out=tmp_path / "i", kind="lucene")
     with pytest.raises(BackendUnavailableError, match="--style lucene"):
         build_index(settings)

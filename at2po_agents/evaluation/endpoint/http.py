@@ -12,9 +12,9 @@ from at2po_agents.errors import AgentUnusableError, ConfigError, EndpointError
 from at2po_agents.evaluation.endpoint.connection import Connection
 from at2po_agents.evaluation.endpoint.rate_limit import RateLimiter
 from at2po_agents.evaluation.endpoint.reply import error_of, says_context_is_full
-from at2po_agents.extras import require
 from at2po_agents.rollout.agents import Reply
-from retrieval.http.retry import RetryPolicy, TemporaryError, is_temporary, retry_after_s
+from retrieval.extras import require
+from retrieval.http.retry_policy import RetryPolicy, TemporaryError, is_temporary, retry_after_s
 from retrieval.text import to_unicode
 
 _CONNECT_S = 10.0  # longest wait for a connection

@@ -11,52 +11,45 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx2
+from prometheus_client.parser import text_string_to_metric_families
 
 from retrieval.errors import SearchArgumentError
 from retrieval.http.conformance.server_under_test import (
     FailedError,
     Item,
     Outcome,
-    PatientTransport,
     Result,
     Server,
     SkippedError,
     expect,
     offered,
 )
-from retrieval.http.conformance.trust import TRUST_CHECKS
 from retrieval.http.errors import ReplyFormatError
-from retrieval.http.protocol import is_token
-from retrieval.http.session import check_url
-from retrieval.http.wire import client_headers
+from retrieval.http.messages import TOKEN_VARIABLE, is_token
+from retrieval.http.retrying_session import check_url
+from retrieval.http.transport import BoundedTransport, client_headers
 from retrieval.text import to_terminal
 
 # What is asked first; the titles that come back are asked too, so that answers differ.
 PROBES = ("capital of France", "who wrote the novel", "film directed by", "river in the county")
 _CONCURRENT = 16
 _LARGEST = 2**26  # limit that is put to the test
+_LARGEST_REPLY = 64 * 2**20  # bytes; as much as a client takes
 
 
-def check_server(
-    client: httpx2.Client,
-    queries: Sequence[str] = PROBES,
-    address: tuple[str, int] | None = None,
-) -> list[Outcome]:
+def check_server(client: httpx2.Client, queries: Sequence[str] = PROBES) -> list[Outcome]:
     """Check a server.
 
     Args:
         client: Has the server's address as base URL, and its token among the headers.
         queries: Texts that the server should find something for; at least one.
-        address: Host and port of the server, for checks that need plain connections; None skips
-            them.
 
     Returns:
         An outcome for each check: the protocol's, then those of what our server offers beyond it,
         which are skipped where the server has no such page.
     """
-    server = Server(client, [*queries, *_titles(Server(client, queries))], address)
-    checks = {**_CHECKS, **TRUST_CHECKS}
-    return [_outcome(name, check, server) for name, check in checks.items()]
+    server = Server(client, [*queries, *_titles(Server(client, queries))])
+    return [_outcome(name, check, server) for name, check in _CHECKS.items()]
 
 
 def _outcome(name: str, check: Callable[[Server], None], server: Server) -> Outcome:
@@ -198,13 +191,11 @@ def _limits(server: Server) -> None:
 def _metrics(server: Server) -> None:
     reply = offered(server, "/metrics")
     expect(reply.status_code == 200, "status 200", reply.status_code)
-    lines = [line for line in reply.text.splitlines() if line and not line.startswith("#")]
-    expect(bool(lines), "at least one metric", "none")
-    for line in lines:
-        try:
-            float(line.rpartition(" ")[2])
-        except ValueError:
-            raise FailedError(f"expected Prometheus text, found the line {line!r}") from None
+    try:
+        metrics = list(text_string_to_metric_families(reply.text))
+    except ValueError as problem:
+        raise FailedError(f"expected Prometheus text, found {problem}") from None
+    expect(any(metric.samples for metric in metrics), "at least one metric", "none")
 
 
 _CHECKS: dict[str, Callable[[Server], None]] = {
@@ -242,9 +233,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("url", help="address of the server, without /retrieve")
     parser.add_argument("--query", action="append", help="a query it should find something for")
     parser.add_argument("--timeout", type=float, default=60.0, help="seconds for a request")
-    parser.add_argument(
-        "--token-variable", default="AT2PO_SERVER_TOKEN", help="environment variable of the token"
-    )
     given = parser.parse_args(arguments)
     if not 0 < given.timeout <= 1e6:
         parser.error("expected a URL such as http://127.0.0.1:8000, and a timeout up to 1e6 s")
@@ -252,19 +240,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         check_url(given.url)
     except SearchArgumentError as error:
         parser.error(str(error))
-    token = os.environ.get(given.token_variable)
+    token = os.environ.get(TOKEN_VARIABLE)
     if token and not is_token(token):
-        parser.error(f"expected a token of visible characters in {given.token_variable}")
+        parser.error(f"expected a token of visible characters in {TOKEN_VARIABLE}")
     with httpx2.Client(
         base_url=given.url.rstrip("/").removesuffix("/retrieve"),
         headers=client_headers(token),
         timeout=given.timeout,
         trust_env=False,
-        transport=PatientTransport(given.timeout, verify=given.url.startswith("https:")),
+        transport=BoundedTransport(_LARGEST_REPLY, verify=given.url.startswith("https:")),
     ) as client:
-        plain = client.base_url.scheme == "http"
-        address = (client.base_url.host, client.base_url.port or 80) if plain else None
-        outcomes = check_server(client, given.query or PROBES, address)
+        outcomes = check_server(client, given.query or PROBES)
     table = Table("check", "status", "reason", title=f"Search-R1 protocol at {given.url}")
     colours = {"pass": "green", "fail": "red", "skip": "yellow"}
     for each in outcomes:

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import httpx2
-
-from retrieval.http.wire import BoundedTransport, Deadline, DeadlineTransport
-
-_LARGEST_REPLY = 64 * 2**20  # bytes; as much as a client takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,24 +33,6 @@ class SkippedError(Exception):
     """The server does not offer what the check is about, and need not."""
 
 
-class PatientTransport(BoundedTransport):
-    """Sends requests that end at their deadline, and takes replies as far as a client does.
-
-    Args:
-        timeout_s: Seconds for a request and its reply, > 0.
-        verify: Whether to check certificates.
-    """
-
-    def __init__(self, timeout_s: float, *, verify: bool) -> None:
-        self._timeout_s, deadline = timeout_s, Deadline(time.monotonic)
-        super().__init__(DeadlineTransport(deadline, verify=verify), deadline, _LARGEST_REPLY)
-
-    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Send a request; its reply is read by the same thread."""
-        self._deadline.move_to(time.monotonic() + self._timeout_s)
-        return super().handle_request(request)
-
-
 Item = dict[str, Any]
 Result = list[list[Item]]
 
@@ -67,12 +44,10 @@ class Server:
     Attributes:
         client: Has its address as base URL.
         queries: What it has answers for.
-        address: Its host and port, for checks that need plain connections; None skips them.
     """
 
     client: httpx2.Client
     queries: Sequence[str]
-    address: tuple[str, int] | None = None
 
     def post(self, **body: Any) -> httpx2.Response:
         """Send a search."""

@@ -1,1 +1,1 @@
-"""The retrieval server: an application that any ASGI server runs, and ours that trusts nobody."""
+"""The retrieval server: an ASGI application, and a server that hostile clients cannot stop."""

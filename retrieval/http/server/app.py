@@ -11,24 +11,26 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Annotated
 
-from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel, FailFast, ValidationError
-from starlette.requests import ClientDisconnect
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from retrieval.errors import SearchArgumentError
-from retrieval.http.errors import BackendError, NotReadyError, QueueFullError
-from retrieval.http.protocol import INDEX_HEADER, Limits, is_token, to_result
+from retrieval.http.messages import INDEX_HEADER, Limits, is_token, to_result
 from retrieval.http.server.batcher import Batcher
 from retrieval.http.server.hosts import HostCheck, known_names
 from retrieval.http.server.metrics import Metrics
 from retrieval.http.server.refusals import (
     AGAIN,
     CLOSE,
+    HANDLERS,
     RefusedError,
     invalid,
     json_reply,
     refusal,
-    refuse_the_rest,
 )
 from retrieval.http.server.uploads import Uploads
 from retrieval.protocol import Retriever
@@ -56,7 +58,7 @@ def create_app(
     token: str | None = None,
     allowed_hosts: Collection[str] = (),
     on_failure: Callable[[BaseException], object] = lambda error: None,
-) -> FastAPI:
+) -> Starlette:
     r"""Make the web application that serves a retriever.
 
     `POST /retrieve` takes `{"queries": [text, ...], "topk": number or null, "return_scores":
@@ -65,9 +67,8 @@ def create_app(
     "\"Title\"\ntext"}, "score": number}`, without them the bare document, for any number of
     queries. `topk` null, 0 or absent means `default_topk`.
 
-    A reply other than 200 is `{"error": kind, "detail": text}`; the page "Run a retrieval server"
-    (`docs/how-to/retrieval-server.md`) lists the statuses, and how the server differs from
-    Search-R1's own. What the retriever's own errors say is in the log only.
+    A reply other than 200 is `{"error": kind, "detail": text}`; `docs/how-to/retrieval-server.md`
+    lists the statuses, and how the server differs from Search-R1's own.
 
     `GET /health` says 200 once the retriever has answered a first query, and 503 before that and
     while a search takes longer than the deadline; both with readiness, identity and limits as JSON.
@@ -117,48 +118,27 @@ def create_app(
     )
     metrics.watch(batcher)
     uploads = Uploads(limits.max_body_bytes)
-    service = _Service(batcher, uploads, default_topk, limits, deadline_s, token)
+    service = _Service(batcher, metrics, uploads, default_topk, limits, deadline_s, token)
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
         batcher.start()
         yield
         await batcher.stop(timeout_s=5.0)  # the server has waited for all requests already
 
-    app = FastAPI(
+    app = Starlette(
+        routes=[
+            Route("/retrieve", service.retrieve, methods=["POST"]),
+            Route("/health", service.health),
+            Route("/metrics", service.scrape),
+        ],
+        middleware=[Middleware(HostCheck, names=names)],
+        exception_handlers=HANDLERS,
         lifespan=lifespan,
-        docs_url=None,
-        redoc_url=None,
-        openapi_url=None,
-        redirect_slashes=False,  # a redirect would name the host that the client has named
     )
+    app.router.redirect_slashes = False  # a redirect would name the host that the client has named
     app.state.metrics = metrics
-    app.add_middleware(HostCheck, names=names)
-    refuse_the_rest(app)
-
-    _add_routes(app, service, metrics)
     return app
-
-
-def _add_routes(app: FastAPI, service: _Service, metrics: Metrics) -> None:
-    @app.post("/retrieve")
-    async def retrieve(request: Request) -> Response:
-        start = time.perf_counter()
-        response = await service.retrieve(request)
-        metrics.answered(response.status_code, time.perf_counter() - start)
-        return response
-
-    @app.get("/health")
-    async def health() -> Response:
-        return service.health()
-
-    @app.get("/metrics")
-    async def scrape(request: Request) -> Response:
-        try:
-            service.authorise(request)
-        except RefusedError as refused:
-            return refusal(refused)
-        return Response(metrics.text(), media_type=metrics.media_type)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,13 +146,18 @@ class _Service:
     """What the routes do."""
 
     batcher: Batcher
+    metrics: Metrics
     uploads: Uploads
     default_topk: int
     limits: Limits
     deadline_s: float
     token: str | None = field(repr=False)
 
-    def health(self) -> Response:
+    async def scrape(self, request: Request) -> Response:
+        self._authorise(request)
+        return Response(self.metrics.text(), media_type=self.metrics.media_type)
+
+    async def health(self, request: Request) -> Response:
         reason = self._not_ready()
         body = {
             "ready": not reason,
@@ -183,25 +168,23 @@ class _Service:
         return json_reply(503 if reason else 200, body, AGAIN if reason else {})
 
     async def retrieve(self, request: Request) -> Response:
+        start = time.perf_counter()
         try:
-            return await self._retrieve(request)
+            response = await self._answer(request)
         except RefusedError as refused:
-            return refusal(refused)
+            response = refusal(refused)
         except ClientDisconnect:
             _log.warning("a client broke off what it sent")
-            return refusal(RefusedError(499, "disconnected", "the client has gone"))
-        except NotReadyError:
-            detail = self._not_ready() or "try again"
-            return refusal(RefusedError(503, "not_ready", detail, AGAIN))
-        except QueueFullError as error:
-            return refusal(RefusedError(503, "overloaded", str(error), AGAIN))
-        except BackendError as error:
-            return refusal(RefusedError(500, "retriever_failed", str(error)))
+            response = refusal(RefusedError(499, "disconnected", "the client has gone"))
+        self.metrics.answered(response.status_code, time.perf_counter() - start)
+        return response
 
-    async def _retrieve(self, request: Request) -> Response:
+    async def _answer(self, request: Request) -> Response:
         self._admit(request)
         until = asyncio.get_running_loop().time() + self.deadline_s
         query = self._parse(await self.uploads.body(request, until))
+        if self.batcher.retriever is None:
+            raise RefusedError(503, "not_ready", self._not_ready() or "try again", AGAIN)
         try:
             async with asyncio.timeout_at(until):
                 found = await self.batcher.search(query.queries, query.topk or self.default_topk)
@@ -217,14 +200,16 @@ class _Service:
             return json_reply(200, {"result": result}, self._index_header())
         except (ValueError, TypeError, AttributeError):  # a score that is not finite, no passages
             _log.exception("what the retriever found cannot be sent")
-            raise BackendError(
+            raise RefusedError(
+                500,
+                "retriever_failed",
                 "expected passages with finite scores of the retriever, found something that JSON "
-                "cannot hold; the server's log says what"
+                "cannot hold; the server's log says what",
             ) from None
 
     def _admit(self, request: Request) -> None:
         """Refuse what need not be read."""
-        self.authorise(request)
+        self._authorise(request)
         if getattr(request.state, "spare", False):
             detail = "expected a connection to spare, found all in use; try again later"
             raise RefusedError(503, "overloaded", detail, AGAIN | CLOSE)
@@ -237,7 +222,7 @@ class _Service:
                 "send it: it keeps pages of other sites from asking in a browser's name",
             )
 
-    def authorise(self, request: Request) -> None:
+    def _authorise(self, request: Request) -> None:
         if self.token is None:
             return
         sent = request.headers.get("Authorization", "").encode("latin-1")

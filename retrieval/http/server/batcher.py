@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from retrieval.errors import RetrievalError
-from retrieval.http.errors import BackendError, NotReadyError, QueueFullError
-from retrieval.http.protocol import Identity, describe
+from retrieval.http.messages import Identity, describe
+from retrieval.http.server.refusals import AGAIN, RefusedError
 from retrieval.protocol import Passage, Retriever
 
 _log = logging.getLogger(__name__)
@@ -99,20 +99,20 @@ class Batcher:
         Cancelling the wait takes the request out of the queue.
 
         Raises:
-            NotReadyError: If there is no retriever to ask.
-            QueueFullError: If too many queries wait.
-            BackendError: If the retriever failed on just these queries.
+            RefusedError: If there is no retriever to ask any more, too many queries wait, or the
+                retriever failed on just these queries.
         """
         job = _Job(queries, k, self._loop.create_future())
         with self._changed:
-            if self._stopping or self.retriever is None:
-                raise NotReadyError("expected a retriever that is ready, found none; try again")
-            waiting = sum(len(each.queries) for each in self._jobs)
+            if self._stopping:
+                raise RefusedError(503, "not_ready", "the server is being stopped", AGAIN)
+            waiting = self.waiting
             if self._jobs and waiting + len(queries) > self.max_waiting:
-                raise QueueFullError(
+                detail = (
                     f"expected at most {self.max_waiting} waiting queries, found {waiting} and "
                     f"{len(queries)} new ones; try again later"
                 )
+                raise RefusedError(503, "overloaded", detail, AGAIN)
             self._jobs.append(job)
             self._changed.notify()
         try:
@@ -166,8 +166,8 @@ class Batcher:
             _log.exception("the retriever failed on %d queries", len(queries))
             # What the error says is for the log: it may name files of this machine.
             text = "expected an answer of the retriever, found an error; the server's log says it"
-            failure = error if isinstance(error, BackendError) else BackendError(text)
-            self._deliver([(jobs[0], failure)])
+            refused = RefusedError(500, "retriever_failed", text)
+            self._deliver([(jobs[0], error if isinstance(error, RefusedError) else refused)])
             return
         rest = iter(found)
         self._deliver([(job, [next(rest) for _ in job.queries]) for job in jobs])
@@ -180,9 +180,8 @@ class Batcher:
             self._busy_since = None
             self._on_batch(len(queries), time.monotonic() - start)
         if len(found) != len(queries):
-            raise BackendError(
-                f"expected one list for each of {len(queries)} queries, found {len(found)}"
-            )
+            detail = f"expected one list for each of {len(queries)} queries, found {len(found)}"
+            raise RefusedError(500, "retriever_failed", detail)
         return found
 
     def _deliver(self, answers: Sequence[tuple[_Job, list[list[Passage]] | Exception]]) -> None:

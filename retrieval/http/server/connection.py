@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import heapq
 import json
 import resource
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -29,7 +28,7 @@ class ConnectionBounds:
     """How many connections there may be, and how long each may take.
 
     A connection beyond `max_connections` takes the place of the one that has waited longest for a
-    client to send a whole request. Where all are being answered there is room for `spare` more,
+    client to send a whole request. Where all are being answered there is room for an eighth more,
     which get a 503; health and metrics are answered there too.
 
     Attributes:
@@ -51,15 +50,6 @@ class ConnectionBounds:
                 "expected max_connections >= 1 and 0 < head_timeout_s <= 3600, found "
                 f"{self.max_connections} and {self.head_timeout_s}"
             )
-        if not 0 < self.reply_timeout_s <= 86_400:
-            raise SearchArgumentError(
-                f"expected 0 < reply_timeout_s <= 86400, found {self.reply_timeout_s}"
-            )
-
-    @property
-    def spare(self) -> int:
-        """Connections beyond the most."""
-        return max(4, self.max_connections // 8)
 
 
 def fitting(most: int) -> tuple[int, int]:
@@ -88,11 +78,6 @@ def fitting(most: int) -> tuple[int, int]:
     # Up to three backlogs are accepted before the first of them is looked at, or closed.
     backlog = min(_BACKLOG, room // 8)
     return min(most, (room - 3 * backlog) * 7 // 8), backlog
-
-
-def connection_class(bounds: ConnectionBounds) -> type[asyncio.Protocol]:
-    """Return what uvicorn makes of every connection, with these bounds."""
-    return cast(type[asyncio.Protocol], functools.partial(Connection, bounds=bounds))
 
 
 class Connection(H11Protocol):
@@ -152,7 +137,7 @@ class Connection(H11Protocol):
         return self._answering
 
     def on_response_complete(self) -> None:
-        """See to it that the reply is read, and go on to the next request."""
+        """See to it that the reply is read, then take the next request."""
         self._served, self._since = True, self.loop.time()
         unread = self.transport.get_write_buffer_size()
         if unread:
@@ -199,7 +184,7 @@ class Connection(H11Protocol):
             most = max(1, bounds.max_connections // 16) if unserved else 1
             for each in heapq.nsmallest(most, unserved or waiting, key=lambda one: one._since):
                 each._drop("evicted")
-        elif len(there) <= bounds.max_connections + bounds.spare:
+        elif len(there) <= bounds.max_connections + max(4, bounds.max_connections // 8):
             self.app_state = {**self.app_state, "spare": True}
         else:
             detail = "expected fewer connections, found no room for another; try again later"

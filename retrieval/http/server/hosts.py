@@ -25,14 +25,14 @@ def known_names(allowed: Collection[str]) -> frozenset[str]:
         SearchArgumentError: If one of them is no name of a host.
     """
     own = socket.gethostname()
-    given = ("localhost", own, own.partition(".")[0], *filter(None, allowed))
-    names = [_name(host) for host in given]
-    if None in names:
-        wrong = given[names.index(None)]
-        raise SearchArgumentError(
-            f"expected names of hosts to allow, such as retriever.lan, found {wrong!r}"
-        )
-    return frozenset(name for name in names if name)
+    names = set()
+    for host in ("localhost", own, own.partition(".")[0], *filter(None, allowed)):
+        if (name := _name(host)) is None:
+            raise SearchArgumentError(
+                f"expected names of hosts to allow, such as retriever.lan, found {host!r}"
+            )
+        names.add(name)
+    return frozenset(names - {""})
 
 
 class HostCheck:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
-from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
 
 AGAIN = {"Retry-After": "1"}  # seconds; the client adds its own jitter
 CLOSE = {"Connection": "close"}  # what else the client sends is not read
@@ -46,17 +47,22 @@ def json_reply(status: int, body: Any, headers: Mapping[str, str]) -> Response:
     return Response(content, status, dict(headers), media_type="application/json")
 
 
-def refuse_the_rest(app: FastAPI) -> None:
-    """Have unknown pages, other methods and errors of our own answered in the same form."""
+async def _unknown(request: Request, error: Exception) -> Response:
+    error = cast(HTTPException, error)
+    kind = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "refused")
+    found = f"{request.method:.20} {request.url.path:.100}"
+    detail = f"expected {_PAGES}, found {found}; fix: ask for one of these"
+    return refusal(RefusedError(error.status_code, kind, detail, error.headers))
 
-    @app.exception_handler(HTTPException)
-    async def unknown(request: Request, error: HTTPException) -> Response:
-        kind = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "refused")
-        found = f"{request.method:.20} {request.url.path:.100}"
-        detail = f"expected {_PAGES}, found {found}; fix: ask for one of these"
-        return refusal(RefusedError(error.status_code, kind, detail, error.headers))
 
-    @app.exception_handler(Exception)
-    async def failed(request: Request, error: Exception) -> Response:
-        detail = "expected an answer, found a fault of the server; its log says which"
-        return refusal(RefusedError(500, "internal_error", detail))
+async def _failed(request: Request, error: Exception) -> Response:
+    detail = "expected an answer, found a fault of the server; its log says which"
+    return refusal(RefusedError(500, "internal_error", detail))
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    return refusal(cast(RefusedError, error))
+
+
+HANDLERS = {HTTPException: _unknown, RefusedError: _refused, Exception: _failed}
+"""Have unknown pages, other methods and errors of our own answered in the same form."""

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import cast
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.applications import Starlette
 
 from retrieval.cache import CachedRetriever
 from retrieval.errors import SearchArgumentError
 from retrieval.http.errors import ServerStartError
-from retrieval.http.protocol import Limits, describe, is_token
+from retrieval.http.messages import TOKEN_VARIABLE, Limits, describe, is_token
 from retrieval.http.server.app import create_app
-from retrieval.http.server.connection import ConnectionBounds, connection_class, fitting
+from retrieval.http.server.connection import Connection, ConnectionBounds, fitting
 from retrieval.http.server.hosts import is_loopback
 from retrieval.http.server.logs import few_alike
 from retrieval.protocol import Retriever
@@ -29,7 +32,10 @@ _CHATTY = ("asyncio", "uvicorn.error", "retrieval.http.server.app", "retrieval.h
 
 @dataclass(frozen=True, kw_only=True)
 class ServeOptions:
-    """Serve a retriever to Search-R1's clients and ours; stop it with Ctrl-C."""
+    """Serve a retriever to Search-R1's clients and ours; stop it with Ctrl-C.
+
+    The environment variable AT2PO_SERVER_TOKEN sets the bearer token that clients must send.
+    """
 
     index: str
     """The retriever, such as `bm25:FOLDER`."""
@@ -60,8 +66,6 @@ class ServeOptions:
     """Folder of the persistent cache; none by default."""
     cache_gib: float = 1.0
     """Size of the cache in GiB."""
-    token_variable: str = "AT2PO_SERVER_TOKEN"
-    """Environment variable that holds the bearer token; no token is asked for where it is unset."""
 
 
 def serve(options: ServeOptions, open_retriever: Callable[[str], Retriever]) -> None:
@@ -127,7 +131,7 @@ def serve(options: ServeOptions, open_retriever: Callable[[str], Retriever]) -> 
 
 
 def make_server(
-    app: FastAPI, bounds: ConnectionBounds, *, host: str, port: int, backlog: int = 256
+    app: Starlette, bounds: ConnectionBounds, *, host: str, port: int, backlog: int = 256
 ) -> uvicorn.Server:
     """Make the server of an application, with bounded connections.
 
@@ -143,7 +147,7 @@ def make_server(
             app,
             host=host,
             port=port,
-            http=connection_class(bounds),
+            http=cast(type[asyncio.Protocol], partial(Connection, bounds=bounds)),
             ws="none",
             backlog=backlog,
             proxy_headers=False,
@@ -158,10 +162,10 @@ def make_server(
 
 def _token(options: ServeOptions) -> str | None:
     """Return the token to ask for, and warn where everybody may do without."""
-    token = os.environ.get(options.token_variable)
+    token = os.environ.get(TOKEN_VARIABLE)
     if token is not None and not is_token(token):
         raise ServerStartError(
-            f"expected a token of visible characters in {options.token_variable}, found "
+            f"expected a token of visible characters in {TOKEN_VARIABLE}, found "
             f"{'others' if token.strip() else 'an empty value'}; set one, or unset the variable to "
             "serve without"
         )
@@ -169,7 +173,7 @@ def _token(options: ServeOptions) -> str | None:
         _log.warning(
             "everyone who reaches %s can search: set %s to ask for a token",
             options.host,
-            options.token_variable,
+            TOKEN_VARIABLE,
         )
     return token
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from fastapi import Request
+from starlette.requests import Request
 
 from retrieval.http.server.refusals import AGAIN, CLOSE, RefusedError
 

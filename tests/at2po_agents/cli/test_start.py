@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 
 from at2po_agents.cli import COMMANDS, main
-from at2po_agents.extras import EXTRAS
+from retrieval.extras import EXTRAS
 
 # Those that take long to import, or that an extra brings. NumPy is needed by all commands.
 HEAVY = {
-    "datasets", "fastapi", "gymnasium", "httpx2", "huggingface_hub", "jsonschema", "matplotlib",
+    "datasets", "starlette", "gymnasium", "httpx2", "huggingface_hub", "jsonschema", "matplotlib",
     "pandas", "peft", "pyarrow", "pydantic", "ray", "safetensors", "scipy", "tensorboard",
     "tokenizers", "torch", "transformers", "uvicorn", "vllm",
 }  # fmt: skip
 ENVIRONMENTS, DRAWING = {"gymnasium"}, {"gymnasium", "matplotlib"}
-SERVER = {"fastapi", "pydantic", "uvicorn"}
+SERVER = {"starlette", "pydantic", "uvicorn"}
 # Command line -> the heavy packages that it may import; a name in capitals is a file made below.
 MAY_IMPORT: dict[str, set[str]] = {
     "--help": set(),

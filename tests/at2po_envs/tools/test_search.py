@@ -23,7 +23,7 @@ from retrieval.http.errors import (
     RequestRefusedError,
     ServerUnavailableError,
 )
-from retrieval.http.protocol import MAX_QUERY_CHARS, Limits, to_result
+from retrieval.http.messages import MAX_QUERY_CHARS, Limits, to_result
 
 CALL = '<tool_call>{"name": "search", "arguments": {"query": "QUERY"}}</tool_call>'
 FAILED = "The search tool failed. Try again."
@@ -37,8 +37,8 @@ def bm25() -> BM25:
 @contextmanager
 def served(**options: Any) -> Iterator[RemoteRetriever]:
     """The same retriever behind our application."""
-    pytest.importorskip("fastapi", reason="needs the extra: pip install 'at2po[serve]'")
-    from fastapi.testclient import TestClient
+    pytest.importorskip("starlette", reason="needs the extra: pip install 'at2po[serve]'")
+    from starlette.testclient import TestClient
 
     from retrieval.http.server.app import create_app
 

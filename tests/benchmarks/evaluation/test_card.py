@@ -15,7 +15,7 @@ from benchmarks import evaluate
 from benchmarks.evaluation.card import differences, evaluation_card, prompt_hash
 from retrieval import BM25, Passages
 from retrieval.http.errors import IdentityUnknownError
-from retrieval.http.protocol import Identity
+from retrieval.http.messages import Identity
 
 QUESTIONS = [{"id": f"q{i}", "question": f"Who is {i}?", "golden_answers": ["A"]} for i in range(4)]
 PASSAGES = [{"id": str(i), "contents": f'"P{i}"\nPage {i} is of {i}.'} for i in range(5)]

@@ -1,16 +1,17 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
 from at2po_envs.question_sets.questions import Question
 from benchmarks.errors import BenchmarkError
+from benchmarks.retrieval import speed
 from benchmarks.retrieval.measure import beside_bm25s, build, passages, search
-from benchmarks.retrieval.quality import agreement, ensure, measure, table
-from benchmarks.retrieval.speed import Figures, SpeedConfig
+from benchmarks.retrieval.quality import agreement, ensure, measure
+from benchmarks.retrieval.speed import SpeedConfig
 from retrieval import BM25, IndexBuild, Passage, Passages
+from tests.retrieval.written import rows
 
 CORPUS = Passages(
     [
@@ -37,7 +38,6 @@ def test_answers_and_titles_found_are_counted():
     assert figures["retrievers"]["bm25"]["all"] == scored
     assert figures["retrievers"]["bm25"]["none"]["questions"] == 0
     assert "agreement_with_lucene" not in figures
-    assert table({"retrievers": {"bm25": {"nq": scored}}}).row_count == 1
     with pytest.raises(BenchmarkError, match="expected questions"):
         measure({"bm25": BM25(CORPUS)}, {"one": []})
 
@@ -62,15 +62,14 @@ def test_agreement_tells_ties_from_other_differences():
 
 def test_an_index_is_built_once_for_a_corpus(tmp_path):
     corpus = tmp_path / "corpus.jsonl"
-    lines = [json.dumps({"id": p.id, "contents": p.contents}) + "\n" for p in CORPUS]
-    corpus.write_text("".join(lines))
+    corpus.write_text(rows(CORPUS))
     store = IndexBuild(corpus=str(corpus), out=tmp_path / "p", kind="passages")
     index = IndexBuild(corpus=str(tmp_path / "p"), out=tmp_path / "i")
     ensure(store)
     first = ensure(index)
     assert ensure(index)["facts"] == first["facts"]  # its time among them
     (tmp_path / "p" / "manifest.json").unlink()
-    corpus.write_text("".join(lines[:4]))
+    corpus.write_text(rows(CORPUS[:4]))
     ensure(store)
     assert ensure(index)["documents"] == 4
 
@@ -87,14 +86,20 @@ def test_speed_is_measured_on_a_small_world(tmp_path):
     assert beside["our_time_over_bm25s-numpy"] > 0
 
 
-def test_figures_are_kept_as_they_come_and_failures_are_told(tmp_path):
-    config = SpeedConfig(out=tmp_path / "out.json", work=tmp_path)
-    figures = Figures(config)
-    assert figures.take("c", "passages", passages, str(tmp_path / "p"), 300, "")
-    kept = json.loads(Path(config.out).read_text())["corpora"]["c"]["passages"]
-    assert Figures(config).by_corpus["c"]["passages"] == kept
-    assert Figures(config).take("c", "passages", passages, "never", "looked", "at")
-    late = Figures(SpeedConfig(out=config.out, minutes=0))
-    assert not late.take("c", "more", passages, str(tmp_path / "q"), 300, "")
-    with pytest.raises(BenchmarkError, match="c, wrong: expected a figure, found exit code 1"):
-        figures.take("c", "wrong", passages, str(tmp_path / "q"), -5, "")
+def test_a_figure_is_measured_in_a_process_of_its_own_and_kept(tmp_path, monkeypatch, capsys):
+    out, folder = tmp_path / "out.json", str(tmp_path / "p")
+    figures = [("stored", passages, (folder, 300, "")), ("wrong", passages, (folder, -5, ""))]
+    monkeypatch.setattr(speed, "plan", lambda *_: figures)
+    words = ["--quick", "--out", str(out)]
+    with pytest.raises(BenchmarkError, match="expected passages to be measured, found exit code 1"):
+        speed.main(words)
+    kept = json.loads(out.read_text())["corpora"]["miniwiki-20k"]
+    assert kept.keys() == {"stored"} and kept["stored"]["passages"] == 300
+    figures[:] = [("stored", passages, ("never", "looked", "at"))]
+    speed.main(words)
+    assert json.loads(capsys.readouterr().out)["corpora"]["miniwiki-20k"] == kept
+
+
+def test_the_plan_measures_what_is_installed_in_order():
+    names = [name for name, _, _ in speed.plan(SpeedConfig(), "miniwiki-20k", 300)]
+    assert names[:3] == ["passages", "bm25 build", "bm25 search"] and "bm25s build" in names

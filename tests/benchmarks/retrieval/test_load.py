@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("fastapi", reason="needs the extra: pip install 'at2po[serve]'")
+pytest.importorskip("starlette", reason="needs the extra: pip install 'at2po[serve]'")
 
 from benchmarks.errors import EvaluationError
-from benchmarks.retrieval import clients as retrieval_clients
 from benchmarks.retrieval import load as retrieval_load
 from retrieval import Passage
+from tests.retrieval.written import rows
 
 RIGHT = [Passage("1", "A", "x", 2.0), Passage("2", "B", "y", 1.0)]
 
@@ -30,20 +30,16 @@ RIGHT = [Passage("1", "A", "x", 2.0), Passage("2", "B", "y", 1.0)]
     ],
 )
 def test_replies_are_told_apart(found, kind):
-    assert retrieval_clients.compare(found, RIGHT) == kind
+    assert retrieval_load.compare(found, RIGHT) == kind
 
 
 @pytest.fixture
 def files(tmp_path: Path) -> tuple[Path, Path]:
     corpus, questions = tmp_path / "corpus.jsonl", tmp_path / "questions.jsonl"
     names = [f"name{i}" for i in range(50)]
-    corpus.write_text(
-        "".join(
-            json.dumps({"id": str(i), "contents": f'"{name}"\n{name} is a friend of {other}'})
-            + "\n"
-            for i, (name, other) in enumerate(zip(names, names[7:] + names[:7], strict=True))
-        )
-    )
+    texts = [f"{name} is a friend of {names[i - 43]}" for i, name in enumerate(names)]
+    pairs = enumerate(zip(names, texts, strict=True))
+    corpus.write_text(rows(Passage(str(i), name, text) for i, (name, text) in pairs))
     questions.write_text(
         "".join(json.dumps({"question": f"Who is {name}?"}) + "\n" for name in names)
     )

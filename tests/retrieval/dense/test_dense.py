@@ -21,17 +21,13 @@ from retrieval import (
     build_index,
     open_retriever,
 )
-from retrieval.dense.build import (
-    DenseParameters,
-    bytes_per_passage,
-    write_dense,
-)
+from retrieval.dense.build import DenseParameters, bytes_per_passage, write_dense
 from retrieval.dense.encoder import Encoder, EncoderSettings
 from retrieval.dense.index import Dense
 from retrieval.dense.vectors import encode_passages
 from retrieval.storage.generations import building
 from retrieval.text import to_unicode
-from tests.retrieval.sealing import sealed
+from tests.retrieval.written import rows, sealed
 
 faiss = pytest.importorskip("faiss", reason="needs FAISS: pip install at2po[faiss]")
 WIDTH = 32
@@ -344,9 +340,7 @@ def test_a_real_encoder_averages_and_normalises(tmp_path):
         assert np.allclose(vector, (mean / mean.norm()).numpy(), atol=1e-5)
     records = [("0", "cats", "the cat sat on a mat"), ("1", "tax", "an income tax is a levy")]
     file = tmp_path / "c.jsonl"
-    file.write_text(
-        "".join(json.dumps({"id": i, "contents": f'"{t}"\n{x}'}) + "\n" for i, t, x in records)
-    )
+    file.write_text(rows(Passage(*record) for record in records))
     out = tmp_path / "index"
     build_index(IndexBuild(corpus=str(file), out=out, kind="dense", model="all-MiniLM-L6-v2"))
     dense = open_retriever(f"dense:{out}")

@@ -16,11 +16,11 @@ from retrieval.http.server.app import create_app
 from retrieval.http.server.connection import ConnectionBounds
 from retrieval.http.server.run import make_server
 
-PATIENCE_S = 20.0  # long enough for a busy machine; nothing waits so long unless it failed
+TIMEOUT_S = 20.0  # long enough for a busy machine; nothing waits so long unless it failed
 
 
-def wait_for(reached: Callable[[], object], patience_s: float = PATIENCE_S) -> None:
-    for _ in range(int(patience_s / 0.01)):
+def wait_for(reached: Callable[[], object], timeout_s: float = TIMEOUT_S) -> None:
+    for _ in range(int(timeout_s / 0.01)):
         if reached():
             return
         time.sleep(0.01)
@@ -48,8 +48,14 @@ class Gate(Echo):
     def search(self, queries, k):
         if queries != ["warm up"]:
             self.entered.set()
-            assert self.open.wait(PATIENCE_S)
+            assert self.open.wait(TIMEOUT_S)
         return super().search(queries, k)
+
+
+def metric(page: str, name: str) -> float:
+    """The sum of the metrics whose name begins so."""
+    lines = page.splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,7 @@ class Live:
     stop: Callable[[], bool]
 
     def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), PATIENCE_S)
+        return socket.create_connection(("127.0.0.1", self.port), TIMEOUT_S)
 
     def say(self, data: bytes) -> bytes:
         """Send, and return all that comes until the server closes."""
@@ -70,8 +76,7 @@ class Live:
             return read_all(connection)
 
     def metric(self, name: str) -> float:
-        lines = self.app.state.metrics.text().decode().splitlines()
-        return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
+        return metric(self.app.state.metrics.text().decode(), name)
 
     def wait_for(self, name: str, least: float) -> None:
         wait_for(lambda: self.metric(name) >= least)
@@ -89,7 +94,7 @@ def live(retriever: Any = None, bounds: dict[str, Any] | None = None, **options)
 
     def stop() -> bool:
         server.should_exit = True
-        thread.join(PATIENCE_S)
+        thread.join(TIMEOUT_S)
         return not thread.is_alive()
 
     wait_for(lambda: server.started)

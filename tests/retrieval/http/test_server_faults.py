@@ -25,13 +25,14 @@ from retrieval.http.errors import (
     TemporaryRemoteError,
 )
 
-pytest.importorskip("fastapi", reason="needs the extra: pip install 'at2po[serve]'")
+pytest.importorskip("starlette", reason="needs the extra: pip install 'at2po[serve]'")
 
 from retrieval.http.server.run import ServeOptions, serve
+from tests.retrieval.http import live_server
 from tests.retrieval.http.live_server import Echo, wait_for
 
 SERVER = Path(__file__).with_name("echo_server.py")
-PATIENCE_S = 60.0
+TIMEOUT_S = 60.0
 
 Start = Callable[..., subprocess.Popen[bytes]]
 Connect = Callable[..., RemoteRetriever]
@@ -84,9 +85,8 @@ def expected(query: str, k: int, index_hash: str = "f00") -> list[list[Passage]]
 
 
 def metric(port: int, name: str) -> float:
-    lines = httpx2.get(f"http://127.0.0.1:{port}/metrics").text.splitlines()
-    (line,) = (line for line in lines if line.startswith(f"at2po_retrieval_{name} "))
-    return float(line.split()[1])
+    page = httpx2.get(f"http://127.0.0.1:{port}/metrics").text
+    return live_server.metric(page, f"at2po_retrieval_{name} ")
 
 
 class Clients:
@@ -122,19 +122,19 @@ class Clients:
             done = (count >= least for count, least in zip(self.answers, goal, strict=True))
             return all(done) or not any(thread.is_alive() for thread in self._threads)
 
-        wait_for(reached, PATIENCE_S)
+        wait_for(reached, TIMEOUT_S)
 
     def stop(self) -> None:
         self._stop.set()
         for thread in self._threads:
-            thread.join(PATIENCE_S)
+            thread.join(TIMEOUT_S)
 
 
 @pytest.mark.slow
 def test_clients_recover_when_the_server_is_killed_and_started_again(remote, start):
     server = start()
-    remote().wait_until_ready(PATIENCE_S)
-    clients = Clients(remote, 8, timeout_s=PATIENCE_S)
+    remote().wait_until_ready(TIMEOUT_S)
+    clients = Clients(remote, 8, timeout_s=TIMEOUT_S)
     for _ in range(2):
         clients.wait_for_answers(20)
         server.kill()  # in the middle of requests
@@ -148,8 +148,8 @@ def test_clients_recover_when_the_server_is_killed_and_started_again(remote, sta
 @pytest.mark.slow
 def test_a_server_that_comes_back_with_another_index_is_noticed_at_its_first_reply(remote, start):
     server = start()
-    remote(index_hash="f00").wait_until_ready(PATIENCE_S)
-    clients = Clients(remote, 4, timeout_s=PATIENCE_S, index_hash="f00")
+    remote(index_hash="f00").wait_until_ready(TIMEOUT_S)
+    clients = Clients(remote, 4, timeout_s=TIMEOUT_S, index_hash="f00")
     clients.wait_for_answers(5)
     server.kill()
     server.wait()
@@ -158,14 +158,14 @@ def test_a_server_that_comes_back_with_another_index_is_noticed_at_its_first_rep
     clients.stop()
     assert [type(error) for error in clients.errors] == [IndexMismatchError] * 4
     with pytest.raises(IndexMismatchError):
-        remote(index_hash="f00").wait_until_ready(PATIENCE_S)
+        remote(index_hash="f00").wait_until_ready(TIMEOUT_S)
 
 
 @pytest.mark.slow
 def test_a_hung_retriever_ends_in_a_typed_error_and_the_server_still_stops(port, remote, start):
     server = start(deadline_s=0.5)
     client = remote(timeout_s=3.0, retries=0)
-    client.wait_until_ready(PATIENCE_S)
+    client.wait_until_ready(TIMEOUT_S)
     with pytest.raises(RemoteDeadlineError, match="status 504: expected an answer within 0.5 s"):
         client.search(["hang"], 1)
     begin = time.monotonic()
@@ -176,14 +176,14 @@ def test_a_hung_retriever_ends_in_a_typed_error_and_the_server_still_stops(port,
         remote(timeout_s=0.2).search(["hang"], 1)  # the client's deadline before the server's
     assert httpx2.get(f"http://127.0.0.1:{port}/health").status_code == 503
     server.send_signal(signal.SIGTERM)
-    server.wait(PATIENCE_S)
+    server.wait(TIMEOUT_S)
 
 
 @pytest.mark.slow
 def test_under_overload_everyone_gets_through_in_the_end(port, remote, start):
     start(seconds=0.02, waiting=4)
-    remote().wait_until_ready(PATIENCE_S)
-    clients = Clients(remote, 32, most=3, timeout_s=PATIENCE_S, retries=1000)
+    remote().wait_until_ready(TIMEOUT_S)
+    clients = Clients(remote, 32, most=3, timeout_s=TIMEOUT_S, retries=1000)
     clients.wait_for_answers(3)
     clients.stop()
     assert clients.errors == []
@@ -200,18 +200,18 @@ def test_few_descriptors_and_many_silent_connections_lock_nobody_out(port, remot
         server = subprocess.Popen(["sh", "-c", f"ulimit -n 100; {words}"], stderr=file)
     silent = []
     try:
-        remote().wait_until_ready(PATIENCE_S)
+        remote().wait_until_ready(TIMEOUT_S)
         for i in range(300):
-            silent.append(socket.create_connection(("127.0.0.1", port), PATIENCE_S))
+            silent.append(socket.create_connection(("127.0.0.1", port), TIMEOUT_S))
             if i % 20 == 0:
-                client = remote(timeout_s=PATIENCE_S)
+                client = remote(timeout_s=TIMEOUT_S)
                 assert client.search([f"q{i}"], 2) == expected(f"q{i}", 2)
         assert remote().identity().index_hash == "f00"
     finally:
         for each in silent:
             each.close()
         server.terminate()
-        server.wait(PATIENCE_S)
+        server.wait(TIMEOUT_S)
     assert len(log.read_text().splitlines()) < 100
 
 
@@ -219,15 +219,15 @@ def test_few_descriptors_and_many_silent_connections_lock_nobody_out(port, remot
 def test_a_stopped_server_answers_what_it_has_accepted(port, remote, start):
     server = start(seconds=2.0)
     client = remote(retries=0)
-    client.wait_until_ready(PATIENCE_S)
+    client.wait_until_ready(TIMEOUT_S)
     with ThreadPoolExecutor(3) as pool:
         replies = [pool.submit(client.search, ["late 0"], 2)]
-        wait_for(lambda: metric(port, "busy_seconds") > 0, PATIENCE_S)
+        wait_for(lambda: metric(port, "busy_seconds") > 0, TIMEOUT_S)
         replies += [pool.submit(client.search, [f"late {i}"], 2) for i in (1, 2)]
-        wait_for(lambda: metric(port, "waiting_queries") == 2, PATIENCE_S)
+        wait_for(lambda: metric(port, "waiting_queries") == 2, TIMEOUT_S)
         server.send_signal(signal.SIGTERM)
         assert [r.result() for r in replies] == [expected(f"late {i}", 2) for i in range(3)]
-    assert server.wait(PATIENCE_S) in (0, -signal.SIGTERM)
+    assert server.wait(TIMEOUT_S) in (0, -signal.SIGTERM)
     with pytest.raises(TemporaryRemoteError):
         client.search(["too late"], 1)
 

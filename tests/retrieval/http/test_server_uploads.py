@@ -7,10 +7,9 @@ import asyncio
 import pytest
 from pydantic import ValidationError
 
-pytest.importorskip("fastapi", reason="needs the extra: pip install 'at2po[serve]'")
+pytest.importorskip("starlette", reason="needs the extra: pip install 'at2po[serve]'")
 
-from fastapi import Request
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 
 from retrieval.http.server import app as server
 from retrieval.http.server.refusals import RefusedError

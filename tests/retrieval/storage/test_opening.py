@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import os
 import pickle
 import random
@@ -27,17 +26,16 @@ from retrieval import (
 )
 from retrieval.storage import opening
 from retrieval.storage.manifest import read_manifest
+from tests.retrieval.written import rows
 
 QUERIES = ["river w3", "city", "w7 w9 sea", "nothing of it"]
 
 
 def corpus(tmp_path: Path, word: str, count: int = 40) -> Path:
     file = tmp_path / f"{word}.jsonl"
-    with file.open("w") as lines:
-        for i in range(count):
-            place = ("river", "city", "sea")[i % 3]
-            text = f'"{word} {i}"\n{place} w{i % 11} ' + "and more " * (i % 5)
-            lines.write(json.dumps({"id": f"{word}{i}", "contents": text}) + "\n")
+    places = ("river", "city", "sea")
+    texts = [f"{places[i % 3]} w{i % 11} " + "and more " * (i % 5) for i in range(count)]
+    file.write_text(rows(Passage(f"{word}{i}", f"{word} {i}", t) for i, t in enumerate(texts)))
     return file
 
 
@@ -50,11 +48,11 @@ def titles(retriever) -> set[str]:
     return {passage.title.split()[0] for passage in found}
 
 
-@pytest.mark.parametrize("moments", [1, 3])
-def test_an_index_that_is_rebuilt_while_it_is_opened_is_opened_new(tmp_path, monkeypatch, moments):
+@pytest.mark.parametrize("rebuilds", [1, 3])
+def test_an_index_that_is_rebuilt_while_it_is_opened_is_opened_new(tmp_path, monkeypatch, rebuilds):
     old, new, out = corpus(tmp_path, "old"), corpus(tmp_path, "new"), tmp_path / "out"
     build(old, out)
-    left = [moments]
+    left = [rebuilds]
 
     def read_then_rebuild(folder, kind=None):
         manifest = read_manifest(folder, kind)

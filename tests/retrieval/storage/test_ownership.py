@@ -23,15 +23,14 @@ from retrieval import (
     store_passages,
 )
 from retrieval.storage.generations import building
-from tests.retrieval.sealing import sealed
+from tests.retrieval.written import rows, sealed
 
 RECORDS = [("1", "Ada", "the first program"), ("2", "Faust", "a play by Goethe")]
 
 
 def corpus(tmp_path: Path, records=RECORDS) -> Path:
     file = tmp_path / "corpus.jsonl"
-    lines = [json.dumps({"id": i, "contents": f'"{t}"\n{x}'}) + "\n" for i, t, x in records]
-    file.write_text("".join(lines))
+    file.write_text(rows(Passage(*record) for record in records))
     return file
 
 

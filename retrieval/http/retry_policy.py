@@ -1,4 +1,4 @@
-"""When a request over HTTP is sent again, and after which pause: the same for all clients."""
+"""Retries of requests over HTTP: exponential backoff, `Retry-After`, deadlines; for all clients."""
 
 from __future__ import annotations
 

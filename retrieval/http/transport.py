@@ -1,10 +1,11 @@
-"""The network under the client, with one deadline for all that a request does on it."""
+"""The network under the client: a request has one deadline, and its reply a largest size."""
 
 from __future__ import annotations
 
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -17,11 +18,7 @@ _CONNECT_S = 2.0  # longest wait for a connection to one address
 
 
 def client_headers(token: str | None) -> httpx2.Headers:
-    """Return what a client sends with every request.
-
-    Args:
-        token: The server's bearer token, which is sent in UTF-8; None and "" send none.
-    """
+    """Return what a client sends with every request; a token, if any, goes out in UTF-8."""
     # An encoding would allow a short reply to become a long one.
     headers = httpx2.Headers({"Accept-Encoding": "identity"}, encoding="utf-8")
     if token:
@@ -29,64 +26,34 @@ def client_headers(token: str | None) -> httpx2.Headers:
     return headers
 
 
-class Deadline(threading.local):
-    """When this thread's request has to be over, on a clock of seconds."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock, self._until = clock, 0.0
-
-    def move_to(self, until: float) -> None:
-        """Have all that this thread does on the network from now on end by this time."""
-        self._until = until
-
-    def left(self, late: type[Exception]) -> float:
-        """Return the seconds that are left.
-
-        Raises:
-            Exception: Of the given kind, if there are none.
-        """
-        left = self._until - self._clock()
-        if left <= 0:
-            raise late("the deadline is over")
-        return left
-
-
-class DeadlineTransport(httpx2.HTTPTransport):
-    """Sends requests like httpx2, whose own timeouts begin again with every byte.
-
-    Args:
-        deadline: Holds for every request.
-        verify: Whether to check certificates.
-    """
-
-    def __init__(self, deadline: Deadline, *, verify: bool) -> None:
-        # Reading certificates takes some 20 ms: once for the pool made there and for ours.
-        context = httpx2.create_ssl_context(verify=verify, trust_env=False)
-        super().__init__(verify=context, trust_env=False)
-        self._pool = httpcore2.ConnectionPool(
-            ssl_context=context,
-            max_connections=None,
-            max_keepalive_connections=256,
-            keepalive_expiry=5.0,
-            network_backend=_Network(deadline),
-        )
-
-
 class BoundedTransport(httpx2.BaseTransport):
-    """Takes replies as far as bytes and time allow, and none that is encoded.
+    """Sends requests whose timeout is for all that they do, and takes replies up to a size.
+
+    Timeouts of httpx2 itself begin again with every byte. A reply is read by the thread that sent
+    its request; none that is encoded is taken.
 
     Args:
-        transport: Sends the requests.
-        deadline: Holds for every reply.
         max_bytes: Most bytes of a reply, >= 1.
+        verify: Whether to check certificates.
+        inner: Replaces the network, for tests and for Unix sockets.
+        clock: Seconds, monotonic.
     """
 
-    def __init__(self, transport: httpx2.BaseTransport, deadline: Deadline, max_bytes: int) -> None:
-        self._transport, self._deadline, self._max_bytes = transport, deadline, max_bytes
+    def __init__(
+        self,
+        max_bytes: int,
+        *,
+        verify: bool,
+        inner: httpx2.BaseTransport | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._max_bytes, self._deadline = max_bytes, _Deadline(clock)
+        self._inner = inner or _network(self._deadline, verify)
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Send a request; its reply is read by the same thread."""
-        response = self._transport.handle_request(request)
+        """Send a request; its reply is read later."""
+        self._deadline.start(request.extensions["timeout"]["read"])
+        response = self._inner.handle_request(request)
         where = f"{request.method} {request.url}"
         encoding = response.headers.get("Content-Encoding", "identity")
         if encoding != "identity":
@@ -99,11 +66,28 @@ class BoundedTransport(httpx2.BaseTransport):
 
     def close(self) -> None:
         """Close the connections."""
-        self._transport.close()
+        self._inner.close()
+
+
+class _Deadline(threading.local):
+    """When this thread's request has to be over, on a clock of seconds."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock, self._until = clock, 0.0
+
+    def start(self, timeout_s: float) -> None:
+        self._until = self._clock() + timeout_s
+
+    def left(self, late: type[Exception]) -> float:
+        """Return the seconds that are left; raise an error of the given kind if there are none."""
+        left = self._until - self._clock()
+        if left <= 0:
+            raise late("the deadline is over")
+        return left
 
 
 class _BoundedStream(httpx2.SyncByteStream):
-    def __init__(self, stream: Any, deadline: Deadline, max_bytes: int, where: str) -> None:
+    def __init__(self, stream: Any, deadline: _Deadline, max_bytes: int, where: str) -> None:
         self._stream, self._deadline = stream, deadline
         self._max_bytes, self._where = max_bytes, where
 
@@ -124,8 +108,22 @@ class _BoundedStream(httpx2.SyncByteStream):
         self._stream.close()
 
 
+def _network(deadline: _Deadline, verify: bool) -> httpx2.HTTPTransport:
+    # Reading certificates takes some 20 ms: once for the pool made there and for ours.
+    context = httpx2.create_ssl_context(verify=verify, trust_env=False)
+    transport = httpx2.HTTPTransport(verify=context, trust_env=False)
+    transport._pool = httpcore2.ConnectionPool(
+        ssl_context=context,
+        max_connections=None,
+        max_keepalive_connections=256,
+        keepalive_expiry=5.0,
+        network_backend=_Network(deadline),
+    )
+    return transport
+
+
 class _Network(httpcore2.SyncBackend):
-    def __init__(self, deadline: Deadline) -> None:
+    def __init__(self, deadline: _Deadline) -> None:
         self._deadline = deadline
 
     def connect_tcp(
@@ -153,7 +151,7 @@ class _Network(httpcore2.SyncBackend):
 
 
 class _Stream(httpcore2.NetworkStream):
-    def __init__(self, stream: httpcore2.NetworkStream, deadline: Deadline) -> None:
+    def __init__(self, stream: httpcore2.NetworkStream, deadline: _Deadline) -> None:
         self._stream, self._deadline = stream, deadline
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:

@@ -10,11 +10,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from retrieval.errors import SearchArgumentError
-from retrieval.protocol import Passage, Retriever
+from retrieval.protocol import Passage, Retriever, title_and_text
 from retrieval.text import to_unicode
 
 # Header of a reply that names the index it came from, so that a client can check every reply.
 INDEX_HEADER = "X-At2po-Index"
+
+TOKEN_VARIABLE = "AT2PO_SERVER_TOKEN"
+"""Environment variable that holds a server's bearer token; none is asked for where it is unset."""
 
 # Longest query in characters, of servers and of search tools alike, so that where a retriever runs
 # does not decide which queries it answers. Models write some hundred.
@@ -112,13 +115,7 @@ def from_result(item: Any) -> Passage:
     name = document.get("id")
     if not isinstance(name, str | int):
         name = hashlib.sha256(contents.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-    contents = to_unicode(contents)
-    title, newline, text = contents.partition("\n")
-    if not newline:
-        title, text = "", contents
-    elif len(title) >= 2 and title[0] == title[-1] == '"':
-        title = title[1:-1]
-    return Passage(to_unicode(str(name)), title, text, float(score))
+    return Passage(to_unicode(str(name)), *title_and_text(to_unicode(contents)), float(score))
 
 
 def _is_score(score: Any) -> bool:

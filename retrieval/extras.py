@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 
-from at2po_agents.errors import AgentError, ConfigError
-
 EXTRAS = {
     "faiss": "faiss",
-    "fastapi": "serve",
     "gguf": "gguf",
     "httpx2": "serve",
     "jinja2": "report",
@@ -19,6 +16,7 @@ EXTRAS = {
     "pyserini": "lucene",
     "ray": "ray",
     "safetensors": "train",
+    "starlette": "serve",
     "tensorboard": "train",
     "tokenizers": "train",
     "torch": "train",
@@ -29,7 +27,7 @@ EXTRAS = {
 """Extra of at2po that brings a package, by the package's module."""
 
 
-def require(package: str, purpose: str, error: type[AgentError] = ConfigError) -> None:
+def require(package: str, purpose: str, error: type[Exception]) -> None:
     """Raise unless a package is installed, without importing it.
 
     Args:
@@ -38,7 +36,7 @@ def require(package: str, purpose: str, error: type[AgentError] = ConfigError) -
         error: Class of the error.
 
     Raises:
-        AgentError: Of the class given, if the package is missing; it names the extra.
+        Exception: Of the class given, if the package is missing; it names the extra.
     """
     if importlib.util.find_spec(package) is None:
         raise error(f"{purpose}: {_missing(package)}")

@@ -1,4 +1,4 @@
-"""HTTP requests to one server that keep a deadline and try again: the lower half of the client."""
+"""Where a request to a retrieval server is retried until its deadline: below `RemoteRetriever`."""
 
 from __future__ import annotations
 
@@ -13,43 +13,11 @@ from typing import Any
 import httpx2
 
 from retrieval.errors import SearchArgumentError
-from retrieval.http.errors import (
-    RemoteDeadlineError,
-    ServerFailedError,
-    ServerUnavailableError,
-)
-from retrieval.http.protocol import is_token
-from retrieval.http.retry import RetryPolicy, is_temporary, retry_after_s
-from retrieval.http.wire import BoundedTransport, Deadline, DeadlineTransport, client_headers
+from retrieval.http.errors import RemoteDeadlineError, ServerFailedError, ServerUnavailableError
+from retrieval.http.messages import is_token
+from retrieval.http.retry_policy import RetryPolicy, is_temporary, retry_after_s
+from retrieval.http.transport import BoundedTransport, client_headers
 from retrieval.text import to_terminal
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """A reply whose status is final: trying again would not change it."""
-
-    status: int
-    headers: httpx2.Headers
-    body: bytes
-
-    def json(self) -> Any:
-        """Return the body as JSON.
-
-        Raises:
-            ValueError: If it is none.
-        """
-        try:
-            return json.loads(self.body)
-        except RecursionError:
-            raise ValueError("nested too deeply") from None
-
-    def detail(self) -> str:
-        """Return what an error message should say about the body."""
-        try:
-            fields = self.json()
-            return to_terminal(str(fields.get("detail") or fields.get("reason") or fields)[:500])
-        except (ValueError, AttributeError):
-            return repr(self.body[:200])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,30 +43,37 @@ class SessionOptions:
     sleep: Callable[[float], None] = time.sleep
 
 
+def detail(reply: httpx2.Response) -> str:
+    """Return what an error message should say about the body of a reply."""
+    try:
+        fields = reply.json()
+        return to_terminal(str(fields.get("detail") or fields.get("reason") or fields)[:500])
+    except (ValueError, AttributeError, RecursionError):
+        return repr(reply.content[:200])
+
+
 def check_url(url: str) -> None:
     """Refuse what is no address of a server.
 
     Raises:
         SearchArgumentError: If it is none.
     """
-    if not url.startswith(("http://", "https://")):
-        raise SearchArgumentError(f"expected a URL such as http://127.0.0.1:8000, found {url!r}")
     try:
         parts = httpx2.URL(url)
+        # The system's functions would take a port beyond 65535 for another one.
+        port = 1 if parts.port is None else parts.port
+        good = url.startswith(("http://", "https://")) and parts.host and 1 <= port <= 65_535
+        good, why = good and not (parts.query or parts.fragment), ""
     except (httpx2.InvalidURL, UnicodeError) as error:
-        raise SearchArgumentError(
-            f"expected a URL such as http://127.0.0.1:8000, found {url!r} ({error})"
-        ) from None
-    # The system's functions would take a port beyond 65535 for another one.
-    port = 1 if parts.port is None else parts.port
-    if not (parts.host and 1 <= port <= 65_535) or parts.query or parts.fragment:
+        good, why = False, f" ({error})"
+    if not good:
         raise SearchArgumentError(
             "expected a URL such as http://127.0.0.1:8000, of a host, a port from 1 to 65535 "
-            f"and a path alone, found {url!r}"
+            f"and a path alone, found {url!r}{why}"
         )
 
 
-class Session:
+class RetryingSession:
     """Connections to one server, kept and reused, by any number of threads and after a fork.
 
     Args:
@@ -120,7 +95,6 @@ class Session:
         if options.token is not None and not is_token(options.token):
             raise SearchArgumentError("expected a token of visible characters, found others")
         self.url, self.options = url, options
-        self._deadline = Deadline(options.clock)
         self._retry = RetryPolicy(
             retries=options.retries,
             first_pause_s=0.1,
@@ -141,7 +115,7 @@ class Session:
         body: dict[str, Any] | None = None,
         *,
         repeat_failed: bool = True,
-    ) -> Reply:
+    ) -> httpx2.Response:
         """Send a request until there is an answer that trying again would not change.
 
         Args:
@@ -174,21 +148,23 @@ class Session:
     def _http(self) -> httpx2.Client:
         with self._lock:
             if self._client is None or self._owner != os.getpid():
-                inner = self.options.transport or DeadlineTransport(
-                    self._deadline, verify=self.url.startswith("https:")
-                )
                 self._client = httpx2.Client(
                     base_url=self.url,
                     headers=client_headers(self.options.token),
                     trust_env=False,
-                    transport=BoundedTransport(inner, self._deadline, self.options.max_reply_bytes),
+                    transport=BoundedTransport(
+                        self.options.max_reply_bytes,
+                        verify=self.url.startswith("https:"),
+                        inner=self.options.transport,
+                        clock=self.options.clock,
+                    ),
                 )
                 self._owner = os.getpid()
             return self._client
 
     def _attempt(
         self, method: str, path: str, deadline: float, body: dict[str, Any] | None
-    ) -> Reply:
+    ) -> httpx2.Response:
         """Send a request once."""
         where, left_s = f"{method} {self.url}{path}", deadline - self.options.clock()
         late = RemoteDeadlineError(
@@ -197,14 +173,13 @@ class Session:
         )
         if left_s <= 0:
             raise late
-        self._deadline.move_to(deadline)
         try:
-            response = self._http().request(
+            reply = self._http().request(
                 method,
                 path,
                 content=None if body is None else json.dumps(body).encode(),
                 headers={"Content-Type": "application/json"},
-                timeout=httpx2.Timeout(left_s),  # for other transports than ours
+                timeout=left_s,
             )
         except httpx2.TransportError as error:
             waiting = isinstance(error, httpx2.ReadTimeout | httpx2.WriteTimeout)
@@ -214,12 +189,11 @@ class Session:
                 f"expected a server at {self.url}, found {type(error).__name__}: {error}; fix: "
                 "start one with `at2po serve`, or check the address"
             ) from None
-        reply = Reply(response.status_code, response.headers, response.content)
-        if not is_temporary(reply.status):
+        if not is_temporary(reply.status_code):
             return reply
         kinds = {500: ServerFailedError, 504: RemoteDeadlineError}
-        problem = kinds.get(reply.status, ServerUnavailableError)(
-            f"expected {where} to answer, found status {reply.status}: {reply.detail()}"
+        problem = kinds.get(reply.status_code, ServerUnavailableError)(
+            f"expected {where} to answer, found status {reply.status_code}: {detail(reply)}"
         )
         problem.retry_after_s = retry_after_s(reply.headers.get("Retry-After", ""))
         raise problem
