@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from at2po_agents.engines import Completion, Engine, Request, TransformersEngine, make_engine
     from at2po_agents.evaluation.policy_agent import Reply
     from at2po_agents.learner.learner import Learner
-    from at2po_agents.objective import credit, losses
+    from at2po_agents.objective import advantages, losses
     from at2po_agents.policy.chat_template import QWEN3_TEMPLATE, check_chat_template
     from at2po_agents.policy.loading import load_model, load_policy
     from at2po_agents.rollout.collector import Collector
@@ -41,9 +41,9 @@ __all__ = [
     "TrainConfig",
     "Trainer",
     "TransformersEngine",
+    "advantages",
     "algorithms",
     "check_chat_template",
-    "credit",
     "dump_config",
     "flat_rows",
     "grpo_batch",
@@ -73,8 +73,8 @@ _HOMES = {
     "TrainConfig": "config.train",
     "Trainer": "training.trainer",
     "TransformersEngine": "engines",
+    "advantages": "objective",
     "check_chat_template": "policy.chat_template",
-    "credit": "objective",
     "dump_config": "config.train",
     "flat_rows": "rollout.export",
     "grpo_batch": "rollout.export",

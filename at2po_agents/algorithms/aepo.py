@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from at2po_agents.algorithms.base import ClippedLoss
-from at2po_agents.objective import credit
+from at2po_agents.objective import advantages
 from at2po_agents.rollout.expansion import AEPOBranching, Entropy, Expansion
 from at2po_agents.rollout.expansion.base import finite
 from at2po_agents.rollout.expansion.branching import Variant
@@ -50,8 +50,8 @@ class AEPO(ClippedLoss):
     def __post_init__(self) -> None:
         """Check all settings now rather than after the first rollout."""
         super().__post_init__()
-        credit.check(Variant, "variant", self.variant)
-        credit.check(Entropy, "entropy", self.entropy)
+        advantages.check(Variant, "variant", self.variant)
+        advantages.check(Entropy, "entropy", self.entropy)
         finite("entropy_weight", self.entropy_weight)
         self.expansion()
 
@@ -69,7 +69,7 @@ class AEPO(ClippedLoss):
 
     def assign_credit(self, tree: RolloutTree) -> None:
         """Write A_i = (R_i - mean) / deviation of the group on the rows."""
-        credit.assign_rows(tree)
+        advantages.assign_row_advantages(tree)
 
     def loss(self, rows: Rows, logp: Tensor, old: Tensor) -> LossOutput:
         """Return the clipped loss with advantages A (1 + weight z) as designed."""

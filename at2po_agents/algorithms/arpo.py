@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from at2po_agents.algorithms.base import ClippedLoss
-from at2po_agents.objective import credit
+from at2po_agents.objective import advantages
 from at2po_agents.rollout.expansion import ARPOBranching, Entropy, Expansion
 from at2po_agents.rollout.expansion.branching import Variant
 from at2po_agents.tree import RolloutTree
@@ -43,9 +43,9 @@ class ARPO(ClippedLoss):
     def __post_init__(self) -> None:
         """Check all settings now rather than after the first rollout."""
         super().__post_init__()
-        credit.check(Variant, "variant", self.variant)
-        credit.check(Credit, "credit", self.credit)
-        credit.check(Entropy, "entropy", self.entropy)
+        advantages.check(Variant, "variant", self.variant)
+        advantages.check(Credit, "credit", self.credit)
+        advantages.check(Entropy, "entropy", self.entropy)
         self.expansion()
 
     def expansion(self) -> Expansion:
@@ -61,7 +61,7 @@ class ARPO(ClippedLoss):
 
     def assign_credit(self, tree: RolloutTree) -> None:
         """Write A_i = (R_i - mean) / deviation of the group on the rows, or its means on turns."""
-        credit.assign_rows(tree)
+        advantages.assign_row_advantages(tree)
         if self.credit == "hard":
             for leaf in tree.leaves():
                 leaf.row_advantage = None

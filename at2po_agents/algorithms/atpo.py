@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from at2po_agents.algorithms.base import ClippedLoss
-from at2po_agents.objective import credit
+from at2po_agents.objective import advantages
 from at2po_agents.objective.loss_options import Aggregation, Ratio
 from at2po_agents.rollout.expansion import Entropy, EntropyGuided, Expansion, RandomExpansion
 from at2po_agents.rollout.expansion.tree_search import Rule
 from at2po_agents.tree import RolloutTree
 
 Search = Literal["entropy", "random"]
-Advantage = Literal[credit.Advantage, "rows"]
+Advantage = Literal[advantages.Advantage, "rows"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,9 +38,9 @@ class ATPO(ClippedLoss):
     """Candidates and penalty as in the released code or as in the paper's Algorithm 1."""
     entropy: Entropy = "surprisal"
     """Estimate of a turn's entropy in the search (Eq. 2: surprisal)."""
-    leaf_norm: credit.LeafNorm = "population"
+    leaf_norm: advantages.LeafNorm = "population"
     """Normalisation of leaf rewards within a tree."""
-    value: credit.Value = "child_softmax"
+    value: advantages.Value = "child_softmax"
     """How values flow to parents; Eq. 3 as printed is child_linear, released is child_softmax."""
     advantage: Advantage = "value"
     """Advantage of a turn as a function of values; "rows" is GRPO's, without a tree."""
@@ -54,12 +54,12 @@ class ATPO(ClippedLoss):
     def __post_init__(self) -> None:
         """Check all settings now rather than after the first rollout."""
         super().__post_init__()
-        credit.check(Search, "search", self.search)
-        credit.check(Rule, "rule", self.rule)
-        credit.check(Entropy, "entropy", self.entropy)
-        credit.check(credit.LeafNorm, "leaf_norm", self.leaf_norm)
-        credit.check(credit.Value, "value", self.value)
-        credit.check(Advantage, "advantage", self.advantage)
+        advantages.check(Search, "search", self.search)
+        advantages.check(Rule, "rule", self.rule)
+        advantages.check(Entropy, "entropy", self.entropy)
+        advantages.check(advantages.LeafNorm, "leaf_norm", self.leaf_norm)
+        advantages.check(advantages.Value, "value", self.value)
+        advantages.check(Advantage, "advantage", self.advantage)
         self.expansion()
 
     def expansion(self) -> Expansion:
@@ -72,7 +72,7 @@ class ATPO(ClippedLoss):
     def assign_credit(self, tree: RolloutTree) -> None:
         """Write values (Eq. 3) and advantages A(n) = f(V) on the turns."""
         if self.advantage == "rows":
-            credit.assign_rows(tree)
+            advantages.assign_row_advantages(tree)
         else:
-            credit.assign_values(tree, leaf_norm=self.leaf_norm, value=self.value)
-            credit.assign_advantages(tree, self.advantage)
+            advantages.assign_values(tree, leaf_norm=self.leaf_norm, value=self.value)
+            advantages.assign_advantages(tree, self.advantage)

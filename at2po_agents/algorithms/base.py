@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from at2po_agents.errors import ConfigError
-from at2po_agents.objective.credit import check
+from at2po_agents.objective.advantages import check
 from at2po_agents.objective.loss_options import KL, Aggregation, Ratio, Shared
 from at2po_agents.rollout.expansion import Entropy, Expansion
 from at2po_agents.tree import RolloutTree
@@ -73,7 +73,7 @@ class Algorithm(ABC):
 
     @property
     def kl_coef(self) -> float:
-        """Where it is not 0, the learner keeps a reference policy and fills in `rows.reference`."""
+        """Where it is not 0, the learner keeps a reference policy and fills `rows.ref_logprobs`."""
         return 0.0
 
     @property

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from at2po_agents.algorithms.base import ClippedLoss
-from at2po_agents.objective import credit
+from at2po_agents.objective import advantages
 from at2po_agents.rollout.expansion import Chains, Expansion
 from at2po_agents.rollout.expansion.base import at_least
 from at2po_agents.tree import Node, RolloutTree, leaf_outcome
@@ -45,7 +45,7 @@ class DAPO(ClippedLoss):
     def __post_init__(self) -> None:
         """Check all settings now rather than after the first rollout."""
         super().__post_init__()
-        credit.check(Metric, "metric", self.metric)
+        advantages.check(Metric, "metric", self.metric)
         at_least("oversample", self.oversample, 1)
         at_least("max_resample_rounds", self.max_resample_rounds, 1)
         at_least("buffer", self.buffer, 1)
@@ -58,7 +58,7 @@ class DAPO(ClippedLoss):
 
     def assign_credit(self, tree: RolloutTree) -> None:
         """Write A_i = (R_i - mean) / deviation of the group on the rows."""
-        credit.assign_rows(tree, self.shaped)
+        advantages.assign_row_advantages(tree, self.shaped)
 
     def shaped(self, leaf: Node) -> float:
         """Return the reward less the overlong penalty; a result that did not fit has its length."""
@@ -66,7 +66,7 @@ class DAPO(ClippedLoss):
         dropped = leaf.outcome.dropped_tokens if leaf.outcome else 0
         length = dropped + sum(len(turn.sampled) + len(turn.inserted) for turn in turns)
         excess = min(length, self.max_length) - (self.max_length - self.buffer)
-        return credit.leaf_reward(leaf) + min(-excess / self.buffer, 0.0)
+        return advantages.leaf_reward(leaf) + min(-excess / self.buffer, 0.0)
 
     def informative(self, tree: RolloutTree) -> bool:
         """Whether the group's rows differ, so that they have advantages at all."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from at2po_agents.algorithms.base import ClippedLoss
-from at2po_agents.objective import credit
+from at2po_agents.objective import advantages
 from at2po_agents.rollout.expansion import Chains, Expansion
 from at2po_agents.tree import RolloutTree
 
@@ -37,4 +37,4 @@ class GRPO(ClippedLoss):
 
     def assign_credit(self, tree: RolloutTree) -> None:
         """Write A_i = (R_i - mean) / deviation of the group on the rows."""
-        credit.assign_rows(tree)
+        advantages.assign_row_advantages(tree)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from at2po_agents.algorithms.base import ClippedLoss
-from at2po_agents.objective import credit
+from at2po_agents.objective import advantages
 from at2po_agents.rollout.expansion import Expansion, Forest, forest
 from at2po_agents.tree import RolloutTree
 
@@ -46,4 +46,4 @@ class TreeGRPO(ClippedLoss):
 
     def assign_credit(self, tree: RolloutTree) -> None:
         """Write A = A_inter + A_intra on the rows."""
-        credit.assign_forest(tree, forest(tree), self.inter)
+        advantages.assign_forest_advantages(tree, forest(tree), self.inter)

@@ -33,7 +33,7 @@ from at2po_agents.learner.update_metrics import (
 )
 from at2po_agents.objective.losses import LossOutput
 from at2po_agents.policy.adapters import find_adapter, without_adapter
-from at2po_agents.rollout.expansion.entropy import entropy_moments
+from at2po_agents.rollout.expansion.entropy import entropy_mean_std
 from at2po_agents.tree import RolloutTree
 
 _log = logging.getLogger(__name__)
@@ -215,14 +215,16 @@ class Learner:
         """Pack the trees that carry a gradient; all of them stay in the denominators."""
         rows = sum(len(tree.leaves()) for tree in trees)
         tokens = sum(row_tokens(tree, sampled_only=True) for tree in trees)
-        moments = entropy_moments([leaf for tree in trees for leaf in tree.leaves()])
+        mean_std = entropy_mean_std([leaf for tree in trees for leaf in tree.leaves()])
         counted = [tree for tree in trees if self._counts_in(tree)]
         parts = []
         for members in self._own(counted):
             there = members or [shortest(counted)]
             packed = pack(there, device=self._device, dtype=self._dtype)
             own = packed.rows.total_tokens if members else 0
-            whole = replace(packed.rows, total_rows=rows, total_tokens=tokens, moments=moments)
+            whole = replace(
+                packed.rows, total_rows=rows, total_tokens=tokens, entropy_mean_std=mean_std
+            )
             parts.append(_Part([part.tree for part in members], replace(packed, rows=whole), own))
         return parts
 
@@ -240,7 +242,8 @@ class Learner:
             rows = part.pack.rows
             if self.reference is not None:
                 with torch.no_grad(), without_adapter(self.reference):
-                    rows = replace(rows, reference=rows.gather(self._score_reference(part.pack)))
+                    reference = rows.gather(self._score_reference(part.pack))
+                rows = replace(rows, ref_logprobs=reference)
             logp = self._forward(part.pack)
             old = logp.detach() if part.old is None else part.old
             if part.trees:

@@ -203,12 +203,12 @@ def importance(rows: Rows, old: Tensor, level: Ratio) -> Tensor:
     and later 3 (`vllm_importance_sampling_cap`). Both weigh single tokens; the two other levels are
     our choice, to match the loss.
     """
-    if rows.behaviour is None:
+    if rows.behavior_logprobs is None:
         raise ConfigError(
-            "importance_cap needs rows.behaviour, the log-probabilities at sampling time, found "
-            "none; keep `logprobs` of every sampled token, or set importance_cap to 0"
+            "importance_cap needs rows.behavior_logprobs, those at sampling time, found none; "
+            " keep `logprobs` of every sampled token, or set importance_cap to 0"
         )
-    return RATIOS[level](rows, old.detach(), rows.behaviour)
+    return RATIOS[level](rows, old.detach(), rows.behavior_logprobs)
 
 
 def kl_terms(rows: Rows, logp: Tensor, kind: KL = "k3") -> Tensor:
@@ -228,11 +228,11 @@ def kl_terms(rows: Rows, logp: Tensor, kind: KL = "k3") -> Tensor:
 
     Source: GRPO; clamp as in the code that the baselines ran on.
     """
-    if rows.reference is None:
+    if rows.ref_logprobs is None:
         raise ConfigError(
-            "a KL term needs rows.reference, found none; give the algorithm a kl_coef other than 0"
+            "a KL term needs rows.ref_logprobs, found none; give the algorithm a kl_coef other than 0"
         )
-    delta = rows.reference - logp
+    delta = rows.ref_logprobs - logp
     if kind == "k1":
         return -delta
     delta = _finite(delta).clamp(max=LOG_REFERENCE_MAX)
@@ -252,8 +252,8 @@ def entropy_weighted(rows: Rows, weight: float) -> Rows:
     Source: AEPO, entropy-aware advantage. z is taken over the mini-batch (in the released code over
     whatever shared a micro-batch) and of the entropy at sampling time.
     """
-    mean, deviation = rows.moments
-    factor = 1 + weight * (rows.entropy - mean) / deviation
+    mean, std = rows.entropy_mean_std
+    factor = 1 + weight * (rows.entropy - mean) / std
     return replace(rows, advantages=torch.where(rows.mask, rows.advantages * factor, 0.0))
 
 
@@ -264,7 +264,7 @@ def without_truncated(rows: Rows) -> Rows:
 
 def count_once(rows: Rows, terms: Tensor) -> Tensor:
     """Share a token's weight out among its rows, so that a turn counts once, not once per leaf."""
-    return terms / rows.copies.clamp(min=1)
+    return terms / rows.row_count.clamp(min=1)
 
 
 def token_mean(rows: Rows, terms: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ from at2po_agents.learner.partition import alike, row_tokens, within
 from at2po_agents.objective.rows import Rows
 from at2po_agents.policy.loading import load_model
 from at2po_agents.policy.sizes import Decoder
-from at2po_agents.rollout.expansion.entropy import entropy_moments
+from at2po_agents.rollout.expansion.entropy import entropy_mean_std
 from at2po_agents.tree import RolloutTree
 from benchmarks.command import run
 from benchmarks.errors import EvaluationError
@@ -103,11 +103,11 @@ WAYS: dict[str, Callable[[Model, Algorithm, list[RolloutTree], int], int]] = {
 
 
 def _shared(rows: Rows, trees: Sequence[RolloutTree]) -> Rows:
-    """Give rows the denominators and moments of the whole mini-batch."""
+    """Give rows the denominators and entropies of the whole mini-batch."""
     leaves = [leaf for tree in trees for leaf in tree.leaves()]
     tokens = sum(row_tokens(tree, sampled_only=True) for tree in trees)
     return replace(
-        rows, total_rows=len(leaves), total_tokens=tokens, moments=entropy_moments(leaves)
+        rows, total_rows=len(leaves), total_tokens=tokens, entropy_mean_std=entropy_mean_std(leaves)
     )
 
 

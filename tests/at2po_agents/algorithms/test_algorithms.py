@@ -149,9 +149,9 @@ def test_packed_equals_flat_however_trees_are_cut(algorithm: Algorithm, seed: in
         names = packed.targets + 31 * packed.positions[0, packed.predictors]
         drift, away = (rows.gather(0.3 * torch.sin(names * k)) for k in (1.3, 2.1))
         counts = {
-            name: getattr(whole.rows, name) for name in ("total_rows", "total_tokens", "moments")
+            name: getattr(whole.rows, name) for name in ("total_rows", "total_tokens", "entropy_mean_std")
         }
-        rows = replace(rows, reference=logp.detach() + away, **counts)
+        rows = replace(rows, ref_logprobs=logp.detach() + away, **counts)
         loss = algorithm.loss(rows, logp, logp.detach() + drift).loss
         return loss, list(torch.autograd.grad(loss, parameters, materialize_grads=True))
 

@@ -50,8 +50,8 @@ def by_hand(algorithm: ClippedLoss, rows: Rows, logp: Tensor, old: Tensor) -> tu
             value, slope = bounded, bounded if kept else 0.0
         if dual and a < 0 and value > -a * dual:
             value, slope = -a * dual, 0.0
-        if algorithm.kl_coef and rows.reference is not None:
-            d = (rows.reference - logp)[r, t].item()
+        if algorithm.kl_coef and rows.ref_logprobs is not None:
+            d = (rows.ref_logprobs - logp)[r, t].item()
             if algorithm.kl == "k1":
                 k, k_slope = -d, 1.0
             else:
@@ -65,7 +65,7 @@ def by_hand(algorithm: ClippedLoss, rows: Rows, logp: Tensor, old: Tensor) -> tu
             "turn-mean": 1 / (len(group("turn", rows, r, t)) * turns * rows.total_rows),
         }[algorithm.aggregation]
         if algorithm.shared == "once":
-            weight /= rows.copies[r, t].item()
+            weight /= rows.row_count[r, t].item()
         loss += weight * value
         gradient[r, t] = weight * slope
     return loss, gradient
@@ -102,7 +102,7 @@ def two_rows(reference: float) -> tuple[Rows, Tensor]:
         tree=torch.zeros(2, dtype=torch.int64),
         total_rows=2,
         total_tokens=4,
-        reference=old + torch.tensor([[reference, 0, 0], [0, 0, 0]]),
+        ref_logprobs=old + torch.tensor([[reference, 0, 0], [0, 0, 0]]),
     )
     return rows, old
 
@@ -136,7 +136,7 @@ def test_a_loss_with_kl_is_the_sum_of_two_means_of_the_same_weights(
     rows = rows_of(seed)
     old = noise(rows, seed, 1.0) - 2
     logp = old + noise(rows, seed + 1, 0.3)
-    rows = replace(rows, reference=logp + noise(rows, seed + 2, 1.5))
+    rows = replace(rows, ref_logprobs=logp + noise(rows, seed + 2, 1.5))
     variant = {"variant": "released"} if cls is AEPO else {}
     settings_ = {"aggregation": aggregation, "mask_truncated": masked, "shared": shared, **variant}
     for kl in ("k1", "k3"):
@@ -185,12 +185,12 @@ def test_value_and_gradient_of_one_token_at_any_ratio(
 def test_value_and_gradient_of_the_kl_at_any_distance(kl: str, dtype: torch.dtype) -> None:
     for delta in EXTREMES:
         old = torch.tensor([[-0.5]], dtype=dtype)
-        rows = replace(one_row([0], [0.0]), reference=old + delta)
+        rows = replace(one_row([0], [0.0]), ref_logprobs=old + delta)
         rows = replace(rows, advantages=rows.advantages.to(dtype))
         loss, gradient = solve(GRPO(kl_coef=0.7, kl=kl), rows, old, old)
         expected, slope = by_hand(
             GRPO(kl_coef=0.7, kl=kl),
-            replace(rows, reference=double(delta)),
+            replace(rows, ref_logprobs=double(delta)),
             double(0.0),
             double(0.0),
         )
@@ -209,7 +209,7 @@ def test_gradients_are_those_of_finite_differences(
     rows = rows_of(seed)
     old = noise(rows, seed, 1.0) - 2
     logp = old + noise(rows, seed + 1, scale)
-    rows = replace(rows, reference=logp + noise(rows, seed + 2, scale))
+    rows = replace(rows, ref_logprobs=logp + noise(rows, seed + 2, scale))
     algorithm = GRPO(ratio=level, soft_upper_clip=soft, dual_clip=0.0, kl_coef=0.2)
     loss, gradient = solve(algorithm, rows, logp, old)
     expected, slopes = by_hand(algorithm, rows, logp, old)
@@ -247,6 +247,6 @@ def test_what_is_no_number_is_never_clipped_away(
 
 @pytest.mark.parametrize("reference", [math.nan, math.inf, -math.inf])
 def test_a_reference_that_is_no_number_is_never_clamped_away(reference: float) -> None:
-    rows = replace(one_row([0], [0.0]), reference=double(reference))
+    rows = replace(one_row([0], [0.0]), ref_logprobs=double(reference))
     logp = double(-1.0)
     assert GRPO().loss(rows, logp, logp).per_row.isnan().all()

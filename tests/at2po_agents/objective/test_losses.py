@@ -14,7 +14,7 @@ from at2po_agents.algorithms import AEPO, ATPO, GRPO, GSPO, ClippedLoss
 from at2po_agents.errors import ConfigError
 from at2po_agents.learner.packing import pack
 from at2po_agents.objective import diagnostics, losses
-from at2po_agents.objective.credit import EPSILON
+from at2po_agents.objective.advantages import EPSILON
 from at2po_agents.objective.rows import Rows
 from at2po_envs import Outcome
 from tests.at2po_agents.samples import random_tree
@@ -29,14 +29,14 @@ def one_row(turn: list[int], advantages: list[float]) -> Rows:
         turn=torch.tensor([turn]),
         advantages=torch.tensor([advantages], dtype=torch.float64),
         entropy=torch.zeros(1, count, dtype=torch.float64),
-        copies=torch.ones(1, count, dtype=torch.int64),
+        row_count=torch.ones(1, count, dtype=torch.int64),
         rewards=torch.zeros(1, dtype=torch.float64),
         truncated=torch.zeros(1, dtype=torch.bool),
         tree=torch.zeros(1, dtype=torch.int64),
         turns=max(turn) + 1,
         total_rows=1,
         total_tokens=count,
-        moments=(0.0, 1.0),
+        entropy_mean_std=(0.0, 1.0),
     )
 
 
@@ -186,7 +186,7 @@ def rows_of(seed: int, **changes: object) -> Rows:
 def closed_form(algorithm: ClippedLoss, rows: Rows, logp: Tensor, old: Tensor) -> Tensor:
     """The gradient by token, spelled out. Source: specification 4.2, 5 and 5.6."""
     gradient = torch.zeros_like(logp)
-    reference = rows.reference if rows.reference is not None else logp
+    reference = rows.ref_logprobs if rows.ref_logprobs is not None else logp
     counted = rows.mask.clone()
     if algorithm.mask_truncated:
         counted[rows.truncated] = False
@@ -199,15 +199,15 @@ def closed_form(algorithm: ClippedLoss, rows: Rows, logp: Tensor, old: Tensor) -
         s = (logp - old)[r, level(r, t)].mean().exp().item()
         a = rows.advantages[r, t].item()
         if isinstance(algorithm, AEPO) and algorithm.variant == "designed":
-            mean, deviation = rows.moments
+            mean, deviation = rows.entropy_mean_std
             a *= 1 + 0.2 * (rows.entropy[r, t].item() - mean) / deviation
         g = -a * s
         if a > 0 and s > 1 + algorithm.clip_high:
             g = -a * (1 + algorithm.clip_high) if algorithm.soft_upper_clip else 0.0
         if a < 0 and (s < 1 - algorithm.clip_low or 0 < algorithm.dual_clip < s):
             g = 0.0
-        if algorithm.importance_cap and rows.behaviour is not None:
-            weight = (old - rows.behaviour)[r, level(r, t)].mean().exp().item()
+        if algorithm.importance_cap and rows.behavior_logprobs is not None:
+            weight = (old - rows.behavior_logprobs)[r, level(r, t)].mean().exp().item()
             g *= min(weight, algorithm.importance_cap)
         if algorithm.kl_coef:
             k3 = 1 - (reference - logp)[r, t].exp().item()
@@ -221,7 +221,7 @@ def closed_form(algorithm: ClippedLoss, rows: Rows, logp: Tensor, old: Tensor) -
             * rows.total_rows,
         }[algorithm.aggregation]
         if algorithm.shared == "once":
-            g /= rows.copies[r, t].item()
+            g /= rows.row_count[r, t].item()
         gradient[r, t] = g
     return gradient
 
@@ -239,7 +239,7 @@ def test_every_gradient_is_the_closed_form(algorithm: ClippedLoss, scale: float,
 
     old = noise() - 2
     logp = (old + noise()).requires_grad_()
-    rows = replace(rows, reference=old + noise(), behaviour=old + noise())
+    rows = replace(rows, ref_logprobs=old + noise(), behavior_logprobs=old + noise())
     loss = algorithm.loss(rows, logp, old).loss
     gradient = torch.autograd.grad(loss, logp)[0]
     expected = closed_form(algorithm, rows, logp.detach(), old)
@@ -312,7 +312,7 @@ def test_a_shared_turn_counts_once_or_once_per_leaf() -> None:
 
 @settings(max_examples=20)
 @given(st.integers(0, 2**32))
-def test_entropy_moments_standardise_the_batch(seed: int) -> None:
+def test_entropies_are_standardised_over_the_batch(seed: int) -> None:
     rows = replace(rows_of(seed), advantages=torch.ones_like(rows_of(seed).entropy))
     z = (losses.entropy_weighted(rows, 1.0).advantages - 1)[rows.mask]
     assert z.mean().item() == pytest.approx(0, abs=1e-9)
@@ -335,7 +335,7 @@ WEIGHTS = {"token": DRAWN, "turn": [0.1] * 3 + [1.2] * 2, "sequence": [0.54] * 5
 def test_weights_of_stale_trees_by_hand(level: losses.Ratio, cap: float) -> None:
     """Turns of A = 1 and -0.5 in a row of five tokens, at ratio 1."""
     old = torch.full((1, 5), -1.0, dtype=torch.float64)
-    rows = replace(spec_row(), behaviour=old - torch.tensor([DRAWN], dtype=torch.float64))
+    rows = replace(spec_row(), behavior_logprobs=old - torch.tensor([DRAWN], dtype=torch.float64))
     weights = [min(math.exp(x), cap) for x in WEIGHTS[level]]
     logp = old.clone().requires_grad_()
     out = ATPO(ratio=level, importance_cap=cap).loss(rows, logp, old)
@@ -357,7 +357,7 @@ def test_correction_of_fresh_trees_changes_no_bit(algorithm: ClippedLoss, seed: 
     generator = torch.Generator().manual_seed(seed)
     old = torch.randn(rows.mask.shape, generator=generator, dtype=torch.float64) - 2
     logp = (old + 4e-3 * torch.randn(old.shape, generator=generator)).requires_grad_()
-    rows = replace(rows, reference=old, behaviour=old)
+    rows = replace(rows, ref_logprobs=old, behavior_logprobs=old)
     found = []
     for cap in (0.0, 1.0, 2.0):
         out = replace(algorithm, importance_cap=cap).loss(rows, logp, old)
@@ -373,15 +373,15 @@ def test_correction_of_fresh_trees_changes_no_bit(algorithm: ClippedLoss, seed: 
 
 def test_no_gradient_flows_through_the_weight() -> None:
     """Not even where the policy before the update is the one being trained."""
-    rows = replace(spec_row(), behaviour=torch.full((1, 5), -3.0, dtype=torch.float64))
+    rows = replace(spec_row(), behavior_logprobs=torch.full((1, 5), -3.0, dtype=torch.float64))
     old = torch.full((1, 5), -1.0, dtype=torch.float64, requires_grad=True)
     for level in losses.RATIOS:
         assert not losses.importance(rows, old, level).requires_grad  # type: ignore[arg-type]
 
 
 def test_the_weight_leaves_the_kl_term_alone() -> None:
-    rows = replace(one_row([0], [0.0]), behaviour=torch.tensor([[-9.0]]).double())
-    rows = replace(rows, reference=torch.tensor([[-2.0]]).double())
+    rows = replace(one_row([0], [0.0]), behavior_logprobs=torch.tensor([[-9.0]]).double())
+    rows = replace(rows, ref_logprobs=torch.tensor([[-2.0]]).double())
     logp = torch.tensor([[-1.0]]).double()
     plain, weighed = (
         GRPO(kl_coef=0.5, importance_cap=cap).loss(rows, logp, logp).loss for cap in (0.0, 9.0)
@@ -391,7 +391,7 @@ def test_the_weight_leaves_the_kl_term_alone() -> None:
 
 def test_padding_has_no_weight() -> None:
     rows = replace(one_row([0, 0, 0], [1.0, 1.0, 0.0]), mask=torch.tensor([[True, True, False]]))
-    rows = replace(rows, behaviour=torch.tensor([[-2.0, -2.0, 0.0]], dtype=torch.float64))
+    rows = replace(rows, behavior_logprobs=torch.tensor([[-2.0, -2.0, 0.0]], dtype=torch.float64))
     old = torch.tensor([[-1.0, -3.0, -50.0]], dtype=torch.float64)
     out = GRPO(kl_coef=0.0, importance_cap=2.0, aggregation="turn-mean").loss(rows, old, old)
     assert out.loss.item() == pytest.approx(-(2 + math.exp(-1)) / 2)
@@ -399,7 +399,7 @@ def test_padding_has_no_weight() -> None:
 
 
 def test_a_correction_without_probabilities_at_sampling_time_is_refused() -> None:
-    with pytest.raises(ConfigError, match="importance_cap needs rows.behaviour"):
+    with pytest.raises(ConfigError, match="importance_cap needs rows.behavior_logprobs"):
         ATPO(importance_cap=2.0).loss(spec_row(), torch.zeros(1, 5), torch.zeros(1, 5))
     for cap in (-1.0, math.nan):
         with pytest.raises(ConfigError, match="importance_cap must be at least 0"):

@@ -138,7 +138,7 @@ def test_the_reference_is_the_model_without_its_adapter() -> None:
         ours.update(batch)
         theirs.update(batch)
     for rows, _ in seen:
-        torch.testing.assert_close(rows.reference[rows.mask], expected, rtol=0, atol=1e-9)
+        torch.testing.assert_close(rows.ref_logprobs[rows.mask], expected, rtol=0, atol=1e-9)
     rows, logp = seen[-1]
     assert (logp[rows.mask] - expected).abs().max() > 1e-3
     assert_same(model, copy)
