@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from at2po_agents.engines import Completion, Engine, Request, TransformersEngine, make_engine
     from at2po_agents.evaluation.policy_agent import Reply
     from at2po_agents.learner.learner import Learner
-    from at2po_agents.objective import advantages, losses
+    from at2po_agents.objective import advantages, losses, ratios
     from at2po_agents.policy.chat_template import QWEN3_TEMPLATE, check_chat_template
     from at2po_agents.policy.loading import load_model, load_policy
     from at2po_agents.rollout.collector import Collector
@@ -53,6 +53,7 @@ __all__ = [
     "losses",
     "make_engine",
     "make_env",
+    "ratios",
     "read_rows",
     "register_algorithm",
     "write_rows",
@@ -84,6 +85,7 @@ _HOMES = {
     "losses": "objective",
     "make_engine": "engines",
     "make_env": "rollout.environments",
+    "ratios": "objective",
     "read_rows": "rollout.export",
     "register_algorithm": "algorithms",
     "write_rows": "rollout.export",

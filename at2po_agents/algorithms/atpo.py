@@ -20,8 +20,9 @@ Advantage = Literal[advantages.Advantage, "rows"]
 class ATPO(ClippedLoss):
     """Entropy-guided trees, turn-wise credit, turn-level importance ratios.
 
-    Source: AT2PO paper for M, L, K and the clip bounds, its released code for the rest. The other
-    choices are the paper's ablations (Tables 2 and 3).
+    Source: AT2PO (arXiv 2601.04767) for M, L, K and the clip bounds; the rest is that of
+    ATPO/scripts/ATPO_qwen3_4B.sh of github.com/zzfoutofspace/ATPO at 98e60f6. The other choices are
+    the paper's ablations (Tables 2 and 3).
     """
 
     chains: int = 10
@@ -50,17 +51,6 @@ class ATPO(ClippedLoss):
     aggregation: Aggregation = "seq-mean-token-mean"
 
     name: ClassVar[str] = "atpo"
-
-    def __post_init__(self) -> None:
-        """Check all settings now rather than after the first rollout."""
-        super().__post_init__()
-        advantages.check(Search, "search", self.search)
-        advantages.check(Rule, "rule", self.rule)
-        advantages.check(Entropy, "entropy", self.entropy)
-        advantages.check(advantages.LeafNorm, "leaf_norm", self.leaf_norm)
-        advantages.check(advantages.Value, "value", self.value)
-        advantages.check(Advantage, "advantage", self.advantage)
-        self.expansion()
 
     def expansion(self) -> Expansion:
         """Return the tree search: Algorithm 1 with H of Eq. 2, or its random ablation."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal, get_origin, get_type_hints
 
 from at2po_agents.errors import ConfigError
 from at2po_agents.objective.advantages import check
 from at2po_agents.objective.loss_options import KL, Aggregation, Ratio, Shared
 from at2po_agents.rollout.expansion import Entropy, Expansion
+from at2po_agents.settings import Range, check_ranges
 from at2po_agents.tree import RolloutTree
 
 if TYPE_CHECKING:  # torch takes seconds, and settings do without it
@@ -117,35 +117,28 @@ class ClippedLoss(Algorithm):
 
     def __post_init__(self) -> None:
         """Check all settings now rather than after the first rollout."""
-        check(Ratio, "ratio", self.ratio)
-        check(Aggregation, "aggregation", self.aggregation)
-        check(Shared, "shared", self.shared)
-        check(KL, "kl", self.kl)
-        if not (0 <= self.clip_low <= 1 and self.clip_high >= 0):
-            raise ConfigError(
-                "clip_low must lie in [0, 1] and clip_high be at least 0, found "
-                f"{self.clip_low} and {self.clip_high}; usual are 0.2 for tokens, 3e-3 for turns"
-            )
+        hints = get_type_hints(type(self))
+        for name, value in vars(self).items():
+            if get_origin(hints.get(name)) is Literal:
+                check(hints[name], name, value)
+        check_ranges(self, {"clip_low": Range(0, 1), "clip_high kl_coef": Range(0)})
         if not (self.dual_clip == 0 or self.dual_clip > 1):
             raise ConfigError(f"dual_clip must be 0 or above 1, found {self.dual_clip}; usual is 3")
-        if not 0 <= self.kl_coef < math.inf:
-            raise ConfigError(
-                f"kl_coef must be at least 0 and finite, found {self.kl_coef}; usual is below 1"
-            )
         if not self.importance_cap >= 0:
             raise ConfigError(
                 f"importance_cap must be at least 0, found {self.importance_cap}; usual is "
                 "2, and 0 is no correction"
             )
+        self.expansion()  # which checks the settings of trees
 
     def loss(self, rows: Rows, logp: Tensor, old: Tensor) -> LossOutput:
         """Return the rows' share of the mini-batch loss, see `Algorithm.loss`."""
-        from at2po_agents.objective import losses
+        from at2po_agents.objective import losses, ratios
         from at2po_agents.objective.diagnostics import measure_importance
 
         if self.mask_truncated:
             rows = losses.without_truncated(rows)
-        ratio = losses.RATIOS[self.ratio](rows, logp, old)
+        ratio = ratios.RATIOS[self.ratio](rows, logp, old)
         bounds = {"low": self.clip_low, "high": self.clip_high}
         if self.soft_upper_clip:
             terms = losses.soft_clipped(ratio, rows.advantages, **bounds, logp=logp)
@@ -154,7 +147,7 @@ class ClippedLoss(Algorithm):
         if self.dual_clip:
             terms = losses.dual_clipped(terms, rows.advantages, self.dual_clip)
         if self.importance_cap:
-            importance = losses.importance(rows, old, self.ratio)
+            importance = ratios.importance_weights(rows, old, self.ratio)
             terms = terms * importance.clamp(max=self.importance_cap)
         shares = self.averaged(rows, terms)
         if self.kl_coef:

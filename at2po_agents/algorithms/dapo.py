@@ -18,11 +18,11 @@ Metric = Literal["em", "reward"]
 class DAPO(ClippedLoss):
     """GRPO with a wider upper clip, a penalty on long rows, and questions that teach something.
 
-    Source: DAPO paper and the AT2PO paper's runs: clip 0.2 and 0.28, three times as many questions
-    rolled out as learned from, penalty over the last 2000 of 6192 tokens; no KL term. The released
-    script rolls out a second time where too few questions are left (`max_resample_rounds` 2). Its
-    responses hold as much of a result that is too long as there is room for, so they count as full;
-    here the result is not inserted, but counted.
+    Source: DAPO (arXiv 2503.14476), section 3, and the runs of AT2PO (arXiv 2601.04767): clip 0.2
+    and 0.28, three times as many questions rolled out as learned from, penalty over the last 2000
+    of 6192 tokens; no KL term. The released script rolls out a second time where too few questions
+    are left (`max_resample_rounds` 2). Its responses hold as much of a result that is too long as
+    there is room for, so they count as full; here the result is not inserted, but counted.
     """
 
     chains: int = 16
@@ -45,19 +45,17 @@ class DAPO(ClippedLoss):
     def __post_init__(self) -> None:
         """Check all settings now rather than after the first rollout."""
         super().__post_init__()
-        advantages.check(Metric, "metric", self.metric)
         at_least("oversample", self.oversample, 1)
         at_least("max_resample_rounds", self.max_resample_rounds, 1)
         at_least("buffer", self.buffer, 1)
         at_least("max_length", self.max_length, self.buffer)
-        self.expansion()
 
     def expansion(self) -> Expansion:
         """Return independent chains."""
         return Chains(self.chains)
 
     def assign_credit(self, tree: RolloutTree) -> None:
-        """Write A_i = (R_i - mean) / deviation of the group on the rows."""
+        """Write A_i = (R_i - mean) / std of the group on the rows."""
         advantages.assign_row_advantages(tree, self.shaped)
 
     def shaped(self, leaf: Node) -> float:

@@ -19,7 +19,8 @@ class TreeGRPO(ClippedLoss):
     trees, 2 forks and 1 iteration. Engine, prompt and reward are those of the other methods, and
     tokens are never decoded and encoded again. The released entropy bonus of 0.001 is left out.
 
-    Source: Tree-GRPO paper and released code: clip 0.2, dual clip 3, KL 0.001 with k3, token-mean.
+    Source: Tree-GRPO (arXiv 2509.21240) and github.com/AMAP-ML/Tree-GRPO at 90b1709: clip 0.2, dual
+    clip 3, KL 0.001 with k3, token-mean.
     """
 
     trees: int = 8
@@ -34,11 +35,6 @@ class TreeGRPO(ClippedLoss):
     kl_coef: float = 1e-3
 
     name: ClassVar[str] = "tree_grpo"
-
-    def __post_init__(self) -> None:
-        """Check all settings now rather than after the first rollout."""
-        super().__post_init__()
-        self.expansion()
 
     def expansion(self) -> Expansion:
         """Return trees that are forked after randomly drawn turns."""

@@ -198,9 +198,7 @@ class _Builder:
             total_rows=len(self.slots),
             total_tokens=int(lengths.sum()),
             entropy_mean_std=mean_std,
-            behavior_logprobs=(
-                _padded(self.logprobs, mask).to(device, dtype) if known else None
-            ),
+            behavior_logprobs=(_padded(self.logprobs, mask).to(device, dtype) if known else None),
         )
         ends = np.repeat([end for _, end in self.ends], [count for count, _ in self.ends])
         return Pack(

@@ -67,7 +67,8 @@ def assign_values(
         tree: A complete tree; every leaf has a reward.
         leaf_norm: How leaf rewards are normalised within the tree, see `normalise`.
         value: How a turn's value follows from what comes after it: "child_softmax" (weights
-            proportional to exp(surprisal) of the children), "child_linear" (to their surprisal), "child_mean" or "leaf_mean".
+            proportional to exp(surprisal) of the children), "child_linear" (to their surprisal),
+            "child_mean" or "leaf_mean".
 
     Raises:
         TreeError: If a leaf has no reward.

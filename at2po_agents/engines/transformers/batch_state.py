@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from at2po_agents.engines.base import Request
 
 
-class Rows:
+class BatchState:
     """The running requests as rows 0..len-1, so that a step needs no loop over them.
 
     Args:

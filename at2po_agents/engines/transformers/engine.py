@@ -20,7 +20,7 @@ from at2po_agents.engines.base import (
     check_idle,
     check_requests,
 )
-from at2po_agents.engines.transformers.batch_state import Rows
+from at2po_agents.engines.transformers.batch_state import BatchState
 from at2po_agents.engines.transformers.decoding import can_decode, decode
 from at2po_agents.engines.transformers.kv_cache import ATTENTION, RowCache
 from at2po_agents.engines.transformers.prefix_cache import PrefixCache, common_prefix
@@ -86,7 +86,7 @@ class TransformersEngine:
         """Drop all requests and free the key/value memory."""
         self._waiting: deque[Request] = deque()
         self._keys: set[Hashable] = set()
-        self._rows = Rows(self._max_batch)
+        self._rows = BatchState(self._max_batch)
         self._cache = RowCache(self.model.config, self.model.dtype, self.model.device)
         self._parked.clear()
 

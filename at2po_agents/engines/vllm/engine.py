@@ -88,7 +88,7 @@ class VLLMEngine:
         if impossible := self._vocabulary.impossible():
             self._llm.apply_model(lambda served: _never_sample(served, impossible))
         if self._served:
-            self._replace(base_state(model.state_dict()))
+            self._reload_weights(base_state(model.state_dict()))
         self.load_weights(model.state_dict())
 
     def close(self) -> None:
@@ -162,9 +162,9 @@ class VLLMEngine:
         if self._asleep:
             self._llm.wake_up(["weights"])
         if self._served:
-            self._served.replace(self._llm, given)
+            self._served.load(self._llm, given)
         else:
-            self._replace(dict(self._adapter.merged(given)) if self._adapter else given)
+            self._reload_weights(dict(self._adapter.merged(given)) if self._adapter else given)
         if self._asleep:
             self._llm.wake_up(["kv_cache"])
             self._asleep = False
@@ -173,7 +173,7 @@ class VLLMEngine:
                 "expected vLLM to forget its prefixes, found them in use; make a new engine"
             )
 
-    def _replace(self, weights: Mapping[str, Tensor]) -> None:
+    def _reload_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Replace all weights of a model without adapter."""
         # vLLM fuses and packs weights; only its own reloading does all of that again, and on a CPU
         # it does so for a tied output layer only if the state names that, too.

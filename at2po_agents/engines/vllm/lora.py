@@ -36,7 +36,7 @@ class ServedAdapter:
         self._adapter = adapter
         self.request: LoRARequest | None = None
 
-    def replace(self, llm: Any, state: Mapping[str, Tensor]) -> None:
+    def load(self, llm: Any, state: Mapping[str, Tensor]) -> None:
         """Have vLLM read a new adapter, which takes the last one's place.
 
         Args:

@@ -82,7 +82,7 @@ class VLLMServerEngine:
         self.max_length: int = settings["model_config"]["max_model_len"]
         self._lora = bool(self._adapter and settings["lora_config"])
         if self._lora:
-            self._replace(base_state(model.state_dict()))
+            self._reload_weights(base_state(model.state_dict()))
         self.load_weights(model.state_dict())
 
     def close(self) -> None:
@@ -144,14 +144,14 @@ class VLLMServerEngine:
         if self._adapter and self._lora:
             self._serve(self._adapter, given)
         else:
-            self._replace(dict(self._adapter.merged(given)) if self._adapter else given)
+            self._reload_weights(dict(self._adapter.merged(given)) if self._adapter else given)
         if not self._send("POST", "/reset_prefix_cache").get("success"):
             raise EngineServerError(
                 f"expected {self._url} to forget its prefixes, found them in use; "
                 "let nobody else use the server"
             )
 
-    def _replace(self, state: Mapping[str, Tensor]) -> None:
+    def _reload_weights(self, state: Mapping[str, Tensor]) -> None:
         """Have the server replace all weights of a model without adapter."""
         # Copies, because a file cannot hold one memory under the two names of tied weights.
         weights = {name: tensor.detach().clone() for name, tensor in state.items()}

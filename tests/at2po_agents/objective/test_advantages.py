@@ -40,7 +40,9 @@ def test_values_of_the_released_code(mode: advantages.Value, a: float, root: flo
 
 
 def test_leaf_normalisations() -> None:
-    assert advantages.normalise([1.0, 0.0, -1.0]) == pytest.approx([1.224743, 0, -1.224743], abs=1e-6)
+    assert advantages.normalise([1.0, 0.0, -1.0]) == pytest.approx(
+        [1.224743, 0, -1.224743], abs=1e-6
+    )
     sample = advantages.normalise([1.0, 0.0, -1.0], "sample")
     assert sample == pytest.approx([0.999999, 0, -0.999999], abs=1e-9)
     assert advantages.normalise([1.0, 0.0, -1.0], "none") == [1.0, 0.0, -1.0]
@@ -159,7 +161,9 @@ def test_advantage_modes() -> None:
 
 
 @given(seeds, st.sampled_from(VALUES))
-def test_parent_differences_telescope_to_the_root_difference(seed: int, mode: advantages.Value) -> None:
+def test_parent_differences_telescope_to_the_root_difference(
+    seed: int, mode: advantages.Value
+) -> None:
     tree = random_tree(seed)
     advantages.assign_values(tree, value=mode)
     advantages.assign_advantages(tree, "minus_parent")

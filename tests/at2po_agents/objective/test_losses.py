@@ -13,7 +13,7 @@ from torch import Tensor
 from at2po_agents.algorithms import AEPO, ATPO, GRPO, GSPO, ClippedLoss
 from at2po_agents.errors import ConfigError
 from at2po_agents.learner.packing import pack
-from at2po_agents.objective import diagnostics, losses
+from at2po_agents.objective import diagnostics, losses, ratios
 from at2po_agents.objective.advantages import EPSILON
 from at2po_agents.objective.rows import Rows
 from at2po_envs import Outcome
@@ -84,7 +84,7 @@ def test_small_ratio_is_clipped_for_negative_advantages() -> None:
 
 def test_log_ratio_is_clamped_from_above() -> None:
     rows = one_row([0], [-1.0])
-    ratio = losses.turn_ratio(rows, torch.tensor([[50.0]]), torch.tensor([[0.0]]))
+    ratio = ratios.turn_ratio(rows, torch.tensor([[50.0]]), torch.tensor([[0.0]]))
     assert ratio.item() == pytest.approx(torch.tensor(10.0).exp().item())
 
 
@@ -248,7 +248,7 @@ def test_every_gradient_is_the_closed_form(algorithm: ClippedLoss, scale: float,
 
 def test_sequence_ratio_of_the_specified_row() -> None:
     delta = torch.tensor([SPEC], dtype=torch.float64)
-    ratio = losses.sequence_ratio(spec_row(), delta, torch.zeros_like(delta))
+    ratio = ratios.sequence_ratio(spec_row(), delta, torch.zeros_like(delta))
     assert ratio[0].tolist() == pytest.approx([1.0014010] * 5, abs=1e-7)
 
 
@@ -332,7 +332,7 @@ WEIGHTS = {"token": DRAWN, "turn": [0.1] * 3 + [1.2] * 2, "sequence": [0.54] * 5
 
 @pytest.mark.parametrize("level", WEIGHTS)
 @pytest.mark.parametrize("cap", [9.0, 2.0, 1.2, 0.5])  # above all weights, between, below most
-def test_weights_of_stale_trees_by_hand(level: losses.Ratio, cap: float) -> None:
+def test_weights_of_stale_trees_by_hand(level: ratios.Ratio, cap: float) -> None:
     """Turns of A = 1 and -0.5 in a row of five tokens, at ratio 1."""
     old = torch.full((1, 5), -1.0, dtype=torch.float64)
     rows = replace(spec_row(), behavior_logprobs=old - torch.tensor([DRAWN], dtype=torch.float64))
@@ -375,8 +375,8 @@ def test_no_gradient_flows_through_the_weight() -> None:
     """Not even where the policy before the update is the one being trained."""
     rows = replace(spec_row(), behavior_logprobs=torch.full((1, 5), -3.0, dtype=torch.float64))
     old = torch.full((1, 5), -1.0, dtype=torch.float64, requires_grad=True)
-    for level in losses.RATIOS:
-        assert not losses.importance(rows, old, level).requires_grad  # type: ignore[arg-type]
+    for level in ratios.RATIOS:
+        assert not ratios.importance_weights(rows, old, level).requires_grad  # type: ignore[arg-type]
 
 
 def test_the_weight_leaves_the_kl_term_alone() -> None:
