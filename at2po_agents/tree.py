@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 from at2po_agents.errors import TreeError
 from at2po_envs import Outcome, State
 
+JsonObject = dict[str, Any]
+"""What `json` makes of an object."""
 _PLAIN = (
     "sampled",
     "logprobs",
@@ -63,7 +65,7 @@ class Node:
     state: State | None = field(default=None, repr=False)
     reward: float | None = None
     finish: str = ""
-    info: dict[str, Any] = field(default_factory=dict)
+    info: JsonObject = field(default_factory=dict)
     outcome: Outcome | None = None
     value: float | None = None
     advantage: float | None = None
@@ -74,7 +76,7 @@ class Node:
     def surprisal(self) -> float:
         """Mean of -log p over the sampled tokens, in nats (0 where nothing was sampled).
 
-        Source: AT2PO paper Eq. 2, a one-sample estimate of the turn's entropy.
+        Source: AT2PO (arXiv 2601.04767), Eq. 2, a one-sample estimate of the turn's entropy.
         """
         return -sum(self.logprobs) / len(self.logprobs) if self.logprobs else 0.0
 
@@ -231,7 +233,7 @@ class RolloutTree:
         }
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> RolloutTree:
+    def from_dict(cls, data: JsonObject) -> RolloutTree:
         """Rebuild a tree from `to_dict()`; environment states are None.
 
         Args:
@@ -249,7 +251,7 @@ class RolloutTree:
         return tree
 
 
-def _fields(entry: dict[str, Any]) -> dict[str, Any]:
+def _fields(entry: JsonObject) -> JsonObject:
     """Return the attributes of a node from its JSON."""
     info = entry.get("info", {})
     outcome = Outcome.from_info(info) if "em" in info else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import pkgutil
 from collections.abc import Callable
 from dataclasses import MISSING, fields, is_dataclass
 
@@ -54,10 +54,9 @@ def find(name: str) -> type[Algorithm]:
         ConfigError: If there is none by that name (the message holds the nearest one), or what is
             there is no algorithm.
     """
-    module, colon, attribute = name.partition(":")
-    if colon:
+    if ":" in name:
         try:
-            found = getattr(importlib.import_module(module), attribute)
+            found = pkgutil.resolve_name(name)
         except (Exception, SystemExit) as error:  # a module of others may do anything meanwhile
             raise ConfigError(
                 f"algorithm {name!r}: expected an importable module:Class, found "

@@ -18,8 +18,8 @@ Credit = Literal["soft", "hard"]
 class ARPO(ClippedLoss):
     """Chains that split after uncertain tool results, GRPO's advantages and loss.
 
-    Source: ARPO (arXiv 2507.19849); numbers of the scripts of github.com/RUC-NLPIR/ARPO (16 rows, 8 at first, beam 2, threshold
-    0.5, weight 0.2, no KL term).
+    Source: ARPO (arXiv 2507.19849); numbers of the scripts of github.com/RUC-NLPIR/ARPO at a95cd08
+    (16 rows, 8 at first, beam 2, threshold 0.5, weight 0.2, no KL term).
     """
 
     chains: int = 16

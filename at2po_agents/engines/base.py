@@ -94,7 +94,7 @@ class Engine(Protocol):
         """
 
     def sleep(self) -> None:
-        """Lend memory to whoever computes the next weights; `load_weights` ends the sleep."""
+        """Release weights and KV cache, as far as the engine can, until `load_weights`."""
 
     def close(self) -> None:
         """Drop all requests and free the memory held for generation."""

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
 
 import torch
 from safetensors import SafetensorError
@@ -23,6 +23,7 @@ from at2po_agents.errors import CheckpointError
 from at2po_agents.learner.checkpoint import (
     OPTIMIZER,
     STATE,
+    CheckpointState,
     hashes,
     name_of,
     newest_first,
@@ -84,7 +85,7 @@ class Draft:
     ) -> None:
         self._ends.close()
 
-    def finish(self, *, extra: Mapping[str, Any], keep: int) -> Path:
+    def finish(self, *, extra: Mapping[str, object], keep: int) -> Path:
         """Turn the draft, which is complete, into a checkpoint; see `save`.
 
         Args:
@@ -96,7 +97,7 @@ class Draft:
         """
         folder, final = self.folder, self.root / name_of(self.step)
         names = [str(path.relative_to(folder)) for path in _files(folder)]
-        state = {
+        state: CheckpointState = {
             "step": self.step,
             "fingerprint": self.fingerprint,
             "extra": dict(extra),
@@ -121,8 +122,8 @@ def save(
     *,
     model: Pretrained,
     tokenizer: Pretrained,
-    optimizer_state: Mapping[str, Any],
-    extra: Mapping[str, Any],
+    optimizer_state: Mapping[str, object],
+    extra: Mapping[str, object],
     fingerprint: str,
     keep: int,
 ) -> Path:

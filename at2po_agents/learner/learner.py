@@ -10,7 +10,7 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 
 from at2po_agents.algorithms.base import Algorithm
 from at2po_agents.errors import ConfigError, TreeError
+from at2po_agents.learner.checkpoint import LearnerState, OptimizerState
 from at2po_agents.learner.logprobs import token_logprobs
 from at2po_agents.learner.master_weights import MasterWeights
 from at2po_agents.learner.packing import Pack, pack
@@ -115,7 +116,8 @@ class Learner:
             ConfigError: If a setting is out of range.
             UnsupportedModelError: If packed training would not be exact for the model.
 
-        Source: AdamW with lr 1e-6, weight decay 0.01, clip 1.0, no warm-up: released AT2PO code.
+        Source: lr 1e-6, weight decay 0.01, clip 1.0, no warm-up: ATPO/scripts/ATPO_qwen3_4B.sh of
+        github.com/zzfoutofspace/ATPO at 98e60f6, and verl's defaults for what that leaves out.
         """
         for name, count in {"mini_batches": mini_batches, "token_budget": token_budget}.items():
             if count < 1:
@@ -193,11 +195,12 @@ class Learner:
         self.nonfinite_trees = [trees[place] for place in sorted(places)]
         return {"lr": rate, **summarize(self.group.all_gather(steps)), **count_trees(trees)}
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> LearnerState:
         """Return the state of the optimizer and what the model's own weights, saved apart, lack."""
-        return {"optimizer": self.optimizer.state_dict(), "masters": self.masters.state()}
+        optimizer = cast(OptimizerState, self.optimizer.state_dict())
+        return {"optimizer": optimizer, "masters": self.masters.state()}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: LearnerState) -> None:
         """Restore what `state_dict` returned.
 
         Args:
@@ -208,7 +211,7 @@ class Learner:
 
             load_whole(state, self.optimizer)
             return
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.optimizer.load_state_dict(dict(state["optimizer"]))
         self.masters.load(state["masters"])
 
     def _mini_batch(self, trees: Sequence[RolloutTree]) -> list[_Part]:
@@ -288,8 +291,8 @@ class Learner:
 
     def _clip(self) -> float:
         """Clip the gradient, and return the norm that it had."""
-        norm: Any = torch.nn.utils.clip_grad_norm_(self.masters.parameters, self.grad_clip)
-        return float(norm.full_tensor() if self.group.world_size > 1 else norm)
+        norm = torch.nn.utils.clip_grad_norm_(self.masters.parameters, self.grad_clip)
+        return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
 
     def _scorer(self, model: PreTrainedModel, offload: bool) -> Callable[[Pack], Tensor]:
         """Return what computes the log-probabilities of a pack under a model."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -55,8 +54,7 @@ class Lora:
 
         self.model = model
         self._base = state_hash(model.state_dict())
-        config: Any = peft.LoraConfig  # typed as if alpha had to be an integer
-        settings = config(
+        settings = peft.LoraConfig(
             r=options.rank,
             lora_alpha=options.alpha,
             target_modules=options.targets,

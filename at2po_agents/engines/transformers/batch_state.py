@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -81,7 +79,7 @@ class BatchState:
         for array in self._arrays():
             array[row] = array[last]
 
-    def _arrays(self) -> tuple[NDArray[Any], ...]:
+    def _arrays(self) -> tuple[NDArray[np.generic], ...]:
         return (
             *(self.ids, self.logprobs, self.entropies, self.known, self.stored),
             *(self.prompt, self.limit, self.stop, self.seed, self.temperature),

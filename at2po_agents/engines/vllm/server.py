@@ -20,6 +20,9 @@ from at2po_agents.errors import EngineServerError
 from at2po_agents.policy.adapters import Adapter, base_state, find_adapter
 from at2po_agents.policy.weights import StateLayout
 
+Json = Any
+"""What the server answers, which only vLLM describes."""
+
 # Added to the logits of ids that must not be sampled; vLLM clips larger ones. A reply that holds
 # such an id all the same is refused.
 _NEVER = -100.0
@@ -179,9 +182,9 @@ class VLLMServerEngine:
         """
         check_idle(self._running)
 
-    def _settings(self) -> dict[str, Any]:
+    def _settings(self) -> Json:
         """Check the server's settings and return them."""
-        config: dict[str, Any] = self._send("GET", "/server_info?config_format=json")["vllm_config"]
+        config = self._send("GET", "/server_info?config_format=json")["vllm_config"]
         mode = config["model_config"]["logprobs_mode"]
         if mode != "processed_logprobs":
             raise EngineServerError(
@@ -190,7 +193,7 @@ class VLLMServerEngine:
             )
         return config
 
-    def _completion(self, request: Request, reply: Any) -> Completion:
+    def _completion(self, request: Request, reply: Json) -> Completion:
         """Read the tokens of a reply; what follows the end of the turn is dropped."""
         choice, turn = reply["choices"][0], Turn(request, self._vocabulary)
         details = (reply.get("usage") or {}).get("prompt_tokens_details") or {}
@@ -209,7 +212,7 @@ class VLLMServerEngine:
             "the same tokenizer?"
         )
 
-    def _send(self, method: str, path: str, body: object = None) -> Any:
+    def _send(self, method: str, path: str, body: object = None) -> Json:
         where = f"{method} {self._url}{path}"
         try:
             reply = self._http.request(method, path, json=body)
