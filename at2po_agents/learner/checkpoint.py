@@ -124,7 +124,7 @@ def load(path: Path, fingerprint: str | None) -> Checkpoint:
         fingerprint: Identity of the run's configuration; None takes any.
 
     Raises:
-        CheckpointError: It is torn or of another configuration; the message names the reason and
+        CheckpointError: It is corrupt or of another configuration; the message names the reason and
             the newest checkpoint beside it that can be used.
     """
     problem = _problem(path, fingerprint)
@@ -172,22 +172,22 @@ def read_state(path: Path) -> CheckpointState:
     Raises:
         CheckpointError: It cannot be read, or a byte of it changed.
     """
-    torn = CheckpointError(f"torn: {STATE} is not what was written")
+    corrupt = CheckpointError(f"corrupt: {STATE} is not what was written")
     if not (path / STATE).is_file():
-        raise CheckpointError(f"torn: {STATE} is missing")
+        raise CheckpointError(f"corrupt: {STATE} is missing")
     try:
         text = (path / STATE).read_bytes()
         state = json.loads(text)
         state.pop("sha256")
         if text != seal(state):
-            raise torn
+            raise corrupt
     except OSError as error:
-        raise CheckpointError(f"torn: {STATE} cannot be read: {error}") from error
+        raise CheckpointError(f"corrupt: {STATE} cannot be read: {error}") from error
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
-        raise torn from error
+        raise corrupt from error
     kinds = {"step": int, "fingerprint": str, "extra": dict, "files": dict}
     if any(type(state.get(name)) is not kind for name, kind in kinds.items()):
-        raise torn
+        raise corrupt
     found: CheckpointState = state
     return found
 
@@ -235,13 +235,13 @@ def _problem(path: Path, fingerprint: str | None) -> str:
         names, written = list(state["files"]), state["files"].values()
         for name, found, expected in zip(names, hashes(path, names), written, strict=True):
             if found != expected:
-                return f"torn: {name} is not what was written"
+                return f"corrupt: {name} is not what was written"
         if foreign := _foreign(path, {STATE, *names}):
             return f"{foreign} was not written with it; move that file elsewhere"
     except FileNotFoundError as error:
-        return f"torn: {Path(error.filename).name} is missing"
+        return f"corrupt: {Path(error.filename).name} is missing"
     except (OSError, ValueError) as error:
-        return f"torn: a file cannot be read: {error}"
+        return f"corrupt: a file cannot be read: {error}"
     except CheckpointError as error:
         return str(error)
     return ""

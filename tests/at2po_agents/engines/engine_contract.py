@@ -29,7 +29,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from at2po_agents.engines import Completion, Engine, Request
+from at2po_agents.engines import Completion, Engine, Request, TransformersEngine
 from at2po_agents.errors import (
     EngineBusyError,
     NonFiniteLogitsError,
@@ -141,6 +141,43 @@ def reference_logprobs(
     return logprobs.gather(1, torch.tensor(sampled)[:, None])[:, 0]
 
 
+def check_logprobs(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    requests: Sequence[Request],
+    done: dict[Any, Completion],
+    close: float,
+) -> None:
+    """Compare what an engine says of its samples with the model's own forward pass."""
+    for request in requests:
+        turn = done[request.key]
+        expected = reference_logprobs(
+            model, tokenizer, request.ids, turn.ids, request.temperature
+        ).double()
+        found = torch.tensor(turn.logprobs, dtype=torch.float64)
+        torch.testing.assert_close(found, expected, atol=close, rtol=0)
+
+
+def check_as_transformers(
+    engine: Engine, model: PreTrainedModel, tokenizer: Any, requests: Sequence[Request]
+) -> dict[Any, Completion]:
+    """Compare what an engine writes with what the transformers engine does; return it."""
+    ours, theirs = finish(TransformersEngine(model, tokenizer), requests), finish(engine, requests)
+    for key, done in ours.items():
+        found = theirs[key]
+        assert (found.ids, found.text, found.finish) == (done.ids, done.text, done.finish)
+        assert found.logprobs == pytest.approx(done.logprobs, abs=1e-4)
+    return theirs
+
+
+def change_weights(model: PreTrainedModel) -> None:
+    """Move all weights of a model: none may stay behind."""
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(0)
+        for weight in model.parameters():
+            weight += 0.05 * weight.std() * torch.randn_like(weight)
+
+
 def miniwiki_requests(tokenizer: Any, **fields: Any) -> list[Request]:
     """Return the first turns of 24 questions about the mini model's world."""
     env = make_env("at2po/MiniWiki-v0", {"questions": 24, "seed": 5})
@@ -206,15 +243,14 @@ class EngineContract:
             for temperature in (0.0, 0.6, 1.0)
         ]
         done = finish(make(model, tokenizer, max_batch=3), requests)
-        for request in requests:
-            ids, logprobs = done[request.key].ids, done[request.key].logprobs
-            expected = reference_logprobs(model, tokenizer, request.ids, ids, request.temperature)
-            torch.testing.assert_close(
-                torch.tensor(logprobs, dtype=torch.float64),
-                expected.double(),
-                atol=self.tolerances[dtype],
-                rtol=0,
-            )
+        check_logprobs(model, tokenizer, requests, done, self.tolerances[dtype])
+
+    def test_bfloat16_samples_close_to_its_own_forward(
+        self, tokenizer: PreTrainedTokenizerBase, make: Make
+    ) -> None:
+        model = make_model("qwen3", tokenizer, torch.bfloat16)
+        requests = [Request("a", contexts(tokenizer, 1)[0], 1, 20)]
+        check_logprobs(model, tokenizer, requests, finish(make(model, tokenizer), requests), 0.25)
 
     def test_result_does_not_depend_on_batch_or_order(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, make: Make

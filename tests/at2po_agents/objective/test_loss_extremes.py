@@ -13,73 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from at2po_agents.algorithms import AEPO, ARPO, ATPO, DAPO, GRPO, GSPO, ClippedLoss, TreeGRPO
+from at2po_agents.algorithms import AEPO, ARPO, ATPO, DAPO, GRPO, GSPO, TreeGRPO
 from at2po_agents.objective import losses
 from at2po_agents.objective.rows import Rows
-from tests.at2po_agents.objective.test_losses import one_row, rows_of
+from tests.at2po_agents.objective.formulas import by_hand, noise, one_row, rows_of, solve
 
 CLASSES: list[type[Any]] = [ATPO, GRPO, DAPO, GSPO, ARPO, AEPO, TreeGRPO]
 LEVELS = ("token", "turn", "sequence")
-
-
-def group(level: str, rows: Rows, r: int, t: int) -> list[int]:
-    """The places whose log-ratios make up that of a token."""
-    places = rows.mask[r].nonzero()[:, 0].tolist()
-    return [
-        p
-        for p in places
-        if {"token": p == t, "turn": rows.turn[r, p] == rows.turn[r, t], "sequence": True}[level]
-    ]
-
-
-def by_hand(algorithm: ClippedLoss, rows: Rows, logp: Tensor, old: Tensor) -> tuple[float, Tensor]:
-    """Value and gradient, token by token, from the formulas of the released codes."""
-    loss, gradient = 0.0, torch.zeros_like(logp)
-    low, high, dual = algorithm.clip_low, algorithm.clip_high, algorithm.dual_clip
-    if algorithm.mask_truncated:
-        rows = replace(rows, mask=rows.mask & ~rows.truncated[:, None])
-    for r, t in rows.mask.nonzero().tolist():
-        places = group(algorithm.ratio, rows, r, t)
-        rho = sum((logp - old)[r, p].item() for p in places) / len(places)
-        over = algorithm.ratio != "token" and rho > 10  # the released clamp, without gradient
-        s, a = math.exp(min(rho, 10.0 if over else 705.0)), rows.advantages[r, t].item()
-        value, slope = -a * s, 0.0 if over else -a * s
-        bounded = -a * min(max(s, 1 - low), 1 + high)
-        if bounded > value:
-            kept = algorithm.soft_upper_clip and s > 1 + high
-            value, slope = bounded, bounded if kept else 0.0
-        if dual and a < 0 and value > -a * dual:
-            value, slope = -a * dual, 0.0
-        if algorithm.kl_coef and rows.ref_logprobs is not None:
-            d = (rows.ref_logprobs - logp)[r, t].item()
-            if algorithm.kl == "k1":
-                k, k_slope = -d, 1.0
-            else:
-                k = math.exp(min(d, 705.0)) - d - 1
-                k, k_slope = (10.0, 0.0) if k > 10 else (k, 1 - math.exp(d))
-            value, slope = value + algorithm.kl_coef * k, slope + algorithm.kl_coef * k_slope
-        turns = len(set(rows.turn[r][rows.mask[r]].tolist()))
-        weight = {
-            "token-mean": 1 / rows.total_tokens,
-            "seq-mean-token-mean": 1 / (int(rows.mask[r].sum()) * rows.total_rows),
-            "turn-mean": 1 / (len(group("turn", rows, r, t)) * turns * rows.total_rows),
-        }[algorithm.aggregation]
-        if algorithm.shared == "once":
-            weight /= rows.row_count[r, t].item()
-        loss += weight * value
-        gradient[r, t] = weight * slope
-    return loss, gradient
-
-
-def solve(algorithm: ClippedLoss, rows: Rows, logp: Tensor, old: Tensor) -> tuple[float, Tensor]:
-    logp = logp.detach().requires_grad_()
-    loss = algorithm.loss(rows, logp, old).loss
-    return loss.item(), torch.autograd.grad(loss, logp)[0]
-
-
-def noise(rows: Rows, seed: int, scale: float) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(rows.mask.shape, generator=generator, dtype=torch.float64) * scale
 
 
 def double(x: float) -> Tensor:

@@ -8,7 +8,6 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
 from at2po_agents.algorithms import AEPO, ATPO, GRPO, GSPO, ClippedLoss
 from at2po_agents.errors import ConfigError
@@ -16,98 +15,41 @@ from at2po_agents.learner.packing import pack
 from at2po_agents.objective import diagnostics, losses, ratios
 from at2po_agents.objective.advantages import EPSILON
 from at2po_agents.objective.rows import Rows
-from at2po_envs import Outcome
+from tests.at2po_agents.objective.formulas import by_hand, noise, one_row, rows_of, solve
 from tests.at2po_agents.samples import random_tree
 
-
-def one_row(turn: list[int], advantages: list[float]) -> Rows:
-    """Build a batch of one row."""
-    count = len(turn)
-    return Rows(
-        index=torch.arange(count)[None],
-        mask=torch.ones(1, count, dtype=torch.bool),
-        turn=torch.tensor([turn]),
-        advantages=torch.tensor([advantages], dtype=torch.float64),
-        entropy=torch.zeros(1, count, dtype=torch.float64),
-        row_count=torch.ones(1, count, dtype=torch.int64),
-        rewards=torch.zeros(1, dtype=torch.float64),
-        truncated=torch.zeros(1, dtype=torch.bool),
-        tree=torch.zeros(1, dtype=torch.int64),
-        turns=max(turn) + 1,
-        total_rows=1,
-        total_tokens=count,
-        entropy_mean_std=(0.0, 1.0),
-    )
-
-
-def solve(rows: Rows, delta: Tensor, algorithm: ATPO | None = None) -> tuple[float, Tensor]:
-    """Return the ATPO loss and its gradient with respect to the log-probabilities."""
-    old = torch.full_like(delta, -1.0)
-    logp = (old + delta).requires_grad_()
-    loss = (algorithm or ATPO()).loss(rows, logp, old).loss
-    return loss.item(), torch.autograd.grad(loss, logp)[0]
-
-
 SPEC = [0.010, -0.004, 0.003, 0.0, -0.002]
+CLIPPED = [0.013, -0.001, 0.006, 0.0, -0.002]
 
 
 def spec_row(sign: float = 1.0) -> Rows:
     return one_row([0, 0, 0, 1, 1], [sign, sign, sign, -0.5, -0.5])
 
 
-def test_vector_of_the_released_code() -> None:
-    loss, gradient = solve(spec_row(), torch.tensor([SPEC], dtype=torch.float64))
-    assert loss == pytest.approx(-0.4020026, abs=1e-7)
-    assert gradient[0].tolist() == pytest.approx([-0.2006009] * 3 + [0.0999000] * 2, abs=1e-7)
-
-
-def test_clipped_turn_has_exactly_zero_gradient() -> None:
-    delta = torch.tensor([[0.013, -0.001, 0.006, 0.0, -0.002]], dtype=torch.float64)
-    loss, gradient = solve(spec_row(), delta)
-    assert loss == pytest.approx(-0.4025999, abs=1e-7)
-    assert gradient[0, :3].tolist() == [0.0] * 3
-    assert gradient[0, 3:].tolist() == pytest.approx([0.0999000] * 2, abs=1e-7)
-
-
-def test_large_ratio_is_not_clipped_where_it_hurts() -> None:
-    delta = torch.tensor([[0.013, -0.001, 0.006, 0.0, -0.002]], dtype=torch.float64)
-    _, gradient = solve(spec_row(sign=-1.0), delta)
-    assert gradient[0, :3].tolist() == pytest.approx([1.00601804 / 5] * 3, abs=1e-7)
-
-
-def test_small_ratio_is_clipped_for_negative_advantages() -> None:
-    delta = torch.full((1, 2), -0.0031, dtype=torch.float64)
-    loss, gradient = solve(one_row([0, 0], [-1.0, -1.0]), delta)
-    assert gradient.abs().max() == 0.0
-    assert loss == pytest.approx(0.997)
+@pytest.mark.parametrize(
+    ("delta", "sign", "loss", "first", "second"),
+    [
+        (SPEC, 1.0, -0.4020026, -0.2006009, 0.0999000),
+        (CLIPPED, 1.0, -0.4025999, 0.0, 0.0999000),  # the first turn's ratio is above 1.004
+        (CLIPPED, -1.0, 0.8034109, 1.00601804 / 5, 0.0999000),  # not clipped where it hurts
+        ([-0.0031] * 5, -1.0, 0.7976, 0.0, 0.0),  # below 0.997
+    ],
+)
+def test_vectors_of_the_released_code(
+    delta: list[float], sign: float, loss: float, first: float, second: float
+) -> None:
+    old = torch.full((1, 5), -1.0, dtype=torch.float64)
+    rows = spec_row(sign)
+    found, gradient = solve(ATPO(), rows, old + torch.tensor([delta], dtype=torch.float64), old)
+    assert found == pytest.approx(loss, abs=1e-7)
+    assert gradient[0].tolist() == pytest.approx([first] * 3 + [second] * 2, abs=1e-7)
+    assert (gradient == 0).tolist() == [[first == 0] * 3 + [second == 0] * 2]
 
 
 def test_log_ratio_is_clamped_from_above() -> None:
     rows = one_row([0], [-1.0])
     ratio = ratios.turn_ratio(rows, torch.tensor([[50.0]]), torch.tensor([[0.0]]))
     assert ratio.item() == pytest.approx(torch.tensor(10.0).exp().item())
-
-
-@settings(max_examples=50)
-@given(st.integers(0, 2**32))
-def test_gradient_is_the_closed_form(seed: int) -> None:
-    """Each token's gradient is -A s / (|y| G), or 0 where the turn is clipped."""
-    rows = pack([random_tree(seed), random_tree(seed + 1)], dtype=torch.float64).rows
-    generator = torch.Generator().manual_seed(seed)
-    delta = torch.randn(rows.mask.shape, generator=generator, dtype=torch.float64) * 4e-3
-    _, gradient = solve(rows, delta)
-    for row, turns in enumerate(rows.turn):
-        mask = rows.mask[row]
-        for turn in turns[mask].unique():
-            own = mask & (turns == turn)
-            ratio = delta[row, own].mean().exp()
-            advantage = rows.advantages[row, own][0]
-            cut = ratio > 1.004 if advantage > 0 else ratio < 0.997
-            expected = 0.0 if cut else -advantage * ratio / mask.sum() / rows.total_rows
-            torch.testing.assert_close(
-                gradient[row, own], torch.zeros_like(delta[row, own]) + expected
-            )
-        assert not gradient[row, ~mask].any()
 
 
 @settings(max_examples=30)
@@ -144,16 +86,30 @@ def test_row_without_sampled_tokens_counts_as_zero() -> None:
 
 
 def test_metrics_of_a_moved_policy() -> None:
-    rows = one_row([0, 1, 2], [1.0, -1.0, 1.0])
-    delta = torch.tensor([[0.01, -0.01, 0.001]], dtype=torch.float64)
+    rows = one_row([0, 0, 1], [1.0, 1.0, -1.0])
+    delta = torch.tensor([[0.01, 0.01, 0.001]], dtype=torch.float64)
     metrics = ATPO().loss(rows, delta, torch.zeros_like(delta)).metrics
-    assert metrics["clip_frac"].item() == pytest.approx(2 / 3)
-    assert metrics["ratio_min"].item() == pytest.approx(delta.min().exp().item())
-    assert metrics["ratio_max"].item() == pytest.approx(delta.max().exp().item())
-    assert metrics["ratio_mean"].item() == pytest.approx(delta.exp().mean().item())
-    kl = (delta.exp() - delta - 1).mean().item()
-    assert metrics["approx_kl"].item() == pytest.approx(kl)
-    assert kl > 0
+    found = {name: value.item() for name, value in metrics.items()}
+    kl, ratio = delta.exp() - delta - 1, delta.exp()
+    assert found == pytest.approx(
+        {
+            "clip_frac": 2 / 3,
+            "clip_frac_turn_1": 1.0,
+            "clip_frac_turn_2": 0.0,
+            "approx_kl": kl.mean().item(),
+            "approx_kl_turn_1": kl[0, 0].item(),
+            "approx_kl_turn_2": kl[0, 2].item(),
+            "ratio_mean": ratio.mean().item(),
+            "ratio_min": ratio.min().item(),
+            "ratio_max": ratio.max().item(),
+            "ratio_p01": found["ratio_p01"],
+            "ratio_p50": ratio[0, 0].item(),
+            "ratio_p99": ratio[0, 0].item(),
+            "entropy": -0.007,
+            "h_turn": found["h_turn"],
+            "h_turn_released": found["h_turn_released"],
+        }
+    )
 
 
 ALL = [
@@ -175,75 +131,25 @@ ALL = [
 ]
 
 
-def rows_of(seed: int, **changes: object) -> Rows:
-    """Pack two random trees, some of whose rows were cut off."""
-    trees = [random_tree(seed, size=12), random_tree(seed + 1)]
-    for number, leaf in enumerate(leaf for tree in trees for leaf in tree.leaves()):
-        leaf.outcome = Outcome(False, 0.0, True, truncated=number % 3 == 0)
-    return replace(pack(trees, dtype=torch.float64).rows, **changes)  # type: ignore[arg-type]
-
-
-def closed_form(algorithm: ClippedLoss, rows: Rows, logp: Tensor, old: Tensor) -> Tensor:
-    """The gradient by token, spelled out. Source: specification 4.2, 5 and 5.6."""
-    gradient = torch.zeros_like(logp)
-    reference = rows.ref_logprobs if rows.ref_logprobs is not None else logp
-    counted = rows.mask.clone()
-    if algorithm.mask_truncated:
-        counted[rows.truncated] = False
-    level = {
-        "token": lambda r, t: torch.arange(len(rows.mask[r])) == t,
-        "turn": lambda r, t: counted[r] & (rows.turn[r] == rows.turn[r, t]),
-        "sequence": lambda r, t: counted[r],
-    }[algorithm.ratio]
-    for r, t in counted.nonzero().tolist():
-        s = (logp - old)[r, level(r, t)].mean().exp().item()
-        a = rows.advantages[r, t].item()
-        if isinstance(algorithm, AEPO) and algorithm.variant == "designed":
-            mean, deviation = rows.entropy_mean_std
-            a *= 1 + 0.2 * (rows.entropy[r, t].item() - mean) / deviation
-        g = -a * s
-        if a > 0 and s > 1 + algorithm.clip_high:
-            g = -a * (1 + algorithm.clip_high) if algorithm.soft_upper_clip else 0.0
-        if a < 0 and (s < 1 - algorithm.clip_low or 0 < algorithm.dual_clip < s):
-            g = 0.0
-        if algorithm.importance_cap and rows.behavior_logprobs is not None:
-            weight = (old - rows.behavior_logprobs)[r, level(r, t)].mean().exp().item()
-            g *= min(weight, algorithm.importance_cap)
-        if algorithm.kl_coef:
-            k3 = 1 - (reference - logp)[r, t].exp().item()
-            g += algorithm.kl_coef * (1 if algorithm.kl == "k1" else k3)
-        own = counted[r] & (rows.turn[r] == rows.turn[r, t])
-        g /= {
-            "token-mean": rows.total_tokens,
-            "seq-mean-token-mean": counted[r].sum().item() * rows.total_rows,
-            "turn-mean": own.sum().item()
-            * len(rows.turn[r, counted[r]].unique())
-            * rows.total_rows,
-        }[algorithm.aggregation]
-        if algorithm.shared == "once":
-            g /= rows.row_count[r, t].item()
-        gradient[r, t] = g
-    return gradient
-
-
 @pytest.mark.parametrize("algorithm", ALL, ids=lambda a: a.name)
 @pytest.mark.parametrize("scale", [3e-4, 4e-3, 0.4])
 @settings(max_examples=8)
 @given(seed=st.integers(0, 2**32))
-def test_every_gradient_is_the_closed_form(algorithm: ClippedLoss, scale: float, seed: int) -> None:
+def test_every_loss_and_gradient_is_that_of_the_formulas(
+    algorithm: ClippedLoss, scale: float, seed: int
+) -> None:
     rows = rows_of(seed)
-    generator = torch.Generator().manual_seed(seed)
-
-    def noise() -> Tensor:
-        return torch.randn(rows.mask.shape, generator=generator, dtype=torch.float64) * scale
-
-    old = noise() - 2
-    logp = (old + noise()).requires_grad_()
-    rows = replace(rows, ref_logprobs=old + noise(), behavior_logprobs=old + noise())
-    loss = algorithm.loss(rows, logp, old).loss
-    gradient = torch.autograd.grad(loss, logp)[0]
-    expected = closed_form(algorithm, rows, logp.detach(), old)
-    torch.testing.assert_close(gradient, expected, rtol=1e-9, atol=1e-12)
+    old = noise(rows, seed, scale) - 2
+    logp = old + noise(rows, seed + 1, scale)
+    rows = replace(
+        rows,
+        ref_logprobs=old + noise(rows, seed + 2, scale),
+        behavior_logprobs=old + noise(rows, seed + 3, scale),
+    )
+    loss, gradient = solve(algorithm, rows, logp, old)
+    expected, slopes = by_hand(algorithm, rows, logp, old)
+    assert loss == pytest.approx(expected, rel=1e-9, abs=1e-12)
+    torch.testing.assert_close(gradient, slopes, rtol=1e-9, atol=1e-12)
 
 
 def test_sequence_ratio_of_the_specified_row() -> None:
@@ -257,12 +163,11 @@ def test_sequence_ratio_of_the_specified_row() -> None:
 def test_gspo_is_atpo_on_rows_of_one_turn(seed: int) -> None:
     rows = rows_of(seed)
     rows = replace(rows, turn=torch.zeros_like(rows.turn), turns=1)
-    delta = torch.randn(
-        rows.mask.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
-    )
+    delta = noise(rows, seed, 1.0)
     bounds = {"clip_low": 0.1, "clip_high": 0.3}
     first, second = (
-        solve(rows, delta * 0.2, algorithm) for algorithm in (ATPO(**bounds), GSPO(**bounds))
+        solve(algorithm, rows, delta * 0.2, torch.zeros_like(delta))
+        for algorithm in (ATPO(**bounds), GSPO(**bounds))
     )
     assert first[0] == second[0]
     assert torch.equal(first[1], second[1])
@@ -417,17 +322,6 @@ def test_h_turn_as_released_and_sound() -> None:
     assert diagnostics.h_turn(rows, even * 0).isnan()
     assert diagnostics.h_turn_released(rows, even * 0).item() == 0.0
     assert diagnostics.h_turn(one_row([0, 0], [1.0, 1.0]), even).item() == 0.0
-
-
-def test_figures_by_turn_and_quantiles() -> None:
-    rows = one_row([0, 0, 1], [1.0, 1.0, -1.0])
-    delta = torch.tensor([[0.01, 0.01, 0.001]], dtype=torch.float64)
-    metrics = ATPO().loss(rows, delta, torch.zeros_like(delta)).metrics
-    assert metrics["clip_frac_turn_1"].item() == 1.0
-    assert metrics["clip_frac_turn_2"].item() == 0.0
-    assert metrics["approx_kl_turn_2"].item() == pytest.approx(0.001**2 / 2, rel=1e-3)
-    assert metrics["ratio_p50"].item() == pytest.approx(delta[0, 0].exp().item())
-    assert metrics["entropy"].item() == pytest.approx(-0.007)
 
 
 def test_metrics_of_packs_are_combined_by_tokens() -> None:
