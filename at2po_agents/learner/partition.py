@@ -249,12 +249,6 @@ def partition_packs(
     ]
 
 
-def within(trees: Sequence[RolloutTree], budget: int) -> list[list[Slice]]:
-    """Return the packs of a rank that is alone, see `partition_packs`."""
-    (packs,) = partition_packs(trees, 1, budget)
-    return packs
-
-
 def alike(lengths: Sequence[int], budget: int) -> list[list[int]]:
     """Share sequences out among batches in which less than an eighth is padding.
 

@@ -26,7 +26,7 @@ from transformers import PreTrainedModel as Model
 from at2po_agents.algorithms import ATPO, Algorithm
 from at2po_agents.learner.logprobs import flat_logprobs, token_logprobs
 from at2po_agents.learner.packing import pack
-from at2po_agents.learner.partition import alike, row_tokens, within
+from at2po_agents.learner.partition import alike, partition_packs, row_tokens
 from at2po_agents.objective.rows import Rows
 from at2po_agents.policy.loading import load_model
 from at2po_agents.policy.sizes import Decoder
@@ -73,7 +73,7 @@ def packed(model: Model, algorithm: Algorithm, trees: list[RolloutTree], budget:
         Tokens that went through the model.
     """
     tokens = 0
-    for members in within(trees, budget):
+    for members in partition_packs(trees, 1, budget)[0]:
         part = pack(members, dtype=model.dtype)
         logp = token_logprobs(model, part)
         rows = _shared(part.rows, trees)

@@ -27,13 +27,13 @@ def check_sampled(
     """Refuse requests if vLLM cannot serve one of them exactly as asked.
 
     Args:
-        requests: the requests to check.
+        requests: as for `check_requests`, like all others.
         unfinished: keys of the requests that run or wait.
-        max_length: as for `check_requests`.
-        vocabulary: as for `check_requests`.
+        max_length: most positions the model has.
+        vocabulary: ids run from 0 to this number, exclusive.
 
     Raises:
-        RequestError: says what was expected, what was found and what to do.
+        RequestError: one of them cannot.
     """
     check_requests(requests, unfinished, max_length=max_length, vocabulary=vocabulary)
     low, high = TEMPERATURES

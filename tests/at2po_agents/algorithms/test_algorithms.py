@@ -33,7 +33,7 @@ from at2po_agents.engines import TransformersEngine
 from at2po_agents.errors import ConfigError
 from at2po_agents.learner.logprobs import flat_logprobs, token_logprobs
 from at2po_agents.learner.packing import Pack, pack
-from at2po_agents.learner.partition import within
+from at2po_agents.learner.partition import partition_packs
 from at2po_agents.monitoring.metrics_log import read_metrics
 from at2po_agents.policy.loading import load_model
 from at2po_agents.rollout.collector import Collector
@@ -161,7 +161,8 @@ def test_packed_equals_flat_however_trees_are_cut(algorithm: Algorithm, seed: in
         whole, torch.zeros(whole.rows.mask.shape).double().masked_scatter(whole.rows.mask, scores)
     )
     for budget in (1, 25, 10**6):
-        parts = [pack(members, dtype=torch.float64) for members in within(trees, budget)]
+        (packs,) = partition_packs(trees, 1, budget)
+        parts = [pack(members, dtype=torch.float64) for members in packs]
         found = [share(part, part.rows.gather(token_logprobs(model, part))) for part in parts]
         loss = sum(loss.item() for loss, _ in found)
         assert loss == pytest.approx(expected[0].item(), rel=1e-9, abs=1e-12)
@@ -183,32 +184,29 @@ def test_tree_grpo_compares_rows_within_their_tree(env: Any, tokenizer: Any) -> 
             assert sum(leaf.row_advantage or 0 for leaf in group) == pytest.approx(0, abs=1e-9)
 
 
-@pytest.mark.parametrize(("length", "penalty"), [(4000, 0), (4192, 0), (5192, -0.5), (6192, -1)])
-def test_overlong_penalty(length: int, penalty: float) -> None:
-    """Source: specification 5.3."""
+@pytest.mark.parametrize(
+    ("length", "dropped", "penalty"),
+    [
+        (4000, 0, 0),
+        (4192, 0, 0),
+        (5192, 0, -0.5),
+        (6192, 0, -1),
+        (5000, 1300, -1),  # full: the release would have filled it up
+        (5000, 1192, -1),  # not a single token left to read the result with
+        (5000, 192, -0.5),  # a context shorter than the limit
+        (4000, 100, 0),
+        (4000, 10**6, -1),
+        (7000, 0, -1),  # a budget above the limit
+    ],
+)
+def test_the_overlong_penalty_counts_what_did_not_fit(
+    length: int, dropped: int, penalty: float
+) -> None:
     tree = RolloutTree("q", [1, 2, 3])
     first = tree.add(tree.root, sampled=[1] * 1000, inserted=[2] * 2000)
     leaf = tree.add(first, sampled=[1] * (length - 3000), reward=1.0)
+    leaf.outcome = Outcome(False, 0.0, True, truncated=dropped > 0, dropped_tokens=dropped)
     assert DAPO().shaped(leaf) == pytest.approx(1 + penalty)
-
-
-@pytest.mark.parametrize(
-    ("length", "dropped", "reward"),
-    [
-        (5000, 1300, -2.0),  # full: the release would have filled it up
-        (5000, 1192, -2.0),  # not a single token left to read the result with
-        (5000, 192, -1.5),  # a context shorter than the limit
-        (4000, 100, -1.0),
-        (4000, 10**6, -2.0),
-        (6192, 0, -2.0),
-        (7000, 0, -2.0),  # a budget above the limit
-    ],
-)
-def test_what_did_not_fit_counts_in_the_length(length: int, dropped: int, reward: float) -> None:
-    tree = RolloutTree("q", [1, 2, 3])
-    leaf = tree.add(tree.root, sampled=[1] * length, reward=-1.0)
-    leaf.outcome = Outcome(False, 0.0, True, truncated=True, dropped_tokens=dropped)
-    assert DAPO().shaped(leaf) == pytest.approx(reward)
 
 
 @settings(max_examples=30)

@@ -204,6 +204,12 @@ class EngineContract:
     def tolerance(self) -> float:
         return self.tolerances[self.best]
 
+    @pytest.fixture
+    def engine(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, make: Make
+    ) -> Engine:
+        return make(model, tokenizer)
+
     @pytest.mark.parametrize("kind", ["qwen3", "llama", "granite", "gpt2"])
     def test_greedy_equals_generate(
         self, tokenizer: PreTrainedTokenizerBase, make: Make, kind: str, dtype: torch.dtype
@@ -272,10 +278,7 @@ class EngineContract:
                     completion.logprobs, abs=self.tolerance
                 )
 
-    def test_seed_decides(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, make: Make
-    ) -> None:
-        engine = make(model, tokenizer)
+    def test_seed_decides(self, engine: Engine, tokenizer: PreTrainedTokenizerBase) -> None:
         prompt = contexts(tokenizer, 1)[0]
         requests = [Request(i, prompt, seed, 12) for i, seed in enumerate([5, 5, 6, 2**64 - 1])]
         done = finish(engine, requests)
@@ -305,11 +308,10 @@ class EngineContract:
             assert done[request.key].logprobs == pytest.approx(cold.logprobs, abs=self.tolerance)
 
     def test_turn_continues_where_it_was_cut(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, make: Make
+        self, engine: Engine, tokenizer: PreTrainedTokenizerBase
     ) -> None:
         """Sampled ids go back in as they came out: no text in between could change them."""
         prompt = contexts(tokenizer, 1)[0]
-        engine = make(model, tokenizer)
         whole = finish(engine, [Request(0, prompt, 0, 30, 0.0)])[0]
         cut = finish(engine, [Request(1, prompt, 0, 11, 0.0)])[1]
         rest = finish(engine, [Request(2, prompt + cut.ids, 0, 19, 0.0)])[2]
@@ -339,10 +341,9 @@ class EngineContract:
         assert inside > 0  # the last token may carry characters behind the stop string
 
     def test_stop_strings_differ_per_row(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, make: Make
+        self, engine: Engine, tokenizer: PreTrainedTokenizerBase
     ) -> None:
         prompt = contexts(tokenizer, 1)[0]
-        engine = make(model, tokenizer)
         free = finish(engine, [Request(0, prompt, 11, 20)])[0]
         stop = (tokenizer.decode(free.ids[3:5]),)
         done = finish(engine, [Request(1, prompt, 11, 20, stop=stop), Request(2, prompt, 11, 20)])
@@ -450,9 +451,8 @@ class EngineContract:
             engine.load_weights(state | {name: torch.zeros(3)})
 
     def test_weights_cannot_change_under_a_running_request(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, make: Make
+        self, engine: Engine, model: PreTrainedModel
     ) -> None:
-        engine = make(model, tokenizer)
         engine.submit([Request(0, [4, 5], 0, 3)])
         with pytest.raises(EngineBusyError, match="1 unfinished"):
             engine.load_weights(model.state_dict())
@@ -480,10 +480,7 @@ class EngineContract:
             assert finish(engine, [request]) == awake
         assert engine.stats.reused == 0
 
-    def test_closing_drops_all_requests(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, make: Make
-    ) -> None:
-        engine = make(model, tokenizer)
+    def test_closing_drops_all_requests(self, engine: Engine) -> None:
         engine.submit([Request(0, [4, 5], 0, 3)])
         engine.step()
         engine.close()
@@ -505,31 +502,19 @@ class EngineContract:
         ],
     )
     def test_impossible_requests_are_refused_before_anything_is_queued(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        make: Make,
-        change: dict[str, Any],
-        problem: str,
+        self, engine: Engine, change: dict[str, Any], problem: str
     ) -> None:
-        engine = make(model, tokenizer)
         fields: dict[str, Any] = {"key": "bad", "ids": [1, 2, 3], "seed": 0, "max_new_tokens": 4}
         with pytest.raises(RequestError, match=problem):
             engine.submit([Request("good", [1, 2, 3], 0, 4), Request(**(fields | change))])
         assert engine.step() == []
 
-    def test_request_may_fill_the_model_to_its_last_position(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, make: Make
-    ) -> None:
-        engine = make(model, tokenizer)
+    def test_request_may_fill_the_model_to_its_last_position(self, engine: Engine) -> None:
         assert engine.max_length == 160
         done = finish(engine, [Request(0, [4] * 150, 0, 10), Request(1, [5] * 159, 0, 1)])
         assert (len(done[0].ids), len(done[1].ids)) == (10, 1)
 
-    def test_keys_must_differ_while_unfinished(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, make: Make
-    ) -> None:
-        engine = make(model, tokenizer)
+    def test_keys_must_differ_while_unfinished(self, engine: Engine) -> None:
         with pytest.raises(RequestError, match="'a' twice"):
             engine.submit([Request("a", [4], 0, 1), Request("a", [5], 0, 1)])
         finish(engine, [Request("a", [4], 0, 1)])

@@ -175,12 +175,16 @@ def test_broken_tree_is_handed_back_and_the_step_skipped() -> None:
     assert ours.nonfinite_trees == []
 
 
-def test_only_the_broken_mini_batch_is_skipped() -> None:
+@pytest.mark.parametrize(
+    ("settings", "taken"), [({"mini_batches": 2}, 1), ({"token_budget": 1}, 0), ({}, 0)]
+)
+def test_only_the_broken_mini_batch_is_skipped(settings: dict[str, int], taken: int) -> None:
+    """Be its trees whole or cut."""
     batch = trees(2)
     batch[0].leaves()[0].reward = float("nan")
-    ours = learner(mini_batches=2)
+    ours = learner(**settings)
     metrics = ours.update(batch)
-    assert (metrics["skipped"], metrics["optimizer_steps"]) == (1, 1)
+    assert (metrics["skipped"], metrics["optimizer_steps"]) == (1, taken)
     assert ours.nonfinite_trees == [batch[0]]
 
 
@@ -275,14 +279,6 @@ def test_restored_state_continues_bit_for_bit(dtype: torch.dtype, tmp_path: Path
     for one, two in zip(ours.masters.parameters, again.masters.parameters, strict=True):
         assert torch.equal(one, two)
     assert torch.equal(weights(model), weights(copy))
-
-
-def test_a_broken_tree_that_was_cut_is_handed_back_once() -> None:
-    batch = trees(2)
-    batch[0].leaves()[0].reward = float("nan")
-    ours = learner(token_budget=1)
-    assert ours.update(batch)["skipped"] == 1
-    assert ours.nonfinite_trees == [batch[0]]
 
 
 def test_reward_raises_the_probability_of_the_better_turn() -> None:

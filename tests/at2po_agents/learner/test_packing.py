@@ -188,15 +188,13 @@ def test_models_that_would_be_wrong_are_refused(setting: str, value: object) -> 
 
 
 def test_incomplete_trees_are_refused() -> None:
-    with pytest.raises(TreeError, match="at least one tree"):
-        pack([])
-    with pytest.raises(TreeError, match="at least one sampled token"):
-        pack([empty_tree()])
-    tree = random_tree(1)
-    tree.leaves()[0].reward = None
-    with pytest.raises(TreeError, match="needs a reward"):
-        pack([tree])
-    tree = random_tree(1)
-    tree.leaves()[0].advantage = None
-    with pytest.raises(TreeError, match="needs an advantage"):
-        pack([tree])
+    unrewarded, uncredited = random_tree(1), random_tree(1)
+    unrewarded.leaves()[0].reward = uncredited.leaves()[0].advantage = None
+    for trees, problem in (
+        ([], "at least one tree"),
+        ([empty_tree()], "at least one sampled token"),
+        ([unrewarded], "needs a reward"),
+        ([uncredited], "needs an advantage"),
+    ):
+        with pytest.raises(TreeError, match=problem):
+            pack(trees)

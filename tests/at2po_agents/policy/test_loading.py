@@ -30,11 +30,6 @@ from at2po_agents.policy.loading import (
 )
 from at2po_agents.policy.weights import weights_hash
 
-TEMPLATE = (
-    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
-)
-
 
 @pytest.fixture
 def tokenizer() -> PreTrainedTokenizerBase:
@@ -172,22 +167,6 @@ def test_smollm2_answers_and_can_be_saved_again(tmp_path: Path) -> None:
     again, _ = load_model(str(tmp_path))
     for name, tensor in again.state_dict().items():
         assert torch.equal(tensor, model.state_dict()[name])
-
-
-def test_prompt_is_one_system_message(tokenizer: PreTrainedTokenizerBase) -> None:
-    assert encode_prompt(tokenizer, "Hi é") == encode_inserted(tokenizer, "Hi é")
-    tokenizer.chat_template = TEMPLATE
-    ids = encode_prompt(tokenizer, "Hi é")
-    assert tokenizer.decode(ids) == "<|system|>Hi é<|end|><|assistant|>"
-    names = tokenizer.convert_ids_to_tokens([ids[0], ids[-2], ids[-1]])
-    assert names == ["<|system|>", "<|end|>", "<|assistant|>"]
-
-
-def test_inserted_text_gets_no_special_tokens(tokenizer: PreTrainedTokenizerBase) -> None:
-    text = " <result>\nx</result>"
-    ids = encode_inserted(tokenizer, text)
-    assert tokenizer.decode(ids) == text
-    assert not set(ids) & set(tokenizer.all_special_ids)
 
 
 def test_a_policy_is_put_on_the_device_asked_for() -> None:

@@ -18,8 +18,7 @@ from at2po_agents.algorithms import GRPO
 from at2po_agents.engines import Request, TransformersEngine
 from at2po_agents.engines.transformers.decoding import decodable
 from at2po_agents.errors import ConfigError, WeightsError
-from at2po_agents.learner.logprobs import flat_logprobs, token_logprobs
-from at2po_agents.learner.packing import pack
+from at2po_agents.learner.logprobs import flat_logprobs
 from at2po_agents.objective.losses import LossOutput
 from at2po_agents.objective.rows import Rows
 from at2po_agents.policy.adapters import adapter_names, base_state
@@ -67,15 +66,6 @@ def test_the_adapter_follows_from_the_seed_and_leaves_torch_s_generator_alone() 
         assert torch.equal(first[name], same[name])
         assert torch.equal(first[name], other[name]) == (".lora_B." in name)
     assert not any(first[name].any() for name in adapter_names(first) if ".lora_B." in name)
-
-
-def test_packed_scores_equal_those_of_rows() -> None:
-    batch, model = trees(3), adapted()
-    shake(model)
-    packed = pack(batch)
-    found = packed.rows.gather(token_logprobs(model, packed))[packed.rows.mask]
-    expected = torch.cat(flat_logprobs(model, flat_rows(batch)))
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
 
 
 @settings(max_examples=5)
