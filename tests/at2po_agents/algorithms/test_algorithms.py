@@ -396,16 +396,6 @@ def test_what_is_no_algorithm_is_refused_with_what_to_do() -> None:
         algorithms.register_algorithm("half", Half)
 
 
-def test_what_an_algorithm_does_not_say_has_a_default() -> None:
-    mine = Mine()
-    assert (mine.learns, mine.kl_coef, mine.entropy, mine.importance_cap) == (True, 0.0, None, None)
-    assert (mine.oversample, mine.max_resample_rounds, mine.informative(group(1, 1))) == (
-        1,
-        1,
-        True,
-    )
-
-
 def test_names_find_their_algorithms() -> None:
     assert algorithms.get("atpo", chains=4) == ATPO(chains=4)
     for name, cls in REGISTRY.items():

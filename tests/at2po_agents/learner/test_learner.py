@@ -281,21 +281,6 @@ def test_restored_state_continues_bit_for_bit(dtype: torch.dtype, tmp_path: Path
     assert torch.equal(weights(model), weights(copy))
 
 
-def test_reward_raises_the_probability_of_the_better_turn() -> None:
-    tree = RolloutTree("q", [1])
-    for token, reward in ((2, 1.0), (3, 0.0)):
-        tree.add(tree.root, sampled=[token], logprobs=[-1.0], reward=reward)
-    model = tiny_model()
-    ours = learner(model, lr=1e-2)
-    gaps = []
-    for _ in range(4):
-        better, worse = (row.detach().item() for row in flat_logprobs(model, tree.rows()))
-        gaps.append(better - worse)
-        ours.update([tree])
-    assert gaps == sorted(gaps)
-    assert gaps[-1] > gaps[0]
-
-
 @pytest.mark.parametrize(
     "setting", [{"mini_batches": 0}, {"token_budget": 0}, {"lr": 0.0}, {"grad_clip": float("nan")}]
 )

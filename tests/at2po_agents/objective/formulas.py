@@ -8,11 +8,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from at2po_agents.algorithms import AEPO, ClippedLoss
+from at2po_agents.algorithms import AEPO, ARPO, ATPO, DAPO, GRPO, GSPO, ClippedLoss, TreeGRPO
 from at2po_agents.learner.packing import pack
 from at2po_agents.objective.rows import Rows
 from at2po_envs import Outcome
 from tests.at2po_agents.samples import random_tree
+
+CLASSES = [ATPO, GRPO, DAPO, GSPO, ARPO, AEPO, TreeGRPO]
 
 
 def one_row(turn: list[int], advantages: list[float]) -> Rows:

@@ -28,7 +28,8 @@ from at2po_agents.policy.loading import (
     load_tokenizer,
     model_config,
 )
-from at2po_agents.policy.weights import weights_hash
+from at2po_agents.policy.weights import state_hash
+from tests.at2po_agents.samples import tiny_model
 
 
 @pytest.fixture
@@ -184,15 +185,9 @@ def test_a_device_that_is_not_there_is_refused(name: str) -> None:
 
 
 def test_the_hash_of_weights_follows_every_byte() -> None:
-    def model(dtype: torch.dtype = torch.float32) -> Qwen3ForCausalLM:
-        shape = {"vocab_size": 20, "hidden_size": 8, "intermediate_size": 8, "head_dim": 4}
-        shape |= {"num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1}
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            return Qwen3ForCausalLM(Qwen3Config(**shape)).to(dtype)
-
-    first, same, changed = model(), model(), model()
+    first, same, changed = (tiny_model(dtype=torch.float32) for _ in range(3))
     with torch.no_grad():
         changed.lm_head.weight[0, 0] += 1e-6
-    hashes = [weights_hash(each) for each in (first, same, changed, model(torch.bfloat16))]
+    models = (first, same, changed, tiny_model(dtype=torch.bfloat16))
+    hashes = [state_hash(model.state_dict()) for model in models]
     assert hashes[0] == hashes[1] and len(set(hashes)) == 3

@@ -173,30 +173,6 @@ def test_engine_and_learner_agree_before_and_after_an_update() -> None:
     assert written[0] != written[1]
 
 
-def test_an_engine_with_its_own_copy_takes_adapters_or_merged_weights() -> None:
-    tokenizer = make_tokenizer()
-    models = [make_model("qwen3", tokenizer) for _ in range(3)]
-    trained, copy, plain = models
-    lora = add_lora(trained)
-    add_lora(copy, seed=9)
-    shake(trained)
-    requests = [Request(i, ids, i, 20) for i, ids in enumerate(contexts(tokenizer, 4))]
-    expected = finish(TransformersEngine(trained, tokenizer), requests)
-    state = trained.state_dict()
-    for model, weights in (
-        (copy, {name: state[name] for name in adapter_names(state)}),
-        (plain, dict(lora.adapter.merged(state))),
-    ):
-        engine = TransformersEngine(model, tokenizer)
-        engine.load_weights(weights)
-        found = finish(engine, requests)
-        assert {key: done.ids for key, done in found.items()} == {
-            key: done.ids for key, done in expected.items()
-        }
-    with pytest.raises(WeightsError, match="missing"):
-        TransformersEngine(copy, tokenizer).load_weights(plain.state_dict())
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_saved_model_loads_merged_and_its_adapter_as_it_was(
     dtype: torch.dtype, tmp_path: Path
