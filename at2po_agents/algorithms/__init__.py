@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Callable
 from dataclasses import MISSING, fields, is_dataclass
 
 from at2po_agents.algorithms.aepo import AEPO
@@ -109,20 +108,6 @@ def name_of(algorithm: Algorithm) -> str:
     return f"{cls.__module__}:{cls.__qualname__}"
 
 
-def get(name: str, **settings: object) -> Algorithm:
-    """Build an algorithm from its name.
-
-    Args:
-        name: As for `find`.
-        **settings: Fields of the algorithm that differ from the defaults.
-
-    Raises:
-        ConfigError: If no algorithm has that name.
-    """
-    make: Callable[..., Algorithm] = find(name)
-    return make(**settings)
-
-
 __all__ = [
     "AEPO",
     "ARPO",
@@ -136,7 +121,6 @@ __all__ = [
     "ReAct",
     "TreeGRPO",
     "find",
-    "get",
     "name_of",
     "register_algorithm",
 ]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, get_origin, get_type_hints
 
 from at2po_agents.errors import ConfigError
 from at2po_agents.objective.advantages import check
-from at2po_agents.objective.loss_options import KL, Aggregation, Ratio, Shared
+from at2po_agents.objective.loss_options import Aggregation, Ratio, Shared
 from at2po_agents.rollout.expansion import Entropy, Expansion
 from at2po_agents.settings import Range, check_ranges
 from at2po_agents.tree import RolloutTree
@@ -107,8 +107,6 @@ class ClippedLoss(Algorithm):
     """Weight of a turn that several rows share: once per leaf, or once."""
     kl_coef: float = 0.0
     """Weight of the KL term towards the starting policy; at 0 there is no reference pass."""
-    kl: KL = "k3"
-    """Estimator of the KL term."""
     mask_truncated: bool = False
     """Leave the tokens of rows that were cut off out of the loss."""
     importance_cap: float = 0.0
@@ -137,7 +135,8 @@ class ClippedLoss(Algorithm):
         from at2po_agents.objective.diagnostics import measure_importance
 
         if self.mask_truncated:
-            rows = losses.without_truncated(rows)
+            # Denominators keep the tokens that the loss leaves out.
+            rows = replace(rows, mask=rows.mask & ~rows.truncated[:, None])
         ratio = ratios.RATIOS[self.ratio](rows, logp, old)
         bounds = {"low": self.clip_low, "high": self.clip_high}
         if self.soft_upper_clip:
@@ -151,9 +150,7 @@ class ClippedLoss(Algorithm):
             terms = terms * importance.clamp(max=self.importance_cap)
         shares = self.averaged(rows, terms)
         if self.kl_coef:
-            shares = shares + self.kl_coef * self.averaged(
-                rows, losses.kl_terms(rows, logp, self.kl)
-            )
+            shares = shares + self.kl_coef * self.averaged(rows, losses.kl_terms(rows, logp))
         found = losses.output(rows, shares, ratio=ratio, logp=logp, old=old, **bounds)
         if self.importance_cap:
             weights = measure_importance(rows, importance, self.importance_cap)
@@ -165,5 +162,5 @@ class ClippedLoss(Algorithm):
         from at2po_agents.objective import losses
 
         if self.shared == "once":
-            terms = losses.count_once(rows, terms)
+            terms = terms / rows.row_count.clamp(min=1)
         return losses.AGGREGATIONS[self.aggregation](rows, terms)

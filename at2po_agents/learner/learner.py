@@ -22,7 +22,7 @@ from at2po_agents.learner.checkpoint import LearnerState, OptimizerState
 from at2po_agents.learner.logprobs import token_logprobs
 from at2po_agents.learner.master_weights import MasterWeights
 from at2po_agents.learner.packing import Pack, pack
-from at2po_agents.learner.partition import Slice, partition_packs, row_tokens, shortest, split
+from at2po_agents.learner.partition import partition_packs, row_tokens, shortest, split
 from at2po_agents.learner.process_group import DataParallelGroup
 from at2po_agents.learner.tree_attention import check_model, tree_attention
 from at2po_agents.learner.update_metrics import (
@@ -221,21 +221,20 @@ class Learner:
         mean_std = entropy_mean_std([leaf for tree in trees for leaf in tree.leaves()])
         counted = [tree for tree in trees if self._counts_in(tree)]
         parts = []
-        for members in self._own(counted):
+        packs = partition_packs(counted, self.group.world_size, self.token_budget)
+        own = packs[self.group.rank]
+        # All ranks have equally many, if need be idle ones.
+        for members in own + [[]] * (max(map(len, packs)) - len(own)):
             there = members or [shortest(counted)]
             packed = pack(there, device=self._device, dtype=self._dtype)
-            own = packed.rows.total_tokens if members else 0
+            tokens_here = packed.rows.total_tokens if members else 0
             whole = replace(
                 packed.rows, total_rows=rows, total_tokens=tokens, entropy_mean_std=mean_std
             )
-            parts.append(_Part([part.tree for part in members], replace(packed, rows=whole), own))
+            parts.append(
+                _Part([part.tree for part in members], replace(packed, rows=whole), tokens_here)
+            )
         return parts
-
-    def _own(self, trees: Sequence[RolloutTree]) -> list[list[Slice]]:
-        """Return this rank's packs of trees; all ranks have equally many, if need be idle ones."""
-        packs = partition_packs(trees, self.group.world_size, self.token_budget)
-        own = packs[self.group.rank]
-        return own + [[]] * (max(map(len, packs)) - len(own))
 
     def _step(self, parts: list[_Part]) -> MiniBatchStep:
         """Accumulate the gradients of one mini-batch and step if all of it is finite."""

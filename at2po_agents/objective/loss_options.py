@@ -7,4 +7,3 @@ from typing import Literal
 Ratio = Literal["token", "turn", "sequence"]
 Aggregation = Literal["token-mean", "seq-mean-token-mean", "turn-mean"]
 Shared = Literal["leaves", "once"]
-KL = Literal["k1", "k3"]

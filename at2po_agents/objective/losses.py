@@ -15,7 +15,6 @@ from torch import Tensor
 
 from at2po_agents.errors import ConfigError
 from at2po_agents.objective.diagnostics import measure, turn_sums
-from at2po_agents.objective.loss_options import KL
 from at2po_agents.objective.ratios import finite
 from at2po_agents.objective.rows import Rows
 
@@ -98,17 +97,16 @@ def dual_clipped(terms: Tensor, advantages: Tensor, limit: float) -> Tensor:
     return torch.where(advantages < 0, torch.minimum(terms, -advantages * limit), terms)
 
 
-def kl_terms(rows: Rows, logp: Tensor, kind: KL = "k3") -> Tensor:
+def kl_terms(rows: Rows, logp: Tensor) -> Tensor:
     """Estimate KL(policy || reference) at each token.
 
     Args:
         rows: The rows, with the reference's log-probabilities.
         logp: [R, T] log-probabilities under the policy being trained, in nats.
-        kind: "k1" (logp - ref: in a loss its gradient has mean 0, so it only adds noise) or "k3"
-            (exp(d) - d - 1 with d = ref - logp, clamped to +-10 and beyond without gradient).
 
     Returns:
-        [R, T] in nats.
+        [R, T] k3 in nats: exp(d) - d - 1 with d = ref - logp, clamped to +-10 and beyond without
+        gradient.
 
     Raises:
         ConfigError: If the rows have no reference.
@@ -119,10 +117,7 @@ def kl_terms(rows: Rows, logp: Tensor, kind: KL = "k3") -> Tensor:
         raise ConfigError(
             "a KL term needs rows.ref_logprobs, found none; give the algorithm a kl_coef above 0"
         )
-    delta = rows.ref_logprobs - logp
-    if kind == "k1":
-        return -delta
-    delta = finite(delta).clamp(max=LOG_REFERENCE_MAX)
+    delta = finite(rows.ref_logprobs - logp).clamp(max=LOG_REFERENCE_MAX)
     return (delta.exp() - delta - 1).clamp(-10, 10)
 
 
@@ -142,16 +137,6 @@ def entropy_weighted(rows: Rows, weight: float) -> Rows:
     mean, std = rows.entropy_mean_std
     factor = 1 + weight * (rows.entropy - mean) / std
     return replace(rows, advantages=torch.where(rows.mask, rows.advantages * factor, 0.0))
-
-
-def without_truncated(rows: Rows) -> Rows:
-    """Take the tokens of rows that were cut off out of the loss; denominators keep them."""
-    return replace(rows, mask=rows.mask & ~rows.truncated[:, None])
-
-
-def count_once(rows: Rows, terms: Tensor) -> Tensor:
-    """Share a token's weight out among its rows, so that a turn counts once, not once per leaf."""
-    return terms / rows.row_count.clamp(min=1)
 
 
 def token_mean(rows: Rows, terms: Tensor) -> Tensor:

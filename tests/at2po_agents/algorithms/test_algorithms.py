@@ -46,6 +46,7 @@ from at2po_envs import Outcome
 from tests.at2po_agents.rollout.test_collector import TURNS as SPOKEN
 from tests.at2po_agents.rollout.test_collector import ScriptedEngine
 from tests.at2po_agents.samples import StepLearner, flat_rows, random_tree, tiny_model
+from tests.at2po_agents.training.test_trainer import small
 
 TURNS = SPOKEN  # what the tokenizer has to know
 
@@ -116,7 +117,7 @@ def test_one_step_of_the_embedded_model(algorithm: Algorithm, leaves: int, env: 
 EVERY: list[Algorithm] = [
     *(cls() for cls in REGISTRY.values() if cls.learns),
     *(algorithm for algorithm, _ in SMALL),
-    GRPO(kl_coef=0.3, kl="k1", shared="once"),
+    GRPO(kl_coef=0.3, shared="once"),
     AEPO(shared="once", aggregation="turn-mean"),
     ATPO(importance_cap=1.2),
     GRPO(importance_cap=2.0, shared="once"),
@@ -292,24 +293,9 @@ def test_a_batch_is_filled_up_to_the_limit(
 
 def run(out: Path, **changes: Any) -> TrainConfig:
     """A run of DAPO of seconds."""
-    config = override(
-        TrainConfig(),
-        {
-            "env_options": {"questions": 50, "seed": 1},
-            "eval.env_options": {"split": "test", "questions": 4, "seed": 2},
-            "algorithm": DAPO(chains=3, oversample=1, max_resample_rounds=2, kl_coef=0.01),
-            "steps": 4,
-            "rollout.questions_per_step": 2,
-            "optim.mini_batches": 1,
-            "optim.learning_rate": 1e-3,
-            "rollout.max_response_tokens": 200,
-            "eval.every": 0,
-            "eval.questions": 2,
-            "checkpoint.every": 2,
-            "out": out,
-        },
-    )
-    return override(config, changes)
+    dapo = DAPO(chains=3, oversample=1, max_resample_rounds=2, kl_coef=0.01)
+    settings = {"algorithm": dapo, "rollout.questions_per_step": 2, "eval.every": 0}
+    return small(out, **(settings | changes))
 
 
 def test_dynamic_sampling_counts_all_tokens_and_resumes(tmp_path: Path) -> None:
@@ -361,7 +347,7 @@ class Mine(Algorithm):
 def test_an_algorithm_of_one_s_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(algorithms, "REGISTRY", dict(REGISTRY))
     algorithms.register_algorithm("mine", Mine)
-    assert algorithms.get("mine", chains=3) == Mine(3)
+    assert algorithms.find("mine") is Mine
     path = tmp_path / "run.toml"
     path.write_text('[algorithm]\nname = "mine"\nchains = 5')
     config = load_config(TrainConfig, path)
@@ -397,12 +383,11 @@ def test_what_is_no_algorithm_is_refused_with_what_to_do() -> None:
 
 
 def test_names_find_their_algorithms() -> None:
-    assert algorithms.get("atpo", chains=4) == ATPO(chains=4)
     for name, cls in REGISTRY.items():
         assert algorithms.find(name) is cls
         assert algorithms.name_of(cls()) == cls.name == name
     with pytest.raises(ConfigError, match="found 'at2po'; did you mean 'atpo'"):
-        algorithms.get("at2po")
+        algorithms.find("at2po")
     for wrong in ("nowhere:Class", "at2po_agents.algorithms:Nothing"):
         with pytest.raises(ConfigError, match="PYTHONPATH"):
             algorithms.find(wrong)
@@ -499,7 +484,7 @@ def test_engine_entropies_are_those_of_the_model(env: Any) -> None:
 )
 def test_weights_that_are_not_finite_are_refused(name: str, setting: str, value: float) -> None:
     with pytest.raises(ConfigError, match=rf"^{setting.replace('branch_', '')}(:| must be)"):
-        algorithms.get(name, **{setting: value})
+        algorithms.find(name)(**{setting: value})
 
 
 def test_a_module_that_exits_when_it_is_imported_ends_no_command(

@@ -340,17 +340,6 @@ class EngineContract:
             inside += not done[stop].text.endswith(stop)
         assert inside > 0  # the last token may carry characters behind the stop string
 
-    def test_stop_strings_differ_per_row(
-        self, engine: Engine, tokenizer: PreTrainedTokenizerBase
-    ) -> None:
-        prompt = contexts(tokenizer, 1)[0]
-        free = finish(engine, [Request(0, prompt, 11, 20)])[0]
-        stop = (tokenizer.decode(free.ids[3:5]),)
-        done = finish(engine, [Request(1, prompt, 11, 20, stop=stop), Request(2, prompt, 11, 20)])
-        assert (done[1].finish, done[2].finish) == ("stop", "length")
-        assert len(done[1].ids) <= 5
-        assert done[2].ids == free.ids
-
     def test_end_token_ends_the_turn_and_belongs_to_it(
         self, tokenizer: PreTrainedTokenizerBase, make: Make
     ) -> None:

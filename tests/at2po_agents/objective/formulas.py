@@ -94,11 +94,8 @@ def by_hand(algorithm: ClippedLoss, rows: Rows, logp: Tensor, old: Tensor) -> tu
             value, slope = value * weight, slope * weight
         if algorithm.kl_coef and rows.ref_logprobs is not None:
             d = (rows.ref_logprobs - logp)[r, t].item()
-            if algorithm.kl == "k1":
-                k, k_slope = -d, 1.0
-            else:
-                k = math.exp(min(d, 705.0)) - d - 1
-                k, k_slope = (10.0, 0.0) if k > 10 else (k, 1 - math.exp(d))
+            k = math.exp(min(d, 705.0)) - d - 1
+            k, k_slope = (10.0, 0.0) if k > 10 else (k, 1 - math.exp(d))
             value, slope = value + algorithm.kl_coef * k, slope + algorithm.kl_coef * k_slope
         turns = len(set(rows.turn[r][rows.mask[r]].tolist()))
         weight = {

@@ -34,7 +34,6 @@ def double(x: float) -> Tensor:
     mask_truncated=st.booleans(),
     shared=st.sampled_from(["leaves", "once"]),
     kl_coef=st.sampled_from([0.0, 0.3]),
-    kl=st.sampled_from(["k1", "k3"]),
     importance_cap=st.sampled_from([0.0, 1.01, 1.5]),
     dual_clip=st.sampled_from([0.0, 1.2, 3.0]),
 )
@@ -89,20 +88,16 @@ def test_value_and_gradient_of_one_token_at_any_ratio(
         assert gradient.item() == pytest.approx(slope.item(), **close), delta
 
 
-@pytest.mark.parametrize("kl", ["k1", "k3"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_value_and_gradient_of_the_kl_at_any_distance(kl: str, dtype: torch.dtype) -> None:
+def test_value_and_gradient_of_the_kl_at_any_distance(dtype: torch.dtype) -> None:
+    algorithm = GRPO(kl_coef=0.7)
     for delta in EXTREMES:
         old = torch.tensor([[-0.5]], dtype=dtype)
         rows = replace(one_row([0], [0.0]), ref_logprobs=old + delta)
         rows = replace(rows, advantages=rows.advantages.to(dtype))
-        loss, gradient = solve(GRPO(kl_coef=0.7, kl=kl), rows, old, old)
-        expected, slope = by_hand(
-            GRPO(kl_coef=0.7, kl=kl),
-            replace(rows, ref_logprobs=double(delta)),
-            double(0.0),
-            double(0.0),
-        )
+        loss, gradient = solve(algorithm, rows, old, old)
+        rows = replace(rows, ref_logprobs=double(delta))
+        expected, slope = by_hand(algorithm, rows, double(0.0), double(0.0))
         assert loss == pytest.approx(expected, rel=1e-4, abs=1e-6), delta
         assert gradient.item() == pytest.approx(slope.item(), rel=1e-4, abs=1e-6), delta
 
