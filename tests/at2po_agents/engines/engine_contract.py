@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
+    AutoModelForCausalLM,
     GPT2Config,
-    GPT2LMHeadModel,
     GraniteConfig,
-    GraniteForCausalLM,
     LlamaConfig,
-    LlamaForCausalLM,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
@@ -53,6 +53,16 @@ SHAPE: dict[str, Any] = {
     "pad_token_id": None,
 }
 
+MODELS: dict[str, Callable[..., PretrainedConfig]] = {
+    "qwen3": partial(Qwen3Config, **SHAPE, num_key_value_heads=2, head_dim=32),
+    "llama": partial(LlamaConfig, **SHAPE, num_key_value_heads=1, tie_word_embeddings=True),
+    # Scales queries and logits in its own way.
+    "granite": partial(
+        GraniteConfig, **SHAPE, num_key_value_heads=2, attention_multiplier=0.9, logits_scaling=2.0
+    ),
+    "gpt2": partial(GPT2Config, **SHAPE, n_inner=48, embd_pdrop=0.5),
+}
+
 Make = Callable[..., Engine]
 
 
@@ -77,34 +87,10 @@ def make_model(
     kind: str, tokenizer: PreTrainedTokenizerBase, dtype: torch.dtype = torch.float64
 ) -> PreTrainedModel:
     """Return a random model; equal arguments give equal weights."""
-    vocabulary = len(tokenizer) + PADDING
-    model: PreTrainedModel
     with torch.random.fork_rng():
         torch.manual_seed(7)
-        if kind == "qwen3":
-            model = Qwen3ForCausalLM(
-                Qwen3Config(**SHAPE, vocab_size=vocabulary, num_key_value_heads=2, head_dim=32)
-            )
-        elif kind == "llama":
-            model = LlamaForCausalLM(
-                LlamaConfig(
-                    **SHAPE, vocab_size=vocabulary, num_key_value_heads=1, tie_word_embeddings=True
-                )
-            )
-        elif kind == "granite":  # scales queries and logits in its own way
-            model = GraniteForCausalLM(
-                GraniteConfig(
-                    **SHAPE,
-                    vocab_size=vocabulary,
-                    num_key_value_heads=2,
-                    attention_multiplier=0.9,
-                    logits_scaling=2.0,
-                )
-            )
-        else:
-            model = GPT2LMHeadModel(
-                GPT2Config(**SHAPE, vocab_size=vocabulary, n_inner=48, embd_pdrop=0.5)
-            )
+        build: Any = AutoModelForCausalLM.from_config
+        model: PreTrainedModel = build(MODELS[kind](vocab_size=len(tokenizer) + PADDING))
     return model.to(dtype).eval()
 
 
@@ -210,7 +196,7 @@ class EngineContract:
     ) -> Engine:
         return make(model, tokenizer)
 
-    @pytest.mark.parametrize("kind", ["qwen3", "llama", "granite", "gpt2"])
+    @pytest.mark.parametrize("kind", MODELS)
     def test_greedy_equals_generate(
         self, tokenizer: PreTrainedTokenizerBase, make: Make, kind: str, dtype: torch.dtype
     ) -> None:
@@ -234,7 +220,7 @@ class EngineContract:
             )
             assert done[i].ids == expected[0, len(ids) :].tolist()
 
-    @pytest.mark.parametrize("kind", ["qwen3", "llama", "granite", "gpt2"])
+    @pytest.mark.parametrize("kind", MODELS)
     def test_logprobs_equal_full_forward(
         self,
         tokenizer: PreTrainedTokenizerBase,

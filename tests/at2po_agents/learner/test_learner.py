@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from at2po_agents.algorithms import AEPO, ATPO, DAPO, GRPO, Algorithm
+from at2po_agents.algorithms import AEPO, ATPO, DAPO, GRPO
 from at2po_agents.errors import ConfigError, TreeError
 from at2po_agents.learner.learner import Learner
 from at2po_agents.learner.logprobs import flat_logprobs
@@ -90,29 +90,22 @@ def test_packs_add_up_to_one_mini_batch() -> None:
     assert_same(whole, parts)
 
 
-@dataclass(frozen=True)
-class Recorder(Algorithm):
+@dataclass(frozen=True, kw_only=True)
+class Recorder(ATPO):
     """ATPO that keeps what its loss was given."""
 
-    calls: list[tuple[Rows, Tensor, Tensor]]
-
-    name: ClassVar[str] = "recorder"
-
-    def expansion(self) -> Any:
-        return WIDE.expansion()
-
-    def assign_credit(self, tree: RolloutTree) -> None:
-        WIDE.assign_credit(tree)
+    calls: Any
 
     def loss(self, rows: Rows, logp: Tensor, old: Tensor) -> LossOutput:
         self.calls.append((rows, logp.detach(), old))
-        return WIDE.loss(rows, logp, old)
+        return super().loss(rows, logp, old)
 
 
 def test_mini_batches_share_the_policy_before_the_update() -> None:
     batch, model, calls = trees(4), tiny_model(), []
     before = [flat_logprobs(model, flat_rows([tree])) for tree in batch]
-    metrics = learner(model, algorithm=Recorder(calls), mini_batches=2).update(batch)
+    algorithm = Recorder(clip_low=0.9, clip_high=9.0, calls=calls)
+    metrics = learner(model, algorithm=algorithm, mini_batches=2).update(batch)
     assert metrics["optimizer_steps"] == 2
     (first, first_new, first_old), (second, second_new, second_old) = calls
     assert torch.equal(first_new, first_old)

@@ -9,13 +9,6 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import (
-    PreTrainedTokenizerBase,
-    PreTrainedTokenizerFast,
-    Qwen3Config,
-    Qwen3ForCausalLM,
-)
 
 from at2po_agents.engines import Request, TransformersEngine
 from at2po_agents.errors import ConfigError, ModelNotFoundError, WeightsError
@@ -29,40 +22,15 @@ from at2po_agents.policy.loading import (
     model_config,
 )
 from at2po_agents.policy.weights import state_hash
+from tests.at2po_agents.engines.engine_contract import make_model, make_tokenizer
 from tests.at2po_agents.samples import tiny_model
 
 
 @pytest.fixture
-def tokenizer() -> PreTrainedTokenizerBase:
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    special = ["<|end|>", "<|system|>", "<|assistant|>"]
-    bytes_only = Tokenizer(models.BPE({c: i for i, c in enumerate(special + alphabet)}, []))
-    bytes_only.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    bytes_only.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=bytes_only, eos_token="<|end|>", additional_special_tokens=special[1:]
-    )
-
-
-@pytest.fixture
-def folder(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> Path:
+def folder(tmp_path: Path) -> Path:
     """A saved model, in bfloat16 as the embedded one may be."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = Qwen3ForCausalLM(
-            Qwen3Config(
-                vocab_size=len(tokenizer),
-                hidden_size=16,
-                intermediate_size=24,
-                num_hidden_layers=1,
-                num_attention_heads=2,
-                num_key_value_heads=1,
-                head_dim=8,
-                max_position_embeddings=64,
-                tie_word_embeddings=False,
-            )
-        )
-    model.to(torch.bfloat16).save_pretrained(tmp_path / "model")
+    tokenizer = make_tokenizer()
+    make_model("qwen3", tokenizer, torch.bfloat16).save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
     return tmp_path / "model"
 
@@ -101,7 +69,7 @@ def test_weights_of_another_shape_are_an_error(folder: Path) -> None:
 
 def test_mini_is_the_embedded_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(at2po_models, "_MINI", folder)
-    assert load_model("mini")[0].config.hidden_size == 16
+    assert load_model("mini")[0].config.hidden_size == 128
     monkeypatch.setattr(at2po_models, "_MINI", folder / "gone")
     with pytest.raises(ModelNotFoundError, match="reinstall at2po"):
         load_model("mini")
