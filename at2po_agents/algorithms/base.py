@@ -148,10 +148,10 @@ class ClippedLoss(Algorithm):
         if self.importance_cap:
             importance = ratios.importance_weights(rows, old, self.ratio)
             terms = terms * importance.clamp(max=self.importance_cap)
-        shares = self.averaged(rows, terms)
+        per_row = self.averaged(rows, terms)
         if self.kl_coef:
-            shares = shares + self.kl_coef * self.averaged(rows, losses.kl_terms(rows, logp))
-        found = losses.output(rows, shares, ratio=ratio, logp=logp, old=old, **bounds)
+            per_row = per_row + self.kl_coef * self.averaged(rows, losses.kl_terms(rows, logp))
+        found = losses.output(rows, per_row, ratio=ratio, logp=logp, old=old, **bounds)
         if self.importance_cap:
             weights = measure_importance(rows, importance, self.importance_cap)
             found = replace(found, metrics=found.metrics | weights)

@@ -135,7 +135,7 @@ def save(
         model: Model being trained.
         tokenizer: Its tokenizer.
         optimizer_state: `Optimizer.state_dict()`.
-        extra: JSON values that the trainer needs to go on.
+        extra: JSON values that the trainer needs to resume.
         fingerprint: Identity of the run's configuration.
         keep: Newest checkpoints to keep, at least 1. Checkpoints of later steps go in any case:
             they belong to a continuation that was given up.
@@ -166,7 +166,7 @@ def unwritten(root: Path, step: int, error: BaseException) -> CheckpointError:
     """
     return CheckpointError(
         f"{root}: expected to write the checkpoint of step {step}, found: {error}; make room for "
-        "it, then go on from the one before with --resume"
+        "it, then resume from the one before with --resume"
     )
 
 

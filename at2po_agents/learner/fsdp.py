@@ -112,7 +112,7 @@ def full_state(sharded: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, T
 
 
 class ShardSaver:
-    """Writes checkpoints of a sharded learner while it goes on; all ranks do all of it together.
+    """Writes checkpoints of a sharded learner while it trains; all ranks do all of it together.
 
     Args:
         model: What a `ShardedScorer` holds.

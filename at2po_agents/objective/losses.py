@@ -195,7 +195,7 @@ AGGREGATIONS: dict[str, Callable[[Rows, Tensor], Tensor]] = {
 
 def output(
     rows: Rows,
-    shares: Tensor,
+    per_row: Tensor,
     *,
     ratio: Tensor,
     logp: Tensor,
@@ -203,11 +203,11 @@ def output(
     low: float,
     high: float,
 ) -> LossOutput:
-    """Sum the rows' shares and measure how far the policy has moved.
+    """Sum the rows' parts of the loss and measure how far the policy has moved.
 
     Args:
         rows: The rows.
-        shares: [R] each row's share of the loss.
+        per_row: [R] each row's share of the loss.
         ratio: [R, T] importance ratios.
         logp: [R, T] log-probabilities under the policy being trained.
         old: [R, T] log-probabilities under the policy that sampled.
@@ -217,4 +217,4 @@ def output(
     Returns:
         The loss, with the metrics of `diagnostics.measure`.
     """
-    return LossOutput(shares.sum(), shares.detach(), measure(rows, ratio, logp, old, low, high))
+    return LossOutput(per_row.sum(), per_row.detach(), measure(rows, ratio, logp, old, low, high))

@@ -212,7 +212,7 @@ class VLLMEngine:
                 return completion
         if output.finished:
             raise RequestError(
-                f"request {turn.request.key!r}: expected vLLM to go on, found it ended after "
+                f"request {turn.request.key!r}: expected vLLM to continue, found it ended after "
                 f"{len(turn.ids)} tokens ({new.finish_reason}); see vLLM's log"
             )
         return None

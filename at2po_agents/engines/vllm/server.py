@@ -89,7 +89,7 @@ class VLLMServerEngine:
         self.load_weights(model.state_dict())
 
     def close(self) -> None:
-        """Drop all requests; the server goes on."""
+        """Drop all requests; the server keeps running."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._running.clear()
         self._http.close()
