@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, NamedTuple
 
 from at2po_agents.errors import TreeError
@@ -11,19 +11,6 @@ from at2po_envs import Outcome, State
 
 JsonObject = dict[str, Any]
 """What `json` makes of an object."""
-_PLAIN = (
-    "sampled",
-    "logprobs",
-    "entropies",
-    "inserted",
-    "action",
-    "observation",
-    "finish",
-    "reward",
-    "value",
-    "advantage",
-    "row_advantage",
-)
 
 
 @dataclass(eq=False, slots=True)
@@ -43,8 +30,8 @@ class Node:
         action: Text of `sampled`.
         observation: Text of `inserted`.
         state: Environment state after the turn.
-        reward: Return of the episode that ends here; None unless the node is a leaf.
         finish: Why sampling stopped ("stop", "eos" or "length").
+        reward: Return of the episode that ends here; None unless the node is a leaf.
         info: JSON-able facts about the turn, for people: the environment's, and what an expansion
             notes there for itself.
         outcome: How the episode that ends here ended; None unless the node is a leaf.
@@ -63,8 +50,8 @@ class Node:
     action: str = ""
     observation: str = ""
     state: State | None = field(default=None, repr=False)
-    reward: float | None = None
     finish: str = ""
+    reward: float | None = None
     info: JsonObject = field(default_factory=dict)
     outcome: Outcome | None = None
     value: float | None = None
@@ -112,6 +99,14 @@ class Node:
     def ids(self) -> list[int]:
         """Return all token ids from the prompt to the end of this turn's inserted text."""
         return [token for node in self.path() for token in (*node.sampled, *node.inserted)]
+
+
+# What a node's JSON has of its attributes as they are.
+_PLAIN = [
+    field.name
+    for field in fields(Node)
+    if field.name not in {"parent", "index", "state", "info", "outcome", "children"}
+]
 
 
 def leaf_outcome(leaf: Node) -> Outcome:
@@ -164,17 +159,17 @@ class RolloutTree:
         self.question = question
         self.root = Node(inserted=list(prompt_ids), observation=prompt_text, state=state)
 
-    def add(self, parent: Node, **fields: Any) -> Node:
+    def add(self, parent: Node, **attributes: Any) -> Node:
         """Append a new child turn to a node.
 
         Args:
             parent: A node of this tree.
-            **fields: Initial attributes of the new node.
+            **attributes: Those that the new node starts with.
 
         Returns:
             The new node.
         """
-        node = Node(parent=parent, index=len(parent.children), **fields)
+        node = Node(parent=parent, index=len(parent.children), **attributes)
         parent.children.append(node)
         return node
 

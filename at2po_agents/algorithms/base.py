@@ -24,13 +24,23 @@ class Algorithm(ABC):
     """One reinforcement-learning algorithm, stateless: three questions, and what the rest may ask.
 
     Subclasses are frozen dataclasses all of whose fields have defaults; a field may take the place
-    of a property here.
+    of a default here.
     """
 
     name: ClassVar[str]
     """Name for summaries."""
     learns: ClassVar[bool] = True
     """Whether there is anything to train."""
+    oversample: int = 1
+    """Questions rolled out at a time, in multiples of those a step learns from."""
+    max_resample_rounds: int = 1
+    """Most times per step that questions are rolled out, to find informative trees."""
+    kl_coef: float = 0.0
+    """Where it is not 0, the learner keeps a reference policy and fills `rows.ref_logprobs`."""
+    entropy: Entropy | None = None
+    """The estimate that expansion or loss look at; for "full" the engine keeps more."""
+    importance_cap: float | None = None
+    """Upper limit of weights for trees from older weights; 0: uncorrected, None: not known."""
 
     @abstractmethod
     def expansion(self) -> Expansion:
@@ -60,31 +70,6 @@ class Algorithm(ABC):
     def informative(self, tree: RolloutTree) -> bool:
         """Whether the tree is worth learning from; the others make room for further questions."""
         return True
-
-    @property
-    def oversample(self) -> int:
-        """Questions rolled out at a time, in multiples of those a step learns from."""
-        return 1
-
-    @property
-    def max_resample_rounds(self) -> int:
-        """Most times per step that questions are rolled out, to find informative trees."""
-        return 1
-
-    @property
-    def kl_coef(self) -> float:
-        """Where it is not 0, the learner keeps a reference policy and fills `rows.ref_logprobs`."""
-        return 0.0
-
-    @property
-    def entropy(self) -> Entropy | None:
-        """The estimate that expansion or loss look at; for "full" the engine keeps more."""
-        return None
-
-    @property
-    def importance_cap(self) -> float | None:
-        """Upper limit of weights for trees from older weights; 0: uncorrected, None: not known."""
-        return None
 
 
 @dataclass(frozen=True, kw_only=True)

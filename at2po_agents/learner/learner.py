@@ -29,7 +29,6 @@ from at2po_agents.learner.update_metrics import (
     MiniBatchStep,
     carries_credit,
     count_trees,
-    on_cpu,
     summarize,
 )
 from at2po_agents.objective.losses import LossOutput
@@ -281,7 +280,7 @@ class Learner:
             norm=norm,
             trained=sum(part.pack.ids.numel() for part in own),
             tokens=[part.row_tokens for part in own],
-            metrics=[on_cpu(output.metrics) for output in outputs],
+            metrics=[{n: m.cpu() for n, m in output.metrics.items()} for output in outputs],
         )
 
     def _forward(self, pack: Pack) -> Tensor:
