@@ -80,7 +80,7 @@ def load_tokenizer(name: str, chat_template: str) -> PreTrainedTokenizerBase:
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, **settings)
     except (OSError, ValueError) as error:
-        raise _nowhere(name, "no tokenizer there") from error
+        raise _missing("tokenizer", name) from error
     tokenizer.chat_template = TEMPLATES.get(chat_template, tokenizer.chat_template)
     return tokenizer
 
@@ -154,7 +154,7 @@ def model_config(name: str) -> PretrainedConfig:
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(source, **settings)
     except OSError as error:
-        raise _nowhere(name, "no configuration there") from error
+        raise _missing("configuration", name) from error
     return config
 
 
@@ -193,6 +193,13 @@ def _nowhere(name: str, hub: str) -> ModelNotFoundError:
     return ModelNotFoundError(
         f"expected a model called {name!r}; looked at the local path (it {local}), the embedded "
         f"names ({', '.join(EMBEDDED)}) and the Hugging Face hub ({hub}); {_GIVE}"
+    )
+
+
+def _missing(what: str, name: str) -> ModelNotFoundError:
+    return ModelNotFoundError(
+        f"expected the {what} of {name!r}, found none in a folder of that name, among the embedded "
+        f"models ({', '.join(EMBEDDED)}) or on the hub; {_GIVE}"
     )
 
 

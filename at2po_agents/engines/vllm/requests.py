@@ -27,7 +27,7 @@ def check_sampled(
     """Refuse requests if vLLM cannot serve one of them exactly as asked.
 
     Args:
-        requests: as for `check_requests`, like all others.
+        requests: the requests to check.
         unfinished: keys of the requests that run or wait.
         max_length: most positions the model has.
         vocabulary: ids run from 0 to this number, exclusive.
