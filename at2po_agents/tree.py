@@ -131,7 +131,17 @@ class Row(NamedTuple):
 
 
 class RolloutTree:
-    """All turns sampled for one question."""
+    """All turns sampled for one question; at first only the prompt.
+
+    Args:
+        question: What the prompt asks; never inspected here.
+        prompt_ids: Token ids of the prompt, at least one.
+        prompt_text: The prompt as text.
+        state: Environment state before the first turn.
+
+    Raises:
+        TreeError: If the prompt is empty.
+    """
 
     def __init__(
         self,
@@ -140,17 +150,6 @@ class RolloutTree:
         prompt_text: str = "",
         state: State | None = None,
     ) -> None:
-        """Start a tree that holds only the prompt.
-
-        Args:
-            question: What the prompt asks; never inspected here.
-            prompt_ids: Token ids of the prompt, at least one.
-            prompt_text: The prompt as text.
-            state: Environment state before the first turn.
-
-        Raises:
-            TreeError: If the prompt is empty.
-        """
         if not len(prompt_ids):
             raise TreeError(
                 "a rollout tree needs at least one prompt token (it predicts the first sampled "

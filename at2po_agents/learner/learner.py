@@ -60,15 +60,40 @@ class Learner:
     nearly as many unique tokens as the others, be it by parts of trees, and ends with its shard of
     the same update that one process would make. All of them have to call `update` together.
 
+    Args:
+        model: A transformers decoder with full attention; changed in place. Parameters without
+            gradient stay as they are.
+        algorithm: Says what is minimised.
+        lr: Learning rate after the warm-up, constant.
+        betas: AdamW's decay rates.
+        weight_decay: AdamW's weight decay, on all parameters.
+        grad_clip: Largest gradient norm of a step, above 0.
+        mini_batches: Optimizer steps per update, at least 1.
+        token_budget: Largest number of unique tokens in one forward pass, at least 1; a larger
+            tree is cut between its rows, a larger row gets a pass of its own.
+        gradient_checkpointing: Recompute activations in the backward pass to save memory.
+        offload: Keep the masters and the optimizer's state in the CPU's memory.
+        temperature: Sampling temperature of the rollouts, above 0.
+        warmup: Updates over which the learning rate rises linearly, at least 0.
+        reference: The policy that the run started from, for an algorithm whose `kl_coef` is
+            not 0; None takes a copy of `model` as it is now. Not used for a model that has an
+            adapter.
+        group: Processes that share the work; with more than one, `model` is sharded.
+
     Attributes:
-        model: The model being trained, in place.
-        masters: Its weights in at least float32; gradients are added up and steps taken there.
+        masters: The model's weights in at least float32; gradients are added up and steps taken there.
         optimizer: Their AdamW optimizer.
         reference: The frozen policy of the KL term, which is the model without its adapter where
             only that is trained; None for an algorithm without such a term.
         nonfinite_trees: Trees whose loss or gradient was not finite in the latest update.
-        group: Processes that share the work.
         passes: Forward passes of the model so far, a sign of life.
+
+    Raises:
+        ConfigError: If a setting is out of range.
+        UnsupportedModelError: If packed training would not be exact for the model.
+
+    Source: lr 1e-6, weight decay 0.01, clip 1.0, no warm-up: ATPO/scripts/ATPO_qwen3_4B.sh of
+    github.com/zzfoutofspace/ATPO at 98e60f6, and verl's defaults for what that leaves out.
     """
 
     def __init__(
@@ -89,35 +114,6 @@ class Learner:
         reference: PreTrainedModel | None = None,
         group: DataParallelGroup = DataParallelGroup(),  # noqa: B008 - immutable
     ) -> None:
-        """Prepare to train a model.
-
-        Args:
-            model: A transformers decoder with full attention; changed in place. Parameters without
-                gradient stay as they are.
-            algorithm: Says what is minimised.
-            lr: Learning rate after the warm-up, constant.
-            betas: AdamW's decay rates.
-            weight_decay: AdamW's weight decay, on all parameters.
-            grad_clip: Largest gradient norm of a step, above 0.
-            mini_batches: Optimizer steps per update, at least 1.
-            token_budget: Largest number of unique tokens in one forward pass, at least 1; a larger
-                tree is cut between its rows, a larger row gets a pass of its own.
-            gradient_checkpointing: Recompute activations in the backward pass to save memory.
-            offload: Keep the masters and the optimizer's state in the CPU's memory.
-            temperature: Sampling temperature of the rollouts, above 0.
-            warmup: Updates over which the learning rate rises linearly, at least 0.
-            reference: The policy that the run started from, for an algorithm whose `kl_coef` is
-                not 0; None takes a copy of `model` as it is now. Not used for a model that has an
-                adapter.
-            group: Processes that share the work; with more than one, `model` is sharded.
-
-        Raises:
-            ConfigError: If a setting is out of range.
-            UnsupportedModelError: If packed training would not be exact for the model.
-
-        Source: lr 1e-6, weight decay 0.01, clip 1.0, no warm-up: ATPO/scripts/ATPO_qwen3_4B.sh of
-        github.com/zzfoutofspace/ATPO at 98e60f6, and verl's defaults for what that leaves out.
-        """
         for name, count in {"mini_batches": mini_batches, "token_budget": token_budget}.items():
             if count < 1:
                 raise ConfigError(f"{name} must be at least 1, found {count}; raise it")

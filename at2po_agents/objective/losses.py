@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from at2po_agents.errors import ConfigError
-from at2po_agents.objective.diagnostics import measure, turn_sums
+from at2po_agents.objective.diagnostics import measure
 from at2po_agents.objective.ratios import finite
 from at2po_agents.objective.rows import Rows
 
@@ -171,25 +171,9 @@ def seq_mean_token_mean(rows: Rows, terms: Tensor) -> Tensor:
     return torch.where(rows.mask, terms, 0.0).sum(1) / counts / rows.total_rows
 
 
-def seq_mean_turn_mean(rows: Rows, terms: Tensor) -> Tensor:
-    """Average over the tokens of each turn, then over the turns of each row, then over rows.
-
-    Args:
-        rows: The rows; `total_rows` is the denominator.
-        terms: [R, T] per-token terms.
-
-    Returns:
-        [R] each row's share of the loss.
-    """
-    counts = turn_sums(rows, torch.ones_like(terms))
-    means = turn_sums(rows, terms) / counts.clamp(min=1)
-    return means.sum(1) / (counts > 0).sum(1).clamp(min=1) / rows.total_rows
-
-
 AGGREGATIONS: dict[str, Callable[[Rows, Tensor], Tensor]] = {
     "token-mean": token_mean,
     "seq-mean-token-mean": seq_mean_token_mean,
-    "turn-mean": seq_mean_turn_mean,
 }
 
 

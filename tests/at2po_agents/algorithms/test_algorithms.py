@@ -118,7 +118,7 @@ EVERY: list[Algorithm] = [
     *(cls() for cls in REGISTRY.values() if cls.learns),
     *(algorithm for algorithm, _ in SMALL),
     GRPO(kl_coef=0.3, shared="once"),
-    AEPO(shared="once", aggregation="turn-mean"),
+    AEPO(shared="once", aggregation="seq-mean-token-mean"),
     ATPO(importance_cap=1.2),
     GRPO(importance_cap=2.0, shared="once"),
     GSPO(importance_cap=1.1),

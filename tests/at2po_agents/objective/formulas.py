@@ -97,11 +97,9 @@ def by_hand(algorithm: ClippedLoss, rows: Rows, logp: Tensor, old: Tensor) -> tu
             k = math.exp(min(d, 705.0)) - d - 1
             k, k_slope = (10.0, 0.0) if k > 10 else (k, 1 - math.exp(d))
             value, slope = value + algorithm.kl_coef * k, slope + algorithm.kl_coef * k_slope
-        turns = len(set(rows.turn[r][rows.mask[r]].tolist()))
         weight = {
             "token-mean": 1 / rows.total_tokens,
             "seq-mean-token-mean": 1 / (int(rows.mask[r].sum()) * rows.total_rows),
-            "turn-mean": 1 / (len(group("turn", rows, r, t)) * turns * rows.total_rows),
         }[algorithm.aggregation]
         if algorithm.shared == "once":
             weight /= rows.row_count[r, t].item()

@@ -251,7 +251,9 @@ def test_padding_has_no_weight() -> None:
     rows = replace(one_row([0, 0, 0], [1.0, 1.0, 0.0]), mask=torch.tensor([[True, True, False]]))
     rows = replace(rows, behavior_logprobs=torch.tensor([[-2.0, -2.0, 0.0]], dtype=torch.float64))
     old = torch.tensor([[-1.0, -3.0, -50.0]], dtype=torch.float64)
-    out = GRPO(kl_coef=0.0, importance_cap=2.0, aggregation="turn-mean").loss(rows, old, old)
+    out = GRPO(kl_coef=0.0, importance_cap=2.0, aggregation="seq-mean-token-mean").loss(
+        rows, old, old
+    )
     assert out.loss.item() == pytest.approx(-(2 + math.exp(-1)) / 2)
     assert out.metrics["importance_max"].item() == pytest.approx(math.e)
 
