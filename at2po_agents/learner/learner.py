@@ -81,7 +81,7 @@ class Learner:
         group: Processes that share the work; with more than one, `model` is sharded.
 
     Attributes:
-        masters: The model's weights in at least float32; gradients are added up and steps taken there.
+        masters: The model's weights in at least float32; gradients add up and steps happen there.
         optimizer: Their AdamW optimizer.
         reference: The frozen policy of the KL term, which is the model without its adapter where
             only that is trained; None for an algorithm without such a term.
