@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from at2po_agents.config.train import TrainConfig, dump_config, load_config
     from at2po_agents.engines import Completion, Engine, Request, TransformersEngine, make_engine
     from at2po_agents.learner.learner import Learner
-    from at2po_agents.objective import credit, losses
+    from at2po_agents.objective import advantages, losses, ratios
     from at2po_agents.policy.chat_template import QWEN3_TEMPLATE, check_chat_template
     from at2po_agents.policy.loading import load_model, load_policy
     from at2po_agents.rollout.agents import Reply
@@ -41,9 +41,9 @@ __all__ = [
     "TrainConfig",
     "Trainer",
     "TransformersEngine",
+    "advantages",
     "algorithms",
     "check_chat_template",
-    "credit",
     "dump_config",
     "flat_rows",
     "grpo_batch",
@@ -53,6 +53,7 @@ __all__ = [
     "losses",
     "make_engine",
     "make_env",
+    "ratios",
     "read_rows",
     "register_algorithm",
     "write_rows",
@@ -73,8 +74,8 @@ _HOMES = {
     "TrainConfig": "config.train",
     "Trainer": "training.trainer",
     "TransformersEngine": "engines",
+    "advantages": "objective",
     "check_chat_template": "policy.chat_template",
-    "credit": "objective",
     "dump_config": "config.train",
     "flat_rows": "rollout.export",
     "grpo_batch": "rollout.export",
@@ -84,6 +85,7 @@ _HOMES = {
     "losses": "objective",
     "make_engine": "engines",
     "make_env": "rollout.environments",
+    "ratios": "objective",
     "read_rows": "rollout.export",
     "register_algorithm": "algorithms",
     "write_rows": "rollout.export",

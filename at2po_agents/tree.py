@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, NamedTuple
 
 from at2po_agents.errors import TreeError
 from at2po_envs import Outcome, State
 
-_PLAIN = (
-    "sampled",
-    "logprobs",
-    "entropies",
-    "inserted",
-    "action",
-    "observation",
-    "finish",
-    "reward",
-    "value",
-    "advantage",
-    "row_advantage",
-)
+JsonObject = dict[str, Any]
+"""What `json` makes of an object."""
 
 
 @dataclass(eq=False, slots=True)
@@ -41,8 +30,8 @@ class Node:
         action: Text of `sampled`.
         observation: Text of `inserted`.
         state: Environment state after the turn.
-        reward: Return of the episode that ends here; None unless the node is a leaf.
         finish: Why sampling stopped ("stop", "eos" or "length").
+        reward: Return of the episode that ends here; None unless the node is a leaf.
         info: JSON-able facts about the turn, for people: the environment's, and what an expansion
             notes there for itself.
         outcome: How the episode that ends here ended; None unless the node is a leaf.
@@ -61,9 +50,9 @@ class Node:
     action: str = ""
     observation: str = ""
     state: State | None = field(default=None, repr=False)
-    reward: float | None = None
     finish: str = ""
-    info: dict[str, Any] = field(default_factory=dict)
+    reward: float | None = None
+    info: JsonObject = field(default_factory=dict)
     outcome: Outcome | None = None
     value: float | None = None
     advantage: float | None = None
@@ -74,7 +63,7 @@ class Node:
     def surprisal(self) -> float:
         """Mean of -log p over the sampled tokens, in nats (0 where nothing was sampled).
 
-        Source: AT2PO paper Eq. 2, a one-sample estimate of the turn's entropy.
+        Source: AT2PO (arXiv 2601.04767), Eq. 2, a one-sample estimate of the turn's entropy.
         """
         return -sum(self.logprobs) / len(self.logprobs) if self.logprobs else 0.0
 
@@ -112,6 +101,14 @@ class Node:
         return [token for node in self.path() for token in (*node.sampled, *node.inserted)]
 
 
+# What a node's JSON has of its attributes as they are.
+_PLAIN = [
+    field.name
+    for field in fields(Node)
+    if field.name not in {"parent", "index", "state", "info", "outcome", "children"}
+]
+
+
 def leaf_outcome(leaf: Node) -> Outcome:
     """Return how the episode of a leaf ended.
 
@@ -134,7 +131,17 @@ class Row(NamedTuple):
 
 
 class RolloutTree:
-    """All turns sampled for one question."""
+    """All turns sampled for one question; at first only the prompt.
+
+    Args:
+        question: What the prompt asks; never inspected here.
+        prompt_ids: Token ids of the prompt, at least one.
+        prompt_text: The prompt as text.
+        state: Environment state before the first turn.
+
+    Raises:
+        TreeError: If the prompt is empty.
+    """
 
     def __init__(
         self,
@@ -143,17 +150,6 @@ class RolloutTree:
         prompt_text: str = "",
         state: State | None = None,
     ) -> None:
-        """Start a tree that holds only the prompt.
-
-        Args:
-            question: What the prompt asks; never inspected here.
-            prompt_ids: Token ids of the prompt, at least one.
-            prompt_text: The prompt as text.
-            state: Environment state before the first turn.
-
-        Raises:
-            TreeError: If the prompt is empty.
-        """
         if not len(prompt_ids):
             raise TreeError(
                 "a rollout tree needs at least one prompt token (it predicts the first sampled "
@@ -162,17 +158,17 @@ class RolloutTree:
         self.question = question
         self.root = Node(inserted=list(prompt_ids), observation=prompt_text, state=state)
 
-    def add(self, parent: Node, **fields: Any) -> Node:
+    def add(self, parent: Node, **attributes: Any) -> Node:
         """Append a new child turn to a node.
 
         Args:
             parent: A node of this tree.
-            **fields: Initial attributes of the new node.
+            **attributes: Those that the new node starts with.
 
         Returns:
             The new node.
         """
-        node = Node(parent=parent, index=len(parent.children), **fields)
+        node = Node(parent=parent, index=len(parent.children), **attributes)
         parent.children.append(node)
         return node
 
@@ -231,7 +227,7 @@ class RolloutTree:
         }
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> RolloutTree:
+    def from_dict(cls, data: JsonObject) -> RolloutTree:
         """Rebuild a tree from `to_dict()`; environment states are None.
 
         Args:
@@ -249,7 +245,7 @@ class RolloutTree:
         return tree
 
 
-def _fields(entry: dict[str, Any]) -> dict[str, Any]:
+def _fields(entry: JsonObject) -> JsonObject:
     """Return the attributes of a node from its JSON."""
     info = entry.get("info", {})
     outcome = Outcome.from_info(info) if "em" in info else None

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable
+import pkgutil
 from dataclasses import MISSING, fields, is_dataclass
 
 from at2po_agents.algorithms.aepo import AEPO
@@ -54,10 +53,9 @@ def find(name: str) -> type[Algorithm]:
         ConfigError: If there is none by that name (the message holds the nearest one), or what is
             there is no algorithm.
     """
-    module, colon, attribute = name.partition(":")
-    if colon:
+    if ":" in name:
         try:
-            found = getattr(importlib.import_module(module), attribute)
+            found = pkgutil.resolve_name(name)
         except (Exception, SystemExit) as error:  # a module of others may do anything meanwhile
             raise ConfigError(
                 f"algorithm {name!r}: expected an importable module:Class, found "
@@ -110,20 +108,6 @@ def name_of(algorithm: Algorithm) -> str:
     return f"{cls.__module__}:{cls.__qualname__}"
 
 
-def get(name: str, **settings: object) -> Algorithm:
-    """Build an algorithm from its name.
-
-    Args:
-        name: As for `find`.
-        **settings: Fields of the algorithm that differ from the defaults.
-
-    Raises:
-        ConfigError: If no algorithm has that name.
-    """
-    make: Callable[..., Algorithm] = find(name)
-    return make(**settings)
-
-
 __all__ = [
     "AEPO",
     "ARPO",
@@ -137,7 +121,6 @@ __all__ = [
     "ReAct",
     "TreeGRPO",
     "find",
-    "get",
     "name_of",
     "register_algorithm",
 ]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from at2po_agents.algorithms.base import ClippedLoss
-from at2po_agents.objective import credit
+from at2po_agents.objective import advantages
 from at2po_agents.rollout.expansion import AEPOBranching, Entropy, Expansion
 from at2po_agents.rollout.expansion.base import finite
 from at2po_agents.rollout.expansion.branching import Variant
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 class AEPO(ClippedLoss):
     """Damped branching, a soft upper clip, advantages that grow with entropy.
 
-    Source: AEPO paper and released code. "designed" measures how many chains to start with and
+    Source: AEPO (arXiv 2510.14545); AEPO/scripts/AEPO_qwen3_4B.sh of
+    github.com/zzfoutofspace/ATPO at 98e60f6. "designed" measures how many chains to start with and
     weighs advantages by entropy; "released" does neither, as the AT2PO paper's baseline ran (there
     the entropy was never computed): 8 of 16 chains, beam 2, weight 0.2, no KL term.
     """
@@ -50,10 +51,7 @@ class AEPO(ClippedLoss):
     def __post_init__(self) -> None:
         """Check all settings now rather than after the first rollout."""
         super().__post_init__()
-        credit.check(Variant, "variant", self.variant)
-        credit.check(Entropy, "entropy", self.entropy)
         finite("entropy_weight", self.entropy_weight)
-        self.expansion()
 
     def expansion(self) -> Expansion:
         """Return branching that a row of branches in a row damps."""
@@ -68,8 +66,8 @@ class AEPO(ClippedLoss):
         )
 
     def assign_credit(self, tree: RolloutTree) -> None:
-        """Write A_i = (R_i - mean) / deviation of the group on the rows."""
-        credit.assign_rows(tree)
+        """Write A_i = (R_i - mean) / std of the group on the rows."""
+        advantages.assign_row_advantages(tree)
 
     def loss(self, rows: Rows, logp: Tensor, old: Tensor) -> LossOutput:
         """Return the clipped loss with advantages A (1 + weight z) as designed."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from at2po_agents.algorithms.base import ClippedLoss
-from at2po_agents.objective import credit
+from at2po_agents.objective import advantages
 from at2po_agents.rollout.expansion import ARPOBranching, Entropy, Expansion
 from at2po_agents.rollout.expansion.branching import Variant
 from at2po_agents.tree import RolloutTree
@@ -18,8 +18,8 @@ Credit = Literal["soft", "hard"]
 class ARPO(ClippedLoss):
     """Chains that split after uncertain tool results, GRPO's advantages and loss.
 
-    Source: ARPO paper; numbers as in its released scripts (16 rows, 8 at first, beam 2, threshold
-    0.5, weight 0.2, no KL term).
+    Source: ARPO (arXiv 2507.19849); numbers of the scripts of github.com/RUC-NLPIR/ARPO at a95cd08
+    (16 rows, 8 at first, beam 2, threshold 0.5, weight 0.2, no KL term).
     """
 
     chains: int = 16
@@ -40,14 +40,6 @@ class ARPO(ClippedLoss):
 
     name: ClassVar[str] = "arpo"
 
-    def __post_init__(self) -> None:
-        """Check all settings now rather than after the first rollout."""
-        super().__post_init__()
-        credit.check(Variant, "variant", self.variant)
-        credit.check(Credit, "credit", self.credit)
-        credit.check(Entropy, "entropy", self.entropy)
-        self.expansion()
-
     def expansion(self) -> Expansion:
         """Return branching that asks how far entropy rose above that of the first turn."""
         return ARPOBranching(
@@ -60,8 +52,8 @@ class ARPO(ClippedLoss):
         )
 
     def assign_credit(self, tree: RolloutTree) -> None:
-        """Write A_i = (R_i - mean) / deviation of the group on the rows, or its means on turns."""
-        credit.assign_rows(tree)
+        """Write A_i = (R_i - mean) / std of the group on the rows, or its means on turns."""
+        advantages.assign_row_advantages(tree)
         if self.credit == "hard":
             for leaf in tree.leaves():
                 leaf.row_advantage = None

@@ -6,22 +6,23 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from at2po_agents.algorithms.base import ClippedLoss
-from at2po_agents.objective import credit
+from at2po_agents.objective import advantages
 from at2po_agents.objective.loss_options import Aggregation, Ratio
 from at2po_agents.rollout.expansion import Entropy, EntropyGuided, Expansion, RandomExpansion
 from at2po_agents.rollout.expansion.tree_search import Rule
 from at2po_agents.tree import RolloutTree
 
 Search = Literal["entropy", "random"]
-Advantage = Literal[credit.Advantage, "rows"]
+Advantage = Literal[advantages.Advantage, "rows"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ATPO(ClippedLoss):
     """Entropy-guided trees, turn-wise credit, turn-level importance ratios.
 
-    Source: AT2PO paper for M, L, K and the clip bounds, its released code for the rest. The other
-    choices are the paper's ablations (Tables 2 and 3).
+    Source: AT2PO (arXiv 2601.04767) for M, L, K and the clip bounds; the rest is that of
+    ATPO/scripts/ATPO_qwen3_4B.sh of github.com/zzfoutofspace/ATPO at 98e60f6. The other choices are
+    the paper's ablations (Tables 2 and 3).
     """
 
     chains: int = 10
@@ -38,9 +39,9 @@ class ATPO(ClippedLoss):
     """Candidates and penalty as in the released code or as in the paper's Algorithm 1."""
     entropy: Entropy = "surprisal"
     """Estimate of a turn's entropy in the search (Eq. 2: surprisal)."""
-    leaf_norm: credit.LeafNorm = "population"
+    leaf_norm: advantages.LeafNorm = "population"
     """Normalisation of leaf rewards within a tree."""
-    value: credit.Value = "child_softmax"
+    value: advantages.Value = "child_softmax"
     """How values flow to parents; Eq. 3 as printed is child_linear, released is child_softmax."""
     advantage: Advantage = "value"
     """Advantage of a turn as a function of values; "rows" is GRPO's, without a tree."""
@@ -50,17 +51,6 @@ class ATPO(ClippedLoss):
     aggregation: Aggregation = "seq-mean-token-mean"
 
     name: ClassVar[str] = "atpo"
-
-    def __post_init__(self) -> None:
-        """Check all settings now rather than after the first rollout."""
-        super().__post_init__()
-        credit.check(Search, "search", self.search)
-        credit.check(Rule, "rule", self.rule)
-        credit.check(Entropy, "entropy", self.entropy)
-        credit.check(credit.LeafNorm, "leaf_norm", self.leaf_norm)
-        credit.check(credit.Value, "value", self.value)
-        credit.check(Advantage, "advantage", self.advantage)
-        self.expansion()
 
     def expansion(self) -> Expansion:
         """Return the tree search: Algorithm 1 with H of Eq. 2, or its random ablation."""
@@ -72,7 +62,7 @@ class ATPO(ClippedLoss):
     def assign_credit(self, tree: RolloutTree) -> None:
         """Write values (Eq. 3) and advantages A(n) = f(V) on the turns."""
         if self.advantage == "rows":
-            credit.assign_rows(tree)
+            advantages.assign_row_advantages(tree)
         else:
-            credit.assign_values(tree, leaf_norm=self.leaf_norm, value=self.value)
-            credit.assign_advantages(tree, self.advantage)
+            advantages.assign_values(tree, leaf_norm=self.leaf_norm, value=self.value)
+            advantages.assign_advantages(tree, self.advantage)

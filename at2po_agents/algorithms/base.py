@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal, get_origin, get_type_hints
 
 from at2po_agents.errors import ConfigError
-from at2po_agents.objective.credit import check
-from at2po_agents.objective.loss_options import KL, Aggregation, Ratio, Shared
+from at2po_agents.objective.advantages import check
+from at2po_agents.objective.loss_options import Aggregation, Ratio, Shared
 from at2po_agents.rollout.expansion import Entropy, Expansion
+from at2po_agents.settings import Range, check_ranges
 from at2po_agents.tree import RolloutTree
 
 if TYPE_CHECKING:  # torch takes seconds, and settings do without it
@@ -24,13 +24,23 @@ class Algorithm(ABC):
     """One reinforcement-learning algorithm, stateless: three questions, and what the rest may ask.
 
     Subclasses are frozen dataclasses all of whose fields have defaults; a field may take the place
-    of a property here.
+    of a default here.
     """
 
     name: ClassVar[str]
     """Name for summaries."""
     learns: ClassVar[bool] = True
     """Whether there is anything to train."""
+    oversample: int = 1
+    """Questions rolled out at a time, in multiples of those a step learns from."""
+    max_resample_rounds: int = 1
+    """Most times per step that questions are rolled out, to find informative trees."""
+    kl_coef: float = 0.0
+    """Where it is not 0, the learner keeps a reference policy and fills `rows.ref_logprobs`."""
+    entropy: Entropy | None = None
+    """The estimate that expansion or loss look at; for "full" the engine keeps more."""
+    importance_cap: float | None = None
+    """Upper limit of weights for trees from older weights; 0: uncorrected, None: not known."""
 
     @abstractmethod
     def expansion(self) -> Expansion:
@@ -61,31 +71,6 @@ class Algorithm(ABC):
         """Whether the tree is worth learning from; the others make room for further questions."""
         return True
 
-    @property
-    def oversample(self) -> int:
-        """Questions rolled out at a time, in multiples of those a step learns from."""
-        return 1
-
-    @property
-    def max_resample_rounds(self) -> int:
-        """Most times per step that questions are rolled out, to find informative trees."""
-        return 1
-
-    @property
-    def kl_coef(self) -> float:
-        """Where it is not 0, the learner keeps a reference policy and fills in `rows.reference`."""
-        return 0.0
-
-    @property
-    def entropy(self) -> Entropy | None:
-        """The estimate that expansion or loss look at; for "full" the engine keeps more."""
-        return None
-
-    @property
-    def importance_cap(self) -> float | None:
-        """Upper limit of weights for trees from older weights; 0: uncorrected, None: not known."""
-        return None
-
 
 @dataclass(frozen=True, kw_only=True)
 class ClippedLoss(Algorithm):
@@ -107,8 +92,6 @@ class ClippedLoss(Algorithm):
     """Weight of a turn that several rows share: once per leaf, or once."""
     kl_coef: float = 0.0
     """Weight of the KL term towards the starting policy; at 0 there is no reference pass."""
-    kl: KL = "k3"
-    """Estimator of the KL term."""
     mask_truncated: bool = False
     """Leave the tokens of rows that were cut off out of the loss."""
     importance_cap: float = 0.0
@@ -117,35 +100,29 @@ class ClippedLoss(Algorithm):
 
     def __post_init__(self) -> None:
         """Check all settings now rather than after the first rollout."""
-        check(Ratio, "ratio", self.ratio)
-        check(Aggregation, "aggregation", self.aggregation)
-        check(Shared, "shared", self.shared)
-        check(KL, "kl", self.kl)
-        if not (0 <= self.clip_low <= 1 and self.clip_high >= 0):
-            raise ConfigError(
-                "clip_low must lie in [0, 1] and clip_high be at least 0, found "
-                f"{self.clip_low} and {self.clip_high}; usual are 0.2 for tokens, 3e-3 for turns"
-            )
+        hints = get_type_hints(type(self))
+        for name, value in vars(self).items():
+            if get_origin(hints.get(name)) is Literal:
+                check(hints[name], name, value)
+        check_ranges(self, {"clip_low": Range(0, 1), "clip_high kl_coef": Range(0)})
         if not (self.dual_clip == 0 or self.dual_clip > 1):
             raise ConfigError(f"dual_clip must be 0 or above 1, found {self.dual_clip}; usual is 3")
-        if not 0 <= self.kl_coef < math.inf:
-            raise ConfigError(
-                f"kl_coef must be at least 0 and finite, found {self.kl_coef}; usual is below 1"
-            )
         if not self.importance_cap >= 0:
             raise ConfigError(
                 f"importance_cap must be at least 0, found {self.importance_cap}; usual is "
                 "2, and 0 is no correction"
             )
+        self.expansion()  # which checks the settings of trees
 
     def loss(self, rows: Rows, logp: Tensor, old: Tensor) -> LossOutput:
         """Return the rows' share of the mini-batch loss, see `Algorithm.loss`."""
-        from at2po_agents.objective import losses
+        from at2po_agents.objective import losses, ratios
         from at2po_agents.objective.diagnostics import measure_importance
 
         if self.mask_truncated:
-            rows = losses.without_truncated(rows)
-        ratio = losses.RATIOS[self.ratio](rows, logp, old)
+            # Denominators keep the tokens that the loss leaves out.
+            rows = replace(rows, mask=rows.mask & ~rows.truncated[:, None])
+        ratio = ratios.RATIOS[self.ratio](rows, logp, old)
         bounds = {"low": self.clip_low, "high": self.clip_high}
         if self.soft_upper_clip:
             terms = losses.soft_clipped(ratio, rows.advantages, **bounds, logp=logp)
@@ -154,14 +131,12 @@ class ClippedLoss(Algorithm):
         if self.dual_clip:
             terms = losses.dual_clipped(terms, rows.advantages, self.dual_clip)
         if self.importance_cap:
-            importance = losses.importance(rows, old, self.ratio)
+            importance = ratios.importance_weights(rows, old, self.ratio)
             terms = terms * importance.clamp(max=self.importance_cap)
-        shares = self.averaged(rows, terms)
+        per_row = self.averaged(rows, terms)
         if self.kl_coef:
-            shares = shares + self.kl_coef * self.averaged(
-                rows, losses.kl_terms(rows, logp, self.kl)
-            )
-        found = losses.output(rows, shares, ratio=ratio, logp=logp, old=old, **bounds)
+            per_row = per_row + self.kl_coef * self.averaged(rows, losses.kl_terms(rows, logp))
+        found = losses.output(rows, per_row, ratio=ratio, logp=logp, old=old, **bounds)
         if self.importance_cap:
             weights = measure_importance(rows, importance, self.importance_cap)
             found = replace(found, metrics=found.metrics | weights)
@@ -172,5 +147,5 @@ class ClippedLoss(Algorithm):
         from at2po_agents.objective import losses
 
         if self.shared == "once":
-            terms = losses.count_once(rows, terms)
+            terms = terms / rows.row_count.clamp(min=1)
         return losses.AGGREGATIONS[self.aggregation](rows, terms)

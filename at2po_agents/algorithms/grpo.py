@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from at2po_agents.algorithms.base import ClippedLoss
-from at2po_agents.objective import credit
+from at2po_agents.objective import advantages
 from at2po_agents.rollout.expansion import Chains, Expansion
 from at2po_agents.tree import RolloutTree
 
@@ -15,8 +15,9 @@ from at2po_agents.tree import RolloutTree
 class GRPO(ClippedLoss):
     """Independent chains, one advantage per row, token-level importance ratios.
 
-    Source: AT2PO paper Eq. 4 to 6 and the released script of its GRPO runs: clip 0.2 on both sides,
-    dual clip 3, KL 0.001 with k3, token-mean (Eq. 6 prints the mean over rows of token means).
+    Source: AT2PO (arXiv 2601.04767), Eq. 4 to 6, and the script of its GRPO runs,
+    AEPO/scripts/GRPO_qwen3_4B.sh of github.com/zzfoutofspace/ATPO at 98e60f6: clip 0.2 on both
+    sides, dual clip 3, KL 0.001 with k3, token-mean (Eq. 6: mean over rows of token means).
     """
 
     chains: int = 16
@@ -26,15 +27,10 @@ class GRPO(ClippedLoss):
 
     name: ClassVar[str] = "grpo"
 
-    def __post_init__(self) -> None:
-        """Check all settings now rather than after the first rollout."""
-        super().__post_init__()
-        self.expansion()
-
     def expansion(self) -> Expansion:
         """Return independent chains."""
         return Chains(self.chains)
 
     def assign_credit(self, tree: RolloutTree) -> None:
-        """Write A_i = (R_i - mean) / deviation of the group on the rows."""
-        credit.assign_rows(tree)
+        """Write A_i = (R_i - mean) / std of the group on the rows."""
+        advantages.assign_row_advantages(tree)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from at2po_agents.algorithms.base import ClippedLoss
-from at2po_agents.objective import credit
+from at2po_agents.objective import advantages
 from at2po_agents.objective.loss_options import Aggregation, Ratio
 from at2po_agents.rollout.expansion import Chains, Expansion
 from at2po_agents.tree import RolloutTree
@@ -19,8 +19,8 @@ class GSPO(ClippedLoss):
     The ratio is the geometric mean over the row's sampled tokens; like ATPO's, its gradient is that
     of each token's own log-probability. On rows of a single turn the two losses are the same.
 
-    Source: GSPO paper; clip 3e-4 and 4e-4 and no dual clip as in the AT2PO paper's runs, which do
-    not state a KL coefficient: 0.
+    Source: GSPO (arXiv 2507.18071), section 4.3; clip 3e-4 and 4e-4 and no dual clip as in the runs
+    of AT2PO (arXiv 2601.04767), which state no KL coefficient: 0.
     """
 
     chains: int = 16
@@ -32,15 +32,10 @@ class GSPO(ClippedLoss):
 
     name: ClassVar[str] = "gspo"
 
-    def __post_init__(self) -> None:
-        """Check all settings now rather than after the first rollout."""
-        super().__post_init__()
-        self.expansion()
-
     def expansion(self) -> Expansion:
         """Return independent chains."""
         return Chains(self.chains)
 
     def assign_credit(self, tree: RolloutTree) -> None:
-        """Write A_i = (R_i - mean) / deviation of the group on the rows."""
-        credit.assign_rows(tree)
+        """Write A_i = (R_i - mean) / std of the group on the rows."""
+        advantages.assign_row_advantages(tree)

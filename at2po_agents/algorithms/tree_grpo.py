@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from at2po_agents.algorithms.base import ClippedLoss
-from at2po_agents.objective import credit
+from at2po_agents.objective import advantages
 from at2po_agents.rollout.expansion import Expansion, Forest, forest
 from at2po_agents.tree import RolloutTree
 
@@ -19,7 +19,8 @@ class TreeGRPO(ClippedLoss):
     trees, 2 forks and 1 iteration. Engine, prompt and reward are those of the other methods, and
     tokens are never decoded and encoded again. The released entropy bonus of 0.001 is left out.
 
-    Source: Tree-GRPO paper and released code: clip 0.2, dual clip 3, KL 0.001 with k3, token-mean.
+    Source: Tree-GRPO (arXiv 2509.21240) and github.com/AMAP-ML/Tree-GRPO at 90b1709: clip 0.2, dual
+    clip 3, KL 0.001 with k3, token-mean.
     """
 
     trees: int = 8
@@ -35,15 +36,10 @@ class TreeGRPO(ClippedLoss):
 
     name: ClassVar[str] = "tree_grpo"
 
-    def __post_init__(self) -> None:
-        """Check all settings now rather than after the first rollout."""
-        super().__post_init__()
-        self.expansion()
-
     def expansion(self) -> Expansion:
         """Return trees that are forked after randomly drawn turns."""
         return Forest(self.trees, self.iterations, self.beam)
 
     def assign_credit(self, tree: RolloutTree) -> None:
         """Write A = A_inter + A_intra on the rows."""
-        credit.assign_forest(tree, forest(tree), self.inter)
+        advantages.assign_forest_advantages(tree, forest(tree), self.inter)

@@ -94,7 +94,7 @@ class Engine(Protocol):
         """
 
     def sleep(self) -> None:
-        """Lend memory to whoever computes the next weights; `load_weights` ends the sleep."""
+        """Release weights and KV cache, as far as the engine can, until `load_weights`."""
 
     def close(self) -> None:
         """Drop all requests and free the memory held for generation."""
@@ -125,8 +125,8 @@ def check_requests(
     Args:
         requests: the requests to check.
         unfinished: keys of the requests that run or wait.
-        max_length: as for `check_request`.
-        vocabulary: as for `check_request`.
+        max_length: most positions the model has.
+        vocabulary: ids run from 0 to this number, exclusive.
 
     Returns:
         Their keys.
@@ -136,7 +136,8 @@ def check_requests(
     """
     keys: set[Hashable] = set()
     for request in requests:
-        check_request(request, max_length=max_length, vocabulary=vocabulary)
+        if problem := _problem(request, max_length=max_length, vocabulary=vocabulary):
+            raise RequestError(f"request {request.key!r}: expected {problem}")
         if request.key in unfinished or request.key in keys:
             raise RequestError(
                 f"expected a key of its own for every unfinished request, found {request.key!r}"
@@ -146,39 +147,26 @@ def check_requests(
     return keys
 
 
-def check_request(request: Request, *, max_length: int, vocabulary: int) -> None:
-    """Refuse a request that cannot be served exactly as asked; nothing is ever cut silently.
-
-    Args:
-        request: the request to check.
-        max_length: most positions the model has.
-        vocabulary: ids run from 0 to this number, exclusive.
-
-    Raises:
-        RequestError: says what was expected, what was found and what to do.
-    """
+def _problem(request: Request, *, max_length: int, vocabulary: int) -> str:
+    """Say why a request cannot be served exactly as asked; nothing is ever cut silently."""
     size, new = len(request.ids), request.max_new_tokens
-    problem = ""
     if size == 0 or new < 1:
-        problem = (
+        return (
             f"at least one context token and max_new_tokens >= 1, found {size} and {new}; "
             "prepend a start token or raise the limit"
         )
-    elif size + new > max_length:
-        problem = (
+    if size + new > max_length:
+        return (
             f"at most {max_length} positions, found {size} context + {new} new tokens; "
             "shorten the context or lower max_new_tokens"
         )
-    elif min(request.ids) < 0 or max(request.ids) >= vocabulary:
-        problem = (
+    if min(request.ids) < 0 or max(request.ids) >= vocabulary:
+        return (
             f"ids in [0, {vocabulary}), found {min(request.ids)}..{max(request.ids)}; "
             "encode with the tokenizer of this model"
         )
-    elif not (math.isfinite(request.temperature) and request.temperature >= 0):
-        problem = f"a finite temperature >= 0, found {request.temperature}; use 0 for greedy"
-    elif not 0 <= request.seed < 2**64:
-        problem = f"a seed in [0, 2**64), found {request.seed}; take it modulo 2**64"
-    elif "" in request.stop:
-        problem = "non-empty stop strings, found an empty one; leave it out"
-    if problem:
-        raise RequestError(f"request {request.key!r}: expected {problem}")
+    if not (math.isfinite(request.temperature) and request.temperature >= 0):
+        return f"a finite temperature >= 0, found {request.temperature}; use 0 for greedy"
+    if not 0 <= request.seed < 2**64:
+        return f"a seed in [0, 2**64), found {request.seed}; take it modulo 2**64"
+    return "non-empty stop strings, found an empty one; leave it out" if "" in request.stop else ""

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
 EngineName = Literal["transformers", "vllm"]
 
-_OURS = {"cache_bytes": int}
-_SERVER = {"url": str, "exchange": str, "timeout_s": (int, float)}
+_Kind = type | tuple[type, ...]
+_OURS: dict[str, _Kind] = {"cache_bytes": int}
+_SERVER: dict[str, _Kind] = {"url": str, "exchange": str, "timeout_s": (int, float)}
 _RANGES = {"cache_bytes": COUNT_OF_BYTES, "timeout_s": SECONDS}
 
 
@@ -71,7 +72,7 @@ def make_engine(
     return VLLMEngine(model, tokenizer, max_batch=max_batch, **options)
 
 
-def _check_options(options: Mapping[str, Any], known: Mapping[str, Any]) -> None:
+def _check_options(options: Mapping[str, object], known: Mapping[str, _Kind]) -> None:
     """Refuse options by other names, of other types than those known, or out of range."""
     for option, value in options.items():
         if option not in known:
@@ -83,9 +84,9 @@ def _check_options(options: Mapping[str, Any], known: Mapping[str, Any]) -> None
         if kind is not object and (isinstance(value, bool) or not isinstance(value, kind)):
             wanted = "text" if kind is str else f"a number {allowed}"
             raise ConfigError(f"engine.options: {option}: expected {wanted}, found {value!r}")
-        if allowed is not None and value not in allowed:
+        if allowed and isinstance(value, int | float) and value not in allowed:
             raise ConfigError(
                 f"engine.options: {option}: expected a number {allowed}, found {value}"
             )
     if "url" in options:
-        check_url("engine.options: url", options["url"])
+        check_url("engine.options: url", str(options["url"]))

@@ -13,6 +13,7 @@ from at2po_agents.engines.base import Completion, Request
 from at2po_agents.engines.stopping import StopStrings
 from at2po_agents.errors import NonFiniteLogitsError
 from at2po_agents.policy.chat_template import ChatTemplateError, end_of_turn
+from at2po_agents.policy.sizes import optional
 
 
 class Vocabulary:
@@ -100,8 +101,8 @@ def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> l
     """Return every id that the model, its tokenizer or its chat template ends a turn with."""
     declared: set[int | None] = set()
     for source in (model.generation_config, model.config, tokenizer):
-        value = getattr(source, "eos_token_id", None)
-        declared.update(value if isinstance(value, list) else [value])
+        ends = optional(source, "eos_token_id")
+        declared.update(ends if isinstance(ends, list) else [ends])
     if tokenizer.chat_template is not None:
         with suppress(ChatTemplateError):  # a dialect that needs the template will refuse it
             declared.add(end_of_turn(tokenizer))

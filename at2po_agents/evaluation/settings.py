@@ -121,7 +121,7 @@ def _endpoint(config: EvalConfig) -> Callable[[ForkableEnv], Agent]:
 
 def _policy(config: EvalConfig) -> Callable[[ForkableEnv], Agent]:
     from at2po_agents.policy.loading import load_policy  # needs torch
-    from at2po_agents.policy.weights import weights_hash
+    from at2po_agents.policy.weights import state_hash
 
     chosen, options = config.model, config.engine
     # vLLM takes the weights to where it computes; a second copy there would only be in its way.
@@ -131,7 +131,7 @@ def _policy(config: EvalConfig) -> Callable[[ForkableEnv], Agent]:
     engine = make_engine(
         options.name, model, tokenizer, max_batch=max_batch, options=options.options
     )
-    about = {"model": chosen.name, "weights": weights_hash(model), "dtype": chosen.dtype}
+    about = {"model": chosen.name, "weights": state_hash(model.state_dict()), "dtype": chosen.dtype}
     about |= {"chat_template": chosen.chat_template, "engine": options.name}
 
     def make(env: ForkableEnv) -> Agent:

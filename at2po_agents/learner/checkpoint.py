@@ -12,14 +12,15 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from errno import ENOENT
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
+from torch import Tensor
 
 from at2po_agents.errors import CheckpointError
 
@@ -31,6 +32,33 @@ OPTIMIZER = "optimizer.pt"
 SHARDS = "shards"
 _LOADED = frozenset(".json .jinja .safetensors .bin .model .pt .py .distcp".split())
 """Endings of files that transformers or torch may read where they find them."""
+
+
+Extra = dict[str, Any]
+"""JSON values that the trainer saves beside."""
+
+
+class CheckpointState(TypedDict):
+    """What `state.json` holds, besides its own hash; `files` are hashes by name."""
+
+    step: int
+    fingerprint: str
+    extra: Extra
+    files: dict[str, str]
+
+
+class OptimizerState(TypedDict):
+    """What AdamW's `state_dict` returns: tensors by number of the parameter and by name."""
+
+    state: dict[int, dict[str, Tensor]]
+    param_groups: list[dict[str, object]]
+
+
+class LearnerState(TypedDict):
+    """What `optimizer.pt` holds; `masters` are those that are wider than the model's weights."""
+
+    optimizer: OptimizerState
+    masters: list[Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +73,7 @@ class Checkpoint:
 
     path: Path
     step: int
-    extra: dict[str, Any]
+    extra: Extra
 
     @property
     def shards(self) -> Path | None:
@@ -53,9 +81,9 @@ class Checkpoint:
         folder = self.path / SHARDS
         return folder if folder.is_dir() else None
 
-    def optimizer(self) -> dict[str, Any]:
+    def optimizer(self) -> LearnerState:
         """Read what `Learner.load_state_dict` takes, onto the CPU; not of a sharded one."""
-        state: dict[str, Any] = torch.load(
+        state: LearnerState = torch.load(
             self.path / OPTIMIZER, map_location="cpu", weights_only=True
         )
         return state
@@ -96,7 +124,7 @@ def load(path: Path, fingerprint: str | None) -> Checkpoint:
         fingerprint: Identity of the run's configuration; None takes any.
 
     Raises:
-        CheckpointError: It is torn or of another configuration; the message names the reason and
+        CheckpointError: It is corrupt or of another configuration; the message names the reason and
             the newest checkpoint beside it that can be used.
     """
     problem = _problem(path, fingerprint)
@@ -135,38 +163,36 @@ def _is_name(name: str) -> bool:
     return match is not None and name == name_of(int(match[1]))
 
 
-def read_state(path: Path) -> dict[str, Any]:
+def read_state(path: Path) -> CheckpointState:
     """Return the content of a checkpoint's `state.json`; the files that it names are not checked.
 
     Args:
         path: The checkpoint's folder.
 
-    Returns:
-        `step`, the `fingerprint`, `extra`, and `files`: hash by name.
-
     Raises:
         CheckpointError: It cannot be read, or a byte of it changed.
     """
-    torn = CheckpointError(f"torn: {STATE} is not what was written")
+    corrupt = CheckpointError(f"corrupt: {STATE} is not what was written")
     if not (path / STATE).is_file():
-        raise CheckpointError(f"torn: {STATE} is missing")
+        raise CheckpointError(f"corrupt: {STATE} is missing")
     try:
         text = (path / STATE).read_bytes()
-        state: dict[str, Any] = json.loads(text)
+        state = json.loads(text)
         state.pop("sha256")
         if text != seal(state):
-            raise torn
+            raise corrupt
     except OSError as error:
-        raise CheckpointError(f"torn: {STATE} cannot be read: {error}") from error
+        raise CheckpointError(f"corrupt: {STATE} cannot be read: {error}") from error
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
-        raise torn from error
+        raise corrupt from error
     kinds = {"step": int, "fingerprint": str, "extra": dict, "files": dict}
     if any(type(state.get(name)) is not kind for name, kind in kinds.items()):
-        raise torn
-    return state
+        raise corrupt
+    found: CheckpointState = state
+    return found
 
 
-def seal(state: Mapping[str, Any]) -> bytes:
+def seal(state: CheckpointState) -> bytes:
     """Return a state as JSON that holds its own hash; equal states give equal bytes.
 
     Args:
@@ -209,13 +235,13 @@ def _problem(path: Path, fingerprint: str | None) -> str:
         names, written = list(state["files"]), state["files"].values()
         for name, found, expected in zip(names, hashes(path, names), written, strict=True):
             if found != expected:
-                return f"torn: {name} is not what was written"
+                return f"corrupt: {name} is not what was written"
         if foreign := _foreign(path, {STATE, *names}):
             return f"{foreign} was not written with it; move that file elsewhere"
     except FileNotFoundError as error:
-        return f"torn: {Path(error.filename).name} is missing"
+        return f"corrupt: {Path(error.filename).name} is missing"
     except (OSError, ValueError) as error:
-        return f"torn: a file cannot be read: {error}"
+        return f"corrupt: a file cannot be read: {error}"
     except CheckpointError as error:
         return str(error)
     return ""

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
 
 import torch
 from safetensors import SafetensorError
@@ -23,6 +23,7 @@ from at2po_agents.errors import CheckpointError
 from at2po_agents.learner.checkpoint import (
     OPTIMIZER,
     STATE,
+    CheckpointState,
     hashes,
     name_of,
     newest_first,
@@ -84,7 +85,7 @@ class Draft:
     ) -> None:
         self._ends.close()
 
-    def finish(self, *, extra: Mapping[str, Any], keep: int) -> Path:
+    def finish(self, *, extra: Mapping[str, object], keep: int) -> Path:
         """Turn the draft, which is complete, into a checkpoint; see `save`.
 
         Args:
@@ -96,7 +97,7 @@ class Draft:
         """
         folder, final = self.folder, self.root / name_of(self.step)
         names = [str(path.relative_to(folder)) for path in _files(folder)]
-        state = {
+        state: CheckpointState = {
             "step": self.step,
             "fingerprint": self.fingerprint,
             "extra": dict(extra),
@@ -121,8 +122,8 @@ def save(
     *,
     model: Pretrained,
     tokenizer: Pretrained,
-    optimizer_state: Mapping[str, Any],
-    extra: Mapping[str, Any],
+    optimizer_state: Mapping[str, object],
+    extra: Mapping[str, object],
     fingerprint: str,
     keep: int,
 ) -> Path:
@@ -134,7 +135,7 @@ def save(
         model: Model being trained.
         tokenizer: Its tokenizer.
         optimizer_state: `Optimizer.state_dict()`.
-        extra: JSON values that the trainer needs to go on.
+        extra: JSON values that the trainer needs to resume.
         fingerprint: Identity of the run's configuration.
         keep: Newest checkpoints to keep, at least 1. Checkpoints of later steps go in any case:
             they belong to a continuation that was given up.
@@ -165,7 +166,7 @@ def unwritten(root: Path, step: int, error: BaseException) -> CheckpointError:
     """
     return CheckpointError(
         f"{root}: expected to write the checkpoint of step {step}, found: {error}; make room for "
-        "it, then go on from the one before with --resume"
+        "it, then resume from the one before with --resume"
     )
 
 

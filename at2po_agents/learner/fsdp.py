@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, cast
 
 import torch
 import torch.distributed as dist
@@ -16,7 +16,12 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
-from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict import (
+    OptimizerStateType,
+    ValueType,
+    get_state_dict,
+    set_state_dict,
+)
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import async_save
 from torch.distributed.device_mesh import init_device_mesh
@@ -64,17 +69,16 @@ class ShardedScorer(nn.Module):
         narrow = model.dtype
         wide = torch.promote_types(narrow, torch.float32)
         pinned = model.device.type == "cuda"
-        precision = MixedPrecisionPolicy(param_dtype=narrow, reduce_dtype=wide)
-        settings: dict[str, Any] = {
-            "mesh": init_device_mesh(model.device.type, (size,)),
-            "mp_policy": MixedPrecisionPolicy() if narrow == wide else precision,
-            "offload_policy": CPUOffloadPolicy(pinned) if offload else OffloadPolicy(),
-        }
+        precision = MixedPrecisionPolicy()
+        if narrow != wide:
+            precision = MixedPrecisionPolicy(param_dtype=narrow, reduce_dtype=wide)
+        mesh = init_device_mesh(model.device.type, (size,))
+        offloading = CPUOffloadPolicy(pinned) if offload else OffloadPolicy()
         for part in (*model.base_model.layers, self):  # type: ignore[misc]
             for parameter in part.parameters():
                 if parameter.requires_grad and parameter.dtype != wide:
                     parameter.data = parameter.data.to(wide)
-            fully_shard(part, **settings)
+            fully_shard(part, mesh=mesh, mp_policy=precision, offload_policy=offloading)
         for module in self.modules():
             if isinstance(module, FSDPModule):
                 module.set_gradient_divide_factor(1.0)
@@ -108,7 +112,7 @@ def full_state(sharded: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, T
 
 
 class ShardSaver:
-    """Writes checkpoints of a sharded learner while it goes on; all ranks do all of it together.
+    """Writes checkpoints of a sharded learner while it trains; all ranks do all of it together.
 
     Args:
         model: What a `ShardedScorer` holds.
@@ -131,7 +135,9 @@ class ShardSaver:
         self._thread = ThreadPoolExecutor(1)
         self._pending: Future[None] | None = None
 
-    def save(self, root: Path, step: int, *, extra: Any, fingerprint: str, keep: int) -> None:
+    def save(
+        self, root: Path, step: int, *, extra: Mapping[str, object], fingerprint: str, keep: int
+    ) -> None:
         """Copy shards and facts, and begin to write them; see `checkpoint_writing.save`.
 
         Waits for the checkpoint before, whose errors are raised here.
@@ -144,8 +150,8 @@ class ShardSaver:
                 draft = ends.enter_context(Draft(root, step, fingerprint))
                 self._write_settings(draft.folder)
             folder = self._group.all_gather(Path() if draft is None else draft.folder)[0]
-            saving: Any = async_save(
-                _state(self._model, self._optimizer),
+            saving = async_save(
+                dict(_state(self._model, self._optimizer)),
                 checkpoint_id=folder / checkpoint.SHARDS,
                 process_group=self._saving_group,
             )
@@ -154,7 +160,7 @@ class ShardSaver:
         def finish() -> None:
             with held:
                 try:
-                    saving.result()
+                    cast("Future[object]", saving).result()
                 except CheckpointException as error:  # is no Exception
                     raise unwritten(root, step, error) from error
                 if draft is not None:  # rank 0 has heard from all ranks by now
@@ -221,7 +227,14 @@ def read_shards(folder: Path, part: Literal["model", "optimizer"]) -> dict[str, 
     return found
 
 
-def _state(model: PreTrainedModel, optimizer: Optimizer) -> dict[str, Any]:
+class _Shards(TypedDict):
+    """What is written of a learner, by the names of parameters."""
+
+    model: dict[str, ValueType]
+    optimizer: OptimizerStateType
+
+
+def _state(model: PreTrainedModel, optimizer: Optimizer) -> _Shards:
     """Return the shards of weights and moments by the names of parameters."""
     fresh = not optimizer.state
     weights, moments = get_state_dict(model, optimizer)
@@ -232,7 +245,7 @@ def _state(model: PreTrainedModel, optimizer: Optimizer) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def load_whole(state: Mapping[str, Any], optimizer: Optimizer) -> None:
+def load_whole(state: checkpoint.LearnerState, optimizer: Optimizer) -> None:
     """Give a sharded learner the state of one that a single process had.
 
     Args:
@@ -241,8 +254,8 @@ def load_whole(state: Mapping[str, Any], optimizer: Optimizer) -> None:
     """
     own = [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
-    def part(value: Any, like: Tensor) -> Any:
-        if not (isinstance(like, DTensor) and isinstance(value, Tensor) and value.ndim):
+    def part(value: Tensor, like: Tensor) -> Tensor:
+        if not (isinstance(like, DTensor) and value.ndim):
             return value
         return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
 

@@ -10,7 +10,7 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -18,22 +18,22 @@ from transformers import PreTrainedModel
 
 from at2po_agents.algorithms.base import Algorithm
 from at2po_agents.errors import ConfigError, TreeError
+from at2po_agents.learner.checkpoint import LearnerState, OptimizerState
 from at2po_agents.learner.logprobs import token_logprobs
 from at2po_agents.learner.master_weights import MasterWeights
 from at2po_agents.learner.packing import Pack, pack
-from at2po_agents.learner.partition import Slice, partition_packs, row_tokens, shortest, split
+from at2po_agents.learner.partition import partition_packs, row_tokens, shortest, split
 from at2po_agents.learner.process_group import DataParallelGroup
 from at2po_agents.learner.tree_attention import check_model, tree_attention
 from at2po_agents.learner.update_metrics import (
     MiniBatchStep,
     carries_credit,
     count_trees,
-    on_cpu,
     summarize,
 )
 from at2po_agents.objective.losses import LossOutput
 from at2po_agents.policy.adapters import find_adapter, without_adapter
-from at2po_agents.rollout.expansion.entropy import entropy_moments
+from at2po_agents.rollout.expansion.entropy import entropy_mean_std
 from at2po_agents.tree import RolloutTree
 
 _log = logging.getLogger(__name__)
@@ -60,15 +60,40 @@ class Learner:
     nearly as many unique tokens as the others, be it by parts of trees, and ends with its shard of
     the same update that one process would make. All of them have to call `update` together.
 
+    Args:
+        model: A transformers decoder with full attention; changed in place. Parameters without
+            gradient stay as they are.
+        algorithm: Says what is minimised.
+        lr: Learning rate after the warm-up, constant.
+        betas: AdamW's decay rates.
+        weight_decay: AdamW's weight decay, on all parameters.
+        grad_clip: Largest gradient norm of a step, above 0.
+        mini_batches: Optimizer steps per update, at least 1.
+        token_budget: Largest number of unique tokens in one forward pass, at least 1; a larger
+            tree is cut between its rows, a larger row gets a pass of its own.
+        gradient_checkpointing: Recompute activations in the backward pass to save memory.
+        offload: Keep the masters and the optimizer's state in the CPU's memory.
+        temperature: Sampling temperature of the rollouts, above 0.
+        warmup: Updates over which the learning rate rises linearly, at least 0.
+        reference: The policy that the run started from, for an algorithm whose `kl_coef` is
+            not 0; None takes a copy of `model` as it is now. Not used for a model that has an
+            adapter.
+        group: Processes that share the work; with more than one, `model` is sharded.
+
     Attributes:
-        model: The model being trained, in place.
-        masters: Its weights in at least float32; gradients are added up and steps taken there.
+        masters: The model's weights in at least float32; gradients add up and steps happen there.
         optimizer: Their AdamW optimizer.
         reference: The frozen policy of the KL term, which is the model without its adapter where
             only that is trained; None for an algorithm without such a term.
         nonfinite_trees: Trees whose loss or gradient was not finite in the latest update.
-        group: Processes that share the work.
         passes: Forward passes of the model so far, a sign of life.
+
+    Raises:
+        ConfigError: If a setting is out of range.
+        UnsupportedModelError: If packed training would not be exact for the model.
+
+    Source: lr 1e-6, weight decay 0.01, clip 1.0, no warm-up: ATPO/scripts/ATPO_qwen3_4B.sh of
+    github.com/zzfoutofspace/ATPO at 98e60f6, and verl's defaults for what that leaves out.
     """
 
     def __init__(
@@ -89,34 +114,6 @@ class Learner:
         reference: PreTrainedModel | None = None,
         group: DataParallelGroup = DataParallelGroup(),  # noqa: B008 - immutable
     ) -> None:
-        """Prepare to train a model.
-
-        Args:
-            model: A transformers decoder with full attention; changed in place. Parameters without
-                gradient stay as they are.
-            algorithm: Says what is minimised.
-            lr: Learning rate after the warm-up, constant.
-            betas: AdamW's decay rates.
-            weight_decay: AdamW's weight decay, on all parameters.
-            grad_clip: Largest gradient norm of a step, above 0.
-            mini_batches: Optimizer steps per update, at least 1.
-            token_budget: Largest number of unique tokens in one forward pass, at least 1; a larger
-                tree is cut between its rows, a larger row gets a pass of its own.
-            gradient_checkpointing: Recompute activations in the backward pass to save memory.
-            offload: Keep the masters and the optimizer's state in the CPU's memory.
-            temperature: Sampling temperature of the rollouts, above 0.
-            warmup: Updates over which the learning rate rises linearly, at least 0.
-            reference: The policy that the run started from, for an algorithm whose `kl_coef` is
-                not 0; None takes a copy of `model` as it is now. Not used for a model that has an
-                adapter.
-            group: Processes that share the work; with more than one, `model` is sharded.
-
-        Raises:
-            ConfigError: If a setting is out of range.
-            UnsupportedModelError: If packed training would not be exact for the model.
-
-        Source: AdamW with lr 1e-6, weight decay 0.01, clip 1.0, no warm-up: released AT2PO code.
-        """
         for name, count in {"mini_batches": mini_batches, "token_budget": token_budget}.items():
             if count < 1:
                 raise ConfigError(f"{name} must be at least 1, found {count}; raise it")
@@ -193,11 +190,12 @@ class Learner:
         self.nonfinite_trees = [trees[place] for place in sorted(places)]
         return {"lr": rate, **summarize(self.group.all_gather(steps)), **count_trees(trees)}
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> LearnerState:
         """Return the state of the optimizer and what the model's own weights, saved apart, lack."""
-        return {"optimizer": self.optimizer.state_dict(), "masters": self.masters.state()}
+        optimizer = cast(OptimizerState, self.optimizer.state_dict())
+        return {"optimizer": optimizer, "masters": self.masters.state()}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: LearnerState) -> None:
         """Restore what `state_dict` returned.
 
         Args:
@@ -208,29 +206,30 @@ class Learner:
 
             load_whole(state, self.optimizer)
             return
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.optimizer.load_state_dict(dict(state["optimizer"]))
         self.masters.load(state["masters"])
 
     def _mini_batch(self, trees: Sequence[RolloutTree]) -> list[_Part]:
         """Pack the trees that carry a gradient; all of them stay in the denominators."""
         rows = sum(len(tree.leaves()) for tree in trees)
         tokens = sum(row_tokens(tree, sampled_only=True) for tree in trees)
-        moments = entropy_moments([leaf for tree in trees for leaf in tree.leaves()])
+        mean_std = entropy_mean_std([leaf for tree in trees for leaf in tree.leaves()])
         counted = [tree for tree in trees if self._counts_in(tree)]
         parts = []
-        for members in self._own(counted):
+        packs = partition_packs(counted, self.group.world_size, self.token_budget)
+        own = packs[self.group.rank]
+        # All ranks have equally many, if need be idle ones.
+        for members in own + [[]] * (max(map(len, packs)) - len(own)):
             there = members or [shortest(counted)]
             packed = pack(there, device=self._device, dtype=self._dtype)
-            own = packed.rows.total_tokens if members else 0
-            whole = replace(packed.rows, total_rows=rows, total_tokens=tokens, moments=moments)
-            parts.append(_Part([part.tree for part in members], replace(packed, rows=whole), own))
+            tokens_here = packed.rows.total_tokens if members else 0
+            whole = replace(
+                packed.rows, total_rows=rows, total_tokens=tokens, entropy_mean_std=mean_std
+            )
+            parts.append(
+                _Part([part.tree for part in members], replace(packed, rows=whole), tokens_here)
+            )
         return parts
-
-    def _own(self, trees: Sequence[RolloutTree]) -> list[list[Slice]]:
-        """Return this rank's packs of trees; all ranks have equally many, if need be idle ones."""
-        packs = partition_packs(trees, self.group.world_size, self.token_budget)
-        own = packs[self.group.rank]
-        return own + [[]] * (max(map(len, packs)) - len(own))
 
     def _step(self, parts: list[_Part]) -> MiniBatchStep:
         """Accumulate the gradients of one mini-batch and step if all of it is finite."""
@@ -240,7 +239,8 @@ class Learner:
             rows = part.pack.rows
             if self.reference is not None:
                 with torch.no_grad(), without_adapter(self.reference):
-                    rows = replace(rows, reference=rows.gather(self._score_reference(part.pack)))
+                    reference = rows.gather(self._score_reference(part.pack))
+                rows = replace(rows, ref_logprobs=reference)
             logp = self._forward(part.pack)
             old = logp.detach() if part.old is None else part.old
             if part.trees:
@@ -276,7 +276,7 @@ class Learner:
             norm=norm,
             trained=sum(part.pack.ids.numel() for part in own),
             tokens=[part.row_tokens for part in own],
-            metrics=[on_cpu(output.metrics) for output in outputs],
+            metrics=[{n: m.cpu() for n, m in output.metrics.items()} for output in outputs],
         )
 
     def _forward(self, pack: Pack) -> Tensor:
@@ -285,8 +285,8 @@ class Learner:
 
     def _clip(self) -> float:
         """Clip the gradient, and return the norm that it had."""
-        norm: Any = torch.nn.utils.clip_grad_norm_(self.masters.parameters, self.grad_clip)
-        return float(norm.full_tensor() if self.group.world_size > 1 else norm)
+        norm = torch.nn.utils.clip_grad_norm_(self.masters.parameters, self.grad_clip)
+        return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
 
     def _scorer(self, model: PreTrainedModel, offload: bool) -> Callable[[Pack], Tensor]:
         """Return what computes the log-probabilities of a pack under a model."""

@@ -15,20 +15,18 @@ class MasterWeights:
     the model. One that is not is its own master, and nothing changes for it. Offloaded, every
     parameter has a copy, in the CPU's memory: the optimizer's state and its steps are there too.
 
+    Args:
+        parameters: Those of the model that are trained.
+        offload: Keep the masters in the CPU's memory.
+
     Attributes:
         parameters: The masters, in the order of the model's parameters; for an optimizer.
+
+    Source: mixed precision training (arXiv 1710.03740), section 3.1; ZeRO-Offload (arXiv
+    2101.06840) for what is left to the CPU.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], *, offload: bool = False) -> None:
-        """Copy what is too narrow, or everything.
-
-        Args:
-            parameters: Those of the model that are trained.
-            offload: Keep the masters in the CPU's memory.
-
-        Source: mixed precision training (arXiv 1710.03740), section 3.1; ZeRO-Offload (arXiv
-        2101.06840) for what is left to the CPU.
-        """
         self.parameters: list[nn.Parameter] = []
         self._pairs: list[tuple[nn.Parameter, nn.Parameter]] = []  # model's, master
         for own in parameters:

@@ -20,7 +20,7 @@ from at2po_agents.errors import TreeError
 from at2po_agents.learner.partition import Slice, whole
 from at2po_agents.learner.tree_attention import Pattern, pattern
 from at2po_agents.objective.rows import Rows
-from at2po_agents.rollout.expansion.entropy import entropy_moments, sampling_entropies
+from at2po_agents.rollout.expansion.entropy import entropy_mean_std, sampling_entropies
 from at2po_agents.tree import Node, RolloutTree
 
 Index = NDArray[np.int64]
@@ -61,7 +61,8 @@ def pack(
         dtype: Floating type of advantages and rewards.
 
     Returns:
-        The pack; its rows count only themselves in `total_rows`, `total_tokens` and `moments`.
+        The pack; in `total_rows`, `total_tokens` and `entropy_mean_std` its rows count only
+        themselves.
 
     Raises:
         TreeError: If there is no tree or no sampled token, a leaf has no reward or a turn no
@@ -75,8 +76,8 @@ def pack(
         build.add(number, part)
     if not build.targets:
         raise TreeError("packing needs at least one sampled token, found none; drop such trees")
-    moments = entropy_moments([leaf for part in slices for leaf in part.leaves])
-    return build.finish(torch.device(device), dtype, moments)
+    mean_std = entropy_mean_std([leaf for part in slices for leaf in part.leaves])
+    return build.finish(torch.device(device), dtype, mean_std)
 
 
 @dataclass(frozen=True)
@@ -111,8 +112,8 @@ class _Builder:
     turns: list[Index] = field(default_factory=list)
     advantages: list[NDArray[np.float64]] = field(default_factory=list)
     entropies: list[NDArray[np.float64]] = field(default_factory=list)
-    behaviour: list[NDArray[np.float64]] = field(default_factory=list)
-    copies: list[Index] = field(default_factory=list)
+    logprobs: list[NDArray[np.float64]] = field(default_factory=list)
+    row_count: list[Index] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
     truncated: list[bool] = field(default_factory=list)
     tree: list[int] = field(default_factory=list)
@@ -131,7 +132,7 @@ class _Builder:
                     )
             ends |= dict.fromkeys(path, len(self.ids))
             self._row(leaf, path[1:], [places[node].slots for node in path[1:]])
-            self.copies.append(
+            self.row_count.append(
                 np.repeat([rows[node] for node in path], [len(node.sampled) for node in path])
             )
             self.tree.append(number)
@@ -172,32 +173,32 @@ class _Builder:
         self.entropies.append(
             np.concatenate([sampling_entropies(node) for node in turns] or [np.zeros(0)])
         )
-        self.behaviour.append(np.array([p for node in turns for p in node.logprobs], np.float64))
+        self.logprobs.append(np.array([p for node in turns for p in node.logprobs], np.float64))
         self.rewards.append(leaf.reward)
         self.truncated.append(leaf.truncated)
 
     def finish(
-        self, device: torch.device, dtype: torch.dtype, moments: tuple[float, float]
+        self, device: torch.device, dtype: torch.dtype, mean_std: tuple[float, float]
     ) -> Pack:
         """Turn the lists into tensors."""
         lengths = np.array([len(slots) for slots in self.slots])
         mask = np.arange(lengths.max()) < lengths[:, None]
-        known = [len(logprobs) for logprobs in self.behaviour] == lengths.tolist()
+        known = [len(logprobs) for logprobs in self.logprobs] == lengths.tolist()
         rows = Rows(
             index=_padded(self.slots, mask).to(device),
             mask=torch.from_numpy(mask).to(device),
             turn=_padded(self.turns, mask).to(device),
             advantages=_padded(self.advantages, mask).to(device, dtype),
             entropy=_padded(self.entropies, mask).to(device, dtype),
-            copies=_padded(self.copies, mask).to(device),
+            row_count=_padded(self.row_count, mask).to(device),
             rewards=torch.tensor(self.rewards, device=device, dtype=dtype),
             truncated=torch.tensor(self.truncated, device=device),
             tree=torch.tensor(self.tree, device=device),
             turns=max(int(turn[-1]) + 1 for turn in self.turns if len(turn)),
             total_rows=len(self.slots),
             total_tokens=int(lengths.sum()),
-            moments=moments,
-            behaviour=_padded(self.behaviour, mask).to(device, dtype) if known else None,
+            entropy_mean_std=mean_std,
+            behavior_logprobs=(_padded(self.logprobs, mask).to(device, dtype) if known else None),
         )
         ends = np.repeat([end for _, end in self.ends], [count for count, _ in self.ends])
         return Pack(

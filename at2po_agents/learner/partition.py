@@ -67,7 +67,7 @@ def lengths(rows: Sequence[Sequence[Turn]], tokens: Callable[[Turn], int]) -> li
 
 
 def partition_rows(trees: Sequence[Sequence[Length]], ranks: int, budget: int) -> list[Packs]:
-    """Share trees out among ranks: whole ones, or cut ones where ranks then wait less.
+    """Partition trees among ranks: whole ones, or cut ones where ranks then wait less.
 
     Args:
         trees: The rows of each tree, depth first.
@@ -85,14 +85,14 @@ def partition_rows(trees: Sequence[Sequence[Length]], ranks: int, budget: int) -
     return min(whole, evenly(trees, ranks, budget), key=waited)
 
 
-def waited(shares: Sequence[Packs]) -> int:
+def waited(by_rank: Sequence[Packs]) -> int:
     """Count the tokens that an update takes its time for: the most that a rank has in each pass."""
-    sizes = ([sum(span.tokens for span in pack) for pack in packs] for packs in shares)
+    sizes = ([sum(span.tokens for span in pack) for pack in packs] for packs in by_rank)
     return sum(map(max, zip_longest(*sizes, fillvalue=0)))
 
 
 def by_tree(trees: Sequence[Sequence[Length]], ranks: int, budget: int) -> list[Packs]:
-    """Share whole trees out among ranks, each of which fills packs with what it got.
+    """Partition whole trees among ranks, each of which fills packs with what it got.
 
     Args:
         trees: As for `partition_rows`.
@@ -171,7 +171,7 @@ def _fill(spans: Sequence[Span], budget: int) -> Packs:
 
 
 def lpt_partition(sizes: Sequence[int], parts: int) -> list[list[int]]:
-    """Share items out among parts so that the largest part is small.
+    """Partition items so that the largest part is small.
 
     Args:
         sizes: Size of each item, such as the unique tokens of a tree.
@@ -183,13 +183,13 @@ def lpt_partition(sizes: Sequence[int], parts: int) -> list[list[int]]:
     Source: longest processing time first (Graham 1969): the largest part is at most 4/3 of the
     best possible.
     """
-    shares: list[list[int]] = [[] for _ in range(parts)]
+    found: list[list[int]] = [[] for _ in range(parts)]
     loads = [(0, part) for part in range(parts)]  # a heap
     for number in sorted(range(len(sizes)), key=lambda number: -sizes[number]):
         load, part = loads[0]
-        shares[part].append(number)
+        found[part].append(number)
         heapreplace(loads, (load + sizes[number], part))
-    return [sorted(share) for share in shares]
+    return [sorted(numbers) for numbers in found]
 
 
 class Slice(NamedTuple):
@@ -228,7 +228,7 @@ def shortest(trees: Sequence[RolloutTree]) -> Slice:
 def partition_packs(
     trees: Sequence[RolloutTree], ranks: int, budget: int
 ) -> list[list[list[Slice]]]:
-    """Share trees out among ranks, and fill packs up to a number of unique tokens.
+    """Partition trees among ranks, and fill packs up to a number of unique tokens.
 
     Args:
         trees: The trees.
@@ -249,14 +249,8 @@ def partition_packs(
     ]
 
 
-def within(trees: Sequence[RolloutTree], budget: int) -> list[list[Slice]]:
-    """Return the packs of a rank that is alone, see `partition_packs`."""
-    (packs,) = partition_packs(trees, 1, budget)
-    return packs
-
-
 def alike(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Share sequences out among batches in which less than an eighth is padding.
+    """Partition sequences into batches in which less than an eighth is padding.
 
     Args:
         lengths: Tokens of each sequence.

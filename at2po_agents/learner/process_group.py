@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 
@@ -45,10 +45,6 @@ class DataParallelGroup:
         dist.all_gather_object(found, own)
         return found  # type: ignore[return-value]
 
-    def barrier(self) -> None:
-        """Wait until all ranks are here."""
-        self.all_gather(None)
-
     def destroy(self) -> None:
         """End the connection to the other ranks; one that has ended is none."""
         if self.world_size > 1:
@@ -84,7 +80,7 @@ def join(
         return DataParallelGroup()
     import torch.distributed as dist
 
-    start: dict[str, Any] = {"init_method": f"tcp://{address}"}
+    store = None
     timeout = timedelta(seconds=timeout_s)
     if torchrun:
         from torch.distributed.distributed_c10d import PrefixStore
@@ -95,14 +91,14 @@ def join(
             # What dead ranks left there would be taken for an answer of those started again
             # (github.com/pytorch/pytorch/issues/135712).
             store = PrefixStore(os.environ["TORCHELASTIC_RESTART_COUNT"], store)
-        start = {"store": store}
     dist.init_process_group(
         # Objects and checkpoints go by the CPU, gradients by whatever the model is on.
         "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
         rank=rank or 0,
         world_size=size,
         timeout=timeout,
-        **start,
+        init_method=None if torchrun else f"tcp://{address}",
+        store=store,
     )
     return DataParallelGroup(rank or 0, size)
 

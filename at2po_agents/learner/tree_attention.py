@@ -12,10 +12,10 @@ its uncompiled form with the former on the CPU.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 from at2po_agents.errors import UnsupportedModelError
+from at2po_agents.policy.sizes import optional
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -69,7 +70,7 @@ def tree_attention(model: PreTrainedModel) -> Iterator[None]:
     A backward pass through checkpointed layers recomputes them and belongs inside the block too.
 
     Args:
-        model: Any transformers model that supports the attention interface.
+        model: A transformers model that supports the attention interface.
     """
     from transformers import AttentionInterface  # settings import this module, but no model
 
@@ -91,15 +92,14 @@ def check_model(model: PreTrainedModel) -> None:
     Raises:
         UnsupportedModelError: If the model scales its logits or attends in windows.
     """
-    config = model.config
     for name in ("final_logit_softcapping", "logits_scaling", "logit_scale"):
-        if getattr(config, name, None) not in (None, 1.0):
+        if (factor := optional(model.config, name)) not in (None, 1.0):
             raise UnsupportedModelError(
-                f"packed scoring expects logits straight from the head, found {name}="
-                f"{getattr(config, name)} in {type(model).__name__}; use a Qwen or Llama model"
+                f"packed scoring expects logits straight from the head, found "
+                f"{name}={factor} in {type(model).__name__}; use a Qwen or Llama model"
             )
-    windowed = {"sliding_attention", "chunked_attention"} & set(
-        getattr(config, "layer_types", None) or ()
+    windowed = {"sliding_attention", "chunked_attention"}.intersection(
+        optional(model.config, "layer_types") or ()
     )
     if windowed:
         raise UnsupportedModelError(
@@ -117,7 +117,7 @@ def _attend(
     *,
     tree: Pattern,
     scaling: float | None = None,
-    **unused: Any,
+    **unused: object,
 ) -> tuple[Tensor, None]:
     """Attend along the paths of a pack; the signature is transformers' AttentionInterface.
 
@@ -136,7 +136,8 @@ def _attend(
     """
     shared = query.shape[1] // key.shape[1]
     if isinstance(tree, BlockMask):
-        attend = _compiled() if query.is_cuda else flex_attention
+        flex = _compiled() if query.is_cuda else flex_attention
+        attend = cast("Callable[..., Tensor]", flex)
         out = attend(query, key, value, block_mask=tree, scale=scaling, enable_gqa=shared > 1)
     else:
         key, value = (x.repeat_interleave(shared, 1) if shared > 1 else x for x in (key, value))
@@ -145,7 +146,7 @@ def _attend(
 
 
 @cache
-def _compiled() -> Any:
+def _compiled() -> object:
     """FlexAttention is only fast, and only small, when compiled; dynamic, as every pack differs."""
     return torch.compile(flex_attention, dynamic=True)
 
@@ -207,5 +208,5 @@ class _PathAttention(torch.autograd.Function):
         )
 
 
-_forward: Any = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-_backward: Any = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+_forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward

@@ -23,7 +23,7 @@ class MiniBatchStep:
         norm: Norm of the gradient of all ranks, before clipping.
         trained: Tokens that went forward and backward on this rank.
         tokens: Sampled row tokens of each of this rank's packs.
-        metrics: The algorithm's metrics on each of them.
+        metrics: The algorithm's metrics on each of them, in the CPU's memory.
     """
 
     taken: bool
@@ -75,8 +75,3 @@ def carries_credit(tree: RolloutTree) -> bool:
     turns = tree.nodes()[1:]
     credited = any(node.advantage or node.row_advantage for node in turns)
     return credited and any(node.sampled for node in turns)
-
-
-def on_cpu(metrics: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return metrics that can be sent to other ranks."""
-    return {name: value.cpu() for name, value in metrics.items()}

@@ -32,7 +32,7 @@ def measure(
         nats), entropy (mean -log p of the sampled tokens, in nats), clip_frac and approx_kl by turn
         (`_turn_1` is the first turn of a row), and h_turn and h_turn_released.
 
-    Source: k3 estimator exp(d) - d - 1 with d = logp - old, unbiased under the old policy.
+    Source: k3 is GRPO's (arXiv 2402.03300), Eq. 4: exp(d) - d - 1 with d = logp - old.
     """
     ratio, delta = ratio.detach(), logp.detach() - old.detach()
     up, down = rows.advantages > 0, rows.advantages < 0
@@ -65,7 +65,7 @@ def measure_importance(rows: Rows, ratio: Tensor, cap: float) -> dict[str, Tenso
 
     Args:
         rows: The rows.
-        ratio: [R, T] what `losses.importance` returned.
+        ratio: [R, T] what `ratios.importance_weights` returned.
         cap: Upper limit of the weight.
 
     Returns:
@@ -139,7 +139,7 @@ def h_turn_released(rows: Rows, delta: Tensor) -> Tensor:
     Returns:
         Mean over all rows; a row that did not change, or of one turn, counts 0.
 
-    Source: AT2PO paper Eq. 13, as in its released code.
+    Source: AT2PO (arXiv 2601.04767), Eq. 13, with the signed sums of its released code.
     """
     sums = turn_sums(rows, delta)
     present = turn_sums(rows, torch.ones_like(delta)) > 0

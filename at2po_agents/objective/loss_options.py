@@ -5,6 +5,5 @@ from __future__ import annotations
 from typing import Literal
 
 Ratio = Literal["token", "turn", "sequence"]
-Aggregation = Literal["token-mean", "seq-mean-token-mean", "turn-mean"]
+Aggregation = Literal["token-mean", "seq-mean-token-mean"]
 Shared = Literal["leaves", "once"]
-KL = Literal["k1", "k3"]

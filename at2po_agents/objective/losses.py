@@ -1,8 +1,12 @@
-"""Policy losses as plain formulas on rows of tokens, [R, T], built from small shared pieces."""
+"""Policy losses as plain formulas on rows of tokens, [R, T], built from small shared pieces.
+
+Sources that several functions name:
+    verl: `compute_policy_loss`, `kl_penalty` and `agg_loss` in verl/trainer/ppo/core_algos.py of
+    github.com/verl-project/verl, of which all released codes of the baselines hold a copy.
+"""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -10,12 +14,10 @@ import torch
 from torch import Tensor
 
 from at2po_agents.errors import ConfigError
-from at2po_agents.objective.diagnostics import measure, turn_sums
-from at2po_agents.objective.loss_options import KL, Ratio
+from at2po_agents.objective.diagnostics import measure
+from at2po_agents.objective.ratios import finite
 from at2po_agents.objective.rows import Rows
 
-#: Upper clamp on the mean log-ratio of a turn or row. Source: released AT2PO code, `gspo_turn`.
-LOG_RATIO_MAX = 10.0
 #: Upper clamp on log(ref / policy), where k3 is far over its own limit and exp has not overflowed.
 LOG_REFERENCE_MAX = 20.0
 
@@ -36,92 +38,6 @@ class LossOutput:
     metrics: dict[str, Tensor]
 
 
-def token_ratio(rows: Rows, logp: Tensor, old: Tensor) -> Tensor:
-    """Return each token's own importance ratio.
-
-    Args:
-        rows: The rows.
-        logp: [R, T] log-probabilities under the policy being trained, in nats.
-        old: [R, T] log-probabilities under the policy that sampled, in nats.
-
-    Returns:
-        [R, T] exp(logp - old). Where that would overflow it is the largest power of e that does
-        not, which is also its gradient.
-
-    Source: PPO and GRPO; unlike the ratios of turns and rows not clamped, as in released AEPO code.
-    """
-    delta = _finite(logp.detach() - old.detach())
-    return _ratio(logp, delta.clamp(max=0.99 * math.log(torch.finfo(delta.dtype).max)))
-
-
-def turn_ratio(rows: Rows, logp: Tensor, old: Tensor) -> Tensor:
-    """Return each token's importance ratio at the level of its turn.
-
-    The value is the geometric mean of the turn's token ratios; the gradient is that of the token's
-    own log-probability times this value.
-
-    Args:
-        rows: The rows.
-        logp: [R, T] log-probabilities under the policy being trained, in nats.
-        old: [R, T] log-probabilities under the policy that sampled, in nats.
-
-    Returns:
-        [R, T], at most e^10; above that without gradient.
-
-    Source: AT2PO paper, turn-level ratio; clamp and stop-gradient form as in the released code
-    (`policy_loss=gspo_turn`).
-    """
-    mean = turn_mean(rows, _finite(logp.detach() - old.detach()))
-    return _ratio(logp, mean, LOG_RATIO_MAX)
-
-
-def sequence_ratio(rows: Rows, logp: Tensor, old: Tensor) -> Tensor:
-    """Return each token's importance ratio at the level of its row, as `turn_ratio` does of turns.
-
-    Args:
-        rows: The rows.
-        logp: [R, T], in nats.
-        old: [R, T], in nats.
-
-    Returns:
-        [R, T], at most e^10; above that without gradient.
-
-    Source: GSPO paper, token-level form.
-    """
-    return turn_ratio(replace(rows, turn=torch.zeros_like(rows.turn), turns=1), logp, old)
-
-
-RATIOS: dict[str, Callable[[Rows, Tensor, Tensor], Tensor]] = {
-    "token": token_ratio,
-    "turn": turn_ratio,
-    "sequence": sequence_ratio,
-}
-
-
-def turn_mean(rows: Rows, x: Tensor) -> Tensor:
-    """Replace each token's number by the mean over its turn.
-
-    Args:
-        rows: The rows.
-        x: [R, T] numbers.
-
-    Returns:
-        [R, T].
-    """
-    counts = turn_sums(rows, torch.ones_like(x)).clamp(min=1)
-    return (turn_sums(rows, x) / counts).gather(1, rows.turn)
-
-
-def _ratio(logp: Tensor, log_ratio: Tensor, limit: float = math.inf) -> Tensor:
-    """Return exp(log_ratio), at most e^limit, whose gradient is that of logp times this value."""
-    return (logp - logp.detach() + log_ratio).clamp(max=limit).exp()
-
-
-def _finite(x: Tensor) -> Tensor:
-    """Replace infinities by NaN: clipping would hide them, and no update can follow from them."""
-    return torch.where(x.isfinite(), x, torch.nan)
-
-
 def clipped(ratio: Tensor, advantages: Tensor, low: float, high: float) -> Tensor:
     """Return the pessimistic clipped policy-gradient term of each token.
 
@@ -134,7 +50,7 @@ def clipped(ratio: Tensor, advantages: Tensor, low: float, high: float) -> Tenso
     Returns:
         [R, T] terms to be minimised.
 
-    Source: PPO's clipped surrogate with separate bounds below and above, as in the AT2PO paper.
+    Source: PPO (arXiv 1707.06347), Eq. 7; a bound of its own above is DAPO's (arXiv 2503.14476).
     """
     return torch.maximum(-advantages * ratio, -advantages * ratio.clamp(1 - low, 1 + high))
 
@@ -157,7 +73,8 @@ def soft_clipped(
     Returns:
         [R, T] terms.
 
-    Source: AEPO paper and released code, entropy-balanced clipping.
+    Source: AEPO (arXiv 2510.14545), entropy-balanced clipping; AEPO/verl_aepo_entropy/verl/trainer/
+    ppo/core_algos.py of github.com/zzfoutofspace/ATPO at 98e60f6.
     """
     kept = -advantages * (1 + high) * (logp - logp.detach())
     cut = (advantages > 0) & (ratio > 1 + high)
@@ -175,67 +92,32 @@ def dual_clipped(terms: Tensor, advantages: Tensor, limit: float) -> Tensor:
     Returns:
         [R, T].
 
-    Source: dual-clip PPO; limit 3 in the code that the baselines ran on.
+    Source: dual-clip PPO (arXiv 1912.09729); limit 3 is `clip_ratio_c` of verl.
     """
     return torch.where(advantages < 0, torch.minimum(terms, -advantages * limit), terms)
 
 
-def importance(rows: Rows, old: Tensor, level: Ratio) -> Tensor:
-    """Return how much likelier tokens are under the policy before the update than when drawn.
-
-    As the weight of a token's term it corrects for trees from older weights (and for an engine that
-    rounds otherwise than the learner), while clipping stays around the policy before the update.
-
-    Args:
-        rows: The rows, with the log-probabilities at sampling time.
-        old: [R, T] log-probabilities under the policy before the first mini-batch, in nats.
-        level: Whose ratio: each token's, or the geometric mean over its turn or row.
-
-    Returns:
-        [R, T] pi_old / mu, not yet limited and without gradient; exactly 1 where both agree.
-
-    Raises:
-        ConfigError: If the rows have no such log-probabilities.
-
-    Source: decoupled PPO objective (Hilton et al., arXiv 2110.00641; for language models AReaL,
-    arXiv 2505.24298, whose code drops tokens over its limit instead). Truncation min(ratio, limit)
-    as in IMPALA's V-trace (Espeholt et al., arXiv 1802.01561); usual limits are TRL's defaults, 2
-    and later 3 (`vllm_importance_sampling_cap`). Both weigh single tokens; the two other levels are
-    our choice, to match the loss.
-    """
-    if rows.behaviour is None:
-        raise ConfigError(
-            "importance_cap needs rows.behaviour, the log-probabilities at sampling time, found "
-            "none; keep `logprobs` of every sampled token, or set importance_cap to 0"
-        )
-    return RATIOS[level](rows, old.detach(), rows.behaviour)
-
-
-def kl_terms(rows: Rows, logp: Tensor, kind: KL = "k3") -> Tensor:
+def kl_terms(rows: Rows, logp: Tensor) -> Tensor:
     """Estimate KL(policy || reference) at each token.
 
     Args:
         rows: The rows, with the reference's log-probabilities.
         logp: [R, T] log-probabilities under the policy being trained, in nats.
-        kind: "k1" (logp - ref: in a loss its gradient has mean 0, so it only adds noise) or "k3"
-            (exp(d) - d - 1 with d = ref - logp, clamped to +-10 and beyond without gradient).
 
     Returns:
-        [R, T] in nats.
+        [R, T] k3 in nats: exp(d) - d - 1 with d = ref - logp, clamped to +-10 and beyond without
+        gradient.
 
     Raises:
         ConfigError: If the rows have no reference.
 
-    Source: GRPO; clamp as in the code that the baselines ran on.
+    Source: k3 is GRPO's (arXiv 2402.03300), Eq. 4; its clamp is verl's.
     """
-    if rows.reference is None:
+    if rows.ref_logprobs is None:
         raise ConfigError(
-            "a KL term needs rows.reference, found none; give the algorithm a kl_coef other than 0"
+            "a KL term needs rows.ref_logprobs, found none; give the algorithm a kl_coef above 0"
         )
-    delta = rows.reference - logp
-    if kind == "k1":
-        return -delta
-    delta = _finite(delta).clamp(max=LOG_REFERENCE_MAX)
+    delta = finite(rows.ref_logprobs - logp).clamp(max=LOG_REFERENCE_MAX)
     return (delta.exp() - delta - 1).clamp(-10, 10)
 
 
@@ -249,22 +131,12 @@ def entropy_weighted(rows: Rows, weight: float) -> Rows:
     Returns:
         The rows with new advantages.
 
-    Source: AEPO, entropy-aware advantage. z is taken over the mini-batch (in the released code over
-    whatever shared a micro-batch) and of the entropy at sampling time.
+    Source: AEPO (arXiv 2510.14545), entropy-aware advantage. z is taken over the mini-batch (in the
+    released code over whatever shared a micro-batch) and of the entropy at sampling time.
     """
-    mean, deviation = rows.moments
-    factor = 1 + weight * (rows.entropy - mean) / deviation
+    mean, std = rows.entropy_mean_std
+    factor = 1 + weight * (rows.entropy - mean) / std
     return replace(rows, advantages=torch.where(rows.mask, rows.advantages * factor, 0.0))
-
-
-def without_truncated(rows: Rows) -> Rows:
-    """Take the tokens of rows that were cut off out of the loss; denominators keep them."""
-    return replace(rows, mask=rows.mask & ~rows.truncated[:, None])
-
-
-def count_once(rows: Rows, terms: Tensor) -> Tensor:
-    """Share a token's weight out among its rows, so that a turn counts once, not once per leaf."""
-    return terms / rows.copies.clamp(min=1)
 
 
 def token_mean(rows: Rows, terms: Tensor) -> Tensor:
@@ -277,7 +149,7 @@ def token_mean(rows: Rows, terms: Tensor) -> Tensor:
     Returns:
         [R] each row's share of the loss.
 
-    Source: aggregation "token-mean" of DAPO.
+    Source: DAPO (arXiv 2503.14476), token-level policy gradient loss; "token-mean" of verl.
     """
     return torch.where(rows.mask, terms, 0.0).sum(1) / max(1, rows.total_tokens)
 
@@ -293,37 +165,21 @@ def seq_mean_token_mean(rows: Rows, terms: Tensor) -> Tensor:
     Returns:
         [R] each row's share of the loss; 0 for a row without sampled tokens.
 
-    Source: aggregation "seq-mean-token-mean" of the released AT2PO code.
+    Source: GRPO (arXiv 2402.03300), Eq. 3; "seq-mean-token-mean" of verl.
     """
     counts = rows.mask.sum(1).clamp(min=1)
     return torch.where(rows.mask, terms, 0.0).sum(1) / counts / rows.total_rows
 
 
-def seq_mean_turn_mean(rows: Rows, terms: Tensor) -> Tensor:
-    """Average over the tokens of each turn, then over the turns of each row, then over rows.
-
-    Args:
-        rows: The rows; `total_rows` is the denominator.
-        terms: [R, T] per-token terms.
-
-    Returns:
-        [R] each row's share of the loss.
-    """
-    counts = turn_sums(rows, torch.ones_like(terms))
-    means = turn_sums(rows, terms) / counts.clamp(min=1)
-    return means.sum(1) / (counts > 0).sum(1).clamp(min=1) / rows.total_rows
-
-
 AGGREGATIONS: dict[str, Callable[[Rows, Tensor], Tensor]] = {
     "token-mean": token_mean,
     "seq-mean-token-mean": seq_mean_token_mean,
-    "turn-mean": seq_mean_turn_mean,
 }
 
 
 def output(
     rows: Rows,
-    shares: Tensor,
+    per_row: Tensor,
     *,
     ratio: Tensor,
     logp: Tensor,
@@ -331,11 +187,11 @@ def output(
     low: float,
     high: float,
 ) -> LossOutput:
-    """Sum the rows' shares and measure how far the policy has moved.
+    """Sum the rows' parts of the loss and measure how far the policy has moved.
 
     Args:
         rows: The rows.
-        shares: [R] each row's share of the loss.
+        per_row: [R] each row's share of the loss.
         ratio: [R, T] importance ratios.
         logp: [R, T] log-probabilities under the policy being trained.
         old: [R, T] log-probabilities under the policy that sampled.
@@ -345,4 +201,4 @@ def output(
     Returns:
         The loss, with the metrics of `diagnostics.measure`.
     """
-    return LossOutput(shares.sum(), shares.detach(), measure(rows, ratio, logp, old, low, high))
+    return LossOutput(per_row.sum(), per_row.detach(), measure(rows, ratio, logp, old, low, high))

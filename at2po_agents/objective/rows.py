@@ -18,20 +18,20 @@ class Rows:
         advantages: [R, T] in the model's dtype (0 where padded).
         entropy: [R, T] entropy at sampling time in nats: of the whole distribution where the engine
             gave it, else -log p of the sampled token; NaN where neither is known (0 where padded).
-        copies: [R, T] int64, number of rows of the whole tree that hold the token, be they in this
-            pack or in another (0 where padded).
+        row_count: [R, T] int64, how many rows of the whole tree hold the token, in this pack or in
+            another (0 where padded).
         rewards: [R] raw reward of the leaf.
         truncated: [R] bool, whether the episode was cut off.
         tree: [R] int64, which tree of the pack the row belongs to.
         turns: Largest number of turns in a row, at least 1.
         total_rows: Rows of the whole mini-batch, the G of the paper; at least R.
         total_tokens: Sampled row tokens of the whole mini-batch.
-        moments: Mean and unbiased deviation of `entropy` over the whole mini-batch.
-        reference: [R, T] log-probabilities under the policy that the run started from, in nats;
+        entropy_mean_std: Mean and standard deviation (ddof=1) of `entropy` over the mini-batch.
+        ref_logprobs: [R, T] log-probabilities under the policy that the run started from, in nats;
             None unless the algorithm has a KL coefficient.
-        behaviour: [R, T] log-probabilities at sampling time, in nats (0 where padded): those of the
-            policy that drew the tokens, which may be older than the one that the update starts
-            from; None where a turn's were not kept.
+        behavior_logprobs: [R, T] log-probabilities at sampling time, in nats (0 where padded):
+            those of the policy that drew the tokens, which may be older than the one that the
+            update starts from; None where a turn's were not kept.
     """
 
     index: Tensor
@@ -39,16 +39,16 @@ class Rows:
     turn: Tensor
     advantages: Tensor
     entropy: Tensor
-    copies: Tensor
+    row_count: Tensor
     rewards: Tensor
     truncated: Tensor
     tree: Tensor
     turns: int
     total_rows: int
     total_tokens: int
-    moments: tuple[float, float]
-    reference: Tensor | None = None
-    behaviour: Tensor | None = None
+    entropy_mean_std: tuple[float, float]
+    ref_logprobs: Tensor | None = None
+    behavior_logprobs: Tensor | None = None
 
     def gather(self, unique: Tensor) -> Tensor:
         """Lay per-token numbers out as rows.

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol, cast
 
 import torch
 from safetensors.torch import save_file
@@ -40,13 +40,20 @@ def base_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def is_adapted_linear(module: nn.Module) -> bool:
     """Return whether a module is a linear layer with an adapter."""
-    return hasattr(module, "lora_A") and type(getattr(module, "base_layer", None)) is nn.Linear
+    return hasattr(module, "lora_A") and type(module.base_layer) is nn.Linear
+
+
+class _AdaptedLayer(Protocol):
+    """What is used of PEFT's layers."""
+
+    def enable_adapters(self, enabled: bool) -> None: ...
 
 
 @contextmanager
 def without_adapter(model: nn.Module) -> Iterator[None]:
     """Let a model compute inside the block as if it had no adapter; one without stays as it is."""
-    layers: list[Any] = [module for module in model.modules() if hasattr(module, "lora_A")]
+    found = [module for module in model.modules() if hasattr(module, "lora_A")]
+    layers = cast("list[_AdaptedLayer]", found)
     for layer in layers:
         layer.enable_adapters(False)
     try:
@@ -137,7 +144,7 @@ class Adapter:
 
 def find_adapter(model: PreTrainedModel) -> Adapter | None:
     """Return the adapter that was put into a model, or None for a model without."""
-    settings: Any = getattr(model, "peft_config", {}).get("default")
+    settings = vars(model).get("peft_config", {}).get("default")
     return None if settings is None else Adapter.of(settings)
 
 

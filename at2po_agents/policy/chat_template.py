@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 from at2po_agents.errors import TokenizerError
 from at2po_agents.policy.contents import as_content, encode
@@ -18,7 +18,7 @@ from at2po_agents.policy.contents import as_content, encode
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Message = Mapping[str, Any]
+Message = Mapping[str, object]
 
 _USER: Message = {"role": "user", "content": "question"}
 _CALLING: Message = {
@@ -95,7 +95,7 @@ TEMPLATES = {"qwen3": QWEN3_TEMPLATE}
 def render(
     tokenizer: PreTrainedTokenizerBase,
     messages: Sequence[Message],
-    tools: Sequence[Mapping[str, Any]] = (),
+    tools: Sequence[Message] = (),
     *,
     open_turn: bool,
 ) -> str:
@@ -117,7 +117,7 @@ def render(
         )
     try:
         text = tokenizer.apply_chat_template(
-            [dict(message) for message in messages],
+            cast("list[dict[str, str]]", [dict(message) for message in messages]),
             tools=[dict(tool) for tool in tools] or None,
             add_generation_prompt=open_turn,
             tokenize=False,
@@ -229,12 +229,13 @@ def check_contents(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Messag
     Raises:
         ChatTemplateError: If it does, or refuses the messages.
     """
-    said = [{**message, "content": f"Aa{number}"} for number, message in enumerate(messages)]
-    before = [_USER, _CALLING] if said[0]["role"] == "tool" else []
-    text = render(tokenizer, [*before, *said], open_turn=True)
-    for message in said:
-        if message["content"] not in text:
-            raise ChatTemplateError(_left_out(message["role"], text))
+    said = {f"Aa{number}": message for number, message in enumerate(messages)}
+    before = [_USER, _CALLING] if messages[0]["role"] == "tool" else []
+    talk = [*before, *({**message, "content": content} for content, message in said.items())]
+    text = render(tokenizer, talk, open_turn=True)
+    for content, message in said.items():
+        if content not in text:
+            raise ChatTemplateError(_left_out(str(message["role"]), text))
 
 
 @lru_cache(maxsize=8)

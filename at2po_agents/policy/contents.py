@@ -11,12 +11,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from retrieval.text import to_unicode
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+T = TypeVar("T")
 
 # A lone surrogate: no content has one left, and templates carry it along like any character.
 _BREAK = "\ud800"
@@ -45,7 +47,7 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return ids
 
 
-def as_content(tokenizer: PreTrainedTokenizerBase, value: object) -> Any:
+def as_content(tokenizer: PreTrainedTokenizerBase, value: T) -> T:
     """Return contents that `encode`, behind a chat template or not, reads as nothing but text.
 
     Control tokens are those that the tokenizer calls special, those written in bars (`<|name|>`),
@@ -59,7 +61,8 @@ def as_content(tokenizer: PreTrainedTokenizerBase, value: object) -> Any:
     Returns:
         The same, with U+FFFD for lone surrogates, which no tokenizer takes.
     """
-    return _plain(_marks(tokenizer, str(tokenizer.chat_template), len(tokenizer)), value)
+    marks = _marks(tokenizer, str(tokenizer.chat_template), len(tokenizer))
+    return cast(T, _plain(marks, value))
 
 
 def _plain(marks: _Marks, value: object) -> object:
@@ -94,8 +97,8 @@ class _Marks:
         # A template may join contents, each of which holds a part of a mark.
         self._begun = _no_words(text[:cut] for text in texts for cut in range(2, len(text)))
         self._ended = _no_words(text[cut:] for text in texts for cut in range(1, len(text) - 1))
-        ids: Any = tokenizer.convert_tokens_to_ids(longest_first)
-        self._ids = set(ids) - {tokenizer.unk_token_id}
+        ids = {tokenizer.convert_tokens_to_ids(text) for text in longest_first}
+        self._ids = ids - {tokenizer.unk_token_id}
         # Such a token is found in the normalised text, so other texts may stand for it.
         self._aliases = any(token.normalized for token in added.values() if token.content in texts)
         self._cuts: dict[str, int] = {}

@@ -75,7 +75,7 @@ def prompt_text(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
     """Return what `encode_prompt` encodes, for those who need its length only; see there."""
     tools = tools_of(text)
     if tokenizer.chat_template is None and not tools:
-        return str(as_content(tokenizer, str(text)))
+        return as_content(tokenizer, str(text))
     messages, tools = as_content(tokenizer, _messages(text)), as_content(tokenizer, tools)
     return chat_template.render(tokenizer, messages, tools, open_turn=True)
 

@@ -7,10 +7,11 @@ import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import huggingface_hub
 import torch
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -60,8 +61,7 @@ def load_policy(
     model, tokenizer = load_model(name, getattr(torch, dtype))
     if model.dtype == torch.float64:  # which is for checks
         exact_norms(model)
-    move: Any = model.to
-    move(place)
+    cast(nn.Module, model).to(place)
     tokenizer.chat_template = TEMPLATES.get(chat_template, tokenizer.chat_template)
     return model, tokenizer
 
@@ -158,18 +158,6 @@ def model_config(name: str) -> PretrainedConfig:
     return config
 
 
-def context_length(name: str) -> int:
-    """Return the most positions that a model has.
-
-    Args:
-        name: As for `load_model`.
-
-    Raises:
-        ModelNotFoundError: nothing by that name has a configuration.
-    """
-    return int(model_config(name).max_position_embeddings)
-
-
 def _files_of(name: str) -> tuple[str, dict[str, object], Exception | None]:
     """Where transformers finds what belongs to a model, and how it is to look there.
 
@@ -244,11 +232,10 @@ def _load_pretrained(
     source: str, settings: Mapping[str, object], dtype: torch.dtype
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     tokenizer = AutoTokenizer.from_pretrained(source, **settings)
-    loaded: Any = AutoModelForCausalLM.from_pretrained(
+    loaded = AutoModelForCausalLM.from_pretrained(
         source, dtype=dtype, output_loading_info=True, **settings
     )
-    model: PreTrainedModel = loaded[0]
-    report: dict[str, Any] = loaded[1]
+    model, report = cast("tuple[PreTrainedModel, dict[str, list[object]]]", loaded)
     problems = {
         kind: sorted(map(str, report[kind]))[:5]
         for kind in ("missing_keys", "mismatched_keys")
@@ -265,14 +252,13 @@ def _load_pretrained(
 
 
 def _load_gguf(
-    folder: str, settings: Mapping[str, Any], dtype: torch.dtype
+    folder: str, settings: Mapping[str, object], dtype: torch.dtype
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """De-quantise a GGUF file into a plain model, which can be trained and saved again."""
     tokenizer = AutoTokenizer.from_pretrained(folder, **settings)
     config = AutoConfig.from_pretrained(folder, **settings)
-    untyped: Any = AutoModelForCausalLM
-    model: PreTrainedModel = untyped.from_config(config, dtype=dtype)
-    read: Any = load_gguf_checkpoint
-    file = str(Path(folder) / settings["gguf_file"])
-    copy_weights(model, read(file, return_tensors=True, model_to_load=model)["tensors"])
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    file = str(Path(folder) / str(settings["gguf_file"]))
+    read = load_gguf_checkpoint(file, return_tensors=True, model_to_load=model)
+    copy_weights(model, read["tensors"])
     return model.train(False), tokenizer

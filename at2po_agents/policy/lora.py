@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -31,32 +30,30 @@ class Lora:
     """The adapter in a model under training, and how both are saved.
 
     A checkpoint holds the model with its adapter merged, which loads as any other, and the adapter
-    as it is in a folder of its own: neither rounds the other.
+    as it is in a folder of its own: neither rounds the other. As B starts at 0, a fresh adapter
+    leaves what the model computes as it was.
+
+    Args:
+        model: Changed in place; all of its own weights are frozen.
+        options: Rank, at least 1, scale and layers.
+        seed: Integer in [0, 2**64) from which A is drawn.
 
     Attributes:
         model: The model, of the same class as before; only its adapter is trained.
         adapter: Rank and scale.
+
+    Raises:
+        ConfigError: PEFT is not installed, or the targets are not linear layers that can have
+            an adapter.
     """
 
     def __init__(self, model: PreTrainedModel, options: LoraOptions, *, seed: int) -> None:
-        """Put an adapter into a model; as B starts at 0, what it computes stays the same.
-
-        Args:
-            model: Changed in place; all of its own weights are frozen.
-            options: Rank, at least 1, scale and layers.
-            seed: Integer in [0, 2**64) from which A is drawn.
-
-        Raises:
-            ConfigError: PEFT is not installed, or the targets are not linear layers that can have
-                an adapter.
-        """
         require("peft", "lora", ConfigError)
         import peft
 
         self.model = model
         self._base = state_hash(model.state_dict())
-        config: Any = peft.LoraConfig  # typed as if alpha had to be an integer
-        settings = config(
+        settings = peft.LoraConfig(
             r=options.rank,
             lora_alpha=options.alpha,
             target_modules=options.targets,

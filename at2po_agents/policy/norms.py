@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Protocol, cast
 
 from torch import nn
+
+
+class RMSNorm(Protocol):
+    """A norm as transformers has it in Llama, Mistral, Qwen2 and Qwen3."""
+
+    weight: nn.Parameter
+    variance_epsilon: float
+    training: bool
 
 
 def exact_norms(model: nn.Module) -> None:
@@ -14,13 +22,12 @@ def exact_norms(model: nn.Module) -> None:
     other packs, for example.
 
     Args:
-        model: Changed in place; norms of another kind than those of Llama, Mistral, Qwen2 and Qwen3
-            are left as they are.
+        model: Changed in place; norms of another kind are left as they are.
     """
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if type(child).__name__.endswith("RMSNorm") and hasattr(child, "variance_epsilon"):
-                norm: Any = child
+                norm = cast(RMSNorm, child)
                 exact = nn.RMSNorm(norm.weight.shape, norm.variance_epsilon)
                 exact.weight = norm.weight
                 setattr(parent, name, exact.train(norm.training))

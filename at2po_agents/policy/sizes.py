@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from at2po_agents.errors import ModelNotFoundError, UnsupportedModelError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+
+def optional(config: object, name: str) -> Any:
+    """Return a setting that only some architectures have, or None."""
+    return getattr(config, name, None)
 
 
 @dataclass(frozen=True)
@@ -38,14 +46,14 @@ class Decoder:
     has_bias: bool = False
 
     @classmethod
-    def of(cls, config: Any) -> Decoder:
+    def of(cls, config: PretrainedConfig) -> Decoder:
         """Read the sizes off a transformers configuration.
 
         Raises:
             UnsupportedModelError: If the architecture has other parts than these.
         """
         kind = config.model_type
-        biased = getattr(config, "attention_bias", False) or getattr(config, "mlp_bias", False)
+        biased = optional(config, "attention_bias") or optional(config, "mlp_bias")
         if kind not in ("llama", "qwen2", "qwen3") or biased:
             raise UnsupportedModelError(
                 f"expected a model of type llama, qwen2 or qwen3 with their usual biases, found "
@@ -57,7 +65,7 @@ class Decoder:
             config.hidden_size,
             heads,
             config.num_key_value_heads,
-            getattr(config, "head_dim", None) or config.hidden_size // heads,
+            optional(config, "head_dim") or config.hidden_size // heads,
             config.intermediate_size,
             config.vocab_size,
             tied=config.tie_word_embeddings,

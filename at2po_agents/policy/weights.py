@@ -13,11 +13,6 @@ from at2po_agents.errors import WeightsError
 from at2po_agents.policy.adapters import adapter_names
 
 
-def weights_hash(model: PreTrainedModel) -> str:
-    """Return the SHA-256 (hex) of a model's weights: names, types, shapes and every byte."""
-    return state_hash(model.state_dict())
-
-
 def state_hash(state: Mapping[str, Tensor]) -> str:
     """Return the SHA-256 (hex) of the weights in a state, whatever their order."""
     digest = hashlib.sha256()

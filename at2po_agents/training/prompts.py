@@ -10,7 +10,7 @@ from at2po_agents.config.train import TrainConfig
 from at2po_agents.errors import ConfigError
 from at2po_agents.policy.contents import encode
 from at2po_agents.policy.encoding import check_dialect, prompt_text
-from at2po_agents.policy.loading import context_length, load_tokenizer
+from at2po_agents.policy.loading import load_tokenizer, model_config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -39,7 +39,7 @@ def askable_in_run(config: TrainConfig, env: Any, eval_env: Any) -> tuple[list[i
     """
     tokenizer = load_tokenizer(config.model.name, config.model.chat_template)
     # The model has to attend to one token of the turn, too.
-    context = context_length(config.model.name)
+    context = int(model_config(config.model.name).max_position_embeddings)
     if isinstance(set_lower := config.engine.options.get("max_model_len"), int):
         context = min(context, set_lower)
     longest = min(config.rollout.max_prompt_tokens, context - 1)

@@ -29,11 +29,11 @@ from at2po_agents.config.train import TrainConfig, load_config
 from at2po_agents.engines import TransformersEngine
 from at2po_agents.learner.logprobs import flat_logprobs, token_logprobs
 from at2po_agents.learner.packing import pack
-from at2po_agents.learner.partition import alike, row_tokens, within
+from at2po_agents.learner.partition import alike, partition_packs, row_tokens
 from at2po_agents.objective.rows import Rows
 from at2po_agents.policy.loading import load_model
 from at2po_agents.rollout.environments import make_env
-from at2po_agents.rollout.expansion.entropy import entropy_moments
+from at2po_agents.rollout.expansion.entropy import entropy_mean_std
 from at2po_agents.tree import RolloutTree
 from at2po_agents.workers.rollout_worker import new_collector
 from benchmarks.command import run
@@ -72,7 +72,7 @@ def packed(model: Model, algorithm: Algorithm, trees: list[RolloutTree], budget:
         Tokens that went through the model.
     """
     tokens = 0
-    for members in within(trees, budget):
+    for members in partition_packs(trees, 1, budget)[0]:
         part = pack(members, dtype=model.dtype)
         logp = token_logprobs(model, part)
         rows = _shared(part.rows, trees)
@@ -155,11 +155,11 @@ WAYS: dict[str, Callable[[Model, Algorithm, list[RolloutTree], int], int]] = {
 
 
 def _shared(rows: Rows, trees: Sequence[RolloutTree]) -> Rows:
-    """Give rows the denominators and moments of the whole mini-batch."""
+    """Give rows the denominators and entropies of the whole mini-batch."""
     leaves = [leaf for tree in trees for leaf in tree.leaves()]
     tokens = sum(row_tokens(tree, sampled_only=True) for tree in trees)
     return replace(
-        rows, total_rows=len(leaves), total_tokens=tokens, moments=entropy_moments(leaves)
+        rows, total_rows=len(leaves), total_tokens=tokens, entropy_mean_std=entropy_mean_std(leaves)
     )
 
 

@@ -6,16 +6,20 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 from torch import nn
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
+    PreTrainedTokenizerFast,
     Qwen3Config,
     Qwen3ForCausalLM,
 )
 
 from at2po_agents.learner.learner import Learner
+from at2po_agents.policy.norms import exact_norms
 from at2po_agents.tree import Node, RolloutTree, Row
 
 VOCABULARY = 31
@@ -98,17 +102,6 @@ def damped(learner: Learner) -> Learner:
     return learner
 
 
-class ExactRMSNorm(nn.Module):
-    """Transformers' norms round to float32 even in a float64 model; this one does not."""
-
-    def __init__(self, like: nn.Module) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.rand_like(like.weight) + 0.5)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return nn.functional.rms_norm(x, self.weight.shape, self.weight, 1e-6)
-
-
 def tiny_model(
     family: str = "qwen3", kv_heads: int = 2, seed: int = 0, dtype: torch.dtype = torch.float64
 ) -> PreTrainedModel:
@@ -131,8 +124,12 @@ def tiny_model(
             model: PreTrainedModel = Qwen3ForCausalLM(Qwen3Config(**shape))
         else:
             model = LlamaForCausalLM(LlamaConfig(**shape))
-        for module in list(model.modules()):
-            for name, child in list(module.named_children()):
-                if type(child).__name__.endswith("RMSNorm"):
-                    setattr(module, name, ExactRMSNorm(child))
+        exact_norms(model)
+        for norm in (module for module in model.modules() if isinstance(module, nn.RMSNorm)):
+            nn.init.uniform_(norm.weight, 0.5, 1.5)
     return model.to(dtype).eval()
+
+
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    words = WordLevel({"a": 0, "[UNK]": 1}, unk_token="[UNK]")
+    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer(words), unk_token="[UNK]")

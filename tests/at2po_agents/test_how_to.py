@@ -68,7 +68,7 @@ def test_the_command_trains_with_it(folder: Path) -> None:
 
 def test_leave_one_out_is_what_it_says(folder: Path) -> None:
     tree, nodes = spec_tree()
-    algorithms.get("rloo:RLOO").assign_credit(tree)
+    algorithms.find("rloo:RLOO")().assign_credit(tree)
     found = {name: nodes[name].row_advantage for name in "bcd"}
     assert found == pytest.approx({"b": 0.0, "c": 1.5, "d": -1.5})
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from at2po_agents.engines.base import Request
 
 
-class Rows:
+class BatchState:
     """The running requests as rows 0..len-1, so that a step needs no loop over them.
 
     Args:
@@ -81,7 +79,7 @@ class Rows:
         for array in self._arrays():
             array[row] = array[last]
 
-    def _arrays(self) -> tuple[NDArray[Any], ...]:
+    def _arrays(self) -> tuple[NDArray[np.generic], ...]:
         return (
             *(self.ids, self.logprobs, self.entropies, self.known, self.stored),
             *(self.prompt, self.limit, self.stop, self.seed, self.temperature),

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from at2po_agents.engines.base import (
     Completion,
@@ -20,13 +20,14 @@ from at2po_agents.engines.base import (
     check_idle,
     check_requests,
 )
-from at2po_agents.engines.transformers.batch_state import Rows
-from at2po_agents.engines.transformers.decoding import can_decode, decode
+from at2po_agents.engines.transformers.batch_state import BatchState
+from at2po_agents.engines.transformers.decoding import decodable, decode
 from at2po_agents.engines.transformers.kv_cache import ATTENTION, RowCache
 from at2po_agents.engines.transformers.prefix_cache import PrefixCache, common_prefix
 from at2po_agents.engines.transformers.sampling import entropies, sample, uniforms
 from at2po_agents.engines.turns import Vocabulary
 from at2po_agents.errors import UnsupportedModelError
+from at2po_agents.policy.sizes import optional
 from at2po_agents.policy.weights import copy_weights
 
 # Tokens per prefill pass, padding included: bounds the memory of activations.
@@ -70,7 +71,7 @@ class TransformersEngine:
             )
         self.model = model
         self.stats = EngineStats()
-        self._can_decode = can_decode(model)
+        self._decodable = decodable(model)
         self._max_batch = max_batch
         self._entropies = keep_entropies
         self.max_length: int = model.config.max_position_embeddings
@@ -86,7 +87,7 @@ class TransformersEngine:
         """Drop all requests and free the key/value memory."""
         self._waiting: deque[Request] = deque()
         self._keys: set[Hashable] = set()
-        self._rows = Rows(self._max_batch)
+        self._rows = BatchState(self._max_batch)
         self._cache = RowCache(self.model.config, self.model.dtype, self.model.device)
         self._parked.clear()
 
@@ -216,8 +217,8 @@ class TransformersEngine:
         mask = torch.zeros(hidden.shape, dtype=self.model.dtype, device=device)
         mask = mask.masked_fill_(hidden, -torch.inf)[:, None]
         tokens = torch.from_numpy(ids).to(device)
-        if self._can_decode and ids.shape[1] == 1:
-            return decode(self.model, self._cache, tokens[:, 0], positions[:, 0], mask)
+        if self._decodable is not None and ids.shape[1] == 1:
+            return decode(self._decodable, self._cache, tokens[:, 0], positions[:, 0], mask)
         out = self.model(
             input_ids=tokens,
             position_ids=positions.clamp(max=self.max_length - 1),
@@ -297,8 +298,8 @@ def _serving(model: PreTrainedModel) -> Iterator[None]:
             model.train()
 
 
-def _has_full_attention(config: object) -> bool:
-    kinds = getattr(config, "layer_types", None)
+def _has_full_attention(config: PretrainedConfig) -> bool:
+    kinds = optional(config, "layer_types")
     if kinds is None:
-        return getattr(config, "sliding_window", None) is None
+        return optional(config, "sliding_window") is None
     return set(kinds) == {"full_attention"}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from transformers import AttentionInterface, Cache, PretrainedConfig
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+from at2po_agents.policy.sizes import optional
 
 ATTENTION = "at2po_rows"
 
@@ -27,8 +27,8 @@ class RowCache(Cache):
 
     def __init__(self, config: PretrainedConfig, dtype: torch.dtype, device: torch.device) -> None:
         super().__init__(layers=[])
-        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        heads = optional(config, "num_key_value_heads") or config.num_attention_heads
+        dim = optional(config, "head_dim") or config.hidden_size // config.num_attention_heads
         # [layer, key or value, row, head, position, dim]; zeros, because 0 * NaN is NaN even
         # where the mask gives weight 0.
         self.data = torch.zeros(
@@ -91,8 +91,9 @@ def _attention(
     key: Tensor,
     value: Tensor,
     attention_mask: Tensor | None,
+    dropout: float = 0.0,
     scaling: float | None = None,
-    **kwargs: Any,
+    **unused: object,
 ) -> tuple[Tensor, None]:
     """Attend as SDPA does, without repeating keys and values for grouped query heads.
 
@@ -102,7 +103,7 @@ def _attention(
     rows, heads, new, dim = query.shape
     if new > 1:
         return sdpa_attention_forward(
-            module, query, key, value, attention_mask, scaling=scaling, **kwargs
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling
         )
     grouped = query.reshape(rows, key.shape[1], heads // key.shape[1], dim)
     out = torch.nn.functional.scaled_dot_product_attention(

@@ -5,15 +5,15 @@ from __future__ import annotations
 import copy
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
-from typing import Any
+from typing import cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from vllm import EngineArgs, SamplingParams
+from vllm import EngineArgs, RequestOutput, SamplingParams
 from vllm.inputs import tokens_input
 from vllm.platforms import current_platform
 from vllm.sampling_params import RequestOutputKind
@@ -69,7 +69,7 @@ class VLLMEngine:
         *,
         max_batch: int = 256,
         cache_bytes: int = 1 << 30,
-        **options: Any,
+        **options: object,
     ) -> None:
         self.stats = EngineStats()
         self._layout = StateLayout(model)
@@ -79,16 +79,16 @@ class VLLMEngine:
         self._asleep = False
         self._adapter = find_adapter(model)
         self._served: ServedAdapter | None = None
-        room = {"max_num_seqs": max_batch, "kv_cache_memory_bytes": cache_bytes}
+        room: dict[str, object] = {"max_num_seqs": max_batch, "kv_cache_memory_bytes": cache_bytes}
         if self._adapter and options.get("enable_lora", True):
             self._served = ServedAdapter(self._adapter)
             room |= lora_settings(self._adapter)
-        self._llm: Any = _start(model, room | options)
+        self._llm = _start(model, room | options)
         self.max_length: int = self._llm.model_config.max_model_len
         if impossible := self._vocabulary.impossible():
             self._llm.apply_model(lambda served: _never_sample(served, impossible))
         if self._served:
-            self._replace(base_state(model.state_dict()))
+            self._reload_weights(base_state(model.state_dict()))
         self.load_weights(model.state_dict())
 
     def close(self) -> None:
@@ -162,9 +162,9 @@ class VLLMEngine:
         if self._asleep:
             self._llm.wake_up(["weights"])
         if self._served:
-            self._served.replace(self._llm, given)
+            self._served.load(self._llm, given)
         else:
-            self._replace(dict(self._adapter.merged(given)) if self._adapter else given)
+            self._reload_weights(dict(self._adapter.merged(given)) if self._adapter else given)
         if self._asleep:
             self._llm.wake_up(["kv_cache"])
             self._asleep = False
@@ -173,7 +173,7 @@ class VLLMEngine:
                 "expected vLLM to forget its prefixes, found them in use; make a new engine"
             )
 
-    def _replace(self, weights: Mapping[str, Tensor]) -> None:
+    def _reload_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Replace all weights of a model without adapter."""
         # vLLM fuses and packs weights; only its own reloading does all of that again, and on a CPU
         # it does so for a tied output layer only if the state names that, too.
@@ -200,7 +200,7 @@ class VLLMEngine:
                 "expected a running engine, found it closed; make a new one"
             )
 
-    def _read(self, output: Any) -> Completion | None:
+    def _read(self, output: RequestOutput) -> Completion | None:
         """Take the new tokens of a request; what follows the end of its turn is dropped."""
         turn, new = self._turns[output.request_id], output.outputs[0]
         if not turn.ids and new.token_ids:
@@ -212,15 +212,15 @@ class VLLMEngine:
                 return completion
         if output.finished:
             raise RequestError(
-                f"request {turn.request.key!r}: expected vLLM to go on, found it ended after "
+                f"request {turn.request.key!r}: expected vLLM to continue, found it ended after "
                 f"{len(turn.ids)} tokens ({new.finish_reason}); see vLLM's log"
             )
         return None
 
 
-def _start(model: PreTrainedModel, options: Mapping[str, Any]) -> LLMEngine:
+def _start(model: PreTrainedModel, options: Mapping[str, object]) -> LLMEngine:
     """Start vLLM in this process with a model's configuration and meaningless weights."""
-    settings: dict[str, Any] = {
+    settings: dict[str, object] = {
         "dtype": str(model.dtype).removeprefix("torch."),
         "skip_tokenizer_init": True,
         "load_format": "dummy",
@@ -250,7 +250,7 @@ def _start(model: PreTrainedModel, options: Mapping[str, Any]) -> LLMEngine:
         return LLMEngine(config, Executor.get_class(config), log_stats=False)
 
 
-def _check_alone(options: Mapping[str, Any]) -> None:
+def _check_alone(options: Mapping[str, object]) -> None:
     """Refuse an engine that is spread over ranks: each of them has questions of its own."""
     for name in ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size"):
         if options.get(name, 1) != 1:
@@ -262,10 +262,10 @@ def _check_alone(options: Mapping[str, Any]) -> None:
 
 def _never_sample(model: nn.Module, ids: Sequence[int]) -> None:
     """Make ids impossible where logits leave the model: once a step, whatever the requests."""
-    compute: Any = model.compute_logits
+    compute = cast("Callable[..., Tensor | None]", model.compute_logits)
 
-    def masked(*args: Any, **kwargs: Any) -> Tensor | None:
-        logits: Tensor | None = compute(*args, **kwargs)
+    def masked(*args: object, **kwargs: object) -> Tensor | None:
+        logits = compute(*args, **kwargs)
         if logits is not None:  # other ranks of a model that is spread out have none
             logits[:, torch.tensor(ids, device=logits.device)] = -torch.inf
         return logits

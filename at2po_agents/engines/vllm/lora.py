@@ -5,10 +5,10 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 from vllm.lora.request import LoRARequest
+from vllm.v1.engine.llm_engine import LLMEngine
 
 from at2po_agents.policy.adapters import Adapter
 
@@ -16,7 +16,7 @@ from at2po_agents.policy.adapters import Adapter
 _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
 
-def lora_settings(adapter: Adapter) -> dict[str, Any]:
+def lora_settings(adapter: Adapter) -> dict[str, object]:
     """Return the fields of `vllm.EngineArgs` that make room for one adapter."""
     room = next((rank for rank in _RANKS if rank >= adapter.rank), adapter.rank)
     return {"enable_lora": True, "max_lora_rank": room}
@@ -36,11 +36,11 @@ class ServedAdapter:
         self._adapter = adapter
         self.request: LoRARequest | None = None
 
-    def replace(self, llm: Any, state: Mapping[str, Tensor]) -> None:
+    def load(self, llm: LLMEngine, state: Mapping[str, Tensor]) -> None:
         """Have vLLM read a new adapter, which takes the last one's place.
 
         Args:
-            llm: a `LLMEngine`.
+            llm: where it is applied.
             state: a state of the adapted model, with the adapter's tensors at least.
         """
         number = self.request.lora_int_id + 1 if self.request else 1

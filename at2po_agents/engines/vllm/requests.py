@@ -29,11 +29,11 @@ def check_sampled(
     Args:
         requests: the requests to check.
         unfinished: keys of the requests that run or wait.
-        max_length: as for `check_requests`.
-        vocabulary: as for `check_requests`.
+        max_length: most positions the model has.
+        vocabulary: ids run from 0 to this number, exclusive.
 
     Raises:
-        RequestError: says what was expected, what was found and what to do.
+        RequestError: one of them cannot.
     """
     check_requests(requests, unfinished, max_length=max_length, vocabulary=vocabulary)
     low, high = TEMPERATURES

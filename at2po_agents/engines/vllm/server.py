@@ -20,6 +20,9 @@ from at2po_agents.errors import EngineServerError
 from at2po_agents.policy.adapters import Adapter, base_state, find_adapter
 from at2po_agents.policy.weights import StateLayout
 
+Json = Any
+"""What the server answers, which only vLLM describes."""
+
 # Added to the logits of ids that must not be sampled; vLLM clips larger ones. A reply that holds
 # such an id all the same is refused.
 _NEVER = -100.0
@@ -82,11 +85,11 @@ class VLLMServerEngine:
         self.max_length: int = settings["model_config"]["max_model_len"]
         self._lora = bool(self._adapter and settings["lora_config"])
         if self._lora:
-            self._replace(base_state(model.state_dict()))
+            self._reload_weights(base_state(model.state_dict()))
         self.load_weights(model.state_dict())
 
     def close(self) -> None:
-        """Drop all requests; the server goes on."""
+        """Drop all requests; the server keeps running."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._running.clear()
         self._http.close()
@@ -144,14 +147,14 @@ class VLLMServerEngine:
         if self._adapter and self._lora:
             self._serve(self._adapter, given)
         else:
-            self._replace(dict(self._adapter.merged(given)) if self._adapter else given)
+            self._reload_weights(dict(self._adapter.merged(given)) if self._adapter else given)
         if not self._send("POST", "/reset_prefix_cache").get("success"):
             raise EngineServerError(
                 f"expected {self._url} to forget its prefixes, found them in use; "
                 "let nobody else use the server"
             )
 
-    def _replace(self, state: Mapping[str, Tensor]) -> None:
+    def _reload_weights(self, state: Mapping[str, Tensor]) -> None:
         """Have the server replace all weights of a model without adapter."""
         # Copies, because a file cannot hold one memory under the two names of tied weights.
         weights = {name: tensor.detach().clone() for name, tensor in state.items()}
@@ -179,9 +182,9 @@ class VLLMServerEngine:
         """
         check_idle(self._running)
 
-    def _settings(self) -> dict[str, Any]:
+    def _settings(self) -> Json:
         """Check the server's settings and return them."""
-        config: dict[str, Any] = self._send("GET", "/server_info?config_format=json")["vllm_config"]
+        config = self._send("GET", "/server_info?config_format=json")["vllm_config"]
         mode = config["model_config"]["logprobs_mode"]
         if mode != "processed_logprobs":
             raise EngineServerError(
@@ -190,7 +193,7 @@ class VLLMServerEngine:
             )
         return config
 
-    def _completion(self, request: Request, reply: Any) -> Completion:
+    def _completion(self, request: Request, reply: Json) -> Completion:
         """Read the tokens of a reply; what follows the end of the turn is dropped."""
         choice, turn = reply["choices"][0], Turn(request, self._vocabulary)
         details = (reply.get("usage") or {}).get("prompt_tokens_details") or {}
@@ -209,7 +212,7 @@ class VLLMServerEngine:
             "the same tokenizer?"
         )
 
-    def _send(self, method: str, path: str, body: object = None) -> Any:
+    def _send(self, method: str, path: str, body: object = None) -> Json:
         where = f"{method} {self._url}{path}"
         try:
             reply = self._http.request(method, path, json=body)

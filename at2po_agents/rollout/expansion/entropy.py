@@ -65,23 +65,23 @@ def sampling_entropies(node: Node) -> NDArray[np.float64]:
     return np.full(len(node.sampled), np.nan)
 
 
-def entropy_moments(leaves: Iterable[Node]) -> tuple[float, float]:
-    """Return mean and unbiased deviation of the sampling entropies of all row tokens, in nats.
+def entropy_mean_std(leaves: Iterable[Node]) -> tuple[float, float]:
+    """Return mean and standard deviation (ddof=1) of all row tokens' sampling entropies, in nats.
 
     Args:
         leaves: The ends of the rows.
 
     Returns:
-        Both numbers, over the tokens whose entropy is known; a deviation of 0, and that of fewer
-        than two tokens, is given as 1.
+        Both numbers, over the tokens whose entropy is known; a standard deviation of 0, and that
+        of fewer than two tokens, is given as 1.
     """
     rows = [sampling_entropies(node) for leaf in leaves for node in leaf.path() if node.sampled]
     flat = np.concatenate(rows or [np.zeros(0)])
     flat = flat[np.isfinite(flat)]
     if not len(flat):
         return 0.0, 1.0
-    deviation = float(flat.std(ddof=1)) if len(flat) > 1 else 1.0
-    return float(flat.mean()), deviation or 1.0
+    std = float(flat.std(ddof=1)) if len(flat) > 1 else 1.0
+    return float(flat.mean()), std or 1.0
 
 
 def query_span(

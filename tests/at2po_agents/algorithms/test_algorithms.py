@@ -33,7 +33,7 @@ from at2po_agents.engines import TransformersEngine
 from at2po_agents.errors import ConfigError
 from at2po_agents.learner.logprobs import flat_logprobs, token_logprobs
 from at2po_agents.learner.packing import Pack, pack
-from at2po_agents.learner.partition import within
+from at2po_agents.learner.partition import partition_packs
 from at2po_agents.monitoring.metrics_log import read_metrics
 from at2po_agents.policy.loading import load_model
 from at2po_agents.rollout.collector import Collector
@@ -46,6 +46,7 @@ from at2po_envs import Outcome
 from tests.at2po_agents.rollout.test_collector import TURNS as SPOKEN
 from tests.at2po_agents.rollout.test_collector import ScriptedEngine
 from tests.at2po_agents.samples import StepLearner, flat_rows, random_tree, tiny_model
+from tests.at2po_agents.training.test_trainer import small
 
 TURNS = SPOKEN  # what the tokenizer has to know
 
@@ -116,8 +117,8 @@ def test_one_step_of_the_embedded_model(algorithm: Algorithm, leaves: int, env: 
 EVERY: list[Algorithm] = [
     *(cls() for cls in REGISTRY.values() if cls.learns),
     *(algorithm for algorithm, _ in SMALL),
-    GRPO(kl_coef=0.3, kl="k1", shared="once"),
-    AEPO(shared="once", aggregation="turn-mean"),
+    GRPO(kl_coef=0.3, shared="once"),
+    AEPO(shared="once", aggregation="seq-mean-token-mean"),
     ATPO(importance_cap=1.2),
     GRPO(importance_cap=2.0, shared="once"),
     GSPO(importance_cap=1.1),
@@ -149,9 +150,10 @@ def test_packed_equals_flat_however_trees_are_cut(algorithm: Algorithm, seed: in
         names = packed.targets + 31 * packed.positions[0, packed.predictors]
         drift, away = (rows.gather(0.3 * torch.sin(names * k)) for k in (1.3, 2.1))
         counts = {
-            name: getattr(whole.rows, name) for name in ("total_rows", "total_tokens", "moments")
+            name: getattr(whole.rows, name)
+            for name in ("total_rows", "total_tokens", "entropy_mean_std")
         }
-        rows = replace(rows, reference=logp.detach() + away, **counts)
+        rows = replace(rows, ref_logprobs=logp.detach() + away, **counts)
         loss = algorithm.loss(rows, logp, logp.detach() + drift).loss
         return loss, list(torch.autograd.grad(loss, parameters, materialize_grads=True))
 
@@ -160,7 +162,8 @@ def test_packed_equals_flat_however_trees_are_cut(algorithm: Algorithm, seed: in
         whole, torch.zeros(whole.rows.mask.shape).double().masked_scatter(whole.rows.mask, scores)
     )
     for budget in (1, 25, 10**6):
-        parts = [pack(members, dtype=torch.float64) for members in within(trees, budget)]
+        (packs,) = partition_packs(trees, 1, budget)
+        parts = [pack(members, dtype=torch.float64) for members in packs]
         found = [share(part, part.rows.gather(token_logprobs(model, part))) for part in parts]
         loss = sum(loss.item() for loss, _ in found)
         assert loss == pytest.approx(expected[0].item(), rel=1e-9, abs=1e-12)
@@ -182,32 +185,29 @@ def test_tree_grpo_compares_rows_within_their_tree(env: Any, tokenizer: Any) -> 
             assert sum(leaf.row_advantage or 0 for leaf in group) == pytest.approx(0, abs=1e-9)
 
 
-@pytest.mark.parametrize(("length", "penalty"), [(4000, 0), (4192, 0), (5192, -0.5), (6192, -1)])
-def test_overlong_penalty(length: int, penalty: float) -> None:
-    """Source: specification 5.3."""
+@pytest.mark.parametrize(
+    ("length", "dropped", "penalty"),
+    [
+        (4000, 0, 0),
+        (4192, 0, 0),
+        (5192, 0, -0.5),
+        (6192, 0, -1),
+        (5000, 1300, -1),  # full: the release would have filled it up
+        (5000, 1192, -1),  # not a single token left to read the result with
+        (5000, 192, -0.5),  # a context shorter than the limit
+        (4000, 100, 0),
+        (4000, 10**6, -1),
+        (7000, 0, -1),  # a budget above the limit
+    ],
+)
+def test_the_overlong_penalty_counts_what_did_not_fit(
+    length: int, dropped: int, penalty: float
+) -> None:
     tree = RolloutTree("q", [1, 2, 3])
     first = tree.add(tree.root, sampled=[1] * 1000, inserted=[2] * 2000)
     leaf = tree.add(first, sampled=[1] * (length - 3000), reward=1.0)
+    leaf.outcome = Outcome(False, 0.0, True, truncated=dropped > 0, dropped_tokens=dropped)
     assert DAPO().shaped(leaf) == pytest.approx(1 + penalty)
-
-
-@pytest.mark.parametrize(
-    ("length", "dropped", "reward"),
-    [
-        (5000, 1300, -2.0),  # full: the release would have filled it up
-        (5000, 1192, -2.0),  # not a single token left to read the result with
-        (5000, 192, -1.5),  # a context shorter than the limit
-        (4000, 100, -1.0),
-        (4000, 10**6, -2.0),
-        (6192, 0, -2.0),
-        (7000, 0, -2.0),  # a budget above the limit
-    ],
-)
-def test_what_did_not_fit_counts_in_the_length(length: int, dropped: int, reward: float) -> None:
-    tree = RolloutTree("q", [1, 2, 3])
-    leaf = tree.add(tree.root, sampled=[1] * length, reward=-1.0)
-    leaf.outcome = Outcome(False, 0.0, True, truncated=True, dropped_tokens=dropped)
-    assert DAPO().shaped(leaf) == pytest.approx(reward)
 
 
 @settings(max_examples=30)
@@ -293,24 +293,9 @@ def test_a_batch_is_filled_up_to_the_limit(
 
 def run(out: Path, **changes: Any) -> TrainConfig:
     """A run of DAPO of seconds."""
-    config = override(
-        TrainConfig(),
-        {
-            "env_options": {"questions": 50, "seed": 1},
-            "eval.env_options": {"split": "test", "questions": 4, "seed": 2},
-            "algorithm": DAPO(chains=3, oversample=1, max_resample_rounds=2, kl_coef=0.01),
-            "steps": 4,
-            "rollout.questions_per_step": 2,
-            "optim.mini_batches": 1,
-            "optim.learning_rate": 1e-3,
-            "rollout.max_response_tokens": 200,
-            "eval.every": 0,
-            "eval.questions": 2,
-            "checkpoint.every": 2,
-            "out": out,
-        },
-    )
-    return override(config, changes)
+    dapo = DAPO(chains=3, oversample=1, max_resample_rounds=2, kl_coef=0.01)
+    settings = {"algorithm": dapo, "rollout.questions_per_step": 2, "eval.every": 0}
+    return small(out, **(settings | changes))
 
 
 def test_dynamic_sampling_counts_all_tokens_and_resumes(tmp_path: Path) -> None:
@@ -362,7 +347,7 @@ class Mine(Algorithm):
 def test_an_algorithm_of_one_s_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(algorithms, "REGISTRY", dict(REGISTRY))
     algorithms.register_algorithm("mine", Mine)
-    assert algorithms.get("mine", chains=3) == Mine(3)
+    assert algorithms.find("mine") is Mine
     path = tmp_path / "run.toml"
     path.write_text('[algorithm]\nname = "mine"\nchains = 5')
     config = load_config(TrainConfig, path)
@@ -397,23 +382,12 @@ def test_what_is_no_algorithm_is_refused_with_what_to_do() -> None:
         algorithms.register_algorithm("half", Half)
 
 
-def test_what_an_algorithm_does_not_say_has_a_default() -> None:
-    mine = Mine()
-    assert (mine.learns, mine.kl_coef, mine.entropy, mine.importance_cap) == (True, 0.0, None, None)
-    assert (mine.oversample, mine.max_resample_rounds, mine.informative(group(1, 1))) == (
-        1,
-        1,
-        True,
-    )
-
-
 def test_names_find_their_algorithms() -> None:
-    assert algorithms.get("atpo", chains=4) == ATPO(chains=4)
     for name, cls in REGISTRY.items():
         assert algorithms.find(name) is cls
         assert algorithms.name_of(cls()) == cls.name == name
     with pytest.raises(ConfigError, match="found 'at2po'; did you mean 'atpo'"):
-        algorithms.get("at2po")
+        algorithms.find("at2po")
     for wrong in ("nowhere:Class", "at2po_agents.algorithms:Nothing"):
         with pytest.raises(ConfigError, match="PYTHONPATH"):
             algorithms.find(wrong)
@@ -509,8 +483,8 @@ def test_engine_entropies_are_those_of_the_model(env: Any) -> None:
     ],
 )
 def test_weights_that_are_not_finite_are_refused(name: str, setting: str, value: float) -> None:
-    with pytest.raises(ConfigError, match=rf"^{setting.replace('branch_', '')} must be"):
-        algorithms.get(name, **{setting: value})
+    with pytest.raises(ConfigError, match=rf"^{setting.replace('branch_', '')}(:| must be)"):
+        algorithms.find(name)(**{setting: value})
 
 
 def test_a_module_that_exits_when_it_is_imported_ends_no_command(

@@ -195,7 +195,7 @@ import sys, at2po_agents, at2po_agents.engines
 assert "torch" not in sys.modules
 from at2po_agents import *
 assert at2po_agents.engines.TransformersEngine is TransformersEngine
-assert at2po_agents.losses.clipped and at2po_agents.credit.check and Trainer and Node
+assert at2po_agents.losses.clipped and at2po_agents.advantages.check and Trainer and Node
 assert not hasattr(at2po_agents, "nothing")
 """)
     assert done.returncode == 0, done.stderr

@@ -43,7 +43,7 @@ METHODS: dict[str, dict[str, Any]] = {
         **{"leaf_norm": "population", "value": "child_softmax", "advantage": "value"},
         **{"search": "entropy", "rule": "released", "entropy": "surprisal", "shared": "leaves"},
     },
-    "grpo": {**TOKENS, **TOKEN_MEAN, "chains": 16, "kl_coef": 1e-3, "kl": "k3"},
+    "grpo": {**TOKENS, **TOKEN_MEAN, "chains": 16, "kl_coef": 1e-3},
     "dapo": {
         **TOKENS,
         **TOKEN_MEAN,
@@ -58,7 +58,7 @@ METHODS: dict[str, dict[str, Any]] = {
         **{"chains": 16, "initial_chains": 8, "beam": 2, "weight": 0.2},
         **{"soft_upper_clip": True, "entropy_weight": 0.2},
     },
-    "tree_grpo": {**TOKENS, **TOKEN_MEAN, "kl_coef": 1e-3, "kl": "k3", "trees": 8, "beam": 2},
+    "tree_grpo": {**TOKENS, **TOKEN_MEAN, "kl_coef": 1e-3, "trees": 8, "beam": 2},
     "react": {},
 }
 TABLE_2 = {

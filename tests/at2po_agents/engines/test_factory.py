@@ -25,6 +25,11 @@ def model(tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
     return make_model("qwen3", tokenizer)
 
 
+@pytest.fixture(scope="module")
+def vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Vocabulary:
+    return Vocabulary(model, tokenizer)
+
+
 def test_options_reach_the_engine(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> None:
@@ -71,9 +76,8 @@ def test_vllm_refuses_entropies_of_whole_distributions(
 
 
 def test_a_turn_ends_where_the_transformers_engine_ends_it(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, vocabulary: Vocabulary
 ) -> None:
-    vocabulary = Vocabulary(model, tokenizer)
     prompt = contexts(tokenizer, 1)[0]
     free = finish(TransformersEngine(model, tokenizer), [Request(0, prompt, 11, 40)])[0]
     stops = sorted({free.text[i : i + n] for i in range(len(free.text)) for n in range(1, 5)})
@@ -90,9 +94,9 @@ def test_a_turn_ends_where_the_transformers_engine_ends_it(
 
 
 def test_an_end_token_ends_a_turn_before_its_limit_does(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+    vocabulary: Vocabulary, tokenizer: PreTrainedTokenizerBase
 ) -> None:
-    turn = Turn(Request("a", [4], 0, 2), Vocabulary(model, tokenizer))
+    turn = Turn(Request("a", [4], 0, 2), vocabulary)
     assert turn.add(5, -1.0) is None
     done = turn.add(0, -2.0)
     assert done is not None
@@ -100,18 +104,13 @@ def test_an_end_token_ends_a_turn_before_its_limit_does(
     assert done.text == tokenizer.decode([5])
 
 
-def test_a_token_without_a_distribution_is_an_error(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
-) -> None:
-    turn = Turn(Request("a", [4], 0, 2), Vocabulary(model, tokenizer))
+def test_a_token_without_a_distribution_is_an_error(vocabulary: Vocabulary) -> None:
+    turn = Turn(Request("a", [4], 0, 2), vocabulary)
     with pytest.raises(NonFiniteLogitsError, match="request 'a'"):
         turn.add(5, float("nan"))
 
 
-def test_seeds_stay_apart_in_vllm(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
-) -> None:
-    vocabulary = Vocabulary(model, tokenizer)
+def test_seeds_stay_apart_in_vllm(vocabulary: Vocabulary) -> None:
     seeds = [0, 1, 2, 2**31, 2**63 - 2, 2**64 - 2, 2**64 - 1]
     mapped = [sampling(Request(0, [4], seed, 1), vocabulary)["seed"] for seed in seeds]
     assert all(0 <= seed < 2**63 for seed in mapped)  # signed, and -1 would mean no seed

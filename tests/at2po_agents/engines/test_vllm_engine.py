@@ -9,18 +9,18 @@ import pytest
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from at2po_agents.engines import Request, TransformersEngine
+from at2po_agents.engines import Request
 from at2po_agents.errors import EngineUnavailableError, RequestError
 from at2po_agents.policy.loading import load_model
 from tests.at2po_agents.engines.engine_contract import (
     EngineContract,
     Make,
-    contexts,
+    change_weights,
+    check_as_transformers,
     finish,
     make_model,
     make_tokenizer,
     miniwiki_requests,
-    reference_logprobs,
 )
 from tests.at2po_agents.engines.vllm_takes_over import TakesOver
 
@@ -86,44 +86,15 @@ def test_temperatures_that_vllm_would_change_are_refused(
     assert len(finish(engine, [Request(0, [4, 5], 0, 3, 0.01)])[0].ids) == 3
 
 
-def test_bfloat16_samples_close_to_its_own_forward(
-    tokenizer: PreTrainedTokenizerBase, make: Make
-) -> None:
-    model = make_model("qwen3", tokenizer, torch.bfloat16)
-    prompt = contexts(tokenizer, 1)[0]
-    done = finish(make(model, tokenizer), [Request("a", prompt, 1, 20)])["a"]
-    expected = reference_logprobs(model, tokenizer, prompt, done.ids, 1.0).float()
-    torch.testing.assert_close(torch.tensor(done.logprobs), expected, atol=0.25, rtol=0)
-
-
 def test_mini_model_writes_what_it_writes_in_transformers(make: Make) -> None:
     model, tokenizer = load_model("mini")
     requests = miniwiki_requests(tokenizer, temperature=0.0)
-    ours = finish(TransformersEngine(model, tokenizer), requests)
-    theirs = finish(make(model, tokenizer), requests)
-    assert {done.finish for done in ours.values()} >= {"stop"}
-    for key, done in ours.items():
-        assert (theirs[key].ids, theirs[key].text) == (done.ids, done.text)
-        assert theirs[key].finish == done.finish
-        assert theirs[key].logprobs == pytest.approx(done.logprobs, abs=1e-4)
-
-
-def test_mini_model_gives_new_weights_effect_at_once(make: Make) -> None:
-    model, tokenizer = load_model("mini")
-    requests = miniwiki_requests(tokenizer, temperature=0.0)
     engine = make(model, tokenizer)
-    before = finish(engine, requests)
-    with torch.random.fork_rng(), torch.no_grad():
-        torch.manual_seed(0)
-        for weight in model.parameters():  # all of them: none may stay behind
-            weight += 0.05 * weight.std() * torch.randn_like(weight)
+    before = check_as_transformers(engine, model, tokenizer, requests)
+    assert {done.finish for done in before.values()} >= {"stop"}
+    change_weights(model)
     engine.load_weights(model.state_dict())
-    after = finish(engine, requests)
-    expected = finish(TransformersEngine(model, tokenizer), requests)
-    assert after != before
-    for key, done in expected.items():
-        assert after[key].ids == done.ids
-        assert after[key].logprobs == pytest.approx(done.logprobs, abs=1e-4)
+    assert check_as_transformers(engine, model, tokenizer, requests) != before
 
 
 def test_more_context_than_one_pass_takes_is_sampled_by_each_requests_seed(

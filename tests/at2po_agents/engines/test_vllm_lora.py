@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from at2po_agents.engines import Engine, make_engine
@@ -15,7 +14,7 @@ from at2po_agents.errors import WeightsError
 from at2po_agents.policy.adapters import adapter_names
 from at2po_agents.policy.loading import load_model
 from at2po_agents.tree import RolloutTree
-from tests.at2po_agents.engines.engine_contract import finish, miniwiki_requests, reference_logprobs
+from tests.at2po_agents.engines.engine_contract import check_logprobs, finish, miniwiki_requests
 from tests.at2po_agents.engines.test_vllm_server import long, serving
 from tests.at2po_agents.learner.test_learner import WIDE
 from tests.at2po_agents.policy.adapted import add_lora, answered, shake
@@ -55,10 +54,7 @@ def check(engine: Engine, model: PreTrainedModel, tokenizer: Any) -> list[Rollou
     """Compare what the engine samples with the model's own probabilities; return it as trees."""
     requests = long(miniwiki_requests(tokenizer, temperature=0.7)[:6])
     done = finish(engine, requests)
-    for request in requests:
-        found = torch.tensor(done[request.key].logprobs)
-        expected = reference_logprobs(model, tokenizer, request.ids, done[request.key].ids, 0.7)
-        torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+    check_logprobs(model, tokenizer, requests, done, 1e-4)
     return answered(requests, done)
 
 

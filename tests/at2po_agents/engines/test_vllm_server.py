@@ -15,13 +15,18 @@ from typing import Any
 
 import httpx2
 import pytest
-import torch
 
 import at2po_agents
-from at2po_agents.engines import Engine, Request, TransformersEngine, make_engine
+from at2po_agents.engines import Engine, Request, make_engine
 from at2po_agents.errors import EngineBusyError, RequestError, WeightsError
 from at2po_agents.policy.loading import load_model
-from tests.at2po_agents.engines.engine_contract import finish, miniwiki_requests, reference_logprobs
+from tests.at2po_agents.engines.engine_contract import (
+    change_weights,
+    check_as_transformers,
+    check_logprobs,
+    finish,
+    miniwiki_requests,
+)
 from tests.at2po_agents.policy.adapted import add_lora, shake
 
 pytest.importorskip("vllm", reason="needs vLLM: run `make test-vllm`")
@@ -86,12 +91,7 @@ def test_mini_model_writes_what_it_writes_in_transformers(served: Engine) -> Non
     model, tokenizer = load_model("mini")
     served.load_weights(model.state_dict())
     requests = miniwiki_requests(tokenizer, temperature=0.0)
-    ours = finish(TransformersEngine(model, tokenizer), requests)
-    theirs = finish(served, requests)
-    for key, done in ours.items():
-        assert (theirs[key].ids, theirs[key].text) == (done.ids, done.text)
-        assert theirs[key].finish == done.finish
-        assert theirs[key].logprobs == pytest.approx(done.logprobs, abs=1e-4)
+    check_as_transformers(served, model, tokenizer, requests)
 
 
 def long(requests: list[Request]) -> list[Request]:
@@ -103,11 +103,11 @@ def test_seed_decides_and_logprobs_are_those_of_the_temperature(served: Engine) 
     model, tokenizer = load_model("mini")
     requests = long(miniwiki_requests(tokenizer, temperature=0.7)[:6])
     together = finish(served, requests)
-    for request in requests:
-        alone = finish(served, [request])[request.key]
-        assert alone.ids == together[request.key].ids
-        expected = reference_logprobs(model, tokenizer, request.ids, alone.ids, 0.7)
-        torch.testing.assert_close(torch.tensor(alone.logprobs), expected, atol=1e-4, rtol=0)
+    alone = {request.key: finish(served, [request])[request.key] for request in requests}
+    assert {key: done.ids for key, done in alone.items()} == {
+        key: done.ids for key, done in together.items()
+    }
+    check_logprobs(model, tokenizer, requests, alone, 1e-4)
     assert served.stats.reused > 0
     assert served.max_length == 4096
 
@@ -117,18 +117,10 @@ def test_new_weights_have_effect_at_once(served: Engine) -> None:
     served.load_weights(model.state_dict())
     requests = long(miniwiki_requests(tokenizer, temperature=0.0))
     before = finish(served, requests)
-    with torch.random.fork_rng(), torch.no_grad():
-        torch.manual_seed(0)
-        for weight in model.parameters():
-            weight += 0.05 * weight.std() * torch.randn_like(weight)
+    change_weights(model)
     served.sleep()
     served.load_weights(model.state_dict())
-    after = finish(served, requests)
-    expected = finish(TransformersEngine(model, tokenizer), requests)
-    assert after != before
-    for key, done in expected.items():
-        assert after[key].ids == done.ids
-        assert after[key].logprobs == pytest.approx(done.logprobs, abs=1e-4)
+    assert check_as_transformers(served, model, tokenizer, requests) != before
 
 
 def test_a_server_that_applies_no_adapters_gets_merged_weights(url: str) -> None:
@@ -140,12 +132,7 @@ def test_a_server_that_applies_no_adapters_gets_merged_weights(url: str) -> None
     for seed in (1, 2):
         shake(model, seed)
         engine.load_weights(model.state_dict())
-        done = finish(engine, requests)
-        for request in requests:
-            ids = done[request.key].ids
-            expected = reference_logprobs(model, tokenizer, request.ids, ids, 0.7)
-            found = torch.tensor(done[request.key].logprobs)
-            torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+        check_logprobs(model, tokenizer, requests, finish(engine, requests), 1e-4)
     engine.close()
 
 

@@ -6,33 +6,21 @@ import multiprocessing
 import os
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors import SafetensorError
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
 from torch import Tensor
-from transformers import (
-    AutoModelForCausalLM,
-    PreTrainedTokenizerFast,
-    Qwen3Config,
-    Qwen3ForCausalLM,
-)
+from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from at2po_agents.errors import CheckpointError
 from at2po_agents.learner import checkpoint
-from at2po_agents.learner.checkpoint import (
-    OPTIMIZER,
-    SHARDS,
-    STATE,
-    latest,
-    load,
-    seal,
-)
+from at2po_agents.learner.checkpoint import OPTIMIZER, SHARDS, STATE, latest, load, seal
 from at2po_agents.learner.checkpoint_writing import Draft, save
+from tests.at2po_agents.samples import tiny_tokenizer
 
 RUN = "a" * 64
 OTHER = "b" * 64
@@ -54,11 +42,6 @@ def new_model() -> Qwen3ForCausalLM:
     return Qwen3ForCausalLM(config)
 
 
-def new_tokenizer() -> PreTrainedTokenizerFast:
-    words = WordLevel({"a": 0, "[UNK]": 1}, unk_token="[UNK]")
-    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer(words), unk_token="[UNK]")
-
-
 def new_optimizer(model: torch.nn.Module) -> torch.optim.AdamW:
     return torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.01)
 
@@ -77,27 +60,23 @@ def weights(model: torch.nn.Module) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
 
-def write(root: Path, step: int, *, fingerprint: str = RUN, keep: int = 9, **extra: Any) -> Path:
+def write(
+    root: Path, step: int, *, fingerprint: str = RUN, keep: int = 9, extra: Any = None, **parts: Any
+) -> Path:
+    """Save a model after a step; parts take the place of its own."""
     model = new_model()
     optimizer = new_optimizer(model)
     train(model, optimizer, range(1))
-    return save(
-        root,
-        step,
-        model=model,
-        tokenizer=new_tokenizer(),
-        optimizer_state=optimizer.state_dict(),
-        extra=extra,
-        fingerprint=fingerprint,
-        keep=keep,
-    )
+    own = {"model": model, "tokenizer": tiny_tokenizer(), "optimizer_state": optimizer.state_dict()}
+    facts = {"extra": extra or {}, "fingerprint": fingerprint, "keep": keep}
+    return save(root, step, **(own | parts), **facts)
 
 
 @pytest.fixture(scope="module")
 def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("pristine")
     for step in (2, 4):
-        write(root, step, sampled_tokens=step)
+        write(root, step, extra={"sampled_tokens": step})
     return root
 
 
@@ -122,19 +101,11 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path: Path) -
 
     first = new_model()
     train(first, first_optimizer := new_optimizer(first), range(2))
-    path = save(
-        tmp_path,
-        2,
-        model=first,
-        tokenizer=new_tokenizer(),
-        optimizer_state=first_optimizer.state_dict(),
-        extra={"sampled_tokens": 7, "skipped": [1]},
-        fingerprint=RUN,
-        keep=1,
-    )
+    extra = {"sampled_tokens": 7, "skipped": [1]}
+    state = first_optimizer.state_dict()
+    path = write(tmp_path, 2, model=first, optimizer_state=state, extra=extra)
     found = load(path, RUN)
-    assert (found.step, found.path) == (2, path)
-    assert found.extra == {"sampled_tokens": 7, "skipped": [1]}
+    assert (found.step, found.path, found.extra) == (2, path, extra)
     second = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
     second_optimizer = new_optimizer(second)
     second_optimizer.load_state_dict(found.optimizer())
@@ -152,11 +123,6 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path: Path) -
         assert all(torch.equal(one[key], two[key]) for key in one)
 
 
-def test_the_tokenizer_comes_along(root: Path) -> None:
-    loaded = PreTrainedTokenizerFast.from_pretrained(root / "step_000004")
-    assert loaded.get_vocab() == new_tokenizer().get_vocab()
-
-
 def test_latest_is_the_newest(root: Path, tmp_path: Path) -> None:
     assert newest(root) == root / "step_000004"
     assert newest(tmp_path / "nothing") is None
@@ -168,40 +134,42 @@ def test_latest_orders_by_number(tmp_path: Path) -> None:
     assert newest(tmp_path) == path
 
 
-def tear_truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-1])
-
-
-def tear_flip(path: Path) -> None:
+def flip(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
 
 
-def tear_empty(path: Path) -> None:
-    path.write_bytes(b"")
-
-
-def tear_remove(path: Path) -> None:
-    path.unlink()
+DAMAGE: dict[str, list[Callable[[Path], object]]] = {
+    "truncated": [lambda path: path.write_bytes(path.read_bytes()[:-1])],
+    "flipped": [flip],
+    "empty": [lambda path: path.write_bytes(b"")],
+    "gone": [Path.unlink],
+    "a folder": [Path.unlink, Path.mkdir],
+    "a link to nothing": [Path.unlink, lambda path: path.symlink_to("nowhere")],
+    "a pipe": [Path.unlink, os.mkfifo],
+    "deep nesting": [lambda path: path.write_text("[" * 100_000 + "]" * 100_000)],
+    "no text": [lambda path: path.write_bytes(b"\xff\xfe\x00")],
+}
 
 
 @pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize("tear", [tear_truncate, tear_flip, tear_empty, tear_remove])
-def test_a_torn_checkpoint_is_refused_and_the_last_good_one_named(
-    root: Path, name: str, tear: Any, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_corrupt_checkpoint_is_refused_and_the_last_good_one_named(
+    root: Path, name: str, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    torn, good = root / "step_000004", root / "step_000002"
-    tear(torn / name)
+    corrupt, good = root / "step_000004", root / "step_000002"
+    for change in DAMAGE[damage]:
+        change(corrupt / name)
     with pytest.raises(CheckpointError) as error:
-        load(torn, RUN)
+        load(corrupt, RUN)
     message = str(error.value)
-    assert message.startswith(f"{torn}: expected a whole checkpoint")
-    assert f"torn: {name} is " in message
+    assert message.startswith(f"{corrupt}: expected a whole checkpoint")
+    assert f"corrupt: {name} is " in message
     assert f"the last good one is {good}" in message
     with caplog.at_level(logging.WARNING):
         assert newest(root) == good
-    assert f"skipping checkpoint {torn}: torn: {name}" in caplog.text
+    assert f"skipping checkpoint {corrupt}: corrupt: {name}" in caplog.text
     assert load(good, RUN).step == 2
 
 
@@ -212,15 +180,15 @@ def test_any_changed_byte_of_the_state_is_seen(root: Path) -> None:
         changed = bytearray(content)
         changed[position] ^= 3
         path.write_bytes(changed)
-        with pytest.raises(CheckpointError, match=f"torn: {STATE}"):
+        with pytest.raises(CheckpointError, match=f"corrupt: {STATE}"):
             load(path.parent, RUN)
 
 
 @pytest.mark.parametrize("content", ["[]", "3", "{}", '{"sha256": 1}', "null"])
-def test_a_state_that_is_other_json_is_torn(root: Path, content: str) -> None:
+def test_a_state_that_is_other_json_is_corrupt(root: Path, content: str) -> None:
     path = root / "step_000004" / STATE
     path.write_text(content)
-    with pytest.raises(CheckpointError, match=f"torn: {STATE}"):
+    with pytest.raises(CheckpointError, match=f"corrupt: {STATE}"):
         load(path.parent, RUN)
 
 
@@ -231,9 +199,9 @@ def test_another_configuration_is_refused(root: Path) -> None:
         latest(root, OTHER)
 
 
-def test_all_torn_is_an_error_not_a_fresh_start(root: Path) -> None:
+def test_all_corrupt_is_an_error_not_a_fresh_start(root: Path) -> None:
     for path in root.iterdir():
-        tear_remove(path / "config.json")
+        (path / "config.json").unlink()
     with pytest.raises(CheckpointError, match="config.json is missing.*start in another folder"):
         latest(root, RUN)
 
@@ -302,7 +270,7 @@ def test_a_draft_is_out_of_sight_until_it_is_finished(root: Path) -> None:
 
 def test_a_draft_that_is_given_up_leaves_nothing(root: Path) -> None:
     with pytest.raises(Interrupted), Draft(root / "new" / "run", 1, RUN) as draft:
-        (draft.folder / "torn").write_bytes(b"1")
+        (draft.folder / "part").write_bytes(b"1")
         raise Interrupted
     assert names(root / "new" / "run") == []
 
@@ -315,69 +283,13 @@ def test_a_checkpoint_with_a_folder_of_shards_says_so(root: Path) -> None:
     assert load(path, RUN).shards == path / SHARDS
 
 
-def nested(depth: int = 100_000) -> str:
-    return "[" * depth + "]" * depth
-
-
-def as_folder(path: Path) -> None:
-    path.unlink()
-    path.mkdir()
-
-
-def as_link_to_nothing(path: Path) -> None:
-    path.unlink()
-    path.symlink_to("nowhere")
-
-
-def as_pipe(path: Path) -> None:
-    path.unlink()
-    os.mkfifo(path)
-
-
-def as_deep_nesting(path: Path) -> None:
-    path.write_text(nested())
-
-
-def as_no_text(path: Path) -> None:
-    path.write_bytes(b"\xff\xfe\x00")
-
-
-DAMAGE = [as_folder, as_link_to_nothing, as_pipe, as_deep_nesting, as_no_text]
-
-
-@pytest.mark.parametrize("name", [STATE, OPTIMIZER, "model.safetensors", "tokenizer.json"])
-@pytest.mark.parametrize("damage", DAMAGE)
-def test_any_damage_to_a_file_falls_back_to_the_older_one(
-    root: Path, name: str, damage: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    damage(root / "step_000004" / name)
-    with caplog.at_level(logging.WARNING):
-        assert newest(root) == root / "step_000002"
-    assert f"step_000004: torn: {name} is" in caplog.text
-
-
-def a_file(path: Path) -> None:
-    path.write_text("x")
-
-
-def an_empty_folder(path: Path) -> None:
-    path.mkdir()
-
-
-def a_link_to_nothing(path: Path) -> None:
-    path.symlink_to("nowhere")
-
-
-def a_link_to_itself(path: Path) -> None:
-    path.symlink_to(path.name)
-
-
-def somebodys_folder(path: Path) -> None:
-    path.mkdir()
-    (path / "thesis.txt").write_text("mine")
-
-
-IN_THE_WAY = [a_file, an_empty_folder, a_link_to_nothing, a_link_to_itself, somebodys_folder]
+IN_THE_WAY: dict[str, list[Callable[[Path], object]]] = {
+    "a file": [lambda path: path.write_text("x")],
+    "an empty folder": [Path.mkdir],
+    "a link to nothing": [lambda path: path.symlink_to("nowhere")],
+    "a link to itself": [lambda path: path.symlink_to(path.name)],
+    "a folder of somebody's": [Path.mkdir, lambda path: (path / "thesis.txt").write_text("mine")],
+}
 
 
 def everything(folder: Path) -> dict[str, Any]:
@@ -394,8 +306,9 @@ def everything(folder: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("put", IN_THE_WAY)
 @pytest.mark.parametrize("name", ["step_000006", ".step_000006", ".step_000003.0a1b2c3d"])
-def test_what_is_not_ours_is_never_removed_by_saving(root: Path, name: str, put: Any) -> None:
-    put(root / name)
+def test_what_is_not_ours_is_never_removed_by_saving(root: Path, name: str, put: str) -> None:
+    for make in IN_THE_WAY[put]:
+        make(root / name)
     before = everything(root)
     path = write(root, 6, keep=9)
     assert newest(root) == path == root / "step_000006"
@@ -493,7 +406,7 @@ def test_a_file_that_would_change_what_is_loaded_is_seen(
 @pytest.mark.parametrize(
     "change", [{"step": "4"}, {"fingerprint": 1}, {"extra": []}, {"files": ["a"]}, {"step": True}]
 )
-def test_a_state_of_other_types_is_torn(root: Path, change: dict[str, Any]) -> None:
+def test_a_state_of_other_types_is_corrupt(root: Path, change: dict[str, Any]) -> None:
     path = root / "step_000004" / STATE
     state = json.loads(path.read_text())
     state.pop("sha256")
@@ -518,7 +431,7 @@ def test_who_reads_while_a_run_goes_on_gets_what_is_there(
 
 
 class Full:
-    """Saves itself as safetensors does onto a full disk."""
+    """Saves a part of itself, as safetensors does onto a full disk."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error
@@ -532,16 +445,7 @@ class Full:
 def test_a_full_disk_is_said_and_gets_its_room_back(root: Path, error: Exception) -> None:
     before = everything(root)
     with pytest.raises(CheckpointError, match="checkpoint of step 6.*No space left.*--resume"):
-        save(
-            root,
-            6,
-            model=Full(error),
-            tokenizer=new_tokenizer(),
-            optimizer_state={},
-            extra={},
-            fingerprint=RUN,
-            keep=1,
-        )
+        write(root, 6, model=Full(error), keep=1)
     assert everything(root) == before
 
 
@@ -556,23 +460,9 @@ class Interrupted(Exception):
     pass
 
 
-class BrokenTokenizer:
-    def save_pretrained(self, save_directory: str, /) -> None:
-        raise Interrupted
-
-
 def test_a_failing_write_leaves_the_older_ones_as_they_were(root: Path) -> None:
     with pytest.raises(Interrupted):
-        save(
-            root,
-            4,
-            model=new_model(),
-            tokenizer=BrokenTokenizer(),
-            optimizer_state={},
-            extra={},
-            fingerprint=RUN,
-            keep=1,
-        )
+        write(root, 4, tokenizer=Full(Interrupted()), keep=1)
     assert load(root / "step_000004", RUN).extra == {"sampled_tokens": 4}
     assert load(root / "step_000002", RUN).step == 2
 
@@ -588,15 +478,8 @@ def test_later_checkpoints_of_an_abandoned_continuation_go(root: Path) -> None:
     assert names(root) == ["step_000002", "step_000003"]
 
 
-def test_a_torn_checkpoint_is_replaced_when_its_step_comes_again(root: Path) -> None:
-    tear_truncate(root / "step_000004" / OPTIMIZER)
-    path = write(root, 4, again=True)
+def test_a_corrupt_checkpoint_is_replaced_when_its_step_comes_again(root: Path) -> None:
+    flip(root / "step_000004" / OPTIMIZER)
+    path = write(root, 4, extra={"again": True})
     assert load(path, RUN).extra == {"again": True}
     assert names(root) == ["step_000002", "step_000004"]
-
-
-def test_the_state_is_readable(root: Path) -> None:
-    state = json.loads((root / "step_000004" / STATE).read_text())
-    assert state["step"] == 4
-    assert state["fingerprint"] == RUN
-    assert {*FILES} - {STATE} <= state["files"].keys()

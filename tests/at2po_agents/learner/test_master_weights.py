@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 
 from at2po_agents.algorithms import ATPO
 from at2po_agents.learner.master_weights import MasterWeights
-from at2po_agents.policy.weights import weights_hash
+from at2po_agents.policy.weights import state_hash
 from tests.at2po_agents.learner.test_learner import trees
 from tests.at2po_agents.samples import StepLearner, tiny_model
 
@@ -19,22 +18,6 @@ LR = 1e-6
 
 def flat(tensors: list[Tensor]) -> Tensor:
     return torch.cat([tensor.detach().flatten().double() for tensor in tensors])
-
-
-def test_small_steps_of_a_bfloat16_model_are_not_lost() -> None:
-    batch = trees(2)
-    coarse = tiny_model(dtype=torch.bfloat16)
-    fine = deepcopy(coarse).float()
-    start = flat(list(coarse.parameters()))
-    moved = []
-    for model in (coarse, fine):
-        ours = StepLearner(model, algorithm=ATPO(), lr=LR, weight_decay=0.0)
-        ours.optimizer.param_groups[0]["eps"] = 1.0  # smooth in the gradient
-        for _ in range(20):
-            ours.update(batch)
-        moved.append(flat(ours.masters.parameters) - start)
-    # The gradients are those of a bfloat16 model, so they differ by its rounding (8 % here).
-    assert (moved[0] - moved[1]).norm() < 0.15 * moved[1].norm()
 
 
 def test_masters_move_as_float32_weights_do_and_bfloat16_ones_do_not() -> None:
@@ -98,7 +81,11 @@ def test_offloaded_masters_give_the_same_weights_bit_for_bit(
         ours.update(batch)
     assert torch.equal(flat(one.masters.parameters), flat(two.masters.parameters))
     assert torch.equal(flat(one.masters.parameters), flat(three.masters.parameters))
-    assert weights_hash(here) == weights_hash(away) == weights_hash(resumed)
+    assert (
+        state_hash(here.state_dict())
+        == state_hash(away.state_dict())
+        == state_hash(resumed.state_dict())
+    )
     own = {parameter.data_ptr() for parameter in away.parameters()}
     assert not own & {master.data_ptr() for master in two.masters.parameters}
     # What the model holds itself is not saved a second time, so a run may turn it on or off.

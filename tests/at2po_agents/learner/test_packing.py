@@ -118,9 +118,9 @@ def test_every_token_stands_once_and_rows_spell_their_paths(one: int, two: int) 
         turns = leaf.path()[1:]
         tokens = [(t, k, n.advantage) for k, n in enumerate(turns) for t in n.sampled]
         drawn = [logprob for turn in turns for logprob in turn.logprobs]
-        assert rows.behaviour is not None
-        assert rows.behaviour[row, mask].tolist() == pytest.approx(drawn)
-        assert not rows.behaviour[row, ~mask].any()
+        assert rows.behavior_logprobs is not None
+        assert rows.behavior_logprobs[row, mask].tolist() == pytest.approx(drawn)
+        assert not rows.behavior_logprobs[row, ~mask].any()
         assert packed.targets[rows.index[row, mask]].tolist() == [t for t, _, _ in tokens]
         assert rows.turn[row, mask].tolist() == [k for _, k, _ in tokens]
         assert rows.advantages[row, mask].tolist() == pytest.approx([a for _, _, a in tokens])
@@ -131,7 +131,7 @@ def test_every_token_stands_once_and_rows_spell_their_paths(one: int, two: int) 
 def test_sampling_probabilities_are_known_for_all_tokens_or_not_at_all() -> None:
     tree = random_tree(5, size=20)
     tree.root.children[0].logprobs.clear()
-    assert pack([tree, random_tree(6)]).rows.behaviour is None
+    assert pack([tree, random_tree(6)]).rows.behavior_logprobs is None
 
 
 def test_shared_prefix_is_stored_once() -> None:
@@ -188,15 +188,13 @@ def test_models_that_would_be_wrong_are_refused(setting: str, value: object) -> 
 
 
 def test_incomplete_trees_are_refused() -> None:
-    with pytest.raises(TreeError, match="at least one tree"):
-        pack([])
-    with pytest.raises(TreeError, match="at least one sampled token"):
-        pack([empty_tree()])
-    tree = random_tree(1)
-    tree.leaves()[0].reward = None
-    with pytest.raises(TreeError, match="needs a reward"):
-        pack([tree])
-    tree = random_tree(1)
-    tree.leaves()[0].advantage = None
-    with pytest.raises(TreeError, match="needs an advantage"):
-        pack([tree])
+    unrewarded, uncredited = random_tree(1), random_tree(1)
+    unrewarded.leaves()[0].reward = uncredited.leaves()[0].advantage = None
+    for trees, problem in (
+        ([], "at least one tree"),
+        ([empty_tree()], "at least one sampled token"),
+        ([unrewarded], "needs a reward"),
+        ([uncredited], "needs an advantage"),
+    ):
+        with pytest.raises(TreeError, match=problem):
+            pack(trees)

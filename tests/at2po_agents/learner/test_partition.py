@@ -1,4 +1,4 @@
-"""Rows shared out among ranks and passes: each once, within the budget, and no worse than trees."""
+"""Rows partitioned among ranks and passes: each once, in the budget, no worse than by trees."""
 
 from __future__ import annotations
 
@@ -9,15 +9,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from at2po_agents.learner.packing import pack
 from at2po_agents.learner.partition import (
     Length,
     Packs,
+    Slice,
     Span,
+    alike,
     by_tree,
     evenly,
     lengths,
+    lpt_partition,
+    partition_packs,
     partition_rows,
+    shortest,
+    split,
     waited,
+    whole,
 )
 from at2po_agents.tree import Node, RolloutTree
 from tests.at2po_agents.samples import random_tree
@@ -62,10 +70,10 @@ def test_every_row_is_in_one_pack_within_the_budget(
     shares = way(trees, ranks, budget)
     assert len(shares) == ranks and shares == way([list(tree) for tree in trees], ranks, budget)
     found = []
-    for pack in (pack for packs in shares for pack in packs):
-        assert pack
+    for spans in (spans for packs in shares for spans in packs):
+        assert spans
         tokens, held = 0, 0
-        for number, start, stop, own in pack:
+        for number, start, stop, own in spans:
             assert own == unique(rows[number][start:stop])
             found += [(number, row) for row in range(start, stop)]
             tokens, held = tokens + own, held + stop - start
@@ -78,11 +86,11 @@ def test_ranks_never_wait_longer_than_for_whole_trees(
     seed: int, count: int, ranks: int, budget: int
 ) -> None:
     _, trees = draw(seed, count)
-    whole, found = by_tree(trees, ranks, budget), partition_rows(trees, ranks, budget)
-    assert waited(found) <= waited(whole)
-    assert waited(found) < waited(whole) or found == whole
+    uncut, found = by_tree(trees, ranks, budget), partition_rows(trees, ranks, budget)
+    assert waited(found) <= waited(uncut)
+    assert waited(found) < waited(uncut) or found == uncut
     for number in range(count):
-        holders = [any(span.tree == number for p in packs for span in p) for packs in whole]
+        holders = [any(span.tree == number for p in packs for span in p) for packs in uncut]
         assert sum(holders) == 1
 
 
@@ -142,3 +150,81 @@ def test_by_hand() -> None:
     assert partition_rows(trees, 2, 16) == [[[rows[0]], [rows[2]]], [[rows[1]], [other]]]
     assert [waited(way(trees, 2, 16)) for way in (by_tree, partition_rows)] == [16 + 10, 10 + 12]
     assert partition_rows([], 3, 10) == [[], [], []]
+
+
+def learned(tree: RolloutTree) -> list[Node]:
+    """Leaves, depth first, but for those of rows without sampled tokens."""
+    return [leaf for leaf in whole(tree).leaves if any(node.sampled for node in leaf.path())]
+
+
+@given(seeds, st.integers(1, 3), st.integers(1, 5), st.integers(1, 80))
+def test_ranks_share_every_row_with_sampled_tokens(
+    seed: int, count: int, ranks: int, budget: int
+) -> None:
+    trees = [random_tree(seed + number, size=12) for number in range(count)]
+    found = partition_packs(trees, ranks, budget)
+    assert len(found) == ranks and found == partition_packs(trees, ranks, budget)
+    for members in (members for packs in found for members in packs):
+        assert len({id(part.tree) for part in members}) == len(members)
+        fits = pack(members).ids.numel() <= budget
+        assert fits or (len(members) == 1 and len(members[0].leaves) == 1)
+    parts = [part for packs in found for members in packs for part in members]
+    for tree in trees:
+        leaves = [leaf for part in parts if part.tree is tree for leaf in part.leaves]
+        assert sorted(leaves, key=lambda leaf: leaf.key) == learned(tree)
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=20), st.integers(1, 200))
+def test_batches_of_rows_hold_little_padding(lengths: list[int], budget: int) -> None:
+    batches = alike(lengths, budget)
+    assert sorted(number for batch in batches for number in batch) == list(range(len(lengths)))
+    for batch in batches:
+        sizes = [lengths[number] for number in batch]
+        assert len(batch) == 1 or len(batch) * max(sizes) <= budget
+        assert sum(sizes) > len(batch) * max(sizes) * 7 / 8
+
+
+@given(st.lists(st.integers(), max_size=30), st.integers(1, 12))
+def test_parts_are_consecutive_and_nearly_equal(items: list[int], parts: int) -> None:
+    found = split(items, parts)
+    assert [item for part in found for item in part] == items
+    assert len(found) == min(parts, len(items))
+    sizes = [len(part) for part in found]
+    assert not sizes or max(sizes) - min(sizes) <= 1
+
+
+@given(seeds, st.integers(1, 4))
+def test_the_shortest_path_is_the_cheapest_pack_there_is(seed: int, count: int) -> None:
+    trees = [random_tree(seed + number, size=12) for number in range(count)]
+    part = shortest(trees)
+    (leaf,) = part.leaves
+    assert part.tree in trees and leaf in part.tree.leaves()
+    others = [Slice(tree, [each]) for tree in trees for each in tree.leaves()]
+    usable = [each for each in others if any(node.sampled for node in each.leaves[0].path())]
+    assert pack([part]).ids.numel() == min(pack([each]).ids.numel() for each in usable)
+
+
+@given(st.lists(st.integers(0, 1000), max_size=40), st.integers(1, 9))
+def test_every_item_is_in_one_part_in_order(sizes: list[int], parts: int) -> None:
+    found = lpt_partition(sizes, parts)
+    assert len(found) == parts
+    assert sorted(item for share in found for item in share) == list(range(len(sizes)))
+    assert all(share == sorted(share) for share in found)
+    assert found == lpt_partition(list(sizes), parts)
+
+
+@given(st.lists(st.integers(1, 20), min_size=1, max_size=6), st.integers(1, 3))
+def test_the_largest_share_is_at_most_four_thirds_of_the_best(sizes: list[int], parts: int) -> None:
+    best = min(
+        max(
+            sum(s for s, at in zip(sizes, places, strict=True) if at == part)
+            for part in range(parts)
+        )
+        for places in product(range(parts), repeat=len(sizes))
+    )
+    largest = max(sum(sizes[item] for item in share) for share in lpt_partition(sizes, parts))
+    assert 3 * parts * largest <= (4 * parts - 1) * best
+
+
+def test_equal_items_are_dealt_out_in_turn() -> None:
+    assert lpt_partition([5, 5, 5, 5, 5], 2) == [[0, 2, 4], [1, 3]]

@@ -10,11 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
 from torch import Tensor
 from torch.distributed.tensor import DTensor
-from transformers import PreTrainedTokenizerFast
 
 from at2po_agents.algorithms import ATPO
 from at2po_agents.config.train import TrainConfig, override
@@ -27,7 +24,7 @@ from at2po_agents.policy.lora import LoraOptions
 from at2po_agents.training.export_policy import export_model
 from at2po_agents.workers.learner_worker import LearnerWorker, Policy
 from tests.at2po_agents.policy.adapted import add_lora
-from tests.at2po_agents.samples import damped, tiny_model, trees
+from tests.at2po_agents.samples import damped, tiny_model, tiny_tokenizer, trees
 from tests.at2po_agents.training.several_ranks import together
 
 FACTS: dict[str, Any] = {"extra": {}, "fingerprint": "run", "keep": 9}
@@ -71,9 +68,7 @@ def worker(group: DataParallelGroup, kind: str, resumed: Checkpoint | None = Non
             adapter.load(resumed.path)
         else:
             model.load_state_dict(load_model(str(resumed.path), model.dtype)[0].state_dict())
-    words = WordLevel({"a": 0, "[UNK]": 1}, unk_token="[UNK]")
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(words), unk_token="[UNK]")
-    made = LearnerWorker(config, Policy(model, tokenizer, saved), resumed, group)
+    made = LearnerWorker(config, Policy(model, tiny_tokenizer(), saved), resumed, group)
     damped(made.learner)
     return made
 

@@ -59,6 +59,23 @@ def test_a_token_sees_its_path_and_nothing_else(one: int, two: int) -> None:
     assert torch.equal(of_spans(spans), seen(trees))
 
 
+def dense(trees: list[RolloutTree], heads: tuple[Tensor, ...]) -> Tensor:
+    """The same attention with a mask of all pairs."""
+    return F.scaled_dot_product_attention(
+        *heads, attn_mask=seen(trees), scale=0.4, enable_gqa=True
+    ).transpose(1, 2)
+
+
+def assert_same_gradients(ours: Tensor, theirs: Tensor, heads: tuple[Tensor, ...]) -> None:
+    weight = torch.linspace(-1, 2, ours.numel(), dtype=ours.dtype).view_as(ours)
+    for one, two in zip(
+        torch.autograd.grad((ours * weight).sum(), heads),
+        torch.autograd.grad((theirs * weight).sum(), heads),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, two, rtol=1e-9, atol=1e-11)
+
+
 def attend(pattern: attention.Pattern, heads: tuple[Tensor, ...]) -> Tensor:
     out, weights = attention._attend(nn.Identity(), *heads, None, tree=pattern, scaling=0.4)
     assert weights is None
@@ -83,17 +100,9 @@ def test_output_and_gradient_are_those_of_a_dense_mask(seed: int) -> None:
     packed = pack(trees)
     heads = random_heads(packed.ids.numel())
     ours = attend(packed.pattern, heads)
-    dense = F.scaled_dot_product_attention(
-        *heads, attn_mask=seen(trees), scale=0.4, enable_gqa=True
-    ).transpose(1, 2)
-    torch.testing.assert_close(ours, dense, rtol=0, atol=1e-12)
-    weight = torch.linspace(-1, 2, ours.numel(), dtype=ours.dtype).view_as(ours)
-    for one, two in zip(
-        torch.autograd.grad((ours * weight).sum(), heads),
-        torch.autograd.grad((dense * weight).sum(), heads),
-        strict=True,
-    ):
-        torch.testing.assert_close(one, two, rtol=1e-9, atol=1e-11)
+    theirs = dense(trees, heads)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
+    assert_same_gradients(ours, theirs, heads)
 
 
 def test_softmax_of_bfloat16_is_summed_in_float32() -> None:
@@ -125,13 +134,9 @@ def test_flex_attention_gives_the_same_output(
     trees = [random_tree(0, size=20, longest=30), random_tree(1)]
     packed = pack(trees)
     assert isinstance(packed.pattern, BlockMask)
-    size = packed.ids.numel()
-    heads = tuple(x.detach() for x in random_heads(size))
-    dense = F.scaled_dot_product_attention(
-        *heads, attn_mask=seen(trees), scale=0.4, enable_gqa=True
-    )
+    heads = tuple(x.detach() for x in random_heads(packed.ids.numel()))
     torch.testing.assert_close(
-        attend(packed.pattern, heads), dense.transpose(1, 2), rtol=0, atol=1e-12
+        attend(packed.pattern, heads), dense(trees, heads), rtol=0, atol=1e-12
     )
     model = tiny_model(kv_heads=2)
     with torch.no_grad():
@@ -150,14 +155,4 @@ def test_flex_attention_gives_the_same_gradient(
     trees = [random_tree(0, size=20, longest=30)]
     packed = pack(trees)
     heads = random_heads(packed.ids.numel())
-    ours = attend(packed.pattern, heads)
-    dense = F.scaled_dot_product_attention(
-        *heads, attn_mask=seen(trees), scale=0.4, enable_gqa=True
-    ).transpose(1, 2)
-    weight = torch.linspace(-1, 2, ours.numel(), dtype=ours.dtype).view_as(ours)
-    for one, two in zip(
-        torch.autograd.grad((ours * weight).sum(), heads),
-        torch.autograd.grad((dense * weight).sum(), heads),
-        strict=True,
-    ):
-        torch.testing.assert_close(one, two, rtol=1e-9, atol=1e-11)
+    assert_same_gradients(attend(packed.pattern, heads), dense(trees, heads), heads)

@@ -13,138 +13,46 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from at2po_agents.algorithms import AEPO, ARPO, ATPO, DAPO, GRPO, GSPO, ClippedLoss, TreeGRPO
+from at2po_agents.algorithms import AEPO, GRPO
 from at2po_agents.objective import losses
-from at2po_agents.objective.rows import Rows
-from tests.at2po_agents.objective.test_losses import one_row, rows_of
+from tests.at2po_agents.objective.formulas import CLASSES, by_hand, noise, one_row, rows_of, solve
 
-CLASSES: list[type[Any]] = [ATPO, GRPO, DAPO, GSPO, ARPO, AEPO, TreeGRPO]
 LEVELS = ("token", "turn", "sequence")
-
-
-def group(level: str, rows: Rows, r: int, t: int) -> list[int]:
-    """The places whose log-ratios make up that of a token."""
-    places = rows.mask[r].nonzero()[:, 0].tolist()
-    return [
-        p
-        for p in places
-        if {"token": p == t, "turn": rows.turn[r, p] == rows.turn[r, t], "sequence": True}[level]
-    ]
-
-
-def by_hand(algorithm: ClippedLoss, rows: Rows, logp: Tensor, old: Tensor) -> tuple[float, Tensor]:
-    """Value and gradient, token by token, from the formulas of the released codes."""
-    loss, gradient = 0.0, torch.zeros_like(logp)
-    low, high, dual = algorithm.clip_low, algorithm.clip_high, algorithm.dual_clip
-    if algorithm.mask_truncated:
-        rows = replace(rows, mask=rows.mask & ~rows.truncated[:, None])
-    for r, t in rows.mask.nonzero().tolist():
-        places = group(algorithm.ratio, rows, r, t)
-        rho = sum((logp - old)[r, p].item() for p in places) / len(places)
-        over = algorithm.ratio != "token" and rho > 10  # the released clamp, without gradient
-        s, a = math.exp(min(rho, 10.0 if over else 705.0)), rows.advantages[r, t].item()
-        value, slope = -a * s, 0.0 if over else -a * s
-        bounded = -a * min(max(s, 1 - low), 1 + high)
-        if bounded > value:
-            kept = algorithm.soft_upper_clip and s > 1 + high
-            value, slope = bounded, bounded if kept else 0.0
-        if dual and a < 0 and value > -a * dual:
-            value, slope = -a * dual, 0.0
-        if algorithm.kl_coef and rows.reference is not None:
-            d = (rows.reference - logp)[r, t].item()
-            if algorithm.kl == "k1":
-                k, k_slope = -d, 1.0
-            else:
-                k = math.exp(min(d, 705.0)) - d - 1
-                k, k_slope = (10.0, 0.0) if k > 10 else (k, 1 - math.exp(d))
-            value, slope = value + algorithm.kl_coef * k, slope + algorithm.kl_coef * k_slope
-        turns = len(set(rows.turn[r][rows.mask[r]].tolist()))
-        weight = {
-            "token-mean": 1 / rows.total_tokens,
-            "seq-mean-token-mean": 1 / (int(rows.mask[r].sum()) * rows.total_rows),
-            "turn-mean": 1 / (len(group("turn", rows, r, t)) * turns * rows.total_rows),
-        }[algorithm.aggregation]
-        if algorithm.shared == "once":
-            weight /= rows.copies[r, t].item()
-        loss += weight * value
-        gradient[r, t] = weight * slope
-    return loss, gradient
-
-
-def solve(algorithm: ClippedLoss, rows: Rows, logp: Tensor, old: Tensor) -> tuple[float, Tensor]:
-    logp = logp.detach().requires_grad_()
-    loss = algorithm.loss(rows, logp, old).loss
-    return loss.item(), torch.autograd.grad(loss, logp)[0]
-
-
-def noise(rows: Rows, seed: int, scale: float) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(rows.mask.shape, generator=generator, dtype=torch.float64) * scale
 
 
 def double(x: float) -> Tensor:
     return torch.tensor([[x]], dtype=torch.float64)
 
 
-def two_rows(reference: float) -> tuple[Rows, Tensor]:
-    """Rows of one and of three tokens, without advantage; the reference differs on the single."""
-    one, three = one_row([0], [0.0]), one_row([0, 0, 0], [0.0, 0.0, 0.0])
-    old = torch.full((2, 3), -1.0, dtype=torch.float64)
-    rows = replace(
-        three,
-        **{
-            name: torch.cat([torch.nn.functional.pad(getattr(one, name), (0, 2)), value])
-            for name, value in vars(three).items()
-            if isinstance(value, Tensor) and value.ndim == 2
-        },
-        rewards=torch.zeros(2).double(),
-        truncated=torch.zeros(2, dtype=torch.bool),
-        tree=torch.zeros(2, dtype=torch.int64),
-        total_rows=2,
-        total_tokens=4,
-        reference=old + torch.tensor([[reference, 0, 0], [0, 0, 0]]),
-    )
-    return rows, old
-
-
-@pytest.mark.parametrize(
-    ("aggregation", "loss", "slope"),
-    [
-        ("token-mean", 0.0767132, -0.25),
-        ("seq-mean-token-mean", 0.1534264, -0.5),
-        ("turn-mean", 0.1534264, -0.5),
-    ],
-)
-@pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.name)
-def test_kl_is_averaged_as_the_loss_is(
-    cls: type[Any], aggregation: str, loss: float, slope: float
-) -> None:
-    """k3 = 2 - ln 2 - 1 on the single token of a row; its gradient is 1 - 2."""
-    rows, old = two_rows(math.log(2))
-    found, gradient = solve(cls(aggregation=aggregation, kl_coef=1.0), rows, old, old)
-    assert found == pytest.approx(loss, abs=1e-6)
-    assert gradient.flatten().tolist() == pytest.approx([slope, 0, 0, 0, 0, 0])
-
-
 @pytest.mark.parametrize("aggregation", losses.AGGREGATIONS)
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.name)
-@settings(max_examples=4)
-@given(st.integers(0, 2**32), st.booleans(), st.sampled_from(["leaves", "once"]))
-def test_a_loss_with_kl_is_the_sum_of_two_means_of_the_same_weights(
-    cls: type[Any], aggregation: str, seed: int, masked: bool, shared: str
+@settings(max_examples=12)
+@given(
+    seed=st.integers(0, 2**32),
+    scale=st.sampled_from([3e-4, 4e-3, 0.4]),
+    ratio=st.sampled_from(LEVELS),
+    mask_truncated=st.booleans(),
+    shared=st.sampled_from(["leaves", "once"]),
+    kl_coef=st.sampled_from([0.0, 0.3]),
+    importance_cap=st.sampled_from([0.0, 1.01, 1.5]),
+    dual_clip=st.sampled_from([0.0, 1.2, 3.0]),
+)
+def test_every_loss_and_gradient_is_that_of_the_formulas(
+    cls: type[Any], aggregation: str, seed: int, scale: float, **settings: Any
 ) -> None:
+    algorithm = cls(aggregation=aggregation, **settings)
     rows = rows_of(seed)
-    old = noise(rows, seed, 1.0) - 2
-    logp = old + noise(rows, seed + 1, 0.3)
-    rows = replace(rows, reference=logp + noise(rows, seed + 2, 1.5))
-    variant = {"variant": "released"} if cls is AEPO else {}
-    settings_ = {"aggregation": aggregation, "mask_truncated": masked, "shared": shared, **variant}
-    for kl in ("k1", "k3"):
-        algorithm = cls(**settings_, kl_coef=0.3, kl=kl)
-        loss, gradient = solve(algorithm, rows, logp, old)
-        expected, slopes = by_hand(algorithm, rows, logp, old)
-        assert loss == pytest.approx(expected, rel=1e-9, abs=1e-12)
-        torch.testing.assert_close(gradient, slopes, rtol=1e-9, atol=1e-12)
+    old = noise(rows, seed, scale) - 2
+    logp = old + noise(rows, seed + 1, scale)
+    rows = replace(
+        rows,
+        ref_logprobs=logp + noise(rows, seed + 2, 5 * scale),
+        behavior_logprobs=old + noise(rows, seed + 3, scale),
+    )
+    loss, gradient = solve(algorithm, rows, logp, old)
+    expected, slopes = by_hand(algorithm, rows, logp, old)
+    assert loss == pytest.approx(expected, rel=1e-9, abs=1e-12)
+    torch.testing.assert_close(gradient, slopes, rtol=1e-9, atol=1e-12)
 
 
 def test_the_kept_gradient_of_the_soft_clip_outlives_every_ratio() -> None:
@@ -180,20 +88,16 @@ def test_value_and_gradient_of_one_token_at_any_ratio(
         assert gradient.item() == pytest.approx(slope.item(), **close), delta
 
 
-@pytest.mark.parametrize("kl", ["k1", "k3"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_value_and_gradient_of_the_kl_at_any_distance(kl: str, dtype: torch.dtype) -> None:
+def test_value_and_gradient_of_the_kl_at_any_distance(dtype: torch.dtype) -> None:
+    algorithm = GRPO(kl_coef=0.7)
     for delta in EXTREMES:
         old = torch.tensor([[-0.5]], dtype=dtype)
-        rows = replace(one_row([0], [0.0]), reference=old + delta)
+        rows = replace(one_row([0], [0.0]), ref_logprobs=old + delta)
         rows = replace(rows, advantages=rows.advantages.to(dtype))
-        loss, gradient = solve(GRPO(kl_coef=0.7, kl=kl), rows, old, old)
-        expected, slope = by_hand(
-            GRPO(kl_coef=0.7, kl=kl),
-            replace(rows, reference=double(delta)),
-            double(0.0),
-            double(0.0),
-        )
+        loss, gradient = solve(algorithm, rows, old, old)
+        rows = replace(rows, ref_logprobs=double(delta))
+        expected, slope = by_hand(algorithm, rows, double(0.0), double(0.0))
         assert loss == pytest.approx(expected, rel=1e-4, abs=1e-6), delta
         assert gradient.item() == pytest.approx(slope.item(), rel=1e-4, abs=1e-6), delta
 
@@ -209,7 +113,7 @@ def test_gradients_are_those_of_finite_differences(
     rows = rows_of(seed)
     old = noise(rows, seed, 1.0) - 2
     logp = old + noise(rows, seed + 1, scale)
-    rows = replace(rows, reference=logp + noise(rows, seed + 2, scale))
+    rows = replace(rows, ref_logprobs=logp + noise(rows, seed + 2, scale))
     algorithm = GRPO(ratio=level, soft_upper_clip=soft, dual_clip=0.0, kl_coef=0.2)
     loss, gradient = solve(algorithm, rows, logp, old)
     expected, slopes = by_hand(algorithm, rows, logp, old)
@@ -247,6 +151,6 @@ def test_what_is_no_number_is_never_clipped_away(
 
 @pytest.mark.parametrize("reference", [math.nan, math.inf, -math.inf])
 def test_a_reference_that_is_no_number_is_never_clamped_away(reference: float) -> None:
-    rows = replace(one_row([0], [0.0]), reference=double(reference))
+    rows = replace(one_row([0], [0.0]), ref_logprobs=double(reference))
     logp = double(-1.0)
     assert GRPO().loss(rows, logp, logp).per_row.isnan().all()

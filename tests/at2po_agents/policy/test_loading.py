@@ -9,13 +9,6 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import (
-    PreTrainedTokenizerBase,
-    PreTrainedTokenizerFast,
-    Qwen3Config,
-    Qwen3ForCausalLM,
-)
 
 from at2po_agents.engines import Request, TransformersEngine
 from at2po_agents.errors import ConfigError, ModelNotFoundError, WeightsError
@@ -28,45 +21,16 @@ from at2po_agents.policy.loading import (
     load_tokenizer,
     model_config,
 )
-from at2po_agents.policy.weights import weights_hash
-
-TEMPLATE = (
-    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
-)
+from at2po_agents.policy.weights import state_hash
+from tests.at2po_agents.engines.engine_contract import make_model, make_tokenizer
+from tests.at2po_agents.samples import tiny_model
 
 
 @pytest.fixture
-def tokenizer() -> PreTrainedTokenizerBase:
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    special = ["<|end|>", "<|system|>", "<|assistant|>"]
-    bytes_only = Tokenizer(models.BPE({c: i for i, c in enumerate(special + alphabet)}, []))
-    bytes_only.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    bytes_only.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=bytes_only, eos_token="<|end|>", additional_special_tokens=special[1:]
-    )
-
-
-@pytest.fixture
-def folder(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> Path:
+def folder(tmp_path: Path) -> Path:
     """A saved model, in bfloat16 as the embedded one may be."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = Qwen3ForCausalLM(
-            Qwen3Config(
-                vocab_size=len(tokenizer),
-                hidden_size=16,
-                intermediate_size=24,
-                num_hidden_layers=1,
-                num_attention_heads=2,
-                num_key_value_heads=1,
-                head_dim=8,
-                max_position_embeddings=64,
-                tie_word_embeddings=False,
-            )
-        )
-    model.to(torch.bfloat16).save_pretrained(tmp_path / "model")
+    tokenizer = make_tokenizer()
+    make_model("qwen3", tokenizer, torch.bfloat16).save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
     return tmp_path / "model"
 
@@ -105,7 +69,7 @@ def test_weights_of_another_shape_are_an_error(folder: Path) -> None:
 
 def test_mini_is_the_embedded_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(at2po_models, "_MINI", folder)
-    assert load_model("mini")[0].config.hidden_size == 16
+    assert load_model("mini")[0].config.hidden_size == 128
     monkeypatch.setattr(at2po_models, "_MINI", folder / "gone")
     with pytest.raises(ModelNotFoundError, match="reinstall at2po"):
         load_model("mini")
@@ -174,22 +138,6 @@ def test_smollm2_answers_and_can_be_saved_again(tmp_path: Path) -> None:
         assert torch.equal(tensor, model.state_dict()[name])
 
 
-def test_prompt_is_one_system_message(tokenizer: PreTrainedTokenizerBase) -> None:
-    assert encode_prompt(tokenizer, "Hi é") == encode_inserted(tokenizer, "Hi é")
-    tokenizer.chat_template = TEMPLATE
-    ids = encode_prompt(tokenizer, "Hi é")
-    assert tokenizer.decode(ids) == "<|system|>Hi é<|end|><|assistant|>"
-    names = tokenizer.convert_ids_to_tokens([ids[0], ids[-2], ids[-1]])
-    assert names == ["<|system|>", "<|end|>", "<|assistant|>"]
-
-
-def test_inserted_text_gets_no_special_tokens(tokenizer: PreTrainedTokenizerBase) -> None:
-    text = " <result>\nx</result>"
-    ids = encode_inserted(tokenizer, text)
-    assert tokenizer.decode(ids) == text
-    assert not set(ids) & set(tokenizer.all_special_ids)
-
-
 def test_a_policy_is_put_on_the_device_asked_for() -> None:
     found = "cuda" if torch.cuda.is_available() else "cpu"
     assert find_device("auto").type == found
@@ -205,15 +153,9 @@ def test_a_device_that_is_not_there_is_refused(name: str) -> None:
 
 
 def test_the_hash_of_weights_follows_every_byte() -> None:
-    def model(dtype: torch.dtype = torch.float32) -> Qwen3ForCausalLM:
-        shape = {"vocab_size": 20, "hidden_size": 8, "intermediate_size": 8, "head_dim": 4}
-        shape |= {"num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1}
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            return Qwen3ForCausalLM(Qwen3Config(**shape)).to(dtype)
-
-    first, same, changed = model(), model(), model()
+    first, same, changed = (tiny_model(dtype=torch.float32) for _ in range(3))
     with torch.no_grad():
         changed.lm_head.weight[0, 0] += 1e-6
-    hashes = [weights_hash(each) for each in (first, same, changed, model(torch.bfloat16))]
+    models = (first, same, changed, tiny_model(dtype=torch.bfloat16))
+    hashes = [state_hash(model.state_dict()) for model in models]
     assert hashes[0] == hashes[1] and len(set(hashes)) == 3

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from at2po_agents.errors import ConfigError, TreeError
-from at2po_agents.objective import credit
+from at2po_agents.objective import advantages
 from at2po_agents.tree import Node, RolloutTree
 from tests.at2po_agents.samples import random_tree, spec_tree, turn
 
@@ -31,55 +31,57 @@ def descendants(node: Node) -> list[Node]:
         ("leaf_mean", 0.0, 0.0),
     ],
 )
-def test_values_of_the_released_code(mode: credit.Value, a: float, root: float) -> None:
+def test_values_of_the_released_code(mode: advantages.Value, a: float, root: float) -> None:
     tree, at = spec_tree()
-    credit.assign_values(tree, value=mode)
+    advantages.assign_values(tree, value=mode)
     assert [at[name].value for name in "bcd"] == pytest.approx([0, 1.224743, -1.224743], abs=1e-6)
     assert at["a"].value == pytest.approx(a, abs=1e-6)
     assert tree.root.value == pytest.approx(root, abs=1e-6)
 
 
 def test_leaf_normalisations() -> None:
-    assert credit.normalise([1.0, 0.0, -1.0]) == pytest.approx([1.224743, 0, -1.224743], abs=1e-6)
-    unbiased = credit.normalise([1.0, 0.0, -1.0], "unbiased")
-    assert unbiased == pytest.approx([0.999999, 0, -0.999999], abs=1e-9)
-    assert credit.normalise([1.0, 0.0, -1.0], "none") == [1.0, 0.0, -1.0]
+    assert advantages.normalise([1.0, 0.0, -1.0]) == pytest.approx(
+        [1.224743, 0, -1.224743], abs=1e-6
+    )
+    sample = advantages.normalise([1.0, 0.0, -1.0], "sample")
+    assert sample == pytest.approx([0.999999, 0, -0.999999], abs=1e-9)
+    assert advantages.normalise([1.0, 0.0, -1.0], "none") == [1.0, 0.0, -1.0]
 
 
-@pytest.mark.parametrize("how", ["population", "unbiased"])
+@pytest.mark.parametrize("how", ["population", "sample"])
 @pytest.mark.parametrize("rewards", [[0.1] * 3, [0.3]])
-def test_equal_rewards_give_exact_zeros(how: credit.LeafNorm, rewards: list[float]) -> None:
-    assert credit.normalise(rewards, how) == [0.0] * len(rewards)
+def test_equal_rewards_give_exact_zeros(how: advantages.LeafNorm, rewards: list[float]) -> None:
+    assert advantages.normalise(rewards, how) == [0.0] * len(rewards)
 
 
-@pytest.mark.parametrize("how", ["population", "unbiased"])
-def test_rewards_of_any_size_are_compared(how: credit.LeafNorm) -> None:
+@pytest.mark.parametrize("how", ["population", "sample"])
+def test_rewards_of_any_size_are_compared(how: advantages.LeafNorm) -> None:
     for largest in (1e100, 1e101, 1e154, 1e200, 1.7e308):
-        high, low = credit.normalise([largest, -largest], how)
+        high, low = advantages.normalise([largest, -largest], how)
         assert high == -low == pytest.approx(1 if how == "population" else 0.5**0.5, abs=1e-5)
-        near = credit.normalise([largest, largest, 0.5 * largest], how)
-        assert near == pytest.approx(credit.normalise([1e9, 1e9, 5e8], how), abs=1e-6)
+        near = advantages.normalise([largest, largest, 0.5 * largest], how)
+        assert near == pytest.approx(advantages.normalise([1e9, 1e9, 5e8], how), abs=1e-6)
 
 
-@pytest.mark.parametrize("how", ["population", "unbiased", "none"])
-def test_rewards_that_are_not_finite_spoil_their_tree_only(how: credit.LeafNorm) -> None:
-    found = credit.normalise([1.0, math.inf, -math.inf], how)
+@pytest.mark.parametrize("how", ["population", "sample", "none"])
+def test_rewards_that_are_not_finite_spoil_their_tree_only(how: advantages.LeafNorm) -> None:
+    found = advantages.normalise([1.0, math.inf, -math.inf], how)
     assert all(math.isnan(value) for value in found)
 
 
 @given(seeds)
-def test_normalised_leaves_have_mean_zero_and_unit_deviation(seed: int) -> None:
+def test_normalised_leaves_have_mean_zero_and_unit_variance(seed: int) -> None:
     tree = random_tree(seed, size=20)
-    values = credit.normalise([leaf.reward or 0.0 for leaf in tree.leaves()])
+    values = advantages.normalise([leaf.reward or 0.0 for leaf in tree.leaves()])
     assert sum(values) == pytest.approx(0, abs=1e-9)
     if any(values):
         assert sum(v * v for v in values) / len(values) == pytest.approx(1, abs=1e-4)
 
 
 @given(seeds, st.sampled_from(VALUES))
-def test_values_are_convex_combinations_of_the_children(seed: int, mode: credit.Value) -> None:
+def test_values_are_convex_combinations_of_the_children(seed: int, mode: advantages.Value) -> None:
     tree = random_tree(seed)
-    credit.assign_values(tree, value=mode)
+    advantages.assign_values(tree, value=mode)
     for node in tree.nodes():
         if node.children:
             below = [child.value for child in node.children]
@@ -89,7 +91,7 @@ def test_values_are_convex_combinations_of_the_children(seed: int, mode: credit.
 @given(seeds)
 def test_leaf_mean_is_the_mean_of_the_leaves_below(seed: int) -> None:
     tree = random_tree(seed)
-    credit.assign_values(tree, value="leaf_mean")
+    advantages.assign_values(tree, value="leaf_mean")
     for node in tree.nodes():
         below = [leaf.value for leaf in descendants(node)]
         assert node.value == pytest.approx(sum(below) / len(below), abs=1e-12)  # type: ignore
@@ -98,22 +100,22 @@ def test_leaf_mean_is_the_mean_of_the_leaves_below(seed: int) -> None:
 @given(seeds, st.sampled_from(VALUES), st.randoms(use_true_random=False))
 def test_order_of_children_does_not_matter(seed, mode, random) -> None:  # type: ignore
     tree = random_tree(seed)
-    credit.assign_values(tree, value=mode)
+    advantages.assign_values(tree, value=mode)
     before = {node: node.value for node in tree.nodes()}
     for node in tree.nodes():
         random.shuffle(node.children)
-    credit.assign_values(tree, value=mode)
+    advantages.assign_values(tree, value=mode)
     assert before == pytest.approx({node: node.value for node in tree.nodes()}, abs=1e-12)
 
 
 @given(seeds, st.sampled_from(VALUES))
-def test_equal_leaves_leave_no_credit(seed: int, mode: credit.Value) -> None:
+def test_equal_leaves_leave_no_credit(seed: int, mode: advantages.Value) -> None:
     tree = random_tree(seed)
     for leaf in tree.leaves():
         leaf.reward = 0.7
-    credit.assign_values(tree, value=mode)
+    advantages.assign_values(tree, value=mode)
     for advantage in ("value", "minus_parent", "minus_root", "sum"):
-        credit.assign_advantages(tree, advantage)
+        advantages.assign_advantages(tree, advantage)
         assert {node.advantage for node in tree.nodes()[1:]} == {0.0}
 
 
@@ -121,16 +123,16 @@ def test_linear_falls_back_to_the_mean_without_surprisal() -> None:
     tree = RolloutTree("q", [0])
     for reward in (1.0, 0.0):
         turn(tree, tree.root, 0.0, reward)
-    credit.assign_values(tree, leaf_norm="none", value="child_linear")
+    advantages.assign_values(tree, leaf_norm="none", value="child_linear")
     assert tree.root.value == 0.5
 
 
 @pytest.mark.parametrize("mode", ["child_softmax", "child_linear"])
-def test_an_unknown_surprisal_is_no_reason_to_count_alike(mode: credit.Value) -> None:
+def test_an_unknown_surprisal_is_no_reason_to_count_alike(mode: advantages.Value) -> None:
     tree = RolloutTree("q", [0])
     for surprisal, reward in ((math.nan, 1.0), (0.5, 0.0)):
         turn(tree, tree.root, surprisal, reward)
-    credit.assign_values(tree, leaf_norm="none", value=mode)
+    advantages.assign_values(tree, leaf_norm="none", value=mode)
     assert tree.root.value is not None and math.isnan(tree.root.value)
 
 
@@ -138,17 +140,17 @@ def test_softmax_survives_large_surprisal() -> None:
     tree = RolloutTree("q", [0])
     turn(tree, tree.root, 2000.0, 1.0)
     turn(tree, tree.root, 0.0, 0.0)
-    credit.assign_values(tree, leaf_norm="none")
+    advantages.assign_values(tree, leaf_norm="none")
     assert tree.root.value == 1.0
 
 
 def test_advantage_modes() -> None:
     tree, at = spec_tree()
-    credit.assign_values(tree, leaf_norm="none", value="leaf_mean")
+    advantages.assign_values(tree, leaf_norm="none", value="leaf_mean")
     at["a"].value, at["c"].value, tree.root.value = 0.5, 1.0, -0.25
     found = {}
     for mode in ("value", "minus_parent", "minus_root", "sum"):
-        credit.assign_advantages(tree, mode)
+        advantages.assign_advantages(tree, mode)
         found[mode] = (at["a"].advantage, at["c"].advantage)
     assert found == {
         "value": (0.5, 1.0),
@@ -159,12 +161,14 @@ def test_advantage_modes() -> None:
 
 
 @given(seeds, st.sampled_from(VALUES))
-def test_parent_differences_telescope_to_the_root_difference(seed: int, mode: credit.Value) -> None:
+def test_parent_differences_telescope_to_the_root_difference(
+    seed: int, mode: advantages.Value
+) -> None:
     tree = random_tree(seed)
-    credit.assign_values(tree, value=mode)
-    credit.assign_advantages(tree, "minus_parent")
+    advantages.assign_values(tree, value=mode)
+    advantages.assign_advantages(tree, "minus_parent")
     steps = {leaf: sum(node.advantage or 0.0 for node in leaf.path()) for leaf in tree.leaves()}
-    credit.assign_advantages(tree, "minus_root")
+    advantages.assign_advantages(tree, "minus_root")
     for leaf, total in steps.items():
         assert total == pytest.approx(leaf.advantage, abs=1e-9)
 
@@ -173,17 +177,17 @@ def test_leaf_without_reward_is_named() -> None:
     tree, at = spec_tree()
     at["d"].reward = None
     with pytest.raises(TreeError, match=r"found none at \(0, 1\)"):
-        credit.assign_values(tree)
+        advantages.assign_values(tree)
 
 
 def test_advantages_need_values() -> None:
     with pytest.raises(TreeError, match="call assign_values first"):
-        credit.assign_advantages(spec_tree()[0])
+        advantages.assign_advantages(spec_tree()[0])
 
 
 def test_unknown_mode_is_refused() -> None:
     with pytest.raises(ConfigError, match="child_softmax, child_linear.*found 'softmax'"):
-        credit.assign_values(spec_tree()[0], value="softmax")  # type: ignore[arg-type]
+        advantages.assign_values(spec_tree()[0], value="softmax")  # type: ignore[arg-type]
 
 
 def forest_of(*trees: list[float]) -> tuple[RolloutTree, list[list[Node]]]:
@@ -195,26 +199,26 @@ def forest_of(*trees: list[float]) -> tuple[RolloutTree, list[list[Node]]]:
 def test_inter_and_intra_tree_advantages_of_tree_grpo() -> None:
     """Source: specification 5.7, worked example."""
     tree, trees = forest_of([1, 0, 0], [1, 1, 1])
-    credit.assign_forest(tree, trees)
+    advantages.assign_forest_advantages(tree, trees)
     found = [leaf.row_advantage for leaf in tree.leaves()]
     expected = [1.8002, -1.8683, -1.8683, 0.6455, 0.6455, 0.6455]
     assert found == pytest.approx(expected, abs=1e-4)
-    credit.assign_forest(tree, trees, inter=False)
+    advantages.assign_forest_advantages(tree, trees, inter=False)
     within = [leaf.row_advantage for leaf in tree.leaves()]
     assert within == pytest.approx([1.1547, -0.5774, -0.5774, 0, 0, 0], abs=1e-4)
 
 
 def test_a_group_of_one_keeps_its_reward() -> None:
-    assert credit.relative([0.7]) == [0.7]
+    assert advantages.group_advantages([0.7]) == [0.7]
     tree, trees = forest_of([1.0], [0.0])
-    credit.assign_forest(tree, trees, inter=False)
+    advantages.assign_forest_advantages(tree, trees, inter=False)
     assert [leaf.row_advantage for leaf in tree.leaves()] == [1.0, 0.0]
 
 
 @given(seeds)
 def test_row_advantages_sum_to_zero_and_turns_carry_their_mean(seed: int) -> None:
     tree = random_tree(seed, size=20)
-    credit.assign_rows(tree)
+    advantages.assign_row_advantages(tree)
     leaves = tree.leaves()
     if len(leaves) > 1:
         rows = [leaf.row_advantage or 0.0 for leaf in leaves]
@@ -231,10 +235,10 @@ def test_order_of_rows_does_not_matter(seed, random) -> None:  # type: ignore
     tree = random_tree(seed, size=20)
 
     def assign() -> dict[Node, float | None]:
-        credit.assign_rows(tree)
+        advantages.assign_row_advantages(tree)
         rows = {leaf: leaf.row_advantage for leaf in tree.leaves()}
         trees = [[n for n in tree.nodes() if top in n.path()] for top in tree.root.children]
-        credit.assign_forest(tree, trees)
+        advantages.assign_forest_advantages(tree, trees)
         return rows | {node: node.advantage for node in tree.nodes()[1:] if not node.is_leaf}
 
     before = assign()
@@ -246,8 +250,8 @@ def test_order_of_rows_does_not_matter(seed, random) -> None:  # type: ignore
 @given(seeds)
 def test_treerl_divides_both_differences_by_the_root_of_the_leaves(seed: int) -> None:
     tree = random_tree(seed)
-    credit.assign_values(tree, leaf_norm="correct", value="leaf_mean")
-    credit.assign_advantages(tree, "treerl")
+    advantages.assign_values(tree, leaf_norm="correct", value="leaf_mean")
+    advantages.assign_advantages(tree, "treerl")
 
     def correct(node: Node) -> float:
         below = descendants(node)
@@ -266,10 +270,10 @@ def test_leaf_mean_values_are_grpo_s_row_means_but_for_the_deviation(seed: int) 
     n = len(tree.leaves())
     if n == 1:
         return
-    credit.assign_rows(tree)
+    advantages.assign_row_advantages(tree)
     rows = {node: node.advantage for node in tree.nodes()[1:]}
-    credit.assign_values(tree, value="leaf_mean")
-    credit.assign_advantages(tree)
+    advantages.assign_values(tree, value="leaf_mean")
+    advantages.assign_advantages(tree)
     for node, advantage in rows.items():
         assert node.advantage == pytest.approx((advantage or 0) * math.sqrt(n / (n - 1)), abs=1e-4)
         assert node.row_advantage is None

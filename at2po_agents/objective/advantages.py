@@ -1,4 +1,9 @@
-"""Credit: from the rewards of the leaves to an advantage for every turn, or for every row."""
+"""Advantages: from the rewards of the leaves to one for every turn, or one for every row.
+
+Sources that several functions name:
+    AT2PO: arXiv 2601.04767. Released code: `vllm_rollout_with_tools_tree_offline.py` in
+    ATPO/verl_atpo/verl/workers/rollout/vllm_rollout/ of github.com/zzfoutofspace/ATPO at 98e60f6.
+"""
 
 from __future__ import annotations
 
@@ -9,30 +14,31 @@ from typing import Literal, get_args
 from at2po_agents.errors import ConfigError, TreeError
 from at2po_agents.tree import Node, RolloutTree
 
-LeafNorm = Literal["population", "unbiased", "none", "correct"]
+LeafNorm = Literal["population", "sample", "none", "correct"]
 Value = Literal["child_softmax", "child_linear", "child_mean", "leaf_mean"]
 Advantage = Literal["value", "minus_parent", "minus_root", "sum", "treerl"]
 Reward = Callable[[Node], float]
 
-#: Added to the standard deviation. Source: released AT2PO code.
+#: Added to the standard deviation. Source: `epsilon` of AT2PO's released code.
 EPSILON = 1e-6
 #: Where a reward is larger, all are scaled down, so that their squares are numbers.
 LARGEST = 1e100
 
 
 def normalise(rewards: Sequence[float], how: LeafNorm = "population") -> list[float]:
-    """Centre the rewards of one tree's leaves and scale them to unit deviation.
+    """Turn the rewards of one tree's leaves into z-scores.
 
     Args:
         rewards: Rewards of all leaves of a tree, any range.
-        how: "population" (ddof 0, the released code), "unbiased" (ddof 1), "none" (unchanged) or
-            "correct" (1 where the reward is above 0, else 0: TreeRL's).
+        how: Standard deviation of the "population" (ddof=0) or of the "sample" (ddof=1), "none"
+            (rewards as they are) or "correct" (1 where the reward is above 0, else 0: TreeRL's).
 
     Returns:
-        One number per leaf; exact zeros when all rewards are equal and `how` names a deviation; all
-        NaN when a reward is not finite, so that the learner sets the tree aside.
+        One number per leaf; exact zeros instead of z-scores when all rewards are equal; all NaN
+        when a reward is not finite, so that the learner sets the tree aside.
 
-    Source: AT2PO paper ("standard GRPO normalisation"); ddof as in the released code.
+    Source: z-scores of a group are GRPO's (arXiv 2402.03300, section 4.1.2); ddof=0 is AT2PO's
+    released code.
     """
     check(LeafNorm, "leaf_norm", how)
     if not all(map(math.isfinite, rewards)):
@@ -47,7 +53,7 @@ def normalise(rewards: Sequence[float], how: LeafNorm = "population") -> list[fl
     if peak > LARGEST:
         rewards = [reward / peak * LARGEST for reward in rewards]
     mean = math.fsum(rewards) / len(rewards)
-    ddof = 1 if how == "unbiased" else 0
+    ddof = 1 if how == "sample" else 0
     variance = math.fsum((reward - mean) ** 2 for reward in rewards) / (len(rewards) - ddof)
     return [(reward - mean) / (math.sqrt(variance) + EPSILON) for reward in rewards]
 
@@ -61,13 +67,13 @@ def assign_values(
         tree: A complete tree; every leaf has a reward.
         leaf_norm: How leaf rewards are normalised within the tree, see `normalise`.
         value: How a turn's value follows from what comes after it: "child_softmax" (weights
-            proportional to exp(surprisal) of the children; the released code), "child_linear"
-            (proportional to their surprisal; paper Eq. 3), "child_mean" or "leaf_mean".
+            proportional to exp(surprisal) of the children), "child_linear" (to their surprisal),
+            "child_mean" or "leaf_mean".
 
     Raises:
         TreeError: If a leaf has no reward.
 
-    Source: AT2PO paper Eq. 3 and Table 3; softmax weights only in the released code.
+    Source: AT2PO Eq. 3 (linear weights) and Table 3; softmax weights only in its released code.
     """
     check(Value, "value", value)
     leaves = tree.leaves()
@@ -100,8 +106,8 @@ def assign_advantages(tree: RolloutTree, advantage: Advantage = "value") -> None
     Raises:
         TreeError: If a node has no value.
 
-    Source: AT2PO paper, modes V, L, G and L+G of Table 3; TreeRL paper for the last, which belongs
-    to leaf_norm "correct" and value "leaf_mean".
+    Source: AT2PO, modes V, L, G and L+G of Table 3; the last is that of TreeRL (arXiv 2506.11902),
+    and belongs to leaf_norm "correct" and value "leaf_mean".
     """
     check(Advantage, "advantage", advantage)
     root, leaves = _known(tree.root.value), _leaves_below(tree)
@@ -118,22 +124,22 @@ def assign_advantages(tree: RolloutTree, advantage: Advantage = "value") -> None
         }[advantage]
 
 
-def relative(rewards: Sequence[float]) -> list[float]:
-    """Compare the rewards of a group with each other, as GRPO does.
+def group_advantages(rewards: Sequence[float]) -> list[float]:
+    """Return the advantages of GRPO: the rewards of a group compared with each other.
 
     Args:
         rewards: Rewards of the group, at least one.
 
     Returns:
-        (R - mean) / (unbiased deviation + 1e-6); the reward itself for a group of one.
+        (R - mean) / (std + 1e-6) with ddof=1; the reward itself for a group of one.
 
-    Source: GRPO, with the deviation and the rule for one as in the released AEPO, ARPO and
-    Tree-GRPO codes.
+    Source: GRPO (arXiv 2402.03300), section 4.1.2; ddof and the rule for one are those of
+    `compute_grpo_outcome_advantage` in verl/trainer/ppo/core_algos.py of verl.
     """
-    return list(rewards) if len(rewards) == 1 else normalise(rewards, "unbiased")
+    return list(rewards) if len(rewards) == 1 else normalise(rewards, "sample")
 
 
-def assign_rows(tree: RolloutTree, reward: Reward | None = None) -> None:
+def assign_row_advantages(tree: RolloutTree, reward: Reward | None = None) -> None:
     """Give every row one advantage: its reward relative to all rows of the question (GRPO).
 
     Args:
@@ -144,10 +150,13 @@ def assign_rows(tree: RolloutTree, reward: Reward | None = None) -> None:
         TreeError: If a leaf has no reward.
     """
     leaves = tree.leaves()
-    _write_rows(tree, leaves, relative([(reward or leaf_reward)(leaf) for leaf in leaves]))
+    rewards = [(reward or leaf_reward)(leaf) for leaf in leaves]
+    _write_rows(tree, leaves, group_advantages(rewards))
 
 
-def assign_forest(tree: RolloutTree, trees: Sequence[Sequence[Node]], inter: bool = True) -> None:
+def assign_forest_advantages(
+    tree: RolloutTree, trees: Sequence[Sequence[Node]], inter: bool = True
+) -> None:
     """Give every row its reward relative to its own tree and to all trees (Tree-GRPO).
 
     Args:
@@ -158,13 +167,13 @@ def assign_forest(tree: RolloutTree, trees: Sequence[Sequence[Node]], inter: boo
     Raises:
         TreeError: If a leaf has no reward.
 
-    Source: Tree-GRPO paper and code: A = A_inter + A_intra.
+    Source: Tree-GRPO (arXiv 2509.21240), A = A_inter + A_intra.
     """
     groups = [[node for node in nodes if node.is_leaf] for nodes in trees]
     leaves = [leaf for group in groups for leaf in group]
     rewards = [leaf_reward(leaf) for leaf in leaves]
-    within = [a for group in groups for a in relative([leaf_reward(leaf) for leaf in group])]
-    across = relative(rewards) if inter else [0.0] * len(rewards)
+    within = [a for g in groups for a in group_advantages([leaf_reward(leaf) for leaf in g])]
+    across = group_advantages(rewards) if inter else [0.0] * len(rewards)
     _write_rows(tree, leaves, [a + b for a, b in zip(across, within, strict=True)])
 
 
