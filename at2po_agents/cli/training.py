@@ -12,23 +12,19 @@ from rich.tree import Tree as RichTree
 from at2po_agents.cli.terminal import out, show_json
 from at2po_agents.config.train import TrainConfig, load_config, parse_config
 from at2po_agents.errors import ConfigError
-from at2po_agents.settings import COUNT_OR_NONE, check_ranges
+from at2po_agents.settings import CountOrZero, Settings
 
 
 @dataclass(frozen=True, kw_only=True)
-class RolloutConfig:
+class RolloutConfig(Settings):
     """Grow the rollout tree of one question and show it."""
 
     train: TrainConfig = field(default_factory=lambda: load_config(TrainConfig, "demo"))
     """Model, environment, algorithm and limits, as for training."""
-    index: int = 0
+    index: CountOrZero = 0
     """Number of the question in the set, from 0."""
     export: Path | None = None
     """File to write the tree's rows to, as JSON lines for other trainers."""
-
-    def __post_init__(self) -> None:
-        """Check the range now rather than when the model is loaded."""
-        check_ranges(self, {"index": COUNT_OR_NONE})
 
 
 def train(arguments: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from at2po_agents.errors import ConfigError, EndpointError
@@ -19,28 +19,23 @@ from at2po_agents.evaluation.endpoint.rate_limit import RateLimiter
 from at2po_agents.evaluation.endpoint.reply import read_completion
 from at2po_agents.evaluation.policy_agent import Reply, Transcript
 from at2po_agents.settings import (
-    COUNT,
-    COUNT_OR_NONE,
-    SECONDS,
+    Count,
+    CountOrZero,
     Options,
     Range,
-    check_ranges,
+    Seconds,
+    Settings,
     check_url,
 )
 from at2po_envs.seeds import stable_hash
 
-_RANGES = {
-    "max_tokens concurrency": COUNT,
-    "retries requests_per_minute tokens_per_minute": COUNT_OR_NONE,
-    "prompt_price completion_price": Range(0, 1e9),
-    "timeout_s": SECONDS,
-}
+_Price = Annotated[float, Range(0, 1e9)]
 _OWN_FIELDS = frozenset("messages model stop stream n tools temperature max_tokens".split())
 """Fields of a request that decide how its reply is read, or have settings of their own."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class EndpointOptions:
+class EndpointOptions(Settings):
     """How an endpoint is reached, what it may be asked for, and what it charges.
 
     Raises:
@@ -51,28 +46,28 @@ class EndpointOptions:
     """Address that `/chat/completions` is put behind, such as `http://127.0.0.1:8000/v1`."""
     key_variable: str = "OPENAI_API_KEY"
     """Environment variable that holds the key; none is sent where it is unset."""
-    max_tokens: int = 1024
+    max_tokens: Count = 1024
     """Most tokens of a turn."""
     body: Options = field(default_factory=dict)
     """Further fields of every request, such as `top_p=0.9`; they go on record."""
-    concurrency: int = 8
+    concurrency: Count = 8
     """Most requests at a time."""
-    retries: int = 6
+    retries: CountOrZero = 6
     """Attempts after the first one, after overload, server errors, timeouts and odd replies."""
-    timeout_s: float = 120.0
+    timeout_s: Seconds = 120.0
     """Seconds that one attempt may take."""
-    requests_per_minute: int = 0
+    requests_per_minute: CountOrZero = 0
     """Most requests in 60 seconds; 0 for no limit."""
-    tokens_per_minute: int = 0
+    tokens_per_minute: CountOrZero = 0
     """Most tokens in 60 seconds, read and sampled; 0 for no limit."""
-    prompt_price: float = 0.0
+    prompt_price: _Price = 0.0
     """US dollars for a million tokens read."""
-    completion_price: float = 0.0
+    completion_price: _Price = 0.0
     """US dollars for a million tokens sampled."""
 
     def __post_init__(self) -> None:
-        """Check ranges now rather than after the first request."""
-        check_ranges(self, _RANGES)
+        """Check address and body, too, now rather than after the first request."""
+        super().__post_init__()
         if self.url:
             _check_address(self.url)
         if taken := _OWN_FIELDS.intersection(self.body):

@@ -124,7 +124,7 @@ def test_an_unknown_key_names_the_nearest(
 ) -> None:
     (tmp_path / "a.toml").write_text("learning_rat = 1.0\n")
     said = fails(capsys, "train", "--config", str(tmp_path / "a.toml"))
-    assert "did you mean 'learning_rate'" in said
+    assert "did you mean 'optim.learning_rate'" in said
 
 
 def test_a_missing_model_names_the_places_looked_at(
