@@ -9,15 +9,15 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
-from at2po_agents.errors import ConfigError, EndpointError
+from at2po_agents.errors import AgentUnusableError, ConfigError, EndpointError
 from at2po_agents.evaluation.endpoint.chat import request_messages
-from at2po_agents.evaluation.endpoint.http import ContextFullError, EndpointClient
 from at2po_agents.evaluation.endpoint.rate_limit import RateLimiter
-from at2po_agents.evaluation.endpoint.reply import read_completion
+from at2po_agents.evaluation.endpoint.reply import ContextFullError, read_completion
 from at2po_agents.evaluation.policy_agent import Reply, Transcript
+from at2po_agents.extras import require
 from at2po_agents.settings import (
     Count,
     CountOrZero,
@@ -27,7 +27,11 @@ from at2po_agents.settings import (
     Settings,
     check_url,
 )
+from at2po_envs.dialects.messages import tools_of
 from at2po_envs.seeds import stable_hash
+
+if TYPE_CHECKING:
+    import httpx2
 
 _Price = Annotated[float, Range(0, 1e9)]
 _OWN_FIELDS = frozenset("messages model stop stream n tools temperature max_tokens".split())
@@ -127,7 +131,7 @@ class EndpointAgent:
         stop: tuple[str, ...],
         temperature: float = 0.0,
         seed: int = 0,
-        transport: Any = None,
+        transport: httpx2.AsyncBaseTransport | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], object] | None = None,
     ) -> None:
@@ -137,6 +141,9 @@ class EndpointAgent:
         self.temperature, self.seed = temperature, seed
         self._stopped = threading.Event()
         sleep = sleep or self._stopped.wait
+        require("httpx2", "endpoint", AgentUnusableError)
+        from at2po_agents.evaluation.endpoint.http import EndpointClient
+
         self._client = EndpointClient(
             options.url.rstrip("/") + "/chat/completions",
             key=_key(options.key_variable),
@@ -151,7 +158,7 @@ class EndpointAgent:
         )
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """All that decides about its turns and their cost; never the key."""
         kept = ("url", "max_tokens", "body", "prompt_price", "completion_price")
         return {
@@ -159,7 +166,7 @@ class EndpointAgent:
             "decoding": "sampling" if self.temperature else "greedy",
             "temperature": self.temperature,
             "stop": list(self.stop),
-            **{name: getattr(self.options, name) for name in kept},
+            **{name: vars(self.options)[name] for name in kept},
         }
 
     def act(self, transcripts: Sequence[Transcript]) -> list[Reply]:
@@ -194,14 +201,14 @@ class EndpointAgent:
 
     def _reply(self, transcript: Transcript) -> Reply:
         try:
-            return self._client.post(self._body(transcript), self._read)
+            return self._client.post(self._body(transcript), self._read, self.options.max_tokens)
         except ContextFullError:
             return Reply("", truncated=True)
         except EndpointError as error:
             return Reply("", error=f"{type(error).__name__}: {error}")
 
-    def _body(self, transcript: Transcript) -> dict[str, Any]:
-        body: dict[str, Any] = {
+    def _body(self, transcript: Transcript) -> dict[str, object]:
+        body: dict[str, object] = {
             "model": self.model,
             "messages": request_messages(transcript),
             "temperature": self.temperature,
@@ -209,13 +216,13 @@ class EndpointAgent:
         }
         if self.stop:
             body["stop"] = list(self.stop)
-        if tools := getattr(transcript[0], "tools", ()):
+        if tools := tools_of(transcript[0]):
             body["tools"] = list(tools)
         if self.temperature:
             body["seed"] = stable_hash(self.seed, *transcript) % 2**31
         return body | self.options.body
 
-    def _read(self, reply: Any) -> Reply:
+    def _read(self, reply: object) -> Reply:
         """Read a completion; whatever is not as it should be raises."""
         turn = read_completion(reply, self.stop)
         prices = self.options.prompt_price, self.options.completion_price

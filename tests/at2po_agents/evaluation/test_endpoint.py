@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import email.utils
 import json
 import logging
@@ -315,8 +316,8 @@ def test_what_utf8_cannot_hold_is_sent_as_what_it_can() -> None:
 def test_requests_run_side_by_side_and_replies_keep_their_order() -> None:
     together = threading.Barrier(4, timeout=10)
 
-    def answer(request: httpx2.Request) -> httpx2.Response:
-        together.wait()
+    async def answer(request: httpx2.Request) -> httpx2.Response:
+        await asyncio.to_thread(together.wait)
         return says(json.loads(request.content)["messages"][0]["content"])
 
     server = Server(answer)
