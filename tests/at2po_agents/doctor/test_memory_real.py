@@ -17,13 +17,14 @@ from transformers import PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
 from at2po_agents.algorithms import ATPO
 from at2po_agents.doctor.memory import Plan, estimates
-from at2po_agents.doctor.memory.activations import (
+from at2po_agents.doctor.memory.learner_terms import (
+    ROW_BYTES,
     end_bytes,
     gradient_bytes,
     input_bytes,
     layer_parts,
+    learner_terms,
 )
-from at2po_agents.doctor.memory.learner_terms import ROW_BYTES, learner_terms
 from at2po_agents.doctor.memory.terms import LOGIT_BYTES
 from at2po_agents.learner import tree_attention as attention
 from at2po_agents.learner.logprobs import LOGITS_AT_ONCE, token_logprobs
