@@ -71,7 +71,7 @@ class Architecture:
         return f"{package}.{name}" if name else package
 
     def cycle(self) -> list[str]:
-        """Modules that import each other in a circle, if any; a package's `__init__` stands apart."""
+        """Modules that import each other in a circle, if any; `__init__` files stand apart."""
         inner = {module for module in self.files if self.files[module].name != "__init__.py"}
         try:
             TopologicalSorter({module: self.arrows[module] & inner for module in inner}).prepare()

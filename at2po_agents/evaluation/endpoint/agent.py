@@ -1,4 +1,4 @@
-"""Any OpenAI-compatible endpoint as an agent: concurrent, patient, within limits, accounted for."""
+"""An OpenAI-compatible endpoint as an agent: concurrent, retried, within limits, accounted for."""
 
 from __future__ import annotations
 
