@@ -1,14 +1,11 @@
 """How the packages are built, read off their files.
 
-`python -m tests.architecture [CHECKOUT]` prints figures; with `--write` it writes the tree of
-modules into docs/architecture.md.
+`python -m tests.architecture --write` writes the tree of modules into docs/architecture.md.
 """
 
 from __future__ import annotations
 
 import ast
-import json
-import re
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -101,29 +98,6 @@ class Architecture:
         lines = "".join(self._branch(m, indent + "  ") for m in inner)
         return f"{indent}{name + '/':{28 - len(indent)}} {says}\n{lines}"
 
-    def figures(self) -> dict[str, object]:
-        """Return counts that say how the code is built."""
-        agents = "".join(
-            path.read_text(encoding="utf-8")
-            for module, path in self.files.items()
-            if module.startswith("at2po_agents")
-        )
-        return {
-            "modules": len(self.files),
-            "folders": len(self.folders),
-            "most modules in a folder": dict(self.folders.most_common(5)),
-            "arrows": sum(map(len, self.arrows.values())),
-            "lines": {package: _lines(self.root / package) for package in (*PACKAGES, "tests")},
-            "Any in at2po_agents": len(re.findall(r"\bAny\b", agents)),
-            "getattr in at2po_agents": len(re.findall(r"\bgetattr\(", agents)),
-        }
-
-
-def _lines(folder: Path) -> dict[str, int]:
-    texts = [path.read_text(encoding="utf-8") for path in folder.rglob("*.py")]
-    lines = [line.strip() for text in texts for line in text.splitlines()]
-    return {"all": len(lines), "comments": sum(line.startswith("#") for line in lines)}
-
 
 def with_tree(text: str, tree: str) -> str:
     """Return the page's text with the tree in its place."""
@@ -132,11 +106,9 @@ def with_tree(text: str, tree: str) -> str:
 
 
 if __name__ == "__main__":
-    if "--write" in sys.argv:
-        from tests.test_architecture import ORDER
+    if sys.argv[1:] != ["--write"]:
+        sys.exit("expected --write, which writes the tree of modules into docs/architecture.md")
+    from tests.test_architecture import ORDER
 
-        page = with_tree(PAGE.read_text(encoding="utf-8"), Architecture().tree(ORDER))
-        PAGE.write_text(page, encoding="utf-8")
-    else:
-        root = Path(sys.argv[1]) if sys.argv[1:] else ROOT
-        json.dump(Architecture(root).figures(), sys.stdout, indent=1)
+    text = PAGE.read_text(encoding="utf-8")
+    PAGE.write_text(with_tree(text, Architecture().tree(ORDER)), encoding="utf-8")

@@ -175,15 +175,24 @@ def test_a_stop_is_two_lines(
     assert stop.value.code == code and name in first and second == "how to go on"
 
 
-def test_sigterm_unwinds_a_command_and_is_then_what_it_was() -> None:
-    before, left = signal.getsignal(signal.SIGTERM), []
-    with pytest.raises(SystemExit) as stop, ending("at2po train"):
-        try:
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(60)
-        finally:
-            left.append(True)
-    assert stop.value.code == 143 and left and signal.getsignal(signal.SIGTERM) is before
+@pytest.mark.parametrize(
+    ("number", "before", "code"),
+    [(signal.SIGTERM, signal.getsignal(signal.SIGTERM), 143), (signal.SIGINT, signal.SIG_DFL, 130)],
+)
+def test_a_signal_unwinds_a_command_and_does_then_what_it_did(
+    number: signal.Signals, before: signal.Handlers, code: int
+) -> None:
+    earlier, left = signal.signal(number, before), []
+    try:
+        with pytest.raises(SystemExit) as stop, ending("at2po train"):
+            try:
+                os.kill(os.getpid(), number)
+                time.sleep(60)
+            finally:
+                left.append(True)
+        assert stop.value.code == code and left and signal.getsignal(number) is before
+    finally:
+        signal.signal(number, earlier)
 
 
 def started(tmp_path: Path, *words: str, ready: Callable[[], bool]) -> subprocess.Popen[str]:
@@ -396,14 +405,3 @@ def test_ctrl_c_before_a_command_begins_has_no_traceback(tmp_path: Path) -> None
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert done.returncode == -signal.SIGINT and not done.stderr
-
-
-def test_ctrl_c_unwinds_a_command_and_is_then_what_it_was() -> None:
-    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
-    try:
-        with pytest.raises(SystemExit) as stop, ending("at2po train"):
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(60)
-        assert stop.value.code == 130 and signal.getsignal(signal.SIGINT) is signal.SIG_DFL
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -235,6 +235,7 @@ def test_options_are_key_value_pairs_that_replace_the_file_s(tmp_path: Path) -> 
         (["--steps", "many"], "many"),
         (["--optim.learning-rate", "-1"], "optim.learning_rate: expected a number above 0"),
         (["--env-options", "split"], "expected KEY=VALUE, found 'split'"),
+        (["--algorithm", "grop"], "did you mean 'grpo'?"),
         (["--config", "demmo"], "did you mean 'demo'?"),
         (["--config"], "expected one argument"),
         (["stray"], "stray"),
@@ -284,13 +285,6 @@ def test_some_settings_are_changed_by_their_dotted_names() -> None:
     for name in ("optim.learning_rat", "learning_rate"):
         with pytest.raises(ConfigError, match=r"did you mean 'optim\.learning_rate'"):
             override(TrainConfig(), {name: 1.0})
-
-
-def test_updates_need_trees() -> None:
-    fewer = {"rollout.questions_per_step": 4, "optim.mini_batches": 4}
-    assert override(TrainConfig(), fewer).optim.mini_batches == 4
-    with pytest.raises(ConfigError, match=r"at most rollout\.questions_per_step = 4, found 8"):
-        override(TrainConfig(), {"rollout.questions_per_step": 4})
 
 
 def test_fingerprint_ignores_notation() -> None:

@@ -153,13 +153,6 @@ def test_there_is_no_other_preset() -> None:
     assert {path.stem for path in PRESETS.glob("*.toml")} == known | {"demo", "smollm2"}
 
 
-def test_the_nearest_algorithm_is_named(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as exit_:
-        parse_config(TrainConfig, ["--algorithm", "grop"], prog="at2po train")
-    assert exit_.value.code == 2
-    assert "did you mean 'grpo'?" in capsys.readouterr().err
-
-
 def test_a_table_of_another_algorithm_takes_the_place_of_the_base_s(tmp_path: Any) -> None:
     path = tmp_path / "mine.toml"
     path.write_text('extends = "demo"\nsteps = 3\n[algorithm]\nname = "gspo"\nchains = 6')

@@ -11,19 +11,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from at2po_agents.config.train import TrainConfig, parse_config
-from at2po_agents.doctor.memory import (
-    Estimate,
-    Gpus,
-    Plan,
-    Term,
-    cheapest_changes,
-    estimates,
-    fits,
-    parse_plan,
-)
-from at2po_agents.doctor.memory.changes import ORDER
+from at2po_agents.doctor.memory.changes import ORDER, cheapest_changes, fits
+from at2po_agents.doctor.memory.estimate import Estimate, estimates
 from at2po_agents.doctor.memory.learner_terms import offloaded_terms
-from at2po_agents.doctor.memory.terms import ALWAYS, GIB, UPDATE
+from at2po_agents.doctor.memory.plan import Gpus, Plan, parse_plan
+from at2po_agents.doctor.memory.terms import ALWAYS, GIB, UPDATE, Term
 from at2po_agents.errors import ConfigError
 from at2po_agents.policy.sizes import SIZES
 from at2po_agents.settings import parse_options
