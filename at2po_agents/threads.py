@@ -10,15 +10,12 @@ from __future__ import annotations
 import logging
 import math
 import os
-import time
 from collections.abc import Callable, MutableMapping
 from pathlib import Path
 
 _log = logging.getLogger(__name__)
 
-_STAT = Path("/proc/stat")
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
-_SAMPLE_S = 0.25
 # As fast as libgomp's own 300,000 where all is quiet, and far less lost where it no longer is.
 _SPINS = "1000"
 
@@ -35,8 +32,7 @@ def choose(
 
     Args:
         environ: Changed; torch reads it when it is loaded.
-        free_cpus: Says how many CPUs are idle; by default they are watched for a quarter of a
-            second.
+        free_cpus: Says how many CPUs are idle; by default the load of the machine does.
     """
     seen = len(os.sched_getaffinity(0))
     allowed = _allowed(seen)
@@ -86,26 +82,10 @@ def _allowed(seen: int) -> int:
 
 
 def _free_cpus() -> float:
-    """Idle time of the CPUs of this process, per second; all of them where that is not known."""
-    cpus = os.sched_getaffinity(0)
+    """CPUs of this process that are idle, by the machine's load in the last minute."""
+    cpus = len(os.sched_getaffinity(0))
     try:
-        before = _idle_and_total(cpus)
-        time.sleep(_SAMPLE_S)
-        after = _idle_and_total(cpus)
-    except (OSError, ValueError):
-        return len(cpus)
-    idle, total = (late - early for late, early in zip(after, before, strict=True))
-    return len(cpus) * idle / total if total else len(cpus)
-
-
-def _idle_and_total(cpus: set[int]) -> tuple[int, int]:
-    """Idle and all ticks of CPUs, since the machine was started."""
-    names = {f"cpu{number}" for number in cpus}
-    idle = total = 0
-    for line in _STAT.read_text(encoding="ascii").splitlines():
-        name, *words = line.split()
-        if name in names:
-            ticks = [int(word) for word in words[:8]]  # those of guests are counted in user's
-            idle += ticks[3] + ticks[4]  # idle, and waiting for a disk
-            total += sum(ticks)
-    return idle, total
+        load = os.getloadavg()[0]
+    except OSError:  # the system does not tell
+        return cpus
+    return cpus * max(0.0, 1 - load / (os.cpu_count() or cpus))

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-PATIENCE_S = 20.0  # for threads to end; none takes so long unless it failed
+JOIN_TIMEOUT_S = 20.0  # for threads to end; none takes so long unless it failed
 
 
 @contextmanager
@@ -34,6 +34,6 @@ def raw_server(answer: Callable[[socket.socket], object]) -> Iterator[int]:
     finally:
         listening.shutdown(socket.SHUT_RDWR)
         listening.close()
-        accepting.join(PATIENCE_S)
+        accepting.join(JOIN_TIMEOUT_S)
         for thread in threads:
-            thread.join(PATIENCE_S)
+            thread.join(JOIN_TIMEOUT_S)

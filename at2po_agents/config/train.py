@@ -65,8 +65,8 @@ AlgorithmChoice = Annotated[
 class TrainConfig(Settings):
     """Train a search agent; the defaults are the paper's run, on the embedded model and world.
 
-    Source: AT²PO (arXiv:2601.04767) and its released scripts, for steps, questions, mini-batches,
-    optimizer, lengths and temperature.
+    Source: `ATPO/scripts/ATPO_qwen3_4B.sh` of the code released with AT²PO (arXiv 2601.04767), for
+    steps, questions, mini-batches, optimizer, lengths and temperature.
     """
 
     env: str = "at2po/MiniWiki-v0"
@@ -82,7 +82,7 @@ class TrainConfig(Settings):
     out: Path = Path("runs/train")
     """Folder of the run."""
     resume: bool = False
-    """Go on from the last good checkpoint in the folder."""
+    """Resume from the last good checkpoint in the folder."""
     tracker: TrackerName = "none"
     """Where metrics go beside `metrics.jsonl` and TensorBoard: wandb or trackio, if installed."""
     model: ModelOptions = field(default_factory=ModelOptions)

@@ -23,7 +23,7 @@ _LEAST_TEMPERATURE = 1e-6  # logits divided by less have no finite exponentials
 
 @dataclass(frozen=True, kw_only=True)
 class EvalConfig(Settings):
-    """Evaluate an agent on environments, greedily by default; the same command again goes on."""
+    """Evaluate an agent on environments, greedily by default; the same command again resumes."""
 
     env: str = "at2po/MiniWiki-v0"
     """Gymnasium id of the environment; several, with commas between them, for several sets."""
@@ -55,7 +55,7 @@ class EvalConfig(Settings):
     engine: EngineOptions = field(default_factory=EngineOptions)
     """What generates for the model."""
     out: Path = Path("runs/eval")
-    """Folder for the records; an evaluation that began there goes on if its settings are these."""
+    """Folder for the records; one that began there is resumed if its settings are these."""
     retry_failed: bool = False
     """Play the episodes again that failed before."""
 

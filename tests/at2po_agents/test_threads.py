@@ -21,7 +21,6 @@ def four_cpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Four CPUs without a limit."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2, 3})
     monkeypatch.setattr(threads, "_QUOTA", tmp_path / "cpu.max")
-    monkeypatch.setattr(threads, "_SAMPLE_S", 0.0)
 
 
 def chosen(free: float, **environ: str) -> dict[str, str]:
@@ -45,7 +44,7 @@ def test_what_the_user_has_set_stays() -> None:
     assert chosen(0.0, OMP_NUM_THREADS="4,2") == {"OMP_WAIT_POLICY": "PASSIVE"}
 
 
-def test_help_is_shown_without_watching_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_help_needs_no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "choose", lambda: pytest.fail("chosen"))
     for word in ("--help", "-h"):
         with pytest.raises(SystemExit) as stop:
@@ -55,7 +54,10 @@ def test_help_is_shown_without_watching_the_machine(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize(
     ("limit", "number"),
-    [("200000 100000", "2"), ("250000 100000", "2"), ("50000 100000", "1"), ("900000 100000", "")],
+    [
+        *[("200000 100000", "2"), ("250000 100000", "2"), ("50000 100000", "1")],
+        *[("900000 100000", ""), ("max 100000", ""), ("", ""), ("one two three", "")],
+    ],
 )
 def test_a_container_gets_as_many_threads_as_it_may_use(limit: str, number: str) -> None:
     threads._QUOTA.write_text(limit)
@@ -63,28 +65,17 @@ def test_a_container_gets_as_many_threads_as_it_may_use(limit: str, number: str)
     assert "OMP_NUM_THREADS" not in chosen(4.0, OMP_NUM_THREADS="3")
 
 
-def test_no_limit_and_a_strange_one_are_none() -> None:
-    for text in ("max 100000", "", "one two three"):
-        threads._QUOTA.write_text(text)
-        assert "OMP_NUM_THREADS" not in chosen(4.0)
+def test_free_cpus_are_those_that_the_load_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)  # four of which are this process's
+    for load, free in ((0.0, 4.0), (6.0, 1.0), (20.0, 0.0)):
+        monkeypatch.setattr(os, "getloadavg", lambda load=load: (load, 9.0, 9.0))
+        assert threads._free_cpus() == free
 
+    def unknown() -> tuple[float, float, float]:
+        raise OSError
 
-def test_free_cpus_are_counted_among_those_of_the_process(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 2})
-    stat = tmp_path / "stat"
-    monkeypatch.setattr(threads, "_STAT", stat)
-    assert threads._free_cpus() == 2  # there is no such file
-    stat.write_text("".join(f"cpu{n} 0 0 0 0 0 0 0 0 9 9\n" for n in ("", 0, 1, 2)))
-    assert threads._free_cpus() == 2  # nothing has passed
-
-    def later(seconds: float) -> None:
-        busy = "10 0 0 0 0 0 0 0 0 0"
-        stat.write_text(f"cpu0 {busy}\ncpu1 {busy}\ncpu2 0 0 5 4 1 0 0 0 9 9\nctxt 1\n")
-
-    monkeypatch.setattr(threads.time, "sleep", later)
-    assert threads._free_cpus() == 0.5
+    monkeypatch.setattr(os, "getloadavg", unknown)
+    assert threads._free_cpus() == 4
 
 
 def test_a_run_keeps_its_number_of_threads(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,9 +12,6 @@ from at2po_agents.policy.sizes import Decoder
 
 Changes = dict[str, Any]
 """Fields of `Plan` with their new values."""
-ORDER = ("gradient_checkpointing", "token_budget", "sequences", "offload", "lora", "gpus")
-"""Fields of `Plan` in the order in which they are changed: from what costs time alone to what
-changes the training or needs a purchase."""
 LORA_RANK = 16
 MOST_GPUS = 64
 PER_MACHINE = 8  # more GPUs than these are more machines
@@ -39,7 +36,7 @@ def cheapest_changes(plan: Plan, sizes: Decoder, without: Collection[str] = ()) 
     Returns:
         None if no change that is known here makes it fit.
     """
-    ladder = {name: steps for name, steps in _ladder(plan).items() if name not in without}
+    ladder = {name: steps(plan) for name, steps in _STEPS.items() if name not in without}
     changed = plan
     for name, value in ((name, value) for name, steps in ladder.items() for value in steps):
         changed = replace(changed, **Changes({name: value}))
@@ -54,20 +51,6 @@ def cheapest_changes(plan: Plan, sizes: Decoder, without: Collection[str] = ()) 
                 break
     names = (name for name in ORDER if vars(changed)[name] != vars(plan)[name])
     return {name: vars(changed)[name] for name in names}
-
-
-def _ladder(plan: Plan) -> dict[str, Sequence[object]]:
-    """The values that each field can take, the mildest first."""
-    steps: dict[str, Sequence[object]] = {
-        "gradient_checkpointing": [True],
-        # A row of the whole context must go through the model in one piece.
-        "token_budget": _halves(plan.token_budget, plan.context),
-        "sequences": _halves(plan.sequences, 1),
-        "offload": [True],
-        "lora": [] if plan.lora else [LORA_RANK],
-        "gpus": _more(plan.machines),
-    }
-    return {name: steps[name] for name in ORDER}
 
 
 def _halves(value: int, least: int) -> list[int]:
@@ -88,3 +71,18 @@ def _more(gpus: Gpus) -> list[str]:
             gpus = gpus._replace(machines=2 * gpus.machines)
         found.append(str(gpus))
     return found
+
+
+_STEPS: dict[str, Callable[[Plan], Sequence[object]]] = {
+    "gradient_checkpointing": lambda plan: [True],
+    # A row of the whole context must go through the model in one piece.
+    "token_budget": lambda plan: _halves(plan.token_budget, plan.context),
+    "sequences": lambda plan: _halves(plan.sequences, 1),
+    "offload": lambda plan: [True],
+    "lora": lambda plan: [] if plan.lora else [LORA_RANK],
+    "gpus": lambda plan: _more(plan.machines),
+}
+"""The values that each field can take, the mildest first."""
+ORDER = tuple(_STEPS)
+"""Fields of `Plan` in the order in which they are changed: from what costs time alone to what
+changes the training or needs a purchase."""

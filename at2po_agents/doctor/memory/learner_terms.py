@@ -158,7 +158,8 @@ def layer_parts(sizes: Decoder, item: int, lora: int = 0) -> dict[str, int]:
     Returns:
         Those of norms, attention and MLP, and of the adapters if there are any.
 
-    Source: counted off transformers' modules. Autograd keeps the inputs of products, of one with a
+    Source: counted in `modeling_llama.py`, `modeling_qwen2.py` and `modeling_qwen3.py` of
+    transformers 5. Autograd keeps the inputs of products, of one with a
     matrix only where that is trained or has an adapter; a norm works in float32.
     """
     width, q, k = sizes.hidden, sizes.query_width, sizes.key_width

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
@@ -225,14 +225,8 @@ class EndpointAgent:
     def _read(self, reply: object) -> Reply:
         """Read a completion; whatever is not as it should be raises."""
         turn = read_completion(reply, self.stop)
-        prices = self.options.prompt_price, self.options.completion_price
-        return Reply(
-            turn.text,
-            tokens=turn.sampled,
-            truncated=turn.truncated,
-            prompt_tokens=turn.read,
-            cost=(turn.read * prices[0] + turn.sampled * prices[1]) / 1e6,
-        )
+        read, sampled = self.options.prompt_price, self.options.completion_price
+        return replace(turn, cost=(turn.prompt_tokens * read + turn.tokens * sampled) / 1e6)
 
 
 def _key(variable: str) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple, cast
+from typing import cast
 
 from at2po_agents.errors import EndpointError
+from at2po_agents.evaluation.policy_agent import Reply
 
 Json = Mapping[str, object]
 
@@ -52,23 +53,7 @@ class ContextFullError(EndpointError):
     """The conversation is longer than the model can read."""
 
 
-class Completion(NamedTuple):
-    """A turn, as an endpoint gave it.
-
-    Attributes:
-        text: What the environment reads.
-        truncated: Whether tokens or context ended before the turn did.
-        read: Tokens read, 0 where the endpoint does not say.
-        sampled: Tokens sampled, 0 where it does not say.
-    """
-
-    text: str
-    truncated: bool
-    read: int
-    sampled: int
-
-
-def read_completion(reply: object, stop: Sequence[str]) -> Completion:
+def read_completion(reply: object, stop: Sequence[str]) -> Reply:
     """Read a chat completion.
 
     Args:
@@ -76,7 +61,8 @@ def read_completion(reply: object, stop: Sequence[str]) -> Completion:
         stop: Strings at which the turn was to end, closing tags.
 
     Returns:
-        The turn: thoughts in `<think>`, content, and calls of tools as `<tool_call>` JSON.
+        The turn: thoughts in `<think>`, content, and calls of tools as `<tool_call>` JSON; without
+        its cost.
 
     Raises:
         LookupError: If a part is missing.
@@ -93,11 +79,11 @@ def read_completion(reply: object, stop: Sequence[str]) -> Completion:
         raise EndpointError(f"expected a turn, found that the endpoint filtered it: {finish}")
     usage = body.get("usage")
     counts: Json = usage if isinstance(usage, Mapping) else {}
-    return Completion(
+    return Reply(
         _turn(choice, finish, stop),
-        finish in _LENGTH,
-        _count(counts.get("prompt_tokens")),
-        _count(counts.get("completion_tokens")),
+        tokens=_count(counts.get("completion_tokens")),
+        truncated=finish in _LENGTH,
+        prompt_tokens=_count(counts.get("prompt_tokens")),
     )
 
 

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from at2po_agents.algorithms import ATPO
 from at2po_agents.cli.training import RolloutConfig
 from at2po_agents.config.train import (
-    PRESETS,
     RESUMABLE,
     TrainConfig,
     dump_config,
@@ -183,15 +182,6 @@ def test_settings_outside_their_range_are_refused(name: str, value: float) -> No
     group, _, key = name.rpartition(".")
     with pytest.raises(ConfigError, match=f"^{re.escape(name)}: expected"):
         from_table(TrainConfig, {group: {key: value}} if group else {name: value})
-
-
-def test_presets_load_and_a_wrong_name_is_told() -> None:
-    names = [path.stem for path in PRESETS.glob("*.toml")]
-    assert "demo" in names
-    for name in names:
-        assert isinstance(load_config(TrainConfig, name), TrainConfig)
-    with pytest.raises(ConfigError, match="did you mean 'demo'"):
-        load_config(TrainConfig, "demmo")
 
 
 def test_command_line_overrides_the_file(tmp_path: Path) -> None:

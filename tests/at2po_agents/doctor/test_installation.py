@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -63,7 +64,8 @@ def test_a_core_package_that_is_missing_breaks_the_installation() -> None:
 
 
 def test_extras_name_the_command_that_installs_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "metadata", lambda name: _Metadata())
+    named = SimpleNamespace(get_all={"Provides-Extra": ["small", "new", "fast"]}.get)
+    monkeypatch.setattr(doctor, "metadata", lambda name: named)
     monkeypatch.setattr(doctor, "version", _version)
     small, new, fast = extras(NEEDED)
     assert small.state == "ok"
@@ -77,12 +79,6 @@ def _version(name: str) -> str:
     if name not in there:
         raise PackageNotFoundError(name)
     return there[name]
-
-
-class _Metadata:
-    def get_all(self, name: str) -> list[str]:
-        assert name == "Provides-Extra"
-        return ["small", "new", "fast"]
 
 
 def test_the_source_folder_need_not_be_installed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,16 +102,6 @@ def test_without_gpus_those_of_this_machine_are_meant(monkeypatch: pytest.Monkey
         parse_plan({})
 
 
-def test_one_gpu_holds_bfloat16_weights_and_float32_masters() -> None:
-    plan, count = Plan(gpus="1x80GB"), QWEN3_4B.parameters / GIB
-    assert gib(plan, "weights") == pytest.approx(2 * count)
-    assert gib(plan, "float32 masters") == pytest.approx(4 * count)
-    assert gib(plan, "AdamW's moments") == pytest.approx(8 * count)
-    wide = replace(plan, dtype="float32")
-    assert gib(wide, "weights") == pytest.approx(4 * count)
-    assert not {"float32 masters", "gradients as they come"} & names(wide)
-
-
 def test_ranks_share_what_fsdp_shards() -> None:
     plan, count = Plan(gpus="2x8x80GB"), QWEN3_4B.parameters / GIB
     assert gib(plan, "float32 shards") == pytest.approx(4 * count / 16)

@@ -77,6 +77,7 @@ def test_a_learner_holds_the_bytes_of_the_plan(dtype: Any) -> None:
     terms = {term.name: term.size for term in estimate.terms}
     assert terms["weights"] == bytes_of(model.parameters())
     assert terms.get("float32 masters", 0) == bytes_of(learner.masters.state())
+    assert ("gradients as they come" in terms) == (dtype == "bfloat16")
     assert [terms["gradients"]] == gradients
     moments = [state[name] for state in states for name in ("exp_avg", "exp_avg_sq")]
     assert terms["AdamW's moments"] == bytes_of(moments)
