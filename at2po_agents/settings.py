@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -114,17 +115,17 @@ class Range:
     """
 
     least: float
-    most: float
+    most: float = math.inf
     above: bool = False
 
     def __contains__(self, value: float) -> bool:
         # Comparisons take integers of any size, and NaN fails all of them.
         over = value > self.least if self.above else value >= self.least
-        return over and value <= self.most
+        return over and value <= self.most and value < math.inf
 
     def __str__(self) -> str:
         least = f"above {self.least:.12g}" if self.above else f"of at least {self.least:.12g}"
-        return f"{least} and at most {self.most:.12g}"
+        return least if math.isinf(self.most) else f"{least} and at most {self.most:.12g}"
 
 
 COUNT_OF_BYTES = Range(0, 2**53)

@@ -23,18 +23,13 @@ BEGIN, END = (
 
 
 class Architecture:
-    """The modules of our packages, and which of them imports which, types included.
+    """The modules of our packages, and which of them imports which, types included."""
 
-    Args:
-        root: A checkout.
-    """
-
-    def __init__(self, root: Path = ROOT) -> None:
-        self.root = root
+    def __init__(self) -> None:
         self.files = {
-            ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): path
+            ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
             for package in PACKAGES
-            for path in sorted((root / package).rglob("*.py"))
+            for path in sorted((ROOT / package).rglob("*.py"))
         }
 
     def imported(self, module: str) -> Iterator[str]:
@@ -59,7 +54,7 @@ class Architecture:
     @cached_property
     def folders(self) -> Counter[str]:
         """Folder -> its modules, `__init__` among them."""
-        return Counter(str(path.parent.relative_to(self.root)) for path in self.files.values())
+        return Counter(str(path.parent.relative_to(ROOT)) for path in self.files.values())
 
     def room(self, module: str) -> str:
         """The first folder below the package, or the module itself at the top of its package."""

@@ -99,16 +99,13 @@ def _scripted(config: EvalConfig, env: ForkableEnv) -> Agent:
 
 
 def _endpoint(config: EvalConfig) -> Callable[[ForkableEnv], Agent]:
-    def make(env: ForkableEnv) -> Agent:
-        return EndpointAgent(
-            config.endpoint,
-            config.model.name,
-            stop=env.core.dialect.stop,
-            temperature=config.temperature,
-            seed=config.seed,
-        )
-
-    return make
+    return lambda env: EndpointAgent(
+        config.endpoint,
+        config.model.name,
+        stop=env.core.dialect.stop,
+        temperature=config.temperature,
+        seed=config.seed,
+    )
 
 
 def _policy(config: EvalConfig) -> Callable[[ForkableEnv], Agent]:
