@@ -93,14 +93,18 @@ def _path_rule(
     )
 
 
-def path_of(text: str) -> Path:
+def path_of(text: str, prefix: str = "") -> Path:
     """Return the path that a setting names.
+
+    Args:
+        text: The path.
+        prefix: Of messages, such as "out: ".
 
     Raises:
         ConfigError: The text is empty.
     """
     if not text:
-        raise ConfigError(f"expected a path, found {text!r}; write . for the current folder")
+        raise ConfigError(f"{prefix}expected a path, found ''; write . for the current folder")
     return Path(text)
 
 
@@ -285,10 +289,7 @@ def _convert(hint: object, value: object, key: str) -> object:
     if hint is float and type(value) is int:
         return float(value)
     if hint is Path and type(value) is str:
-        try:
-            return path_of(value)
-        except ConfigError as error:
-            raise ConfigError(f"{key}: {error}") from None
+        return path_of(value, f"{key}: ")
     # No isinstance: `true` is not an integer here.
     allowed = arguments if origin in (Union, UnionType) else (hint,)
     if type(value) in allowed or (origin is Literal and value in arguments):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Callable, MutableMapping
+from collections.abc import MutableMapping
 from pathlib import Path
 
 _log = logging.getLogger(__name__)
@@ -20,10 +20,7 @@ _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 _SPINS = "1000"
 
 
-def choose(
-    environ: MutableMapping[str, str] = os.environ,
-    free_cpus: Callable[[], float] | None = None,
-) -> None:
+def choose(environ: MutableMapping[str, str] = os.environ) -> None:
     """Choose the number of threads and how they wait, unless the user has.
 
     `OMP_NUM_THREADS` becomes the number of CPUs where a container may use fewer than it sees.
@@ -32,7 +29,6 @@ def choose(
 
     Args:
         environ: Changed; torch reads it when it is loaded.
-        free_cpus: Says how many CPUs are idle; by default the load of the machine does.
     """
     seen = len(os.sched_getaffinity(0))
     allowed = _allowed(seen)
@@ -43,7 +39,7 @@ def choose(
     threads = int(asked) if asked.isdecimal() else allowed
     if threads < 2 or {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & environ.keys():
         return
-    free = (free_cpus or _free_cpus)()
+    free = _free_cpus()
     if free < threads - 0.5:
         environ["OMP_WAIT_POLICY"] = "PASSIVE"
         _log.info("threads: %d that sleep while they wait; %.1f CPUs are free", threads, free)

@@ -26,7 +26,9 @@ def four_cpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def chosen(free: float, **environ: str) -> dict[str, str]:
     """What is added to an environment."""
     found = dict(environ)
-    threads.choose(found, lambda: free)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threads, "_free_cpus", lambda: free)
+        threads.choose(found)
     return {name: value for name, value in found.items() if name not in environ}
 
 
