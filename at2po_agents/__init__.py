@@ -7,92 +7,62 @@ commands need neither.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from at2po_agents import algorithms
-    from at2po_agents.algorithms import ClippedLoss, register_algorithm
-    from at2po_agents.config.train import TrainConfig, dump_config, load_config
-    from at2po_agents.engines import Completion, Engine, Request, TransformersEngine, make_engine
-    from at2po_agents.learner.learner import Learner
-    from at2po_agents.objective import advantages, losses, ratios
-    from at2po_agents.policy.chat_template import QWEN3_TEMPLATE, check_chat_template
-    from at2po_agents.policy.loading import load_model, load_policy
-    from at2po_agents.rollout.agents import Reply
-    from at2po_agents.rollout.collector import Collector
-    from at2po_agents.rollout.environments import make_env
-    from at2po_agents.rollout.expansion import Chains
-    from at2po_agents.rollout.export import flat_rows, grpo_batch, read_rows, write_rows
-    from at2po_agents.training.trainer import Trainer
-    from at2po_agents.tree import Node, RolloutTree
+    from at2po_agents import algorithms as algorithms
+    from at2po_agents.algorithms import ClippedLoss as ClippedLoss
+    from at2po_agents.algorithms import register_algorithm as register_algorithm
+    from at2po_agents.config.train import TrainConfig as TrainConfig
+    from at2po_agents.config.train import dump_config as dump_config
+    from at2po_agents.config.train import load_config as load_config
+    from at2po_agents.engines import Completion as Completion
+    from at2po_agents.engines import Engine as Engine
+    from at2po_agents.engines import Request as Request
+    from at2po_agents.engines import TransformersEngine as TransformersEngine
+    from at2po_agents.engines import make_engine as make_engine
+    from at2po_agents.learner.learner import Learner as Learner
+    from at2po_agents.objective import advantages as advantages
+    from at2po_agents.objective import losses as losses
+    from at2po_agents.objective import ratios as ratios
+    from at2po_agents.policy.chat_template import QWEN3_TEMPLATE as QWEN3_TEMPLATE
+    from at2po_agents.policy.chat_template import check_chat_template as check_chat_template
+    from at2po_agents.policy.loading import load_model as load_model
+    from at2po_agents.policy.loading import load_policy as load_policy
+    from at2po_agents.rollout.agents import Reply as Reply
+    from at2po_agents.rollout.collector import Collector as Collector
+    from at2po_agents.rollout.environments import make_env as make_env
+    from at2po_agents.rollout.expansion import Chains as Chains
+    from at2po_agents.rollout.export import flat_rows as flat_rows
+    from at2po_agents.rollout.export import grpo_batch as grpo_batch
+    from at2po_agents.rollout.export import read_rows as read_rows
+    from at2po_agents.rollout.export import write_rows as write_rows
+    from at2po_agents.training.trainer import Trainer as Trainer
+    from at2po_agents.tree import Node as Node
+    from at2po_agents.tree import RolloutTree as RolloutTree
 
-__all__ = [
-    "Chains",
-    "ClippedLoss",
-    "Collector",
-    "Completion",
-    "Engine",
-    "Learner",
-    "Node",
-    "QWEN3_TEMPLATE",
-    "Reply",
-    "Request",
-    "RolloutTree",
-    "TrainConfig",
-    "Trainer",
-    "TransformersEngine",
-    "advantages",
-    "algorithms",
-    "check_chat_template",
-    "dump_config",
-    "flat_rows",
-    "grpo_batch",
-    "load_config",
-    "load_model",
-    "load_policy",
-    "losses",
-    "make_engine",
-    "make_env",
-    "ratios",
-    "read_rows",
-    "register_algorithm",
-    "write_rows",
-]
-
-_HOMES = {
-    "Chains": "rollout.expansion",
-    "ClippedLoss": "algorithms",
-    "Collector": "rollout.collector",
-    "Completion": "engines",
-    "Engine": "engines",
-    "Learner": "learner.learner",
-    "Node": "tree",
-    "QWEN3_TEMPLATE": "policy.chat_template",
-    "Request": "engines",
-    "Reply": "rollout.agents",
-    "RolloutTree": "tree",
-    "TrainConfig": "config.train",
-    "Trainer": "training.trainer",
-    "TransformersEngine": "engines",
-    "advantages": "objective",
-    "check_chat_template": "policy.chat_template",
-    "dump_config": "config.train",
-    "flat_rows": "rollout.export",
-    "grpo_batch": "rollout.export",
-    "load_config": "config.train",
-    "load_model": "policy.loading",
-    "load_policy": "policy.loading",
-    "losses": "objective",
-    "make_engine": "engines",
-    "make_env": "rollout.environments",
-    "ratios": "objective",
-    "read_rows": "rollout.export",
-    "register_algorithm": "algorithms",
-    "write_rows": "rollout.export",
+_NAMES = {
+    "algorithms": "ClippedLoss register_algorithm",
+    "config.train": "TrainConfig dump_config load_config",
+    "engines": "Completion Engine Request TransformersEngine make_engine",
+    "learner.learner": "Learner",
+    "objective": "advantages losses ratios",
+    "policy.chat_template": "QWEN3_TEMPLATE check_chat_template",
+    "policy.loading": "load_model load_policy",
+    "rollout.agents": "Reply",
+    "rollout.collector": "Collector",
+    "rollout.environments": "make_env",
+    "rollout.expansion": "Chains",
+    "rollout.export": "flat_rows grpo_batch read_rows write_rows",
+    "training.trainer": "Trainer",
+    "tree": "Node RolloutTree",
 }
+_HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
+
+__all__ = ["algorithms", *_HOMES]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Import what is named in `__all__` when it is asked for."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,7 +8,7 @@ import signal
 def main() -> None:
     """Run the command of this process.
 
-    Before it begins and after it has said how it ended, Ctrl-C ends the process without a word.
+    Before it begins and after it has said how it ended, Ctrl-C ends the process without a message.
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -6,14 +6,16 @@ import json
 import math
 import re
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from types import UnionType
 from typing import (
+    TYPE_CHECKING,
     Annotated,
-    Any,
+    ClassVar,
     Literal,
+    TypeGuard,
     TypeVar,
     Union,
     cast,
@@ -28,8 +30,14 @@ import tyro
 from at2po_agents.errors import ConfigError
 from retrieval.errors import nearest
 
-C = TypeVar("C")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+C = TypeVar("C", bound="DataclassInstance")
+N = TypeVar("N")
 Scalar = bool | int | float | str
+Table = dict[str, "Scalar | Table"]
+"""Settings as TOML has them."""
 
 
 def parse_options(arguments: Sequence[str]) -> dict[str, Scalar]:
@@ -85,14 +93,18 @@ def _path_rule(
     )
 
 
-def path_of(text: str) -> Path:
+def path_of(text: str, prefix: str = "") -> Path:
     """Return the path that a setting names.
+
+    Args:
+        text: The path.
+        prefix: Of messages, such as "out: ".
 
     Raises:
         ConfigError: The text is empty.
     """
     if not text:
-        raise ConfigError(f"expected a path, found {text!r}; write . for the current folder")
+        raise ConfigError(f"{prefix}expected a path, found ''; write . for the current folder")
     return Path(text)
 
 
@@ -120,29 +132,38 @@ class Range:
         return least if math.isinf(self.most) else f"{least} and at most {self.most:.12g}"
 
 
-COUNT = Range(1, 2**31 - 1)
-COUNT_OR_NONE = Range(0, 2**31 - 1)
 COUNT_OF_BYTES = Range(0, 2**53)
 SECONDS = Range(0, 1e9, above=True)
-SEED = Range(0, 2**63 - 1)
+
+Count = Annotated[int, Range(1, 2**31 - 1)]
+CountOrZero = Annotated[int, Range(0, 2**31 - 1)]
+Fraction = Annotated[float, Range(0, 1)]
+Seconds = Annotated[float, SECONDS]
+Seed = Annotated[int, Range(0, 2**63 - 1)]
 
 
-def check_ranges(settings: object, ranges: Mapping[str, Range], prefix: str = "") -> None:
-    """Refuse settings whose numbers are outside their ranges.
+class Settings:
+    """Base of dataclasses of settings: a field that is annotated with a `Range` is held to it.
 
-    Args:
-        settings: What has them as attributes.
-        ranges: Range by names of fields, with spaces between names that share one.
-        prefix: Put before a name in messages, such as "lora.".
+    Attributes:
+        group: Put before the names of fields in messages, such as "lora.".
 
     Raises:
         ConfigError: A number is not finite, or not in its range.
     """
-    for names, allowed in ranges.items():
-        for name in names.split():
-            value = getattr(settings, name)
-            if value not in allowed:
-                raise ConfigError(f"{prefix}{name}: expected a number {allowed}, found {value}")
+
+    group: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        """Check ranges now rather than when the settings are used."""
+        # A subclass that gives a field another default says nothing of its range.
+        for cls in type(self).__mro__:
+            for name, hint in get_type_hints(cls, include_extras=True).items():
+                for allowed in _notes(hint, Range):
+                    if (value := vars(self)[name]) not in allowed:
+                        raise ConfigError(
+                            f"{self.group}{name}: expected a number {allowed}, found {value}"
+                        )
 
 
 def check_url(name: str, text: str) -> None:
@@ -175,12 +196,12 @@ class Choice:
         default: Name where the table has none.
     """
 
-    find: Callable[[str], type[Any]]
-    name_of: Callable[[Any], str]
+    find: Callable[[str], type[DataclassInstance]]
+    name_of: Callable[..., str]
     default: str
 
 
-def from_table(cls: type[C], table: Mapping[str, Any], prefix: str = "") -> C:
+def from_table(cls: type[C], table: Mapping[str, object], prefix: str = "") -> C:
     """Return an instance of the dataclass `cls` whose fields come from a TOML table.
 
     Args:
@@ -191,97 +212,109 @@ def from_table(cls: type[C], table: Mapping[str, Any], prefix: str = "") -> C:
     Raises:
         ConfigError: An unknown key, a value of the wrong type, or one that `cls` refuses.
     """
-    hints = get_type_hints(cls, include_extras=True)
-    legal = [item.name for item in fields(cast(Any, cls))]
+    hints = _hints(cls)
+    groups = {name: _hints(hint) for name, hint in hints.items() if _is_group(hint)}
+    known = [*hints, *(f"{name}.{inner}" for name in groups for inner in groups[name])]
     for key in table:
-        if key not in legal:
-            raise ConfigError(f"unknown key {prefix + key!r}; {nearest(key, legal)}")
+        if key not in hints:
+            raise ConfigError(f"unknown key {prefix + key!r}; {nearest(key, known)}")
     return cls(**{key: _convert(hints[key], table[key], prefix + key) for key in table})
 
 
-def to_table(value: Any) -> Any:
-    """Return settings as dicts and TOML scalars; None has no TOML form and is left out."""
-    if is_dataclass(value):
-        hints = get_type_hints(type(value), include_extras=True)
-        names = {item.name: choice_of(hints[item.name]) for item in fields(value)}
-        value = {name: _tagged(getattr(value, name), choice) for name, choice in names.items()}
-    if isinstance(value, Mapping):
-        return {key: to_table(inner) for key, inner in value.items() if inner is not None}
-    return value.as_posix() if isinstance(value, Path) else value
+def to_table(settings: object) -> Table:
+    """Return settings, or a mapping, as TOML has them; None has no form there and is left out."""
+    if isinstance(settings, Mapping):
+        return {key: _written(value) for key, value in settings.items() if value is not None}
+    table = to_table({name: vars(settings)[name] for name in _hints(type(settings))})
+    for name, hint in _hints(type(settings)).items():
+        for choice in _notes(hint, Choice):
+            table[name] = {"name": choice.name_of(vars(settings)[name]), **cast(Table, table[name])}
+    return table
 
 
-def to_toml(table: Mapping[str, Any]) -> str:
+def to_toml(table: Table) -> str:
     """Return the TOML text of what `to_table` returned."""
     lines: list[str] = []
-    tables: list[tuple[str, Mapping[str, Any]]] = [("", table)]
+    tables = [("", table)]
     while tables:
         name, table = tables.pop(0)
         lines += ["", f"[{name}]"] if name else []
         for key, value in table.items():
             bare = key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _toml(key)
-            if isinstance(value, Mapping):
+            if isinstance(value, dict):
                 tables.append((f"{name}.{bare}" if name else bare, value))
             else:
                 lines.append(f"{bare} = {_toml(value)}")
     return "\n".join(lines) + "\n"
 
 
-def choice_of(hint: Any) -> Choice | None:
-    """Return the `Choice` that a type is annotated with, if any."""
+def choices(cls: type[DataclassInstance], prefix: str = "") -> Iterator[tuple[str, Choice]]:
+    """Yield the fields whose class is chosen by name, with their dotted names."""
+    for name, hint in _hints(cls).items():
+        yield from ((prefix + name, choice) for choice in _notes(hint, Choice))
+        if _is_group(hint):
+            yield from choices(hint, f"{prefix}{name}.")
+
+
+def _hints(cls: type[object]) -> dict[str, object]:
+    """Return the declared types of a dataclass's fields, with their annotations."""
+    hints = get_type_hints(cls, include_extras=True)
+    return {item.name: hints[item.name] for item in fields(cast("type[DataclassInstance]", cls))}
+
+
+def _is_group(hint: object) -> TypeGuard[type[DataclassInstance]]:
+    return isinstance(hint, type) and is_dataclass(hint)
+
+
+def _notes(hint: object, kind: type[N]) -> Iterator[N]:
+    """Yield what a type is annotated with, of one kind."""
     notes = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
-    return next((note for note in notes if isinstance(note, Choice)), None)
+    yield from (note for note in notes if isinstance(note, kind))
 
 
-def _convert(hint: Any, value: Any, key: str) -> Any:
+def _convert(hint: object, value: object, key: str) -> object:
     """Return a TOML value as the type that a field declares, or raise `ConfigError`."""
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
         raise ConfigError(f"{key}: expected an integer of at most 64 bits, found a larger one")
-    origin = get_origin(hint)
-    choice = choice_of(hint)
-    if choice and isinstance(value, Mapping):
-        name = _convert(str, value.get("name", choice.default), f"{key}.name")
-        rest = {inner: item for inner, item in value.items() if inner != "name"}
-        return from_table(choice.find(name), rest, f"{key}.")
-    if choice:
-        raise ConfigError(f"{key}: expected a table, found {value!r} ({type(value).__name__})")
-    if origin is Annotated:
-        return _convert(get_args(hint)[0], value, key)
-    if is_dataclass(hint) and isinstance(value, Mapping):
-        return from_table(cast(type[Any], hint), value, f"{key}.")
-    if origin is dict and isinstance(value, Mapping):
-        inner = get_args(hint)[1]
-        return {name: _convert(inner, item, f"{key}.{name}") for name, item in value.items()}
-    if origin in (Union, UnionType) and type(value) in get_args(hint):
-        return value
-    if origin is Literal and value in get_args(hint):
-        return value
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated and not any(_notes(hint, Choice)):
+        return _convert(arguments[0], value, key)
+    if isinstance(value, Mapping):
+        for choice in _notes(hint, Choice):
+            name = str(_convert(str, value.get("name", choice.default), f"{key}.name"))
+            rest = {inner: item for inner, item in value.items() if inner != "name"}
+            return from_table(choice.find(name), rest, f"{key}.")
+        if _is_group(hint):
+            return from_table(hint, value, f"{key}.")
+        if origin is dict:
+            return {name: _convert(arguments[1], v, f"{key}.{name}") for name, v in value.items()}
     if hint is float and type(value) is int:
         return float(value)
     if hint is Path and type(value) is str:
-        try:
-            return path_of(value)
-        except ConfigError as error:
-            raise ConfigError(f"{key}: {error}") from None
-    if type(value) is hint:  # no isinstance: `true` is not an integer here
+        return path_of(value, f"{key}: ")
+    # No isinstance: `true` is not an integer here.
+    allowed = arguments if origin in (Union, UnionType) else (hint,)
+    if type(value) in allowed or (origin is Literal and value in arguments):
         return value
     raise ConfigError(f"{key}: expected {_spell(hint)}, found {value!r} ({type(value).__name__})")
 
 
-def _tagged(value: Any, choice: Choice | None) -> Any:
-    """Return a value as it is, or as a table with its name if it was chosen by name."""
-    return {"name": choice.name_of(value), **to_table(value)} if choice else value
+def _written(value: object) -> Scalar | Table:
+    """Return one value as TOML has it."""
+    if is_dataclass(value) or isinstance(value, Mapping):
+        return to_table(value)
+    return value.as_posix() if isinstance(value, Path) else cast(Scalar, value)
 
 
-def _spell(hint: Any) -> str:
+def _spell(hint: object) -> str:
     """Return a type in a person's words."""
     if get_origin(hint) is Literal:
         return " or ".join(repr(choice) for choice in get_args(hint))
     if get_origin(hint) in (Union, UnionType):
         return " or ".join(_spell(member) for member in get_args(hint))
-    if is_dataclass(hint) or get_origin(hint) is dict:
-        return "a table"
-    words = {bool: "true or false", int: "an integer", float: "a number", Path: "a path as text"}
-    return words.get(hint, "text")
+    words = {bool: "true or false", int: "an integer", float: "a number"}
+    words |= {str: "text", Path: "a path as text"}
+    return words.get(hint, "a table") if isinstance(hint, type) else "a table"
 
 
 def _toml(value: Scalar) -> str:

@@ -13,6 +13,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import cached_property
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -69,24 +70,43 @@ class Architecture:
         name = rest.partition(".")[0]
         return f"{package}.{name}" if name else package
 
-    def cycles(self) -> list[list[str]]:
-        """Sets of modules that import each other; a package's own `__init__` stands apart."""
-        inner = {
-            module: {other for other in others if self.files[other].name != "__init__.py"}
-            for module, others in self.arrows.items()
-            if self.files[module].name != "__init__.py"
-        }
-        return [sorted(group) for group in _components(inner) if len(group) > 1]
+    @cached_property
+    def inner(self) -> dict[str, set[str]]:
+        """The same without `__init__` files, which offer what comes from all of a package."""
+        own = {module for module, path in self.files.items() if path.name != "__init__.py"}
+        return {module: self.arrows[module] & own for module in own}
+
+    def cycle(self) -> list[str]:
+        """Modules that import each other in a circle, if any."""
+        try:
+            TopologicalSorter(self.inner).prepare()
+        except CycleError as error:
+            return list(error.args[1])
+        return []
 
     def layers(self) -> int:
-        """Modules on the longest way along imports, those of a cycle counted once."""
-        groups = _components(self.arrows)
-        group_of = {module: number for number, group in enumerate(groups) for module in group}
-        depth: list[int] = []
-        for number, group in enumerate(groups):  # what is imported comes first
-            below = {group_of[other] for module in group for other in self.arrows[module]}
-            depth.append(1 + max((depth[other] for other in below - {number}), default=0))
-        return max(depth)
+        """Modules on the longest way along imports."""
+        depth: dict[str, int] = {}
+        for module in TopologicalSorter(self.inner).static_order():
+            depth[module] = 1 + max((depth[other] for other in self.inner[module]), default=0)
+        return max(depth.values())
+
+    def figures(self) -> dict[str, object]:
+        """Return counts that say how the code is built."""
+        agents = [path for module, path in self.files.items() if module.startswith("at2po_agents")]
+        text = "".join(path.read_text(encoding="utf-8") for path in agents)
+        cycle = self.cycle()
+        return {
+            "modules": len(self.files),
+            "folders": len(self.folders),
+            "most modules in a folder": dict(self.folders.most_common(5)),
+            "arrows": sum(map(len, self.arrows.values())),
+            "cycle": cycle,
+            "layers": None if cycle else self.layers(),
+            "lines": {package: _lines(self.root / package) for package in (*PACKAGES, "tests")},
+            "Any in at2po_agents": len(re.findall(r"\bAny\b", text)),
+            "getattr in at2po_agents": len(re.findall(r"\bgetattr\(", text)),
+        }
 
     def tree(self, order: Mapping[str, str]) -> str:
         """Return folders and modules with what they say of themselves, a line each.
@@ -110,56 +130,11 @@ class Architecture:
         lines = "".join(self._branch(m, indent + "  ") for m in inner)
         return f"{indent}{name + '/':{28 - len(indent)}} {says}\n{lines}"
 
-    def figures(self) -> dict[str, object]:
-        """Return counts that say how the code is built."""
-        agents = "".join(
-            path.read_text(encoding="utf-8")
-            for module, path in self.files.items()
-            if module.startswith("at2po_agents")
-        )
-        return {
-            "modules": len(self.files),
-            "folders": len(self.folders),
-            "most modules in a folder": dict(self.folders.most_common(5)),
-            "arrows": sum(map(len, self.arrows.values())),
-            "layers": self.layers(),
-            "cycles": self.cycles(),
-            "lines": {package: _lines(self.root / package) for package in (*PACKAGES, "tests")},
-            "Any in at2po_agents": len(re.findall(r"\bAny\b", agents)),
-            "getattr in at2po_agents": len(re.findall(r"\bgetattr\(", agents)),
-        }
-
 
 def _lines(folder: Path) -> dict[str, int]:
     texts = [path.read_text(encoding="utf-8") for path in folder.rglob("*.py")]
     lines = [line.strip() for text in texts for line in text.splitlines()]
     return {"all": len(lines), "comments": sum(line.startswith("#") for line in lines)}
-
-
-def _components(graph: Mapping[str, set[str]]) -> list[list[str]]:
-    """Strongly connected components, what is imported first (Tarjan)."""
-    found: list[list[str]] = []
-    order: dict[str, int] = {}
-    lowest: dict[str, int] = {}
-    stack: list[str] = []
-
-    def visit(module: str) -> None:
-        order[module] = lowest[module] = len(order)
-        stack.append(module)
-        for other in sorted(graph[module]):
-            if other not in order:
-                visit(other)
-            if other in stack:
-                lowest[module] = min(lowest[module], lowest[other])
-        if lowest[module] == order[module]:
-            at = stack.index(module)
-            found.append(stack[at:])
-            del stack[at:]
-
-    for module in graph:
-        if module not in order:
-            visit(module)
-    return found
 
 
 def with_tree(text: str, tree: str) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, Literal, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, get_origin, get_type_hints
 
 from at2po_agents.errors import ConfigError
 from at2po_agents.objective.advantages import check
 from at2po_agents.objective.loss_options import Aggregation, Ratio, Shared
 from at2po_agents.rollout.expansion import Entropy, Expansion
-from at2po_agents.settings import Range, check_ranges
+from at2po_agents.settings import Fraction, Range, Settings
 from at2po_agents.tree import RolloutTree
 
 if TYPE_CHECKING:  # torch takes seconds, and settings do without it
@@ -73,14 +73,14 @@ class Algorithm(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClippedLoss(Algorithm):
+class ClippedLoss(Algorithm, Settings):
     """The clipped surrogate that all algorithms here share, and its settings."""
 
     ratio: Ratio = "token"
     """Level of the importance ratio."""
-    clip_low: float = 0.2
+    clip_low: Fraction = 0.2
     """How far the ratio may fall below 1, in [0, 1]."""
-    clip_high: float = 0.2
+    clip_high: Annotated[float, Range(0)] = 0.2
     """How far the ratio may rise above 1, at least 0."""
     soft_upper_clip: bool = False
     """Keep a bounded gradient above the upper bound."""
@@ -90,7 +90,7 @@ class ClippedLoss(Algorithm):
     """How token terms become one loss."""
     shared: Shared = "leaves"
     """Weight of a turn that several rows share: once per leaf, or once."""
-    kl_coef: float = 0.0
+    kl_coef: Annotated[float, Range(0)] = 0.0
     """Weight of the KL term towards the starting policy; at 0 there is no reference pass."""
     mask_truncated: bool = False
     """Leave the tokens of rows that were cut off out of the loss."""
@@ -100,11 +100,11 @@ class ClippedLoss(Algorithm):
 
     def __post_init__(self) -> None:
         """Check all settings now rather than after the first rollout."""
+        super().__post_init__()
         hints = get_type_hints(type(self))
         for name, value in vars(self).items():
             if get_origin(hints.get(name)) is Literal:
                 check(hints[name], name, value)
-        check_ranges(self, {"clip_low": Range(0, 1), "clip_high kl_coef": Range(0)})
         if not (self.dual_clip == 0 or self.dual_clip > 1):
             raise ConfigError(f"dual_clip must be 0 or above 1, found {self.dual_clip}; usual is 3")
         if not self.importance_cap >= 0:

@@ -26,7 +26,7 @@ class Command:
     Attributes:
         place: `module:function` of the function, which takes the words after the command's name.
         about: What the command does.
-        again: How to go on after it was stopped.
+        again: How to resume after it was stopped.
         computes: Whether it runs a model, or may.
     """
 
@@ -42,14 +42,14 @@ class Command:
 
 
 _RESUME = "the same command with --resume goes on from the last checkpoint, if there is one"
-_GOES_ON = "the same command goes on where it stopped"
+_RESUMED = "the same command goes on where it stopped"
 
 COMMANDS = {
     "train": Command("training:train", "Train a search agent.", _RESUME, computes=True),
     "eval": Command(
         "evaluating:evaluate",
         "Evaluate an agent and write its episodes and their summary.",
-        _GOES_ON,
+        _RESUMED,
         computes=True,
     ),
     "compare": Command(
@@ -116,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with ending("at2po"):
         name, rest = pick("at2po", {name: each.about for name, each in COMMANDS.items()}, words)
     _log_to_terminal()
-    if COMMANDS[name].computes and HELP.isdisjoint(rest):  # choosing takes a quarter of a second
+    if COMMANDS[name].computes and HELP.isdisjoint(rest):
         threads.choose()
     with ending(f"at2po {name}", COMMANDS[name].again):
         COMMANDS[name].run(rest)

@@ -42,11 +42,11 @@ def ending(prog: str, again: str = "") -> Iterator[None]:
     Wrong input, and what the machine or a server refuses, is one message and code 2. SIGINT and
     SIGTERM unwind the command, so that its records say that it was stopped, and are two lines and
     code 130 or 143. A reader that closed the output is nothing to talk about. Anything else is a
-    bug: the error goes on to Python, with a note.
+    bug: the error is raised again, with a note.
 
     Args:
         prog: The command, for messages.
-        again: How to go on after it was stopped.
+        again: How to resume after it was stopped.
 
     Raises:
         SystemExit: As said above.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import tyro
 from tyro.conf import Positional
@@ -47,10 +46,9 @@ def evaluate(arguments: Sequence[str]) -> None:
     agent_for = agent_factory(config)
     from benchmarks.report import write_report  # needed at the end: better missed now
 
-    asked: dict[str, Any] = {name: getattr(config, name) for name in ("limit", "batch", "out")}
-    asked["retry_failed"] = config.retry_failed
+    asked = {name: vars(config)[name] for name in ("limit", "batch", "out", "retry_failed")}
 
-    def options(env_id: str) -> dict[str, Any]:
+    def options(env_id: str) -> dict[str, object]:
         return on_test_split(env_id, config.env_options)
 
     if len(ids) > 1:

@@ -23,7 +23,7 @@ class DoctorConfig:
 
 def doctor(arguments: Sequence[str]) -> None:
     """Check this installation, or with --plan whether a training fits on GPUs."""
-    from at2po_agents.doctor.memory import Plan
+    from at2po_agents.doctor.memory.plan import Plan
 
     keys = ", ".join(each.name for each in fields(Plan))
     about = f"{DoctorConfig.__doc__}\n\nKeys of a plan: {keys}; see docs/how-to/plan-memory.md."
@@ -43,7 +43,9 @@ def doctor(arguments: Sequence[str]) -> None:
 
 def _plan(options: Options) -> None:
     """Print what memory a training needs; a plan that does not fit ends with code 1."""
-    from at2po_agents.doctor.memory import describe, fits, parse_plan
+    from at2po_agents.doctor.memory.changes import fits
+    from at2po_agents.doctor.memory.plan import parse_plan
+    from at2po_agents.doctor.memory.text import describe
     from at2po_agents.policy.sizes import find_sizes
 
     plan = parse_plan(options)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import tyro
 from rich.table import Table
@@ -40,18 +39,18 @@ def index(arguments: Sequence[str]) -> None:
     """Retrieval indexes: `build` one, say what one is (`info`), `search` with one."""
     from retrieval import building
 
-    actions: dict[str, tuple[Any, Callable[[Any], Any]]] = {
+    def search(options: building.IndexSearch) -> list[list[dict[str, object]]]:
+        return [[asdict(passage) for passage in found] for found in building.search_index(options)]
+
+    actions: dict[str, tuple[type[object], Callable[..., object]]] = {
         "build": (building.IndexBuild, building.build_index),
         "info": (building.IndexInfo, building.index_info),
-        "search": (building.IndexSearch, building.search_index),
+        "search": (building.IndexSearch, search),
     }
     about = {name: str(options.__doc__) for name, (options, _) in actions.items()}
     action, rest = pick("at2po index", about, arguments)
     options, run = actions[action]
-    result = run(tyro.cli(options, args=rest, prog=f"at2po index {action}", registry=PATHS))
-    if action == "search":
-        result = [[asdict(passage) for passage in found] for found in result]
-    show_json(result)
+    show_json(run(tyro.cli(options, args=rest, prog=f"at2po index {action}", registry=PATHS)))
 
 
 def serve(arguments: Sequence[str]) -> None:

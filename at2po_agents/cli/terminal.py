@@ -52,7 +52,7 @@ out = Terminal()
 errors = Terminal(stderr=True)
 
 
-def show_json(value: Any) -> None:
+def show_json(value: object) -> None:
     """Print a value as JSON, whatever texts are in it and whatever the output can hold.
 
     Args:

@@ -5,30 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from rich.tree import Tree as RichTree
 
 from at2po_agents.cli.terminal import out, show_json
 from at2po_agents.config.train import TrainConfig, load_config, parse_config
 from at2po_agents.errors import ConfigError
-from at2po_agents.settings import COUNT_OR_NONE, check_ranges
+from at2po_agents.settings import CountOrZero, Settings
+from at2po_agents.tree import Node, RolloutTree
+from at2po_envs import Question
 
 
 @dataclass(frozen=True, kw_only=True)
-class RolloutConfig:
+class RolloutConfig(Settings):
     """Grow the rollout tree of one question and show it."""
 
     train: TrainConfig = field(default_factory=lambda: load_config(TrainConfig, "demo"))
     """Model, environment, algorithm and limits, as for training."""
-    index: int = 0
+    index: CountOrZero = 0
     """Number of the question in the set, from 0."""
     export: Path | None = None
     """File to write the tree's rows to, as JSON lines for other trainers."""
-
-    def __post_init__(self) -> None:
-        """Check the range now rather than when the model is loaded."""
-        check_ranges(self, {"index": COUNT_OR_NONE})
 
 
 def train(arguments: Sequence[str]) -> None:
@@ -97,11 +94,11 @@ def _train(config: TrainConfig) -> None:
         out.print(f"report: {write_report(Path(config.out))}")
 
 
-def _drawing(tree: Any, question: Any) -> RichTree:
+def _drawing(tree: RolloutTree, question: Question) -> RichTree:
     """A tree of turns for the terminal: surprisal, value and advantage, then what was written."""
     label = f"{question.question} → {' | '.join(question.golden_answers)}"
     drawing = RichTree(label, highlight=False)
-    branches = {tree.root: drawing}
+    branches: dict[Node | None, RichTree] = {tree.root: drawing}
     for node in tree.nodes()[1:]:
         figures = f"H {node.surprisal:.2f}  V {node.value:+.2f}  A {node.advantage:+.2f}"
         if node.reward is not None:

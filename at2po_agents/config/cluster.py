@@ -4,35 +4,31 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from at2po_agents.errors import ConfigError
-from at2po_agents.settings import COUNT, COUNT_OR_NONE, SECONDS, Range, check_ranges
+from at2po_agents.settings import Count, CountOrZero, Range, Seconds, Settings
 
 Transport = Literal["object-store", "broadcast", "nixl", "cuda_ipc"]
 
-_RANGES = {
-    "collectors staleness max_restarts": COUNT_OR_NONE,
-    "learners": COUNT,
-    "collector_gpus learner_gpus": Range(0, 1024),
-    "stall_s": SECONDS,
-}
+_Gpus = Annotated[float, Range(0, 1024)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClusterOptions:
-    """Who rolls out and who learns, where Ray starts the processes."""
+class ClusterOptions(Settings):
+    """Processes that roll out and processes that learn, started by Ray."""
 
-    collectors: int = 0
+    group = "cluster."
+    collectors: CountOrZero = 0
     """Processes that roll out, each with an engine; 0 uses no Ray: this process does all, or the
     ranks of torchrun."""
-    learners: int = 1
-    """DataParallelGroup of the learner, which share its weights by FSDP2."""
+    learners: Count = 1
+    """Ranks of the learner, a data-parallel process group that shards its weights by FSDP2."""
     address: str = ""
     """Address of a Ray cluster, or `auto` for the one of this machine; empty starts one here."""
-    collector_gpus: float = 0
+    collector_gpus: _Gpus = 0
     """GPUs of each collector."""
-    learner_gpus: float = 0
+    learner_gpus: _Gpus = 0
     """GPUs of each rank of the learner."""
     transport: Transport = "object-store"
     """How weights travel: through the memory of the CPU (Ray's object store); by one broadcast to
@@ -40,18 +36,18 @@ class ClusterOptions:
     package nixl); or, where collector i and rank i share a GPU, by handles of CUDA memory."""
     colocate: bool = False
     """Put collector i and rank i on one GPU, which they use in turns."""
-    staleness: int = 0
+    staleness: CountOrZero = 0
     """Most updates by which the weights that sampled a tree may be behind; 0 is on policy."""
-    stall_s: float = 600.0
+    stall_s: Seconds = 600.0
     """Seconds without any progress after which a process counts as hung; a broadcast of weights has
     as many in all."""
-    max_restarts: int = 10
+    max_restarts: CountOrZero = 10
     """Times that the same collector may be replaced, and that all ranks of the learner may begin
-    again; one more ends the run. `--resume` counts anew."""
+    again; one more ends the run. `--resume` counts from 0 again."""
 
     def __post_init__(self) -> None:
-        """Check ranges now rather than when the processes start."""
-        check_ranges(self, _RANGES, prefix="cluster.")
+        """Check what has to fit together, too."""
+        super().__post_init__()
         if not self.collectors and (self.learners > 1 or self.staleness or self.colocate):
             raise ConfigError(
                 "cluster.collectors: expected at least 1 where learners, staleness or colocate "

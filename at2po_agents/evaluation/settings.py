@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from at2po_agents.config.groups import EngineOptions, ModelOptions
 from at2po_agents.engines import make_engine
@@ -15,23 +15,16 @@ from at2po_agents.evaluation.endpoint.agent import EndpointAgent, EndpointOption
 from at2po_agents.evaluation.policy_agent import PolicyAgent
 from at2po_agents.policy.encoding import check_dialect
 from at2po_agents.rollout.agents import Agent
-from at2po_agents.settings import COUNT, SEED, Options, Range, check_ranges
+from at2po_agents.settings import Count, Fraction, Options, Range, Seed, Settings
 from at2po_envs import ForkableEnv
 from at2po_envs.scripted import WithExpert
 
 _LEAST_TEMPERATURE = 1e-6  # logits divided by less have no finite exponentials
-_RANGES = {
-    "limit batch max_prompt_tokens max_response_tokens": COUNT,
-    "temperature": Range(0, 1e6),
-    "error_rate": Range(0, 1),
-    "seed": SEED,
-}
-"""Ranges of the fields of `EvalConfig`."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalConfig:
-    """Evaluate an agent on environments, greedily by default; the same command again goes on."""
+class EvalConfig(Settings):
+    """Evaluate an agent on environments, greedily by default; the same command again resumes."""
 
     env: str = "at2po/MiniWiki-v0"
     """Gymnasium id of the environment; several, with commas between them, for several sets."""
@@ -46,30 +39,30 @@ class EvalConfig:
     """The model that answers."""
     endpoint: EndpointOptions = field(default_factory=EndpointOptions)
     """An OpenAI-compatible endpoint that runs the model, where its `url` is given."""
-    limit: int = 300
+    limit: Count = 300
     """Questions to answer, the first ones of each set."""
-    batch: int = 64
+    batch: Count = 64
     """Episodes that run at a time."""
-    max_prompt_tokens: int = 2000
+    max_prompt_tokens: Count = 2000
     """Most tokens of a prompt."""
-    max_response_tokens: int = 2048
+    max_response_tokens: Count = 2048
     """Most tokens after the prompt, tool results included; an endpoint has its own limit."""
-    temperature: float = 0.0
+    temperature: Annotated[float, Range(0, 1e6)] = 0.0
     """Sampling temperature; 0 is greedy."""
-    error_rate: float = 0.0
+    error_rate: Fraction = 0.0
     """Chance that a turn of the scripted agent goes wrong."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the sampling."""
     engine: EngineOptions = field(default_factory=EngineOptions)
     """What generates for the model."""
     out: Path = Path("runs/eval")
-    """Folder for the records; an evaluation that began there goes on if its settings are these."""
+    """Folder for the records; one that began there is resumed if its settings are these."""
     retry_failed: bool = False
     """Play the episodes again that failed before."""
 
     def __post_init__(self) -> None:
-        """Check ranges now rather than after the model is loaded."""
-        check_ranges(self, _RANGES)
+        """Check the temperature, too, now rather than after the model is loaded."""
+        super().__post_init__()
         if 0 < self.temperature < _LEAST_TEMPERATURE:
             raise ConfigError(
                 f"temperature: expected 0 or at least {_LEAST_TEMPERATURE}, found "
@@ -107,16 +100,13 @@ def _scripted(config: EvalConfig, env: ForkableEnv) -> Agent:
 
 
 def _endpoint(config: EvalConfig) -> Callable[[ForkableEnv], Agent]:
-    def make(env: ForkableEnv) -> Agent:
-        return EndpointAgent(
-            config.endpoint,
-            config.model.name,
-            stop=env.core.dialect.stop,
-            temperature=config.temperature,
-            seed=config.seed,
-        )
-
-    return make
+    return lambda env: EndpointAgent(
+        config.endpoint,
+        config.model.name,
+        stop=env.core.dialect.stop,
+        temperature=config.temperature,
+        seed=config.seed,
+    )
 
 
 def _policy(config: EvalConfig) -> Callable[[ForkableEnv], Agent]:

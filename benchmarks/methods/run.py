@@ -122,9 +122,9 @@ class Run:
         """
         method = METHODS[name]
         preset = load_config(TrainConfig, method.preset)
-        algorithm = replace(preset.algorithm, **method.changes)
+        changes = {f"algorithm.{name}": value for name, value in method.changes.items()}
         # The budget ends a run: nothing happens every so many steps, or after so many.
-        whole = {**settings, "algorithm": algorithm, "steps": 0, "eval.every": 0}
+        whole = {**settings, **changes, "steps": 0, "eval.every": 0}
         config = override(preset, whole)
         identity = fingerprint(config, {"out"})[:8]
         places = f"{marks[-1]}-{len(marks)}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,9 +10,8 @@ from at2po_agents.doctor.memory.estimate import estimates
 from at2po_agents.doctor.memory.plan import Gpus, Plan
 from at2po_agents.policy.sizes import Decoder
 
-ORDER = ("gradient_checkpointing", "token_budget", "sequences", "offload", "lora", "gpus")
-"""Fields of `Plan` in the order in which they are changed: from what costs time alone to what
-changes the training or needs a purchase."""
+Changes = dict[str, Any]
+"""Fields of `Plan` with their new values."""
 LORA_RANK = 16
 MOST_GPUS = 64
 PER_MACHINE = 8  # more GPUs than these are more machines
@@ -23,9 +22,7 @@ def fits(plan: Plan, sizes: Decoder) -> bool:
     return all(estimate.fits for estimate in estimates(plan, sizes))
 
 
-def cheapest_changes(
-    plan: Plan, sizes: Decoder, without: Collection[str] = ()
-) -> dict[str, Any] | None:
+def cheapest_changes(plan: Plan, sizes: Decoder, without: Collection[str] = ()) -> Changes | None:
     """Return the fields to change, with their values, so that a plan fits.
 
     Fields are changed in `ORDER`, each step by step to its end before the next, until the plan
@@ -37,37 +34,23 @@ def cheapest_changes(
         without: Fields that must stay as they are.
 
     Returns:
-        Field to new value; None if no change that is known here makes it fit.
+        None if no change that is known here makes it fit.
     """
-    ladder = {name: steps for name, steps in _ladder(plan).items() if name not in without}
+    ladder = {name: steps(plan) for name, steps in _STEPS.items() if name not in without}
     changed = plan
     for name, value in ((name, value) for name, steps in ladder.items() for value in steps):
-        changed = replace(changed, **{name: value})
+        changed = replace(changed, **Changes({name: value}))
         if fits(changed, sizes):
             break
     else:
         return None
     for name, steps in reversed(ladder.items()):
-        for value in (getattr(plan, name), *steps):
-            if fits(milder := replace(changed, **{name: value}), sizes):
+        for value in (vars(plan)[name], *steps):
+            if fits(milder := replace(changed, **Changes({name: value})), sizes):
                 changed = milder
                 break
-    names = (name for name in ORDER if getattr(changed, name) != getattr(plan, name))
-    return {name: getattr(changed, name) for name in names}
-
-
-def _ladder(plan: Plan) -> dict[str, list[Any]]:
-    """The values that each field can take, the mildest first."""
-    steps: dict[str, list[Any]] = {
-        "gradient_checkpointing": [True],
-        # A row of the whole context must go through the model in one piece.
-        "token_budget": _halves(plan.token_budget, plan.context),
-        "sequences": _halves(plan.sequences, 1),
-        "offload": [True],
-        "lora": [] if plan.lora else [LORA_RANK],
-        "gpus": _more(plan.machines),
-    }
-    return {name: steps[name] for name in ORDER}
+    names = (name for name in ORDER if vars(changed)[name] != vars(plan)[name])
+    return {name: vars(changed)[name] for name in names}
 
 
 def _halves(value: int, least: int) -> list[int]:
@@ -88,3 +71,18 @@ def _more(gpus: Gpus) -> list[str]:
             gpus = gpus._replace(machines=2 * gpus.machines)
         found.append(str(gpus))
     return found
+
+
+_STEPS: dict[str, Callable[[Plan], Sequence[object]]] = {
+    "gradient_checkpointing": lambda plan: [True],
+    # A row of the whole context must go through the model in one piece.
+    "token_budget": lambda plan: _halves(plan.token_budget, plan.context),
+    "sequences": lambda plan: _halves(plan.sequences, 1),
+    "offload": lambda plan: [True],
+    "lora": lambda plan: [] if plan.lora else [LORA_RANK],
+    "gpus": lambda plan: _more(plan.machines),
+}
+"""The values that each field can take, the mildest first."""
+ORDER = tuple(_STEPS)
+"""Fields of `Plan` in the order in which they are changed: from what costs time alone to what
+changes the training or needs a purchase."""

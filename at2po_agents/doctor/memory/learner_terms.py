@@ -1,16 +1,15 @@
-"""What a GPU holds that learns: weights, gradients, moments, activations."""
+"""What a GPU holds that learns: weights, gradients, AdamW's moments, activations.
+
+What a forward pass keeps for the backward pass is counted in bytes per token: the tensors that
+autograd saves in transformers' Llama, Qwen2 and Qwen3 layers under our attention. A test compares
+the formulas with what torch says it saves.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
 
-from at2po_agents.doctor.memory.activations import (
-    end_bytes,
-    gradient_bytes,
-    input_bytes,
-    layer_parts,
-)
 from at2po_agents.doctor.memory.plan import Plan
 from at2po_agents.doctor.memory.terms import (
     BACKWARD,
@@ -28,12 +27,7 @@ ROW_BYTES = 37
 
 
 def learner_terms(plan: Plan, sizes: Decoder) -> Iterator[Term]:
-    """Yield what a GPU needs to learn.
-
-    Args:
-        plan: The settings.
-        sizes: The model's sizes.
-    """
+    """Yield what a GPU needs to learn."""
     yield from _weights(plan, sizes) if plan.learning == 1 else _sharded(plan, sizes)
     yield from _optimizer(plan, sizes)
     if plan.reference and not plan.lora:  # else the model without its adapters is the reference
@@ -43,12 +37,7 @@ def learner_terms(plan: Plan, sizes: Decoder) -> Iterator[Term]:
 
 
 def offloaded_terms(plan: Plan, sizes: Decoder) -> Iterator[Term]:
-    """Yield what is kept in the CPU's memory instead, in bytes per machine.
-
-    Args:
-        plan: The settings.
-        sizes: The model's sizes.
-    """
+    """Yield what is kept in the CPU's memory instead, in bytes per machine."""
     if not plan.offload:
         return
     trained, everything = _parameters(plan, sizes)
@@ -156,3 +145,57 @@ def _parameters(plan: Plan, sizes: Decoder) -> tuple[int, int]:
     """Return the number of parameters that are trained, and of all."""
     adapters = sizes.adapter_parameters(plan.lora)
     return (adapters if plan.lora else sizes.parameters), sizes.parameters + adapters
+
+
+def layer_parts(sizes: Decoder, item: int, lora: int = 0) -> dict[str, int]:
+    """Bytes per token that the parts of one layer keep.
+
+    Args:
+        sizes: The model.
+        item: Bytes of a number of weights and activations.
+        lora: Rank of the adapters where only they are trained, else 0.
+
+    Returns:
+        Those of norms, attention and MLP, and of the adapters if there are any.
+
+    Source: counted in `modeling_llama.py`, `modeling_qwen2.py` and `modeling_qwen3.py` of
+    transformers 5. Autograd keeps the inputs of products, of one with a
+    matrix only where that is trained or has an adapter; a norm works in float32.
+    """
+    width, q, k = sizes.hidden, sizes.query_width, sizes.key_width
+    trained = 0 if lora else item
+    norms = 2 * (_norm(width, trained) + item * width)  # and what they return
+    if sizes.norms_heads:
+        norms += _norm(q, trained, sizes.heads) + _norm(k, trained, sizes.kv_heads)
+    parts = {
+        "norms": norms,
+        # Queries, output, keys and values; the sums of the softmax.
+        "attention": item * (2 * q + 2 * k) + 4 * sizes.heads,
+        # Gate, its activation, up, their product.
+        "MLP": item * 4 * sizes.intermediate,
+    }
+    return parts | ({"adapters": item * lora * len(sizes.matrices)} if lora else {})
+
+
+def input_bytes(sizes: Decoder, item: int) -> int:
+    """Bytes per token of the input of a layer, which is all that a checkpointed one keeps."""
+    return item * sizes.hidden
+
+
+def end_bytes(sizes: Decoder, item: int, lora: int = 0) -> int:
+    """Bytes per token kept outside of layers: last norm, input of the head, rotations, ids."""
+    norm = _norm(sizes.hidden, 0 if lora else item)
+    return norm + item * sizes.hidden + 2 * item * sizes.head_dim + 8
+
+
+def gradient_bytes(sizes: Decoder, item: int) -> int:
+    """Bytes per token of two gradients as wide as the widest tensors of a layer.
+
+    The backward pass through a layer holds about as much beside what the forward pass has kept.
+    """
+    return 2 * item * max(sizes.intermediate, sizes.query_width + sizes.key_width)
+
+
+def _norm(width: int, trained: int, groups: int = 1) -> int:
+    """Bytes that a norm keeps: its input in float32, its scale, and the result before weights."""
+    return 4 * width + 4 * groups + trained * width

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from at2po_agents.doctor.memory.terms import GIB
 from at2po_agents.engines import EngineName
 from at2po_agents.errors import ConfigError
-from at2po_agents.settings import from_table
+from at2po_agents.settings import Count, CountOrZero, Options, Settings, from_table
 
 _GPUS = re.compile(r"(?:(\d+)x)?(\d+)x(\d+(?:\.\d+)?)Gi?B", re.IGNORECASE)
 _PROMPT = 2000  # of the context; what TrainConfig takes by default
@@ -70,7 +69,7 @@ def _present() -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class Plan(Settings):
     """A training on GPUs, as far as it decides about memory."""
 
     model: str = "mini"
@@ -79,13 +78,13 @@ class Plan:
     """Such as `1x24GB`, `8x80GB` or `4x8x80GB`; by default those of this machine."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     """Number format of weights and activations."""
-    context: int = 8192
+    context: Count = 8192
     """Longest row in tokens: prompt and response."""
-    token_budget: int = 16384
+    token_budget: Count = 16384
     """Most tokens in one forward pass of the learner."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass."""
-    lora: int = 0
+    lora: CountOrZero = 0
     """Rank of the adapters that are trained in place of all weights; 0 trains all weights."""
     offload: bool = False
     """Keep float32 weights, their gradients and AdamW's moments in the CPU's memory."""
@@ -93,32 +92,27 @@ class Plan:
     """Whether a KL term needs the policy that the run started from."""
     engine: EngineName = "vllm"
     """What generates."""
-    sequences: int = 16
+    sequences: Count = 16
     """Sequences of the whole context that the engine must be able to hold at a time."""
     colocate: bool = True
     """Whether every GPU learns and generates in turn; else some learn and the others generate."""
-    collectors: int = 0
+    collectors: CountOrZero = 0
     """GPUs that generate where `colocate` is off; 0 is half of them."""
-    questions: int = 64
+    questions: Count = 64
     """Questions, and so trees, per step."""
-    leaves: int = 22
+    leaves: Count = 22
     """Leaves of a tree."""
 
     def __post_init__(self) -> None:
-        """Check ranges and the division of the GPUs."""
-        gpus = self.machines.total
-        counts = "context token_budget sequences questions leaves"
-        for name, least in {**dict.fromkeys(counts.split(), 1), "lora": 0, "collectors": 0}.items():
-            if getattr(self, name) < least:
-                raise ConfigError(
-                    f"{name}: expected a number of at least {least}, found {getattr(self, name)}"
-                )
+        """Check the division of the GPUs, too."""
+        super().__post_init__()
+        total = self.machines.total
         if self.colocate and self.collectors:
             raise ConfigError(
                 f"collectors: expected none apart with colocate=on, found {self.collectors}; say "
                 "colocate=off, or leave collectors out"
             )
-        if not self.colocate and not 0 < self.generating < gpus:
+        if not self.colocate and not 0 < self.generating < total:
             raise ConfigError(
                 f"colocate: expected GPUs to generate and others to learn, found {self.gpus} with "
                 f"collectors={self.collectors}; give more GPUs, or say colocate=on"
@@ -179,7 +173,7 @@ class Plan:
         return words
 
 
-def parse_plan(options: Mapping[str, Any]) -> Plan:
+def parse_plan(options: Options) -> Plan:
     """Return the plan that KEY=VALUE pairs describe; `on` and `off` stand for true and false.
 
     Args:
@@ -189,4 +183,6 @@ def parse_plan(options: Mapping[str, Any]) -> Plan:
         ConfigError: An unknown key, a wrong value, or no GPUs here and none given.
     """
     switches = {"on": True, "off": False}
-    return from_table(Plan, {key: switches.get(value, value) for key, value in options.items()})
+    return from_table(
+        Plan, {key: switches.get(str(value), value) for key, value in options.items()}
+    )

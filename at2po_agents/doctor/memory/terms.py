@@ -10,9 +10,15 @@ from dataclasses import dataclass
 
 GIB = 2**30
 
-PHASES = ("rollout", "packing", "head", "layers", "root", "step")
-"""Rollouts; then, in an update: finding who attends to whom, the backward pass of the head, that of
-the layers, the root group's gradients on their way to their ranks, AdamW's step."""
+PHASES = {
+    "rollout": "rollout",
+    "packing": "packing: who attends to whom",
+    "head": "head: its backward pass",
+    "layers": "layers: their backward pass",
+    "root": "root: its gradients, shared out",
+    "step": "step: AdamW",
+}
+"""What happens in them; all but the first are of an update."""
 
 ALWAYS = frozenset(PHASES)
 UPDATE = ALWAYS - {"rollout"}

@@ -9,11 +9,10 @@ from dataclasses import replace
 from rich.table import Table
 
 from at2po_agents.doctor.memory.changes import ORDER, cheapest_changes, fits
-from at2po_agents.doctor.memory.engine_terms import cache_bytes
-from at2po_agents.doctor.memory.estimate import Estimate, estimates
+from at2po_agents.doctor.memory.estimate import Estimate, cache_bytes, estimates
 from at2po_agents.doctor.memory.learner_terms import offloaded_terms
 from at2po_agents.doctor.memory.plan import Plan
-from at2po_agents.doctor.memory.terms import ALWAYS, GIB, UPDATE
+from at2po_agents.doctor.memory.terms import ALWAYS, GIB, PHASES, UPDATE
 from at2po_agents.policy.sizes import Decoder
 
 NOTE = (
@@ -23,14 +22,6 @@ NOTE = (
 )
 _WIDTH = 68  # columns of a command, without its indentation
 _WHEN = {ALWAYS: "always", UPDATE: "update"}
-_PHASES = {
-    "rollout": "rollout",
-    "packing": "packing: who attends to whom",
-    "head": "head: its backward pass",
-    "layers": "layers: their backward pass",
-    "root": "root: its gradients, shared out",
-    "step": "step: AdamW",
-}
 
 
 def describe(plan: Plan, sizes: Decoder, source: str) -> Iterator[Table | str]:
@@ -67,7 +58,7 @@ def _terms(estimate: Estimate) -> Table:
     table.add_column("when")
     table.add_column("how, per GPU")
     for term in estimate.terms:
-        when = _WHEN.get(term.phases) or ", ".join(p for p in _PHASES if p in term.phases)
+        when = _WHEN.get(term.phases) or ", ".join(p for p in PHASES if p in term.phases)
         table.add_row(term.name, _gib(term.size), when, term.how)
     return table
 
@@ -76,7 +67,7 @@ def _totals(estimate: Estimate) -> Table:
     table = Table("phase", "GiB")
     table.columns[1].justify = "right"
     for phase, total in estimate.totals.items():
-        table.add_row(_PHASES[phase], _gib(total))
+        table.add_row(PHASES[phase], _gib(total))
     return table
 
 

@@ -1,1 +1,1 @@
-"""Any OpenAI-compatible endpoint as an agent."""
+"""An OpenAI-compatible endpoint as an agent."""

@@ -1,4 +1,4 @@
-"""Any OpenAI-compatible endpoint as an agent: concurrent, patient, within limits, accounted for."""
+"""An OpenAI-compatible endpoint as an agent: concurrent, retried, within limits, accounted for."""
 
 from __future__ import annotations
 
@@ -8,39 +8,38 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
-from at2po_agents.errors import ConfigError, EndpointError
+from at2po_agents.errors import AgentUnusableError, ConfigError, EndpointError
 from at2po_agents.evaluation.endpoint.chat import request_messages
-from at2po_agents.evaluation.endpoint.http import ContextFullError, EndpointClient
 from at2po_agents.evaluation.endpoint.rate_limit import RateLimiter
-from at2po_agents.evaluation.endpoint.reply import read_completion
+from at2po_agents.evaluation.endpoint.reply import ContextFullError, read_completion
 from at2po_agents.rollout.agents import Reply, Transcript
 from at2po_agents.settings import (
-    COUNT,
-    COUNT_OR_NONE,
-    SECONDS,
+    Count,
+    CountOrZero,
     Options,
     Range,
-    check_ranges,
+    Seconds,
+    Settings,
     check_url,
 )
+from at2po_envs.dialects.messages import tools_of
 from at2po_envs.seeds import stable_hash
+from retrieval.extras import require
 
-_RANGES = {
-    "max_tokens concurrency": COUNT,
-    "retries requests_per_minute tokens_per_minute": COUNT_OR_NONE,
-    "prompt_price completion_price": Range(0, 1e9),
-    "timeout_s": SECONDS,
-}
+if TYPE_CHECKING:
+    import httpx2
+
+_Price = Annotated[float, Range(0, 1e9)]
 _OWN_FIELDS = frozenset("messages model stop stream n tools temperature max_tokens".split())
 """Fields of a request that decide how its reply is read, or have settings of their own."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class EndpointOptions:
+class EndpointOptions(Settings):
     """How an endpoint is reached, what it may be asked for, and what it charges.
 
     Raises:
@@ -51,28 +50,28 @@ class EndpointOptions:
     """Address that `/chat/completions` is put behind, such as `http://127.0.0.1:8000/v1`."""
     key_variable: str = "OPENAI_API_KEY"
     """Environment variable that holds the key; none is sent where it is unset."""
-    max_tokens: int = 1024
+    max_tokens: Count = 1024
     """Most tokens of a turn."""
     body: Options = field(default_factory=dict)
     """Further fields of every request, such as `top_p=0.9`; they go on record."""
-    concurrency: int = 8
+    concurrency: Count = 8
     """Most requests at a time."""
-    retries: int = 6
+    retries: CountOrZero = 6
     """Attempts after the first one, after overload, server errors, timeouts and odd replies."""
-    timeout_s: float = 120.0
+    timeout_s: Seconds = 120.0
     """Seconds that one attempt may take."""
-    requests_per_minute: int = 0
+    requests_per_minute: CountOrZero = 0
     """Most requests in 60 seconds; 0 for no limit."""
-    tokens_per_minute: int = 0
+    tokens_per_minute: CountOrZero = 0
     """Most tokens in 60 seconds, read and sampled; 0 for no limit."""
-    prompt_price: float = 0.0
+    prompt_price: _Price = 0.0
     """US dollars for a million tokens read."""
-    completion_price: float = 0.0
+    completion_price: _Price = 0.0
     """US dollars for a million tokens sampled."""
 
     def __post_init__(self) -> None:
-        """Check ranges now rather than after the first request."""
-        check_ranges(self, _RANGES)
+        """Check address and body, too, now rather than after the first request."""
+        super().__post_init__()
         if self.url:
             _check_address(self.url)
         if taken := _OWN_FIELDS.intersection(self.body):
@@ -132,7 +131,7 @@ class EndpointAgent:
         stop: tuple[str, ...],
         temperature: float = 0.0,
         seed: int = 0,
-        transport: Any = None,
+        transport: httpx2.AsyncBaseTransport | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], object] | None = None,
     ) -> None:
@@ -142,6 +141,9 @@ class EndpointAgent:
         self.temperature, self.seed = temperature, seed
         self._stopped = threading.Event()
         sleep = sleep or self._stopped.wait
+        require("httpx2", "endpoint", AgentUnusableError)
+        from at2po_agents.evaluation.endpoint.http import EndpointClient
+
         self._client = EndpointClient(
             options.url.rstrip("/") + "/chat/completions",
             key=_key(options.key_variable),
@@ -156,7 +158,7 @@ class EndpointAgent:
         )
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, object]:
         """All that decides about its turns and their cost; never the key."""
         kept = ("url", "max_tokens", "body", "prompt_price", "completion_price")
         return {
@@ -164,7 +166,7 @@ class EndpointAgent:
             "decoding": "sampling" if self.temperature else "greedy",
             "temperature": self.temperature,
             "stop": list(self.stop),
-            **{name: getattr(self.options, name) for name in kept},
+            **{name: vars(self.options)[name] for name in kept},
         }
 
     def act(self, transcripts: Sequence[Transcript]) -> list[Reply]:
@@ -199,14 +201,14 @@ class EndpointAgent:
 
     def _reply(self, transcript: Transcript) -> Reply:
         try:
-            return self._client.post(self._body(transcript), self._read)
+            return self._client.post(self._body(transcript), self._read, self.options.max_tokens)
         except ContextFullError:
             return Reply("", truncated=True)
         except EndpointError as error:
             return Reply("", error=f"{type(error).__name__}: {error}")
 
-    def _body(self, transcript: Transcript) -> dict[str, Any]:
-        body: dict[str, Any] = {
+    def _body(self, transcript: Transcript) -> dict[str, object]:
+        body: dict[str, object] = {
             "model": self.model,
             "messages": request_messages(transcript),
             "temperature": self.temperature,
@@ -214,23 +216,17 @@ class EndpointAgent:
         }
         if self.stop:
             body["stop"] = list(self.stop)
-        if tools := getattr(transcript[0], "tools", ()):
+        if tools := tools_of(transcript[0]):
             body["tools"] = list(tools)
         if self.temperature:
             body["seed"] = stable_hash(self.seed, *transcript) % 2**31
         return body | self.options.body
 
-    def _read(self, reply: Any) -> Reply:
+    def _read(self, reply: object) -> Reply:
         """Read a completion; whatever is not as it should be raises."""
         turn = read_completion(reply, self.stop)
-        prices = self.options.prompt_price, self.options.completion_price
-        return Reply(
-            turn.text,
-            tokens=turn.sampled,
-            truncated=turn.truncated,
-            prompt_tokens=turn.read,
-            cost=(turn.read * prices[0] + turn.sampled * prices[1]) / 1e6,
-        )
+        read, sampled = self.options.prompt_price, self.options.completion_price
+        return replace(turn, cost=(turn.prompt_tokens * read + turn.tokens * sampled) / 1e6)
 
 
 def _key(variable: str) -> str:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
 
 from at2po_envs.dialects.messages import messages_of
 from at2po_envs.dialects.tool_calls_text import take_apart
 
-Message = dict[str, Any]
+Message = dict[str, object]
 
 
 def request_messages(transcript: Sequence[str]) -> list[Message]:
@@ -44,7 +43,7 @@ def request_messages(transcript: Sequence[str]) -> list[Message]:
 
 def _calls(action: str, name: str) -> tuple[str, list[Message]]:
     """The text before the calls of a turn, and the calls; none if one is not as it should be."""
-    calls = []
+    calls: list[Message] = []
     written = take_apart(action).calls
     for number, call in enumerate(written):
         try:

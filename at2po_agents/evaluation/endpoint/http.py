@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Mapping
+from concurrent.futures import CancelledError, Future
+from functools import cache
+
+import httpx2
 
 from at2po_agents.errors import AgentUnusableError, ConfigError, EndpointError
-from at2po_agents.evaluation.endpoint.connection import Connection
 from at2po_agents.evaluation.endpoint.rate_limit import RateLimiter
-from at2po_agents.evaluation.endpoint.reply import error_of, says_context_is_full
+from at2po_agents.evaluation.endpoint.reply import (
+    ContextFullError,
+    error_of,
+    says_context_is_full,
+)
 from at2po_agents.rollout.agents import Reply
-from retrieval.extras import require
 from retrieval.http.retry_policy import RetryPolicy, TemporaryError, is_temporary, retry_after_s
 from retrieval.text import to_unicode
 
+LARGEST_REPLY = 1 << 25
+"""Bytes of a reply that are read; turns are far smaller."""
+
+# Compressed replies have no bound that holds before they are decompressed.
+_HEADERS = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
 _CONNECT_S = 10.0  # longest wait for a connection
 _UNUSABLE = (401, 402, 403, 404, 405, 407, 410)  # as redirects: no other request fares better
 _SPENT = "insufficient_quota"  # OpenAI's code, sent with 429
 _CHARACTERS = 4  # of a token, about, until the endpoint tells
-
-
-class ContextFullError(EndpointError):
-    """The conversation is longer than the model can read."""
 
 
 class EndpointClient:
@@ -38,10 +44,9 @@ class EndpointClient:
         limiter: Lets requests through.
         stopped: Set once the call is cancelled.
         sleep: Waits for so many seconds, or until `stopped`.
-        transport: Replaces the network (httpx2).
+        transport: Replaces the network.
 
     Raises:
-        AgentUnusableError: If the package httpx2 is missing.
         ConfigError: If there can be no such address.
     """
 
@@ -55,35 +60,39 @@ class EndpointClient:
         limiter: RateLimiter,
         stopped: threading.Event,
         sleep: Callable[[float], object],
-        transport: Any = None,
+        transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
-        require("httpx2", "endpoint", AgentUnusableError)
-        import httpx2
-
         try:
             host = httpx2.URL(url).host
         except httpx2.InvalidURL as error:
             raise ConfigError(f"url: expected an address, found {url!r}: {error}") from None
-        self._http, self._transport = httpx2, transport
         self._url, self._key, self._timeout_s = url, key, timeout_s
         self._limiter, self._stopped, self._lock = limiter, stopped, threading.Lock()
         self._retry = RetryPolicy(
             retries=retries, first_pause_s=0.5, longest_pause_s=60.0, sleep=sleep
         )
-        # A proxy may lead to the outside, never to this machine itself.
-        self._trust_env = host not in ("127.0.0.1", "::1", "localhost")
-        # Reading certificates takes some 20 ms: once for all connections.
-        self._verify = httpx2.create_ssl_context() if url.startswith("https:") else False
-        self._idle: list[Connection] = []
-        self._busy: set[Connection] = set()
+        self._client = httpx2.AsyncClient(
+            headers={**_HEADERS, **({"Authorization": f"Bearer {key}"} if key else {})},
+            # Those of httpx2 begin again with every byte that arrives.
+            timeout=httpx2.Timeout(None, connect=_CONNECT_S),
+            transport=transport,
+            # A proxy may lead to the outside, never to this machine itself.
+            trust_env=host not in ("127.0.0.1", "::1", "localhost"),
+            verify=url.startswith("https:"),  # reading certificates takes some 20 ms
+            limits=httpx2.Limits(max_connections=None),
+        )
+        self._sent: set[Future[httpx2.Response]] = set()
 
-    def post(self, body: Mapping[str, Any], read: Callable[[Any], Reply]) -> Reply:
+    def post(
+        self, body: Mapping[str, object], read: Callable[[object], Reply], max_tokens: int
+    ) -> Reply:
         """Send a request until a reply can be read.
 
         Args:
             body: Sent as JSON.
             read: Makes a `Reply` of the JSON that comes back; raises KeyError, IndexError,
                 TypeError, ValueError or AttributeError where it is none.
+            max_tokens: Most tokens of the turn.
 
         Returns:
             What it made.
@@ -96,7 +105,7 @@ class EndpointClient:
         # What questions and turns hold may have no UTF-8 form.
         text = json.dumps(body, ensure_ascii=False, allow_nan=False)
         content = to_unicode(text).encode("utf-8")
-        guess = len(content) // _CHARACTERS + int(body.get("max_tokens", 0))
+        guess = len(content) // _CHARACTERS + max_tokens
 
         def attempt() -> Reply:
             slot = self._limiter.wait(guess)
@@ -113,73 +122,72 @@ class EndpointClient:
             ) from None
 
     def abort(self) -> None:
-        """End all requests that are under way."""
+        """Cancel all requests that are under way."""
         with self._lock:
-            busy = list(self._busy)
-        for connection in busy:
-            connection.abort("the call was cancelled")
+            for sent in self._sent:
+                sent.cancel()
 
     def close(self) -> None:
         """Close the connections."""
-        with self._lock:
-            idle, self._idle = self._idle, []
-        for connection in idle:
-            connection.client.close()
+        asyncio.run_coroutine_threadsafe(self._client.aclose(), _event_loop()).result()
 
-    def _attempt(self, content: bytes, read: Callable[[Any], Reply]) -> Reply:
+    def _attempt(self, content: bytes, read: Callable[[object], Reply]) -> Reply:
         """Send a request once.
 
         Raises:
             TemporaryError: If trying again may help; the key is not in its message.
         """
+        reply = self._response(content)
+        asked_s = retry_after_s(reply.headers.get("retry-after", ""))
+        text = reply.content.decode("utf-8", "replace")
+        if not 200 <= reply.status_code < 300:
+            raise self._refusal(reply.status_code, text, asked_s)
         try:
-            with self._connection() as connection:
-                status, headers, text = connection.post(self._url, content, self._timeout_s)
-        except self._http.RequestError as error:
-            problem = self._hidden(f"{type(error).__name__}: {error}")
-            raise TemporaryError(problem) from None
-        asked_s = retry_after_s(headers.get("retry-after", ""))
-        if not 200 <= status < 300:
-            raise self._refusal(status, text, asked_s)
-        try:
-            reply = json.loads(text)
-            if error_of_gateway := error_of(reply):
+            found = json.loads(text)
+            if error_of_gateway := error_of(found):
                 raise self._refusal(*error_of_gateway, asked_s)
-            return read(reply)
+            return read(found)
         except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
             # Hidden before it is cut, which might leave a part of the key.
-            found, why = self._hidden(text)[:300], self._hidden(str(error))
-            problem = f"expected a chat completion, found {found!r} ({why})"[:500]
+            shown, why = self._hidden(text)[:300], self._hidden(str(error))
+            problem = f"expected a chat completion, found {shown!r} ({why})"[:500]
             raise TemporaryError(problem) from None
 
-    @contextmanager
-    def _connection(self) -> Iterator[Connection]:
-        """Lend a connection of its own to a thread."""
+    def _response(self, content: bytes) -> httpx2.Response:
+        """Send a request, and wait until it has its whole reply or is cancelled."""
+        sent = asyncio.run_coroutine_threadsafe(self._send(content), _event_loop())
         with self._lock:
+            self._sent.add(sent)
             if self._stopped.is_set():
-                raise AgentUnusableError("the call was cancelled")
-            connection = self._idle.pop() if self._idle else self._connect()
-            self._busy.add(connection)
+                sent.cancel()
         try:
-            yield connection
+            return sent.result()
+        except CancelledError:
+            raise AgentUnusableError("the call was cancelled") from None
+        except TimeoutError:
+            raise TemporaryError(f"no whole reply within {self._timeout_s} s") from None
+        except httpx2.RequestError as error:
+            problem = self._hidden(f"{type(error).__name__}: {error}")
+            raise TemporaryError(problem) from None
         finally:
             with self._lock:
-                self._busy.discard(connection)
-                if connection.usable:
-                    self._idle.append(connection)
-            if not connection.usable:
-                connection.client.close()
+                self._sent.discard(sent)
 
-    def _connect(self) -> Connection:
-        client = self._http.Client(
-            headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
-            timeout=self._http.Timeout(self._timeout_s, connect=min(self._timeout_s, _CONNECT_S)),
-            transport=self._transport,
-            trust_env=self._trust_env,
-            verify=self._verify,
-            limits=self._http.Limits(max_connections=1),
-        )
-        return Connection(client, self._http.TransportError)
+    async def _send(self, content: bytes) -> httpx2.Response:
+        received = bytearray()
+        async with (
+            asyncio.timeout(self._timeout_s),
+            self._client.stream("POST", self._url, content=content) as reply,
+        ):
+            if (coding := reply.headers.get("content-encoding", "identity")) != "identity":
+                raise httpx2.DecodingError(
+                    f"expected a reply that is not compressed, found {coding:.80}"
+                )
+            async for chunk in reply.aiter_bytes():
+                received += chunk
+                if len(received) > LARGEST_REPLY:
+                    raise httpx2.ReadError(f"no end of the reply after {LARGEST_REPLY} bytes")
+        return httpx2.Response(reply.status_code, headers=reply.headers, content=bytes(received))
 
     def _refusal(self, status: int, text: str, asked_s: float) -> Exception:
         """Return the error of a status other than 2xx."""
@@ -202,3 +210,15 @@ class EndpointClient:
     def _hidden(self, text: str) -> str:
         """Take the key out of what a server may have repeated."""
         return text.replace(self._key, "<key>") if self._key else text
+
+
+@cache
+def _event_loop() -> asyncio.AbstractEventLoop:
+    """Return the loop that carries the requests of all clients, in a thread of its own.
+
+    A request on it can be cancelled from any thread and at any byte; one that blocks a thread can
+    not.
+    """
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="endpoints", daemon=True).start()
+    return loop

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import cast
 
 from at2po_agents.errors import EndpointError
+from at2po_agents.rollout.agents import Reply
+
+Json = Mapping[str, object]
 
 _LENGTH = ("length", "max_tokens", "model_length", "model_context_window_exceeded")
 _STOPPED = ("stop", "stop_sequence")
@@ -46,23 +49,11 @@ _FULL = re.compile(
 )
 
 
-class Completion(NamedTuple):
-    """A turn, as an endpoint gave it.
-
-    Attributes:
-        text: What the environment reads.
-        truncated: Whether tokens or context ended before the turn did.
-        read: Tokens read, 0 where the endpoint does not say.
-        sampled: Tokens sampled, 0 where it does not say.
-    """
-
-    text: str
-    truncated: bool
-    read: int
-    sampled: int
+class ContextFullError(EndpointError):
+    """The conversation is longer than the model can read."""
 
 
-def read_completion(reply: Any, stop: Sequence[str]) -> Completion:
+def read_completion(reply: object, stop: Sequence[str]) -> Reply:
     """Read a chat completion.
 
     Args:
@@ -70,7 +61,8 @@ def read_completion(reply: Any, stop: Sequence[str]) -> Completion:
         stop: Strings at which the turn was to end, closing tags.
 
     Returns:
-        The turn: thoughts in `<think>`, content, and calls of tools as `<tool_call>` JSON.
+        The turn: thoughts in `<think>`, content, and calls of tools as `<tool_call>` JSON; without
+        its cost.
 
     Raises:
         LookupError: If a part is missing.
@@ -78,23 +70,24 @@ def read_completion(reply: Any, stop: Sequence[str]) -> Completion:
         ValueError: If the endpoint broke the turn off.
         EndpointError: If it filtered the turn: it would do so again.
     """
-    choice = reply["choices"][0]
+    body = cast(Mapping[str, Sequence[Json]], reply)
+    choice = body["choices"][0]
     finish = str(choice.get("finish_reason") or "stop").lower()
     if finish in _BROKEN_OFF:
         raise ValueError(f"expected a whole turn, found that it was broken off: {finish}")
     if finish in _FILTERED:
         raise EndpointError(f"expected a turn, found that the endpoint filtered it: {finish}")
-    usage = reply.get("usage")
-    counts = usage if isinstance(usage, Mapping) else {}
-    return Completion(
+    usage = body.get("usage")
+    counts: Json = usage if isinstance(usage, Mapping) else {}
+    return Reply(
         _turn(choice, finish, stop),
-        finish in _LENGTH,
-        _count(counts.get("prompt_tokens")),
-        _count(counts.get("completion_tokens")),
+        tokens=_count(counts.get("completion_tokens")),
+        truncated=finish in _LENGTH,
+        prompt_tokens=_count(counts.get("prompt_tokens")),
     )
 
 
-def error_of(reply: Any) -> tuple[int, str] | None:
+def error_of(reply: object) -> tuple[int, str] | None:
     """Return status and text of an error that came with status 200, as gateways send it.
 
     Args:
@@ -131,7 +124,7 @@ def says_context_is_full(text: str) -> bool:
     )
 
 
-def _said(body: Any) -> Iterator[Any]:
+def _said(body: object) -> Iterator[object]:
     """The code, type and message of an error, wherever servers and gateways put them."""
     parts = [body]
     if isinstance(body, Mapping):
@@ -145,14 +138,14 @@ def _said(body: Any) -> Iterator[Any]:
             yield part
 
 
-def _turn(choice: Mapping[str, Any], finish: str, stop: Sequence[str]) -> str:
+def _turn(choice: Json, finish: str, stop: Sequence[str]) -> str:
     """Put a turn together as the model wrote it.
 
     Endpoints leave out the stop string that ended the turn. It is put back where they name it, or
     do not say whether there was one while a tag is open behind the thoughts. What follows a stop
     string, from an endpoint that ignores them, is dropped.
     """
-    message = choice["message"]
+    message = cast(Json, choice["message"])
     content, thoughts = _content(message.get("content") or message.get("refusal"))
     said = content + "".join(map(_call, _calls(message)))
     named = _named(choice, stop)
@@ -184,7 +177,7 @@ def _with_thoughts(thoughts: str, said: str, *, ended: bool) -> str:
     return f"<think>\n{thoughts.strip()}{closing}"
 
 
-def _named(choice: Mapping[str, Any], stop: Sequence[str]) -> str | None:
+def _named(choice: Json, stop: Sequence[str]) -> str | None:
     """The stop string that ended a turn, "" if it was none of them, None if no field says."""
     said = [choice[field] for field in _STOP_FIELDS if field in choice]
     if marks := [mark for mark in said if mark in stop]:
@@ -200,7 +193,7 @@ def _open(text: str, stop: Sequence[str]) -> str:
     return mark if place >= 0 else ""
 
 
-def _content(content: Any) -> tuple[str, str]:
+def _content(content: object) -> tuple[str, str]:
     """Text and thoughts of a content: a text, parts of one, or nothing."""
     if content is None:
         return "", ""
@@ -219,25 +212,25 @@ def _content(content: Any) -> tuple[str, str]:
     raise TypeError(f"expected a text as content, found {type(content).__name__}")
 
 
-def _thoughts(message: Mapping[str, Any]) -> str:
+def _thoughts(message: Json) -> str:
     """What a reply puts beside the content."""
     for name in _THOUGHTS:
-        if isinstance(message.get(name), str) and message[name].strip():
-            return str(message[name])
+        if isinstance(thoughts := message.get(name), str) and thoughts.strip():
+            return thoughts
     details = message.get("reasoning_details")  # OpenRouter
     parts = details if isinstance(details, list) else []
     texts = [part.get("text") for part in parts if isinstance(part, Mapping)]
     return "".join(text for text in texts if isinstance(text, str))
 
 
-def _calls(message: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def _calls(message: Json) -> list[Json]:
     """The functions that a reply calls, in OpenAI's old spelling, too."""
-    calls = [call["function"] for call in message.get("tool_calls") or ()]
-    old = message.get("function_call")
-    return calls or ([old] if old else [])
+    calls = cast(Iterable[Mapping[str, Json]], message.get("tool_calls") or ())
+    old = cast(Json, message.get("function_call"))
+    return [call["function"] for call in calls] or ([old] if old else [])
 
 
-def _call(function: Mapping[str, Any]) -> str:
+def _call(function: Json) -> str:
     name, arguments = json.dumps(function["name"]), function.get("arguments")
     if not isinstance(arguments, str):
         arguments = json.dumps(arguments or {}, ensure_ascii=False)
@@ -245,7 +238,6 @@ def _call(function: Mapping[str, Any]) -> str:
     return f'\n<tool_call>\n{{"name": {name}, "arguments": {arguments}}}\n</tool_call>'
 
 
-def _count(value: Any) -> int:
+def _count(value: object) -> int:
     """A number of tokens, 0 where it is none."""
-    sound = isinstance(value, int | float) and 0 <= value <= _MOST_TOKENS
-    return int(value) if sound else 0
+    return int(value) if isinstance(value, int | float) and 0 <= value <= _MOST_TOKENS else 0

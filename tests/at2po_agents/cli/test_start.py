@@ -146,16 +146,6 @@ for name in ("MiniWiki", "Calculator", "Household"):
     assert done.returncode == 0, done.stderr
 
 
-def test_an_index_is_built_and_searched_without_torch(tmp_path: Path) -> None:
-    corpus, index = tmp_path / "corpus.jsonl", str(tmp_path / "index")
-    corpus.write_text('{"id": "1", "contents": "\\"Jaws\\"\\nA film about a shark."}\n')
-    built = without_extras(COMMAND, "index", "build", "--corpus", str(corpus), "--out", index)
-    assert built.returncode == 0, built.stderr
-    words = ["index", "search", "--retriever", f"bm25:{index}", "--queries", "shark"]
-    found = without_extras(COMMAND, *words)
-    assert found.returncode == 0 and "Jaws" in found.stdout, found.stderr
-
-
 @pytest.mark.parametrize(
     ("words", "extra"),
     [

@@ -12,8 +12,8 @@ import pytest
 from at2po_agents import cli
 from at2po_agents.cli import installation
 from at2po_agents.cli.terminal import Terminal
-from at2po_agents.doctor.memory import Plan
 from at2po_agents.doctor.memory.changes import ORDER
+from at2po_agents.doctor.memory.plan import Plan
 from at2po_agents.policy import loading as models
 
 GUIDE = Path(__file__).parents[3] / "docs" / "how-to" / "plan-memory.md"

@@ -11,19 +11,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from at2po_agents.config.train import TrainConfig, parse_config
-from at2po_agents.doctor.memory import (
-    Estimate,
-    Gpus,
-    Plan,
-    Term,
-    cheapest_changes,
-    estimates,
-    fits,
-    parse_plan,
-)
-from at2po_agents.doctor.memory.changes import ORDER
+from at2po_agents.doctor.memory.changes import ORDER, cheapest_changes, fits
+from at2po_agents.doctor.memory.estimate import Estimate, estimates
 from at2po_agents.doctor.memory.learner_terms import offloaded_terms
-from at2po_agents.doctor.memory.terms import ALWAYS, GIB, UPDATE
+from at2po_agents.doctor.memory.plan import Gpus, Plan, parse_plan
+from at2po_agents.doctor.memory.terms import ALWAYS, GIB, UPDATE, Term
 from at2po_agents.errors import ConfigError
 from at2po_agents.policy.sizes import SIZES
 from at2po_agents.settings import parse_options
@@ -108,16 +100,6 @@ def test_without_gpus_those_of_this_machine_are_meant(monkeypatch: pytest.Monkey
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     with pytest.raises(ConfigError, match="gpus=1x24GB"):
         parse_plan({})
-
-
-def test_one_gpu_holds_bfloat16_weights_and_float32_masters() -> None:
-    plan, count = Plan(gpus="1x80GB"), QWEN3_4B.parameters / GIB
-    assert gib(plan, "weights") == pytest.approx(2 * count)
-    assert gib(plan, "float32 masters") == pytest.approx(4 * count)
-    assert gib(plan, "AdamW's moments") == pytest.approx(8 * count)
-    wide = replace(plan, dtype="float32")
-    assert gib(wide, "weights") == pytest.approx(4 * count)
-    assert not {"float32 masters", "gradients as they come"} & names(wide)
 
 
 def test_ranks_share_what_fsdp_shards() -> None:

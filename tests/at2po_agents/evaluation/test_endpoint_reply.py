@@ -113,7 +113,8 @@ def test_thoughts_beside_the_content_are_part_of_the_turn(
     assert read(said("<search> q", message=message)).text == text
 
 
-def test_thoughts_are_there_once() -> None:
+def test_thoughts_are_there_once_and_a_refusal_is_what_was_said() -> None:
+    assert read(said(None, message={"refusal": "I cannot."})).text == "I cannot."
     inline = "<think>\nHm.\n</think>\n\n<answer> x </answer>"
     message = {"reasoning_content": "Hm."}
     assert read(said(inline, message=message)).text == inline
@@ -156,10 +157,6 @@ A = {"type": "text", "text": "a"}
 )
 def test_a_content_may_be_parts_or_nothing(content: Any, text: str) -> None:
     assert read(said(content)).text == text
-
-
-def test_a_refusal_is_what_was_said() -> None:
-    assert read(said(None, message={"refusal": "I cannot."})).text == "I cannot."
 
 
 @pytest.mark.parametrize("content", [3, [3], [None, 3], {"type": "image_url"}, [[{"a": "b"}]]])
@@ -232,7 +229,7 @@ def test_a_call_whose_query_holds_marks_goes_both_ways() -> None:
 )
 def test_tokens_that_nobody_counted_are_none(usage: Any, counts: tuple[int, int]) -> None:
     turn = read(said("a"), **usage)
-    assert (turn.read, turn.sampled) == counts
+    assert (turn.prompt_tokens, turn.tokens) == counts
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ import pytest
 
 import at2po_envs  # noqa: F401 - registers the ids
 from at2po_agents.errors import AgentUnusableError
-from at2po_agents.evaluation.endpoint import connection as endpoint_connection
+from at2po_agents.evaluation.endpoint import http as endpoint_http
 from at2po_agents.evaluation.endpoint.agent import EndpointAgent, EndpointOptions
 from benchmarks import evaluate
 from benchmarks.errors import EvaluationError
@@ -190,7 +190,7 @@ def test_a_silent_server_is_given_up() -> None:
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_an_endless_reply_is_given_up(monkeypatch: pytest.MonkeyPatch, packed: bool) -> None:
-    monkeypatch.setattr(endpoint_connection, "LARGEST_REPLY", 1 << 20)
+    monkeypatch.setattr(endpoint_http, "LARGEST_REPLY", 1 << 20)
     block = gzip.compress(b" " * (1 << 20)) if packed else b" " * (1 << 16)
 
     def talk(connection: socket.socket, over: threading.Event) -> None:
@@ -225,7 +225,11 @@ def test_an_interrupt_ends_requests_and_pauses_at_once(monkeypatch: pytest.Monke
     """Were one of them waited for, this would take hours."""
 
     def interrupt(asked: EndpointAgent, when: threading.Event) -> None:
+        result = Future.result
+
         def interrupted(self: Any, timeout: float | None = None) -> Any:
+            if threading.current_thread() is not threading.main_thread():
+                return result(self, timeout)
             when.wait()
             raise KeyboardInterrupt
 

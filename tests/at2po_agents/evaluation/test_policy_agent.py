@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
 import at2po_envs  # noqa: F401 - registers the ids
 from at2po_agents.engines import Completion, EngineStats, Request
@@ -53,12 +52,6 @@ class SpellingEngine:
 
     def letter(self, character: str) -> list[int]:
         return self.tokenizer.encode(character, add_special_tokens=False)
-
-    def load_weights(self, state: Mapping[str, Tensor]) -> None:
-        raise NotImplementedError
-
-    def close(self) -> None:
-        raise NotImplementedError
 
 
 def policy(env: Any, tokenizer: Any, **changes: Any) -> PolicyAgent:
