@@ -9,7 +9,7 @@ from typing import Literal
 from at2po_agents.errors import ConfigError
 from at2po_agents.settings import COUNT, COUNT_OR_NONE, SECONDS, Range, check_ranges
 
-Transport = Literal["object-store", "broadcast", "nixl", "cuda_ipc"]
+Transport = Literal["object-store", "nixl", "cuda_ipc"]
 
 _RANGES = {
     "collectors staleness max_restarts": COUNT_OR_NONE,
@@ -35,16 +35,15 @@ class ClusterOptions:
     learner_gpus: float = 0
     """GPUs of each rank of the learner."""
     transport: Transport = "object-store"
-    """How weights travel: through the memory of the CPU (Ray's object store); by one broadcast to
-    all collectors (NCCL on GPUs, gloo on CPUs); from GPU to GPU by NIXL (NVLink, RDMA; needs the
-    package nixl); or, where collector i and rank i share a GPU, by handles of CUDA memory."""
+    """How weights travel: through the memory of the CPU (Ray's object store); from GPU to GPU by
+    NIXL (NVLink, RDMA; needs the package nixl); or, where collector i and rank i share a GPU, by
+    handles of CUDA memory."""
     colocate: bool = False
     """Put collector i and rank i on one GPU, which they use in turns."""
     staleness: int = 0
     """Most updates by which the weights that sampled a tree may be behind; 0 is on policy."""
     stall_s: float = 600.0
-    """Seconds without any progress after which a process counts as hung; a broadcast of weights has
-    as many in all."""
+    """Seconds without any progress after which a process counts as hung."""
     max_restarts: int = 10
     """Times that the same collector may be replaced, and that all ranks of the learner may begin
     again; one more ends the run. `--resume` counts anew."""
@@ -57,12 +56,10 @@ class ClusterOptions:
                 "cluster.collectors: expected at least 1 where learners, staleness or colocate "
                 "are set, found 0"
             )
-        if self.transport == "broadcast":
-            self._check_broadcast()
         if self.transport == "cuda_ipc" and not self.colocate:
             raise ConfigError(
                 "cluster.transport: expected cuda_ipc only with cluster.colocate, found GPUs that "
-                "are not shared; choose broadcast or nixl"
+                "are not shared; choose nixl"
             )
         if self.transport == "nixl" and importlib.util.find_spec("nixl") is None:
             raise ConfigError(
@@ -72,24 +69,4 @@ class ClusterOptions:
             raise ConfigError(
                 "cluster.colocate: expected as many collectors as learners, found "
                 f"{self.collectors} and {self.learners}"
-            )
-
-    def _check_broadcast(self) -> None:
-        """Refuse what a broadcast cannot do: all have to join, each with a GPU of its own."""
-        if self.staleness:
-            raise ConfigError(
-                f"cluster.staleness: expected 0 with the transport broadcast, found "
-                f"{self.staleness}: collectors at work cannot join; choose nixl or object-store"
-            )
-        if self.colocate:
-            raise ConfigError(
-                "cluster.transport: expected no broadcast with cluster.colocate, since NCCL takes "
-                "one process a GPU; choose cuda_ipc"
-            )
-        gpus = (self.collector_gpus, self.learner_gpus)
-        if any(gpus) and min(gpus) < 1:
-            raise ConfigError(
-                "cluster.transport: expected a whole GPU for every collector and rank, or none for "
-                f"any of them, with the transport broadcast, found {gpus[0]:g} and {gpus[1]:g}; "
-                "set cluster.collector_gpus and cluster.learner_gpus to 1, or choose object-store"
             )

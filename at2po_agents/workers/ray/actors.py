@@ -20,7 +20,6 @@ from at2po_agents.monitoring.trace import Span, sampled_tokens
 from at2po_agents.policy.loading import find_device
 from at2po_agents.tree import RolloutTree
 from at2po_agents.workers.learner_worker import LearnerWorker, load_start
-from at2po_agents.workers.ray.broadcast import Broadcast, Part, Seat, layout_of
 from at2po_agents.workers.rollout_worker import Job, RolloutWorker, make_envs
 
 Box = Sequence[Any]
@@ -40,26 +39,6 @@ class CollectorActor:
         self._worker: RolloutWorker | None = None
         self._weights: Mapping[str, Tensor] = {}
         self._held = ""  # the reference of those that were fetched
-        self._broadcast = Broadcast(config.model.device, config.cluster.stall_s)
-
-    def ready(self) -> None:
-        """Start the engine and its environments, if they were not yet."""
-        self._started()
-
-    def receive(self, seat: Seat, layout: Sequence[Part]) -> Span:
-        """Take weights that are sent to all collectors.
-
-        Args:
-            seat: This collector's among them.
-            layout: What travels.
-
-        Returns:
-            How long it took.
-        """
-        begun = time.time()
-        self._weights = {}  # the new ones need their memory
-        self._weights = self._broadcast.receive(seat, layout)
-        return Span(self.name, "weights", begun, time.time())
 
     def collect(
         self, job: Job, weights: Box
@@ -68,8 +47,7 @@ class CollectorActor:
 
         Args:
             job: The questions, and how.
-            weights: Where they are; fetched if they are not those of the last job. An empty box
-                stands for those that were sent.
+            weights: Where they are; fetched if they are not those of the last job.
 
         Returns:
             Its trees, what was done when, and how long queues were meanwhile.
@@ -77,7 +55,7 @@ class CollectorActor:
         begun = time.time()
         worker = self._started()
         # Versions do not tell them apart: those of steps that were lost come again.
-        if weights and weights[0].hex() != self._held:
+        if weights[0].hex() != self._held:
             self._weights, self._held = ray.get(weights[0]), weights[0].hex()
         loaded = time.time()
         trees = worker.collect(job, self._weights)
@@ -119,8 +97,6 @@ class LearnerActor:
 
     def __init__(self, config: TrainConfig, rank: int) -> None:
         self.config, self.rank = config, rank
-        self._broadcast = Broadcast(config.model.device, config.cluster.stall_s)
-        self._gathered: Mapping[str, Tensor] = {}
 
     def address(self) -> str:
         """Return a `host:port` of this process's machine at which the ranks can meet."""
@@ -170,21 +146,6 @@ class LearnerActor:
         place = find_device(self.config.model.device)
         copies = {name: tensor.detach().to(place, copy=True) for name, tensor in state.items()}
         return [ray.put(copies, _tensor_transport=transport)]
-
-    def gather(self) -> list[Part]:
-        """Put the weights of the policy in one piece, for rank 0 to send; return their layout."""
-        state = self._worker.weights()
-        self._gathered = state if self.rank == 0 else {}
-        return layout_of(self._gathered)
-
-    def send(self, seat: Seat) -> None:
-        """Send what was gathered to all collectors.
-
-        Args:
-            seat: This rank's among them.
-        """
-        self._broadcast.send(seat, self._gathered)
-        self._gathered = {}
 
     def save(self, root: Path, step: int, facts: Mapping[str, Any]) -> None:
         """Write a checkpoint, or begin to."""

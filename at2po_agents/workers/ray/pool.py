@@ -18,25 +18,19 @@ from at2po_agents.workers.ray.tasks import Task
 
 @dataclass(eq=False)
 class _Member:
-    """A collector, what it is at, and which weights it was sent.
-
-    It has started once it has done a job.
-    """
+    """A collector, and what it is at; it has started once it has done a job."""
 
     number: int
     actor: Any
     started: bool = False
     task: Task | None = None
     call: Call | None = None
-    sent: int | None = None
 
 
 class CollectorPool:
     """Collectors that take jobs in turn; one that dies or hangs is replaced, its job begun again.
 
-    What a job gives follows from its seed and weights, so that nothing is changed by a loss. Where
-    weights are sent, a collector takes only jobs whose weights it was sent: one that replaced
-    another has nothing to do until weights are sent again, and the others do its jobs.
+    What a job gives follows from its seed and weights, so that nothing is changed by a loss.
 
     Args:
         make: Starts the collector of a number.
@@ -69,11 +63,6 @@ class CollectorPool:
         return bool(self._queue) or any(member.call is not None for member in self._members)
 
     @property
-    def stranded(self) -> bool:
-        """Whether jobs wait, after a tick, that no collector can do before weights are sent."""
-        return bool(self._queue) and all(member.call is None for member in self._members)
-
-    @property
     def actors(self) -> list[Any]:
         """The collectors' handles."""
         return [member.actor for member in self._members]
@@ -101,7 +90,7 @@ class CollectorPool:
             except ActorLostError as error:
                 self._replace(member, task, str(error))
         for member in self._members:
-            if member.call is None and self._queue and _can_do(member, self._queue[0]):
+            if member.call is None and self._queue:
                 self._give(member, self._queue.popleft())
         self._jobs.note(len(self._queue))
 
@@ -131,28 +120,11 @@ class CollectorPool:
                     waiting[fresh] = self._call(fresh, method)
             time.sleep(TICK_S)
 
-    def sent(self, version: int) -> None:
-        """Note that all collectors were sent weights.
-
-        Args:
-            version: Updates that made them.
-        """
-        for member in self._members:
-            member.sent = version
-
-    def renew(self) -> None:
-        """End all collectors and start others; only legal while no job is on its way."""
-        for member in list(self._members):
-            self._renew(member)
-
     def forget(self) -> None:
-        """Give up all jobs, and weights that were sent.
-
-        Neither trees nor errors of those jobs concern anybody any more.
-        """
+        """Give up all jobs: neither their trees nor their errors concern anybody any more."""
         self._queue.clear()
         for member in self._members:
-            member.task = member.sent = None
+            member.task = None
 
     def _give(self, member: _Member, task: Task) -> None:
         member.task = task
@@ -178,15 +150,7 @@ class CollectorPool:
         self._lost(f"collector-{member.number}", why)
         if task is not None:
             self._queue.appendleft(task)
-        return self._renew(member)
-
-    def _renew(self, member: _Member) -> _Member:
         ray.kill(member.actor)
         fresh = _Member(member.number, self._make(member.number))
         self._members[member.number] = fresh
         return fresh
-
-
-def _can_do(member: _Member, task: Task) -> bool:
-    """Whether a collector can fetch the weights of a job, or was sent them."""
-    return bool(task.weights.boxes) or member.sent == task.weights.version

@@ -11,20 +11,19 @@ from at2po_agents.workers.rollout_worker import Job
 
 
 class Weights(NamedTuple):
-    """Weights that collectors fetch, or that are sent to them.
+    """Weights that collectors fetch.
 
     Attributes:
         version: Updates that made them.
-        boxes: Lists that hold their reference: one for all collectors, or one for each, in order;
-            none if the weights are sent.
+        boxes: Lists that hold their reference: one for all collectors, or one for each, in order.
     """
 
     version: int
     boxes: Sequence[Sequence[Any]]
 
     def box(self, collector: int) -> Sequence[Any]:
-        """Return the list of a collector; an empty one if the weights are sent."""
-        return self.boxes[collector % len(self.boxes)] if self.boxes else []
+        """Return the list of a collector."""
+        return self.boxes[collector % len(self.boxes)]
 
 
 @dataclass(eq=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,6 @@ from at2po_agents.monitoring.status import RunStatus
 from at2po_agents.monitoring.trace import Span
 from at2po_agents.tree import RolloutTree
 from at2po_agents.workers.ray.actors import CollectorActor, LearnerActor
-from at2po_agents.workers.ray.broadcast import Seat
 from at2po_agents.workers.ray.calls import TICK_S, ActorLostError, Call, await_all
 from at2po_agents.workers.ray.placement import as_actor, connect, reserve
 from at2po_agents.workers.ray.pool import CollectorPool
@@ -51,8 +50,6 @@ class RayWorkers:
         self._ready: Callable[[], int] = lambda: 0
         self._learners: list[Any] = []
         self._weights: Weights | None = None
-        self._members: list[Any] = []  # rank 0 and collectors that weights were last sent among
-        self._seat = Seat(0, "", 0, 0)
         self._connected = connect(self.options)
         self._places = reserve(self.options)
         self.pool = CollectorPool(
@@ -110,17 +107,14 @@ class RayWorkers:
             self._ready = ready
         self._tick()
         while ready() < count:
-            if self.pool.stranded:
-                self._broadcast()
             time.sleep(TICK_S)
             self._tick()
         self._spans.append(Span("driver", "wait", begun, time.time()))
 
     def weights(self) -> Weights:
-        """Return the newest weights; those that are to be sent are when a job waits for them."""
+        """Return the newest weights."""
         if self._weights is None:
-            sent = self.options.transport == "broadcast"
-            boxes = [] if sent else [box for box in self._learn("weights") if box]
+            boxes = [box for box in self._learn("weights") if box]
             self._weights = Weights(self.version, boxes)
         return self._weights
 
@@ -178,7 +172,10 @@ class RayWorkers:
 
     def _learn(self, method: str, *arguments: Any, starting: bool = False) -> list[Any]:
         """Have all ranks carry out a method together; losing one of them loses all."""
-        return self._all(self._calls(method, *arguments, starting=starting))
+        try:
+            return await_all(self._calls(method, *arguments, starting=starting), self._tick)
+        except ActorLostError as error:
+            raise self._learner_lost(error.actor, str(error)) from error
 
     def _calls(self, method: str, *arguments: Any, starting: bool = False) -> dict[str, Call]:
         """Ask all ranks to carry out a method."""
@@ -187,38 +184,6 @@ class RayWorkers:
             f"learner-{rank}": Call(learner, method, arguments, stall_s, starting=starting)
             for rank, learner in enumerate(self._learners)
         }
-
-    def _all(self, calls: Mapping[str, Call]) -> list[Any]:
-        """Wait for calls to ranks, and keep the collectors busy meanwhile."""
-        try:
-            return await_all(calls, self._tick)
-        except ActorLostError as error:
-            raise self._learner_lost(error.actor, str(error)) from error
-
-    def _broadcast(self) -> None:
-        """Send the newest weights to all collectors, none of which is at work.
-
-        Whoever is lost while all take part may leave any of the others waiting for ever: then all
-        collectors are replaced, and the learner begins again.
-        """
-        self.pool.call_all("ready")  # who died at rest is replaced now, not on the way
-        layout, stall_s = self._learn("gather")[0], self.options.stall_s
-        rank, collectors = self._learners[0], self.pool.actors
-        if self._members != (members := [rank, *collectors]):
-            (address,) = self._all({"learner-0": Call(rank, "address", (), stall_s)})
-            self._seat = Seat(self._seat.group + 1, address, 0, len(members))
-            self._members = members
-        calls = {"learner-0": Call(rank, "send", (self._seat,), stall_s)}
-        for number, collector in enumerate(collectors):
-            takes = (self._seat._replace(number=1 + number), layout)
-            calls[f"collector-{number}"] = Call(collector, "receive", takes, stall_s)
-        try:
-            _, *spans = await_all(calls, lambda: None)
-        except ActorLostError as error:
-            self.pool.renew()
-            raise self._learner_lost(error.actor, f"{error} while weights were sent") from error
-        self.pool.sent(self.version)
-        self._spans += spans
 
     def _learner_lost(self, actor: str, why: str) -> LearnerLostError:
         """End all ranks; return the error to raise."""

@@ -19,10 +19,6 @@ from at2po_agents.errors import ConfigError
         ({"stall_s": 0}, "cluster.stall_s"),
         ({"learners": 2}, "cluster.collectors: expected at least 1"),
         ({"colocate": True, "collectors": 2}, "as many collectors as learners, found 2 and 1"),
-        ({"transport": "broadcast", "staleness": 1}, "found 1: .* choose nixl or object-store"),
-        ({"transport": "broadcast", "colocate": True}, "choose cuda_ipc"),
-        ({"transport": "broadcast", "collector_gpus": 1}, "found 1 and 0"),
-        ({"transport": "broadcast", "collector_gpus": 0.5, "learner_gpus": 1}, "found 0.5 and 1"),
         ({"transport": "cuda_ipc"}, "only with cluster.colocate"),
     ],
 )
@@ -38,13 +34,5 @@ def test_nixl_is_asked_for_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) 
         ClusterOptions(collectors=1, transport="nixl")
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"transport": "broadcast", "collectors": 3, "learners": 2},
-        {"transport": "broadcast", "collectors": 3, "collector_gpus": 2, "learner_gpus": 1},
-        {"transport": "cuda_ipc", "collectors": 4, "learners": 4, "colocate": True},
-    ],
-)
-def test_any_number_may_take_part(settings: dict[str, Any]) -> None:
-    assert ClusterOptions(**settings).transport == settings["transport"]
+def test_any_number_may_share_gpus() -> None:
+    ClusterOptions(transport="cuda_ipc", collectors=4, learners=4, colocate=True)

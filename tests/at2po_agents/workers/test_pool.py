@@ -65,10 +65,6 @@ def tasks(weights: Weights) -> list[Task]:
     return [Task(share, weights) for share in Job((5, 6, 7), Chains(1)).shares(3)]
 
 
-def questions(collector: Collector) -> list[int]:
-    return [number for _, job, *_ in collector.asked for number in job.questions]
-
-
 @pytest.mark.parametrize(("boxes", "taken"), [([["a"]], "aaa"), ([["a"], ["b"], ["c"]], "abc")])
 def test_a_collector_takes_the_box_of_its_rank_if_every_rank_has_one(
     boxes: list[list[str]], taken: str, made: list[Collector]
@@ -112,61 +108,10 @@ def test_ranks_hand_out_weights_to_all_collectors_or_each_to_one(
     assert found == handing
 
 
-def test_who_was_sent_no_weights_does_no_job_and_the_others_do_it(made: list[Collector]) -> None:
-    group, weights = collectors(made), Weights(4, [])
-    group.sent(4)
-    work = tasks(weights)
-    for task in work:
-        group.submit(task)
-    group.tick()
-    made[1].alive = False
-    for each in made:
-        each.slow = True
-    group.tick()
-    assert [each.number for each in made] == [0, 1, 2, 1]
-    assert not group.stranded  # the job that was lost waits for one of the two that are at work
-    made[0].slow = False
-    while any(task.trees is None for task in work[:2]):
-        group.tick()
-    assert questions(made[0]) == [5, 6]
-    assert questions(made[3]) == []
-    group.sent(4)
-    group.submit(Task(Job((8,), Chains(1)), weights))
-    made[0].slow = True
-    group.tick()
-    group.submit(Task(Job((9,), Chains(1)), weights))
-    group.tick()
-    assert questions(made[0]) == [5, 6, 8]
-    assert questions(made[3]) == [9]
-
-
-def test_jobs_are_stranded_until_the_weights_that_they_want_are_sent(made: list[Collector]) -> None:
-    group = collectors(made, 1)
-    for version in (0, 1):
-        task = Task(Job((version,), Chains(1)), Weights(version, []))
-        group.submit(task)
-        group.tick()
-        assert group.stranded
-        group.sent(version)
-        group.tick()
-        assert not group.stranded
-        group.tick()
-        assert task.trees == []
-    group.forget()  # as when the learner begins again: weights of one number may be others then
-    group.submit(Task(Job((2,), Chains(1)), Weights(1, [])))
-    group.tick()
-    assert group.stranded
-    group.sent(1)
-    group.renew()
-    group.tick()
-    assert group.stranded
-    assert len(made) == 2
-
-
 def test_a_method_for_all_reaches_also_who_replaces_another(made: list[Collector]) -> None:
     group = collectors(made)
     made[1].alive = False
-    group.call_all("ready")
+    group.call_all("sleep")
     assert [(each.number, each.asked) for each in made] == [
-        (number, [("ready",)]) for number in (0, 1, 2, 1)
+        (number, [("sleep",)]) for number in (0, 1, 2, 1)
     ]

@@ -41,7 +41,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 ME = os.getpid()
 STEPS = 5
 TWO = ClusterOptions(collectors=2, learners=2, stall_s=120)
-SENT = replace(TWO, transport="broadcast")
 ALGORITHMS: dict[str, Any] = {
     "atpo": algorithms.ATPO(chains=3, iterations=1, beam=2),
     "grpo": algorithms.GRPO(chains=4),
@@ -191,17 +190,16 @@ def test_a_run_of_four_processes_leaves_the_whole_record(
     assert all(0 <= span["start"] <= span["end"] for span in spans)
 
 
-@pytest.mark.parametrize(("options", "killed"), [(TWO, 2), (SENT, 1)])
 def test_collectors_that_die_are_replaced_and_nothing_else_changes(
-    options: ClusterOptions, killed: int, tmp_path: Path, alone: dict[str, Tensor]
+    tmp_path: Path, alone: dict[str, Tensor]
 ) -> None:
-    disturbance = Disturbance(tmp_path, "CollectorActor.collect", signal.SIGKILL, processes=killed)
+    disturbance = Disturbance(tmp_path, "CollectorActor.collect", signal.SIGKILL, processes=2)
     # One loss of each is allowed, however many are lost at once.
-    Trainer(settings(tmp_path, cluster=replace(options, max_restarts=1))).run()
+    Trainer(settings(tmp_path, cluster=replace(TWO, max_restarts=1))).run()
     assert disturbance.hit
     assert_same(tmp_path, alone)
     faults = status(tmp_path)["faults"]
-    assert len({fault["actor"] for fault in faults}) == len(faults) == killed
+    assert len({fault["actor"] for fault in faults}) == len(faults) == 2
     assert all(fault["actor"].startswith("collector-") for fault in faults)
     assert all("died" in fault["what"] for fault in faults)
 
@@ -409,30 +407,6 @@ def test_weights_that_collectors_read_from_the_learner_are_the_same(
     options = ClusterOptions(collectors=2, learners=1, transport="nixl")
     Trainer(settings(tmp_path, cluster=options)).run()
     assert_same(tmp_path, alone)
-
-
-def test_a_collector_that_is_lost_while_weights_are_sent_takes_the_run_back(
-    tmp_path: Path, alone: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from at2po_agents.workers.ray.workers import RayWorkers
-
-    ask, hit = RayWorkers._learn, list[int]()
-
-    def disturbed(workers: RayWorkers, method: str, *arguments: Any, **how: Any) -> list[Any]:
-        replies = ask(workers, method, *arguments, **how)
-        if method == "gather" and workers.version == 3 and not hit:
-            hit.append(ray.get(workers.pool.actors[1].__ray_call__.remote(lambda _: os.getpid())))
-            os.kill(hit[0], signal.SIGKILL)
-        return replies
-
-    monkeypatch.setattr(RayWorkers, "_learn", disturbed)
-    Trainer(settings(tmp_path, cluster=replace(SENT, stall_s=20))).run()
-    assert_same(tmp_path, alone)
-    (fault,) = status(tmp_path)["faults"]
-    assert fault["actor"] == "collector-1"
-    assert "while weights were sent" in fault["what"]
-    assert "checkpoint" in fault["done"]
-    assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == list(range(6))
 
 
 class Server:
