@@ -35,8 +35,12 @@ RENAMED = {
     "engine": "engine.name",
     "engine_options": "engine.options",
     "max_batch": "engine.max_batch",
+    "collectors": "cluster.rollout_workers",
+    "learners": "cluster.learner_workers",
+    "collector_gpus": "cluster.rollout_worker_gpus",
+    "learner_gpus": "cluster.learner_worker_gpus",
 }
-"""Settings that had no group in earlier versions, with the names that they have now."""
+"""Settings that had other names in earlier versions, or no group, and those they have now."""
 
 
 def names_of(config: Any, prefix: str = "") -> Iterator[str]:
@@ -89,7 +93,10 @@ def refuse_old_flags(settings: object, words: Sequence[str]) -> None:
 def _new_name(name: str, known: Collection[str]) -> str | None:
     """Return the present name of a setting of earlier versions, if this is like one."""
     prefix, dot, last = name.rpartition(".")
-    moved = {old: f"{prefix}{dot}{new}" for old, new in RENAMED.items()}
+    moved = {
+        old: f"{prefix}{dot}".removesuffix(f"{new.partition('.')[0]}.") + new
+        for old, new in RENAMED.items()
+    }
     moved = {old: new for old, new in moved.items() if new in known}
     close = get_close_matches(last, moved, n=1, cutoff=0.8)
     return moved[close[0]] if close else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,6 +19,9 @@ from at2po_agents.policy.loading import load_policy
 from at2po_agents.policy.lora import Lora
 from at2po_agents.tree import RolloutTree
 from at2po_envs.seeds import stable_hash
+
+if TYPE_CHECKING:
+    from at2po_agents.learner.fsdp import ShardSaver
 
 
 class Policy(NamedTuple):
@@ -56,6 +59,7 @@ class LearnerWorker:
     ) -> None:
         self.config, self.policy, self.group = config, policy, group
         self.model = model = policy.model
+        self._dtype = model.dtype  # that of master weights, which several ranks keep, is wider
         lora, optim = config.lora.rank > 0, config.optim
         anchored = config.algorithm.kl_coef and resumed is not None and not lora
         self.learner = Learner(
@@ -73,7 +77,7 @@ class LearnerWorker:
             reference=load_start(config, None).model if anchored else None,
             group=group,
         )
-        self._saver: Any = None
+        self._saver: ShardSaver | None = None
         if group.world_size > 1:
             from at2po_agents.learner.fsdp import ShardSaver
 
@@ -94,18 +98,14 @@ class LearnerWorker:
             return state
         from at2po_agents.learner.fsdp import full_state
 
-        return full_state(state, getattr(torch, self.config.model.dtype))
+        return full_state(state, self._dtype)
 
-    def save(self, root: Path, step: int, **facts: Any) -> None:
-        """Write a checkpoint; that of several ranks is written while they go on.
-
-        Args:
-            root: Folder of the run's checkpoints.
-            step: Training steps done.
-            **facts: `extra`, `fingerprint` and `keep` of `checkpoint_writing.save`.
-        """
+    def save(
+        self, root: Path, step: int, *, extra: Mapping[str, float], fingerprint: str, keep: int
+    ) -> None:
+        """Write a checkpoint, see `checkpoint_writing.save`; several ranks go on meanwhile."""
         if self._saver is not None:
-            self._saver.save(root, step, **facts)
+            self._saver.save(root, step, extra=extra, fingerprint=fingerprint, keep=keep)
             return
         checkpoint_writing.save(
             root,
@@ -113,7 +113,9 @@ class LearnerWorker:
             model=self.policy.saved,
             tokenizer=self.policy.tokenizer,
             optimizer_state=self.learner.state_dict(),
-            **facts,
+            extra=extra,
+            fingerprint=fingerprint,
+            keep=keep,
         )
 
     def wait_for_checkpoint(self) -> None:
@@ -132,13 +134,13 @@ class LearnerWorker:
             load_shards(resumed.shards, self.model, self.learner.optimizer)
             return
         weights = read_shards(resumed.shards, "model")
-        moments = read_shards(resumed.shards, "optimizer")["state"]
+        adam_states = read_shards(resumed.shards, "optimizer")["state"]
         self.model.load_state_dict(weights)
         own = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
         narrow = [name for name, p in own if torch.promote_types(p.dtype, torch.float32) != p.dtype]
         state = self.learner.state_dict() | {"masters": [weights[name] for name in narrow]}
         state["optimizer"]["state"] = {
-            number: moments[name] for number, (name, _) in enumerate(own)
+            number: adam_states[name] for number, (name, _) in enumerate(own)
         }
         self.learner.load_state_dict(state)
 

@@ -52,7 +52,7 @@ class Stage(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """How the actors of a kind, such as "collector", spent their time: three shares of 1.
+    """How the actors of a kind, such as "rollout_worker", spent their time: three shares of 1.
 
     Attributes:
         name: The kind.

@@ -86,7 +86,7 @@ def processes_section(processes: Processes | None) -> str:
         "while at least one process was in the stage.</p></div><div><h3>Kinds of processes</h3>"
         + _table(("kind", "processes", "busy", "waiting", "idle"), kinds)
         + '<p class="note">Waiting is time for which a process noted that it waited for others, '
-        "idle is time for which it noted nothing, such as that of a collector without a job.</p>"
+        "idle is time for which it noted nothing, as a rollout worker does without a job.</p>"
         "</div></div></section>"
     )
 

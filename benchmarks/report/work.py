@@ -14,7 +14,7 @@ from benchmarks.evaluation.records import Record
 Line = tuple[Sequence[int], Sequence[float]]
 """Steps, and a figure at each."""
 
-_KINDS = ("collector", "learner", "rank")
+_KINDS = {"rollout workers": "rollout_worker", "learner workers": "learner_worker", "ranks": "rank"}
 _HEIGHT = 2.6
 
 
@@ -33,12 +33,12 @@ class Chart(NamedTuple):
 
 
 CHARTS = (
-    Chart("busy, share of the step", {f"{k}s": f"busy_{k}" for k in _KINDS}, shares=True),
+    Chart("busy, share of the step", {s: f"busy_{k}" for s, k in _KINDS.items()}, shares=True),
     Chart("tokens per second", {s: f"tokens_per_s_{s}" for s in ("collect", "update")}),
     Chart("waiting, seconds", {"driver": "driver_wait_s", "ranks": "rank_wait_s"}),
     Chart(
         "queues, mean length",
-        {"jobs": "queue_jobs", "trees": "queue_trees", "turns at tools": "queue_tools"},
+        {"jobs": "queue_jobs", "turns at tools": "queue_tools"},
     ),
     Chart("turns in an engine, mean", {"turns": "queue_engine"}),
     Chart("staleness, updates", {"mean of the trees": "rollout/staleness"}),

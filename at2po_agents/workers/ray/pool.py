@@ -1,4 +1,4 @@
-"""The pool of collectors: jobs in, trees out, whatever happens to single processes."""
+"""The pool of rollout workers: jobs in, trees out, whatever happens to single processes."""
 
 from __future__ import annotations
 
@@ -6,42 +6,45 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Concatenate
 
 import ray
+from ray.actor import ActorHandle
 
 from at2po_agents.monitoring.queue_length import QueueLength, QueueWatch
 from at2po_agents.monitoring.trace import Span
-from at2po_agents.workers.ray.calls import TICK_S, ActorLostError, Call
+from at2po_agents.tree import RolloutTree
+from at2po_agents.workers.ray.actors import RolloutActor
+from at2po_agents.workers.ray.calls import TICK_S, ActorLostError, Call, P, R
 from at2po_agents.workers.ray.tasks import Task
 
 
 @dataclass(eq=False)
 class _Member:
-    """A collector, and what it is at; it has started once it has done a job."""
+    """A rollout worker, and what it is at; it has started once it has done a job."""
 
     number: int
-    actor: Any
+    actor: ActorHandle
     started: bool = False
     task: Task | None = None
-    call: Call | None = None
+    call: Call[tuple[list[RolloutTree], list[Span], list[QueueLength]]] | None = None
 
 
-class CollectorPool:
-    """Collectors that take jobs in turn; one that dies or hangs is replaced, its job begun again.
+class RolloutPool:
+    """Rollout workers that take jobs in turn; one that dies or hangs is replaced, its job repeated.
 
     What a job gives follows from its seed and weights, so that nothing is changed by a loss.
 
     Args:
-        make: Starts the collector of a number.
-        size: Number of collectors, at least 1.
-        stall_s: Seconds without progress after which a collector counts as hung.
-        lost: Told of every lost collector and why, before it is replaced; it may raise instead.
+        make: Starts the rollout worker of a number.
+        size: Number of rollout workers, at least 1.
+        stall_s: Seconds without progress after which one counts as hung.
+        lost: Told of every loss and why, before the worker is replaced; it may raise instead.
     """
 
     def __init__(
         self,
-        make: Callable[[int], Any],
+        make: Callable[[int], ActorHandle],
         size: int,
         stall_s: float,
         lost: Callable[[str, str], None],
@@ -52,20 +55,6 @@ class CollectorPool:
         self._jobs = QueueWatch("jobs")
         self._queues: list[QueueLength] = []
         self.spans: list[Span] = []
-
-    def __len__(self) -> int:
-        """Number of collectors."""
-        return len(self._members)
-
-    @property
-    def busy(self) -> bool:
-        """Whether jobs wait or are carried out, be they given up or not."""
-        return bool(self._queue) or any(member.call is not None for member in self._members)
-
-    @property
-    def actors(self) -> list[Any]:
-        """The collectors' handles."""
-        return [member.actor for member in self._members]
 
     def submit(self, task: Task, *, urgent: bool = False) -> None:
         """Queue a job.
@@ -78,7 +67,7 @@ class CollectorPool:
         self._jobs.note(len(self._queue))
 
     def tick(self) -> None:
-        """Take what is done, replace who is lost, and give jobs to whoever is idle.
+        """Take what is done, replace what is lost, and give jobs to workers that are idle.
 
         Raises:
             Exception: What a job itself raised.
@@ -88,26 +77,23 @@ class CollectorPool:
             try:
                 self._take(member)
             except ActorLostError as error:
-                self._replace(member, task, str(error))
+                self._replace(member, task, error)
         for member in self._members:
             if member.call is None and self._queue:
-                self._give(member, self._queue.popleft())
+                member.task = task = self._queue.popleft()
+                boxes = task.weights.boxes
+                box = boxes[member.number % len(boxes)]
+                member.call = self._call(member, RolloutActor.grow_trees, task.job, box)
         self._jobs.note(len(self._queue))
 
     def take_queues(self) -> list[QueueLength]:
-        """Return how long the collectors' queues were since this was last called, and their own."""
+        """Return how long the workers' queues were since this was last called, and their own."""
         queues, self._queues = self._queues, []
         return [self._jobs.take(), *queues]
 
-    def call_all(self, method: str) -> None:
-        """Have all collectors, and whoever replaces them, carry out a method.
-
-        Only legal while no job is on its way.
-
-        Args:
-            method: Its name.
-        """
-        waiting = {member: self._call(member, method) for member in self._members}
+    def sleep(self) -> None:
+        """Have all engines release their memory; only legal while no job is on its way."""
+        waiting = {member: self._call(member, RolloutActor.sleep) for member in self._members}
         while waiting:
             for member, call in list(waiting.items()):
                 try:
@@ -116,8 +102,7 @@ class CollectorPool:
                         del waiting[member]
                 except ActorLostError as error:
                     del waiting[member]
-                    fresh = self._replace(member, None, str(error))
-                    waiting[fresh] = self._call(fresh, method)
+                    self._replace(member, None, error)  # by one that has no engine yet
             time.sleep(TICK_S)
 
     def forget(self) -> None:
@@ -126,14 +111,19 @@ class CollectorPool:
         for member in self._members:
             member.task = None
 
-    def _give(self, member: _Member, task: Task) -> None:
-        member.task = task
-        box = task.weights.box(member.number)
-        member.call = self._call(member, "collect", task.job, box)
+    def close(self) -> None:
+        """End all rollout workers."""
+        for member in self._members:
+            ray.kill(member.actor)
 
-    def _call(self, member: _Member, method: str, *arguments: Any) -> Call:
-        starting = not member.started
-        return Call(member.actor, method, arguments, self._stall_s, starting=starting)
+    def _call(
+        self,
+        member: _Member,
+        method: Callable[Concatenate[RolloutActor, P], R],
+        *arguments: P.args,
+        **named: P.kwargs,
+    ) -> Call[R]:
+        return Call(member.actor, self._stall_s, not member.started, method, *arguments, **named)
 
     def _take(self, member: _Member) -> None:
         call, task = member.call, member.task
@@ -146,11 +136,9 @@ class CollectorPool:
             self.spans += spans
             self._queues += queues
 
-    def _replace(self, member: _Member, task: Task | None, why: str) -> _Member:
-        self._lost(f"collector-{member.number}", why)
+    def _replace(self, member: _Member, task: Task | None, why: ActorLostError) -> None:
+        self._lost(f"rollout_worker-{member.number}", str(why))
         if task is not None:
             self._queue.appendleft(task)
         ray.kill(member.actor)
-        fresh = _Member(member.number, self._make(member.number))
-        self._members[member.number] = fresh
-        return fresh
+        self._members[member.number] = _Member(member.number, self._make(member.number))

@@ -280,6 +280,7 @@ def test_fingerprint_tells_runs_apart_but_not_their_continuations() -> None:
         ("[engine_options]\na = 1", "engine_options", "options", "engine"),
         ("[eval_env_options]", "eval_env_options", "env_options", "eval"),
         ("patience_s = 1", "patience_s", "tool_wait_timeout_s", "rollout"),
+        ("[cluster]\ncollectors = 2", "cluster.collectors", "rollout_workers", "cluster"),
     ],
 )
 def test_a_key_of_earlier_versions_is_told_its_group(
@@ -296,6 +297,7 @@ def test_a_key_of_earlier_versions_is_told_its_group(
     [
         (TrainConfig, "--save-every 5", "--save-every; did you mean --checkpoint.every"),
         (TrainConfig, "--patience-s=5", "--patience-s; did you mean --rollout.tool-wait-timeout-s"),
+        (TrainConfig, "--cluster.learner-gpus 1", "did you mean --cluster.learner-worker-gpus"),
         (TrainConfig, "--no-offload", "--no-offload; did you mean --optim.offload"),
         (RolloutConfig, "--train.dtype float32", "--train.dtype; did you mean --train.model.dtype"),
         (EvalConfig, "--engine-options a=1", "--engine-options; did you mean --engine.options"),

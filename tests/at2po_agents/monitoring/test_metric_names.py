@@ -18,7 +18,7 @@ def test_the_page_shows_the_table() -> None:
     "name",
     [
         *("policy/loss", "policy/clip_frac_turn_12", "policy/approx_kl_turn_1", "eval/em"),
-        *("time/busy_collector", "time/rank_collect_s", "time/tokens_per_s_update"),
+        *("time/busy_rollout_worker", "time/rank_collect_s", "time/tokens_per_s_update"),
         *("time/queue_tools", "time/queue_engine_longest", "time/rollout"),
     ],
 )

@@ -111,13 +111,13 @@ def test_a_step_in_figures() -> None:
 def test_kinds_of_actors_are_kept_apart() -> None:
     found = summarise(
         [
-            Span("collector-0", "collect", 0.0, 4.0, 8),
-            Span("learner-0", "wait", 0.0, 3.0),
-            Span("learner-0", "update", 3.0, 4.0, 2),
+            Span("rollout_worker-0", "collect", 0.0, 4.0, 8),
+            Span("learner_worker-0", "wait", 0.0, 3.0),
+            Span("learner_worker-0", "update", 3.0, 4.0, 2),
         ]
     )
-    assert (found["busy_collector"], found["busy_learner"]) == (1.0, 0.25)
-    assert found["learner_update_s"] == 1.0 and "collector_update_s" not in found
+    assert (found["busy_rollout_worker"], found["busy_learner_worker"]) == (1.0, 0.25)
+    assert found["learner_worker_update_s"] == 1.0 and "rollout_worker_update_s" not in found
 
 
 def test_nothing_done_is_nothing_to_say() -> None:
@@ -128,7 +128,7 @@ def test_nothing_done_is_nothing_to_say() -> None:
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from(["collector-0", "collector-1", "learner-0"]),
+            st.sampled_from(["rollout_worker-0", "rollout_worker-1", "learner_worker-0"]),
             st.sampled_from([*WORK, "wait"]),
             st.floats(0, 10),
         ),
@@ -137,7 +137,7 @@ def test_nothing_done_is_nothing_to_say() -> None:
 )
 def test_nobody_works_more_than_all_the_time(parts: list[tuple[str, str, float]]) -> None:
     """Each actor does one thing after the other."""
-    clock = dict.fromkeys(["collector-0", "collector-1", "learner-0"], 0.0)
+    clock = dict.fromkeys(["rollout_worker-0", "rollout_worker-1", "learner_worker-0"], 0.0)
     spans = []
     for actor, stage, lasted in parts:
         spans.append(Span(actor, stage, clock[actor], clock[actor] + lasted))

@@ -311,7 +311,7 @@ def test_an_attempt_that_fails_at_once_does_not_keep_the_next_from_beginning(
         raise OSError("the index is not there")
 
     with monkeypatch.context() as during, pytest.raises(OSError, match="index"):
-        during.setattr(LocalWorkers, "collect", broken)
+        during.setattr(LocalWorkers, "run_job", broken)
         Trainer(brief(tmp_path)).run()
     assert read_status(tmp_path).state == "failed"
     Trainer(brief(tmp_path)).run()

@@ -33,8 +33,8 @@ from at2po_agents.monitoring.status import read_status
 from at2po_agents.objective import losses
 from at2po_agents.training.trainer import Trainer
 from at2po_agents.tree import RolloutTree
+from at2po_agents.workers.base import Job
 from at2po_agents.workers.local import LocalWorkers
-from at2po_agents.workers.rollout_worker import Job
 
 pytestmark = pytest.mark.filterwarnings("default")  # TensorBoard's own warnings are not ours
 
@@ -234,15 +234,15 @@ def test_a_checkpoint_of_another_version_is_refused(finished: Path, tmp_path: Pa
 def test_an_environment_that_fails_in_every_episode_ends_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    collect = LocalWorkers.collect
+    run_job = LocalWorkers.run_job
 
     def failing(self: LocalWorkers, job: Job) -> list[RolloutTree]:
-        trees = collect(self, job)
+        trees = run_job(self, job)
         for leaf in (leaf for tree in trees for leaf in tree.leaves()):
             leaf.outcome = replace(leaf.outcome, flags=("env_failed",))
         return trees
 
-    monkeypatch.setattr(LocalWorkers, "collect", failing)
+    monkeypatch.setattr(LocalWorkers, "run_job", failing)
     with pytest.raises(EvaluationFailedError, match="the environment failed in all 6"):
         Trainer(small(tmp_path)).run()
     assert read_status(tmp_path).state == "failed"

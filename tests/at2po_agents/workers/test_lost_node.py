@@ -107,14 +107,14 @@ class Generous:
 
 
 @pytest.mark.parametrize(
-    ("method", "colocate"), [("CollectorActor.collect", False), ("LearnerActor.update", True)]
+    ("method", "colocate"), [("RolloutActor.grow_trees", False), ("LearnerActor.update", True)]
 )
 def test_a_machine_that_is_lost_changes_nothing(
     method: str, colocate: bool, tmp_path: Path, machines: Machines, alone: dict[str, Tensor]
 ) -> None:
     options = ClusterOptions(
-        collectors=2,
-        learners=2,
+        rollout_workers=2,
+        learner_workers=2,
         stall_s=120,
         address=machines.cluster.address,
         colocate=colocate,
@@ -127,7 +127,7 @@ def test_a_machine_that_is_lost_changes_nothing(
     assert_same(tmp_path, alone)
     assert status(tmp_path)["state"] == "finished"
     lost = {fault["actor"].split("-")[0]: fault["done"] for fault in status(tmp_path)["faults"]}
-    assert lost == {"collector": "replaced", "learner": "restarted from a checkpoint"}
+    assert lost == {"rollout_worker": "replaced", "learner_worker": "restarted from a checkpoint"}
     assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == list(range(6))
 
 
@@ -136,7 +136,7 @@ def test_what_is_lost_on_its_way_is_a_loss_of_who_returned_it(machines: Machines
 
     with ray.init(machines.cluster.address, log_to_driver=False):
         actor = ray.remote(concurrency_groups={"health": 1})(Generous).options(num_cpus=1).remote()
-        call = Call(actor, "give", (), 60.0, starting=True)
+        call = Call(actor, 60.0, True, Generous.give)
         assert ray.wait([call.reply], timeout=60, fetch_local=False)[0]  # it stays where it is
         machines.lose(machines.with_process(processes("Generous")[0]))
         ray.wait([call.reply], timeout=60)

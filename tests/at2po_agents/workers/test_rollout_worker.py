@@ -13,7 +13,8 @@ from at2po_agents.errors import ToolsUnavailableError
 from at2po_agents.policy.loading import load_model
 from at2po_agents.rollout.expansion import Chains
 from at2po_agents.tree import RolloutTree
-from at2po_agents.workers.rollout_worker import MAX_ROLLOUT_RETRIES, Job, RolloutWorker, make_envs
+from at2po_agents.workers.base import Job
+from at2po_agents.workers.rollout_worker import MAX_ROLLOUT_RETRIES, RolloutWorker, make_envs
 
 JOB = Job((3, 4, 5), Chains(2), seed=1)
 
@@ -56,7 +57,7 @@ def worker(failures: int = 0, there: bool | None = True) -> tuple[RolloutWorker,
 
 
 def collect(made: RolloutWorker) -> list[RolloutTree]:
-    return made.collect(JOB, load_model("mini")[0].state_dict())
+    return made.grow_trees(JOB, load_model("mini")[0].state_dict())
 
 
 def flags(trees: Sequence[RolloutTree]) -> set[str]:
@@ -102,12 +103,12 @@ def test_a_tool_of_this_process_is_never_waited_for() -> None:
     assert len(tool.asked) == 1
 
 
-def test_shares_keep_order_and_numbers() -> None:
+def test_parts_keep_order_and_numbers() -> None:
     job = Job(tuple(range(10, 17)), Chains(1), first=2)
-    shares = job.shares(3)
-    assert [share.questions for share in shares] == [(10, 11), (12, 13), (14, 15, 16)]
-    assert [share.first for share in shares] == [2, 4, 6]
-    assert len(Job((1,), Chains(1)).shares(4)) == 1
+    parts = job.split(3)
+    assert [part.questions for part in parts] == [(10, 11), (12, 13), (14, 15, 16)]
+    assert [part.first for part in parts] == [2, 4, 6]
+    assert len(Job((1,), Chains(1)).split(4)) == 1
 
 
 def test_a_pause_keeps_what_was_learned_and_the_run_goes_on(tmp_path: Path) -> None:

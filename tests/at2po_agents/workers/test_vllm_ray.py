@@ -153,8 +153,8 @@ def assert_sampled_with_the_weights_of_every_update(out: Path, updated: Any) -> 
     assert off(before, grown[1]) > 1e-2
 
 
-def test_collectors_sample_with_the_weights_of_every_update(tmp_path: Path) -> None:
-    options = ClusterOptions(collectors=2, learners=1)
+def test_rollout_workers_sample_with_the_weights_of_every_update(tmp_path: Path) -> None:
+    options = ClusterOptions(rollout_workers=2, learner_workers=1)
     Trainer(two_steps(tmp_path, cluster=options)).run()
     assert_sampled_with_the_weights_of_every_update(tmp_path, weights(tmp_path, step=1))
 

@@ -107,14 +107,19 @@ def test_the_trace_is_written_beside_the_page(run: Path) -> None:
 
 
 def test_charts_are_drawn_of_the_figures_that_there_are(run: Path) -> None:
-    time = {"busy_collector": 0.5, "busy_learner": 0.25, "rank_wait_s": 3.0, "rollout": 9.0}
-    time |= {"queue_jobs": 0.5, "queue_trees": 2.5}
+    time = {
+        "busy_rollout_worker": 0.5,
+        "busy_learner_worker": 0.25,
+        "rank_wait_s": 3.0,
+        "rollout": 9.0,
+    }
+    time |= {"queue_jobs": 0.5}
     add_figures(run, time=time, **{"rollout/staleness": 0.5, "rollout/dropped": None})
     html, text = read(run)
     drawn = re.findall(r'aria-label="([^"]*), over steps"', html)
     queues = "queues, mean length"
     assert drawn == ["busy, share of the step", "waiting, seconds", queues, "staleness, updates"]
-    for label in ("collectors", "learners", "ranks"):
+    for label in ("rollout workers", "learner workers", "ranks"):
         assert label in text
 
 
