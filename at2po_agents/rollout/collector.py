@@ -19,7 +19,7 @@ from at2po_agents.monitoring.queue_length import QueueWatch
 from at2po_agents.policy.encoding import check_dialect, encode_inserted, encode_prompt
 from at2po_agents.rollout.expansion import Expansion
 from at2po_agents.rollout.expansion.base import MeasuresEntropy, ScaledByVocabulary
-from at2po_agents.rollout.expansion.entropy import query_span
+from at2po_agents.rollout.expansion.entropy_measures import query_span
 from at2po_agents.tree import Node, RolloutTree
 from at2po_envs import ForkableEnv, Outcome, Question, State, ToolCall, ToolResult
 from at2po_envs.seeds import stable_hash
@@ -119,7 +119,9 @@ class _Run:
     ) -> None:
         self.c, self.expansion = collector, _scaled(expansion, collector.tokenizer)
         self.seed, self.temperature = seed, temperature
-        self.by_query = isinstance(expansion, MeasuresEntropy) and expansion.entropy == "query"
+        self.by_query = (
+            isinstance(expansion, MeasuresEntropy) and expansion.entropy_measures == "query"
+        )
         self.tools = collector.env.tool_runner()
         self.sampling: dict[Hashable, tuple[_Growth, Node]] = {}
         self.waiting: dict[Hashable, tuple[_Growth, Node, Sequence[ToolCall]]] = {}

@@ -87,8 +87,8 @@ class Batches:
         Args:
             step: Steps done.
 
-        Source: dynamic sampling of DAPO (arXiv 2503.14476, Section 3.2); limit and filling up as in
-        the code that the AT2PO paper's runs used.
+        Source: dynamic sampling of DAPO (arXiv 2503.14476, section 3.2); limit and filling up as in
+        the code of AT2PO's runs (github.com/zzfoutofspace/ATPO at 98e60f6).
         """
         if (kept := self._kept.get(step)) is not None:
             self._asked += kept.asked

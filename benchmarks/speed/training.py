@@ -30,7 +30,7 @@ from at2po_agents.learner.partition import alike, row_tokens, within
 from at2po_agents.objective.rows import Rows
 from at2po_agents.policy.loading import load_model
 from at2po_agents.policy.sizes import Decoder
-from at2po_agents.rollout.expansion.entropy import entropy_moments
+from at2po_agents.rollout.expansion.entropy_measures import entropy_moments
 from at2po_agents.tree import RolloutTree
 from benchmarks.command import run
 from benchmarks.errors import EvaluationError

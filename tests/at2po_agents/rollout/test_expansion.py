@@ -19,7 +19,7 @@ from at2po_agents.rollout.expansion import (
     RandomExpansion,
     forest,
 )
-from at2po_agents.rollout.expansion.entropy import query_span, turn_entropy
+from at2po_agents.rollout.expansion.entropy_measures import query_span, turn_entropy
 from at2po_agents.tree import Node, RolloutTree
 from tests.at2po_agents.samples import random_tree, turn
 

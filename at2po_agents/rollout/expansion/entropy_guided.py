@@ -1,4 +1,4 @@
-"""Tree search: once the chains of a tree are complete, some of their turns are sampled again."""
+"""AT2PO's expansion: complete chains fork by entropy, or at random, which is its baseline."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 from numpy.random import Generator
 
 from at2po_agents.rollout.expansion.base import at_least
-from at2po_agents.rollout.expansion.entropy import Entropy, turn_entropy
+from at2po_agents.rollout.expansion.entropy_measures import Entropy, turn_entropy
 from at2po_agents.tree import Node, RolloutTree
 
 Rule = Literal["released", "paper"]
@@ -36,7 +36,9 @@ class EntropyGuided:
             the root stands in only where there is no other candidate.
         entropy: The estimate of H.
 
-    Source: AT2PO paper Algorithm 1; "released" as in its code. Cycling is in the code only.
+    Source: AT2PO (arXiv 2601.04767), Algorithm 1; "released" as `sample_expansion_nodes` in
+    vllm_rollout_with_tools_tree_offline.py of github.com/zzfoutofspace/ATPO at 98e60f6. Cycling is
+    in the code only.
     """
 
     chains: int = 10
@@ -91,7 +93,8 @@ class RandomExpansion:
         beam: Forks K per expansion, at least 1; drawn without replacement while there are enough
             candidates, the root among them.
 
-    Source: `expansion_mode=random` of the released AT2PO code, the baseline of its Table 2.
+    Source: the baseline of Table 2 of AT2PO (arXiv 2601.04767); mode "random" in the file that
+    `EntropyGuided` names.
     """
 
     chains: int = 10
