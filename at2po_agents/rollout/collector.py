@@ -119,9 +119,7 @@ class _Run:
     ) -> None:
         self.c, self.expansion = collector, _scaled(expansion, collector.tokenizer)
         self.seed, self.temperature = seed, temperature
-        self.by_query = (
-            isinstance(expansion, MeasuresEntropy) and expansion.entropy_measures == "query"
-        )
+        self.by_query = isinstance(expansion, MeasuresEntropy) and expansion.entropy == "query"
         self.tools = collector.env.tool_runner()
         self.sampling: dict[Hashable, tuple[_Growth, Node]] = {}
         self.waiting: dict[Hashable, tuple[_Growth, Node, Sequence[ToolCall]]] = {}
