@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -18,8 +17,7 @@ from typing import Any
 import pytest
 import torch
 
-from at2po_agents.algorithms import ATPO
-from at2po_agents.config.train import TrainConfig, dump_config, override
+from at2po_agents.config.train import dump_config
 from at2po_agents.errors import (
     CheckpointError,
     DivergedError,
@@ -35,37 +33,9 @@ from at2po_agents.training.trainer import Trainer
 from at2po_agents.tree import RolloutTree
 from at2po_agents.workers.base import Job
 from at2po_agents.workers.local import LocalWorkers
+from tests.at2po_agents.training.runs import rows_without_time, small, tensor_hashes
 
 pytestmark = pytest.mark.filterwarnings("default")  # TensorBoard's own warnings are not ours
-
-
-def small(out: Path, **changes: Any) -> TrainConfig:
-    """A run of seconds: few questions, small trees."""
-    config = override(
-        TrainConfig(),
-        {
-            "env_options": {"questions": 50, "seed": 1},
-            "eval.env_options": {"split": "test", "questions": 6, "seed": 2},
-            "algorithm": ATPO(chains=3, iterations=1, beam=2),
-            "steps": 4,
-            "rollout.questions_per_step": 3,
-            "optim.mini_batches": 1,
-            "optim.learning_rate": 1e-3,
-            "rollout.max_response_tokens": 300,
-            "eval.every": 2,
-            "eval.questions": 6,
-            "checkpoint.every": 2,
-            "out": out,
-        },
-    )
-    return override(config, changes)
-
-
-def rows_without_time(out: Path) -> list[dict[str, Any]]:
-    return [
-        {name: value for name, value in row.items() if name != "time"}
-        for row in read_metrics(out / "metrics.jsonl")
-    ]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -133,18 +103,8 @@ def test_a_killed_run_goes_on_to_the_same_weights_bit_for_bit(
     assert not (out / "summary.json").exists()
     Trainer(small(out, resume=True)).run()
     last = Path("checkpoints") / "step_000004"
-    for name in ("model.safetensors", "optimizer.pt"):
-        assert _tensors(out / last / name) == _tensors(finished / last / name)
+    assert tensor_hashes(out / last) == tensor_hashes(finished / last)
     assert rows_without_time(out) == rows_without_time(finished)
-
-
-def _tensors(path: Path) -> str:
-    """A hash of all numbers in a file of weights or of the optimizer's state."""
-    content = path.read_bytes()
-    if path.suffix == ".pt":
-        state = torch.load(path, weights_only=True)["optimizer"]["state"]
-        content = b"".join(t.numpy().tobytes() for s in state.values() for t in s.values())
-    return hashlib.sha256(content).hexdigest()
 
 
 def test_a_process_that_is_alone_needs_nothing_of_many(tmp_path: Path) -> None:

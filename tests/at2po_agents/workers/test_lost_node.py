@@ -15,16 +15,14 @@ from torch import Tensor
 from at2po_agents.config.cluster import ClusterOptions
 from at2po_agents.monitoring.metrics_log import read_metrics
 from at2po_agents.training.trainer import Trainer
+from tests.at2po_agents.training.runs import assert_same, exact, weights
 
 ray = pytest.importorskip("ray", reason="needs the extra `ray`")
 
 from tests.at2po_agents.workers.test_ray import (  # noqa: E402 - skips without Ray, too
-    assert_same,
     parent,
     processes,
-    settings,
     status,
-    weights,
 )
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
@@ -74,7 +72,7 @@ def machines() -> Iterator[Machines]:
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
     out = tmp_path_factory.mktemp("alone") / "run"
-    Trainer(settings(out)).run()
+    Trainer(exact(out)).run()
     return weights(out)
 
 
@@ -119,7 +117,7 @@ def test_a_machine_that_is_lost_changes_nothing(
         address=machines.cluster.address,
         colocate=colocate,
     )
-    trainer = Trainer(settings(tmp_path, cluster=options, **{"checkpoint.every": 1}))
+    trainer = Trainer(exact(tmp_path, cluster=options, **{"checkpoint.every": 1}))
     machines.add()
     loss = Loss(machines, tmp_path, method)
     trainer.run()

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from at2po_agents import algorithms
 from at2po_agents.config.cluster import ClusterOptions
-from at2po_agents.config.train import TrainConfig, dump_config, override
+from at2po_agents.config.train import dump_config
 from at2po_agents.errors import WorkersLostError
 from at2po_agents.monitoring import trace as timeline
 from at2po_agents.monitoring.metrics_log import read_metrics
@@ -33,40 +33,14 @@ from at2po_agents.training.trainer import Trainer
 from at2po_agents.workers.base import Job
 from at2po_agents.workers.ray.tasks import Task, Weights
 from retrieval.http.client import RemoteRetriever
+from tests.at2po_agents.training.runs import assert_same, exact, weights
 
 ray = pytest.importorskip("ray", reason="needs the extra `ray`")
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 
 ME = os.getpid()
-STEPS = 5
 TWO = ClusterOptions(rollout_workers=2, learner_workers=2, stall_s=120)
-ALGORITHMS: dict[str, Any] = {
-    "atpo": algorithms.ATPO(chains=3, iterations=1, beam=2),
-    "grpo": algorithms.GRPO(chains=4),
-    "dapo": algorithms.DAPO(chains=4, oversample=2, max_length=300, buffer=100),
-}
-
-
-def settings(out: Path, name: str = "atpo", **changes: Any) -> TrainConfig:
-    """A run of seconds in float64, where packs are cut and mini-batches smaller than ranks."""
-    usual: dict[str, Any] = {
-        "env_options": {"questions": 50, "seed": 1},
-        "eval.env_options": {"split": "test", "questions": 6, "seed": 2},
-        "algorithm": ALGORITHMS[name],
-        "steps": STEPS,
-        "rollout.questions_per_step": 4,
-        "optim.mini_batches": 2,
-        "optim.learning_rate": 1e-3,
-        "rollout.max_response_tokens": 300,
-        "optim.token_budget": 1500,
-        "eval.every": 0,
-        "eval.questions": 6,
-        "checkpoint.every": 2,
-        "model.dtype": "float64",
-        "out": out,
-    }
-    return override(TrainConfig(), {**usual, **changes})
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -76,24 +50,6 @@ def cluster() -> Iterator[None]:
     ray.init("local", num_cpus=8, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
-
-
-def weights(out: Path, step: int = STEPS) -> dict[str, Tensor]:
-    """The weights that a run had after a step, however they are kept."""
-    folder = out / "checkpoints" / f"step_{step:06d}"
-    if (folder / "shards").is_dir():
-        from at2po_agents.learner.fsdp import read_shards
-
-        found: dict[str, Tensor] = read_shards(folder / "shards", "model")
-        return found
-    return load_model(str(folder), torch.float64)[0].state_dict()
-
-
-def assert_same(out: Path, expected: dict[str, Tensor], step: int = STEPS) -> None:
-    found = weights(out, step)
-    assert found.keys() == expected.keys()
-    furthest = {name: (found[name] - expected[name]).abs().max().item() for name in expected}
-    assert all(distance <= 1e-9 for distance in furthest.values()), furthest
 
 
 def status(out: Path) -> dict[str, Any]:
@@ -113,7 +69,7 @@ def assert_one_thing_at_a_time(out: Path) -> None:
 def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
     """Weights after the run of one process."""
     out = tmp_path_factory.mktemp("alone")
-    Trainer(settings(out / "run")).run()
+    Trainer(exact(out / "run")).run()
     found = weights(out / "run")
     start = load_model("mini", torch.float64)[0].state_dict()
     assert max((found[name] - start[name]).abs().max().item() for name in found) > 1e-3
@@ -166,20 +122,20 @@ def parent(process: int | str) -> int:
 def test_two_rollout_workers_and_two_ranks_end_where_one_process_ends(
     name: str, tmp_path: Path
 ) -> None:
-    Trainer(settings(tmp_path / "one", name)).run()
-    Trainer(settings(tmp_path / "four", name, cluster=TWO)).run()
+    Trainer(exact(tmp_path / "one", name)).run()
+    Trainer(exact(tmp_path / "four", name, cluster=TWO)).run()
     assert_same(tmp_path / "four", weights(tmp_path / "one"))
 
 
 def test_a_run_of_four_processes_leaves_the_whole_record(
     tmp_path: Path, alone: dict[str, Tensor]
 ) -> None:
-    summary = Trainer(settings(tmp_path, cluster=TWO)).run()
+    summary = Trainer(exact(tmp_path, cluster=TWO)).run()
     assert_same(tmp_path, alone)
     assert status(tmp_path)["state"] == "finished"
     assert status(tmp_path)["faults"] == []
     rows = read_metrics(tmp_path / "metrics.jsonl")
-    assert [row["step"] for row in rows] == list(range(STEPS + 1))
+    assert [row["step"] for row in rows] == list(range(6))
     assert summary["sampled_tokens"] == sum(row.get("tokens/sampled", 0) for row in rows)
     measured = rows[-1]["time"]
     assert {"busy_rollout_worker", "busy_learner_worker", "tokens_per_s_collect"} <= measured.keys()
@@ -202,7 +158,7 @@ def test_rollout_workers_that_die_are_replaced_and_nothing_else_changes(
 ) -> None:
     disturbance = Disturbance(tmp_path, "RolloutActor.grow_trees", signal.SIGKILL, processes=2)
     # One loss of each is allowed, however many are lost at once.
-    Trainer(settings(tmp_path, cluster=replace(TWO, max_restarts=1))).run()
+    Trainer(exact(tmp_path, cluster=replace(TWO, max_restarts=1))).run()
     assert disturbance.hit
     assert_same(tmp_path, alone)
     faults = status(tmp_path)["faults"]
@@ -216,7 +172,7 @@ def test_a_rollout_worker_that_hangs_is_replaced_and_nothing_else_changes(
 ) -> None:
     disturbance = Disturbance(tmp_path, "RolloutActor.grow_trees", signal.SIGSTOP)
     options = ClusterOptions(rollout_workers=2, learner_workers=1, stall_s=20)
-    Trainer(settings(tmp_path, cluster=options)).run()
+    Trainer(exact(tmp_path, cluster=options)).run()
     assert disturbance.hit
     assert_same(tmp_path, alone)
     (fault,) = status(tmp_path)["faults"]
@@ -227,7 +183,7 @@ def test_a_rank_that_dies_in_an_update_takes_the_run_back_to_the_last_checkpoint
     tmp_path: Path, alone: dict[str, Tensor]
 ) -> None:
     disturbance = Disturbance(tmp_path, "LearnerActor.update", signal.SIGKILL, step=3)
-    Trainer(settings(tmp_path, cluster=TWO)).run()
+    Trainer(exact(tmp_path, cluster=TWO)).run()
     assert disturbance.hit
     assert_same(tmp_path, alone)
     (fault,) = status(tmp_path)["faults"]
@@ -237,8 +193,8 @@ def test_a_rank_that_dies_in_an_update_takes_the_run_back_to_the_last_checkpoint
 
 
 def test_a_rank_that_dies_while_the_last_checkpoint_is_written_does_so_too(tmp_path: Path) -> None:
-    Trainer(settings(tmp_path / "one", steps=1)).run()
-    trainer = Trainer(settings(tmp_path / "four", steps=1, cluster=TWO))
+    Trainer(exact(tmp_path / "one", steps=1)).run()
+    trainer = Trainer(exact(tmp_path / "four", steps=1, cluster=TWO))
     wait, ranks = trainer.workers.wait_for_checkpoint, processes("LearnerActor")
 
     def deadly() -> None:
@@ -255,7 +211,7 @@ def test_a_rank_that_dies_while_the_last_checkpoint_is_written_does_so_too(tmp_p
 
 
 def test_a_run_whose_driver_is_killed_goes_on(tmp_path: Path, alone: dict[str, Tensor]) -> None:
-    config = settings(tmp_path / "run", cluster=TWO)
+    config = exact(tmp_path / "run", cluster=TWO)
     (tmp_path / "config.toml").write_text(dump_config(config))
     command = [sys.executable, "-m", "at2po_agents", "train"]
     first = subprocess.Popen(
@@ -271,7 +227,7 @@ def test_a_run_whose_driver_is_killed_goes_on(tmp_path: Path, alone: dict[str, T
         time.sleep(0.01)
     first.send_signal(signal.SIGKILL)
     first.wait()
-    Trainer(settings(tmp_path / "run", cluster=TWO, resume=True)).run()
+    Trainer(exact(tmp_path / "run", cluster=TWO, resume=True)).run()
     assert_same(tmp_path / "run", alone)
     assert "no final status" in status(tmp_path / "run")["faults"][0]["what"]
     assert_one_thing_at_a_time(tmp_path / "run")
@@ -302,7 +258,7 @@ def test_too_many_losses_end_the_run_and_say_why(tmp_path: Path) -> None:
     options = ClusterOptions(rollout_workers=2, learner_workers=1, max_restarts=0)
     disturbance = Disturbance(tmp_path, "RolloutActor.grow_trees", signal.SIGKILL)
     with pytest.raises(WorkersLostError, match="cluster.max_restarts"):
-        Trainer(settings(tmp_path, cluster=options)).run()
+        Trainer(exact(tmp_path, cluster=options)).run()
     assert disturbance.hit
     assert status(tmp_path)["state"] == "failed"
     deadline = time.monotonic() + 30
@@ -356,7 +312,7 @@ def test_a_process_that_finds_no_room_ends_the_run_and_says_so(
     monkeypatch.setattr(calls, "START_S", 2.0)
     options = ClusterOptions(rollout_workers=1, learner_worker_gpus=1, stall_s=2)
     with pytest.raises(WorkersLostError, match="of 8 CPUs and 0 of 0 GPUs; add machines"):
-        Trainer(settings(tmp_path, cluster=options))
+        Trainer(exact(tmp_path, cluster=options))
     made = ray.remote(num_gpus=1, concurrency_groups={"health": 1})(Failing)
     pool = RolloutPool(lambda number: made.remote(), 1, 2.0, lambda actor, why: None)
     pool.submit(Task(Job((0,), Chains(1)), Weights(0, [[]])))
@@ -380,7 +336,7 @@ class Recorder:
 def test_a_rollout_worker_fetches_weights_once_and_those_after_a_loss_again(tmp_path: Path) -> None:
     from at2po_agents.workers.ray.actors import RolloutActor
 
-    worker, recorder = RolloutActor(settings(tmp_path), "rollout_worker-0"), Recorder()
+    worker, recorder = RolloutActor(exact(tmp_path), "rollout_worker-0"), Recorder()
     worker._worker = recorder  # type: ignore[assignment]
     lost, again = [ray.put({"of step 1": 0})], [ray.put({"of step 1 again": 0})]
     for box in (lost, lost, again):
@@ -397,12 +353,12 @@ def test_rollout_workers_and_ranks_that_share_a_place_take_turns(
     tmp_path: Path, alone: dict[str, Tensor]
 ) -> None:
     options = ClusterOptions(rollout_workers=2, learner_workers=2, colocate=True)
-    Trainer(settings(tmp_path, cluster=options)).run()
+    Trainer(exact(tmp_path, cluster=options)).run()
     assert_same(tmp_path, alone)
     spans = [json.loads(line) for line in (tmp_path / "timeline.jsonl").read_text().splitlines()]
     collecting = [s for s in spans if s["stage"] in ("collect", "eval")]
     updating = [s for s in spans if s["stage"] == "update"]
-    assert len(updating) == 2 * STEPS
+    assert len(updating) == 2 * 5
     for one in collecting:
         assert all(one["end"] <= two["start"] or two["end"] <= one["start"] for two in updating)
 
@@ -412,7 +368,7 @@ def test_weights_that_rollout_workers_read_from_the_learner_are_the_same(
     tmp_path: Path, alone: dict[str, Tensor]
 ) -> None:
     options = ClusterOptions(rollout_workers=2, learner_workers=1, transport="nixl")
-    Trainer(settings(tmp_path, cluster=options)).run()
+    Trainer(exact(tmp_path, cluster=options)).run()
     assert_same(tmp_path, alone)
 
 
@@ -471,7 +427,7 @@ def test_a_retriever_that_dies_is_waited_for(
 ) -> None:
     server, run = served
     options = ClusterOptions(rollout_workers=2, learner_workers=1, stall_s=120)
-    Trainer(settings(tmp_path / "calm", **run)).run()
+    Trainer(exact(tmp_path / "calm", **run)).run()
 
     def outage() -> None:
         while not read_metrics(tmp_path / "run" / "metrics.jsonl"):
@@ -482,7 +438,7 @@ def test_a_retriever_that_dies_is_waited_for(
 
     away = threading.Thread(target=outage, daemon=True)
     away.start()
-    Trainer(settings(tmp_path / "run", **run, cluster=options)).run()
+    Trainer(exact(tmp_path / "run", **run, cluster=options)).run()
     away.join()
     assert_same(tmp_path / "run", weights(tmp_path / "calm"))
     spans = (tmp_path / "run" / "timeline.jsonl").read_text().splitlines()
@@ -505,7 +461,7 @@ def test_rollout_workers_one_update_ahead_are_corrected_for(
     monkeypatch.setattr(RayWorkers, "set_rollout_weights", once_idle)
     ahead = ClusterOptions(rollout_workers=2, learner_workers=1, staleness=1)
     algorithm = algorithms.ATPO(chains=3, iterations=1, beam=2, importance_cap=2.0)
-    Trainer(settings(tmp_path, algorithm=algorithm, cluster=ahead)).run()
+    Trainer(exact(tmp_path, algorithm=algorithm, cluster=ahead)).run()
     rows = read_metrics(tmp_path / "metrics.jsonl")[1:]
     assert [row["rollout/staleness"] for row in rows] == [0, 1, 1, 1, 1]
     weighed = [row["policy/importance_mean"] for row in rows]
@@ -518,7 +474,7 @@ def test_a_loss_of_the_learner_drops_what_was_collected_ahead(tmp_path: Path) ->
     ahead = ClusterOptions(rollout_workers=2, learner_workers=2, staleness=1, stall_s=120)
     algorithm = algorithms.ATPO(chains=3, iterations=1, beam=2, importance_cap=2.0)
     disturbance = Disturbance(tmp_path, "LearnerActor.update", signal.SIGKILL, step=3)
-    Trainer(settings(tmp_path, algorithm=algorithm, cluster=ahead)).run()
+    Trainer(exact(tmp_path, algorithm=algorithm, cluster=ahead)).run()
     assert disturbance.hit
     (fault,) = status(tmp_path)["faults"]
     assert fault["actor"].startswith("learner_worker-")
@@ -532,8 +488,8 @@ def test_a_loss_of_the_learner_drops_what_was_collected_ahead(tmp_path: Path) ->
 
 def test_float32_ranks_make_the_update_of_one_process(tmp_path: Path) -> None:
     short: dict[str, Any] = {"steps": 1, "optim.mini_batches": 1, "model.dtype": "float32"}
-    Trainer(settings(tmp_path / "one", **short)).run()
-    Trainer(settings(tmp_path / "four", **short, cluster=TWO)).run()
+    Trainer(exact(tmp_path / "one", **short)).run()
+    Trainer(exact(tmp_path / "four", **short, cluster=TWO)).run()
     start = load_model("mini", torch.float64)[0].state_dict()
     one, four = (weights(tmp_path / name, step=1) for name in ("one", "four"))
     moved = torch.cat([(one[name] - start[name]).flatten() for name in four])
