@@ -193,10 +193,10 @@ class Trainer:
 
     def _times(self) -> dict[str, float]:
         """Write down what the workers did in a step, and sum it up."""
-        spans = self.workers.take_spans()
+        spans, lengths = self.workers.take_trace()
         if spans:
             timeline.append(self.out, self.state.step, spans, self._origin)
-        return timeline.summarise(spans) | queues.summarise(self.workers.take_queues())
+        return timeline.summarise(spans) | queues.summarise(lengths)
 
     def _metrics_log(self, fresh: bool) -> MetricsLog:
         """Open the run's metrics, and a tracker where one is asked for."""

@@ -81,12 +81,11 @@ class Workers(Protocol):
         """Wait until the last checkpoint is written."""
         ...
 
-    def take_spans(self) -> list[Span]:
-        """Return what was done since this was last called; nothing where one process is alone."""
-        ...
+    def take_trace(self) -> tuple[list[Span], list[QueueLength]]:
+        """Return what was done and how long queues were since this was last called.
 
-    def take_queues(self) -> list[QueueLength]:
-        """Return how long queues were since this was last called; nothing where one is alone."""
+        Nothing where one process is alone.
+        """
         ...
 
     def close(self) -> None:

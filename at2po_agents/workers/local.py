@@ -109,15 +109,12 @@ class LocalWorkers:
         """Wait until the last checkpoint is written."""
         self.learning.wait_for_checkpoint()
 
-    def take_spans(self) -> list[Span]:
-        """Return what all ranks did since this was last called."""
-        spans, self._spans = self._spans, []
-        return [span for found in self.group.all_gather(spans) for span in found]
-
-    def take_queues(self) -> list[QueueLength]:
-        """Return how long the queues of all ranks were since this was last called."""
-        queues, self._queues = self._queues, []
-        return [queue for found in self.group.all_gather(queues) for queue in found]
+    def take_trace(self) -> tuple[list[Span], list[QueueLength]]:
+        """Return what all ranks did and how long their queues were since this was last called."""
+        gathered = self.group.all_gather((self._spans, self._queues))
+        self._spans, self._queues = [], []
+        spans = [span for found, _ in gathered for span in found]
+        return spans, [queue for _, found in gathered for queue in found]
 
     def close(self) -> None:
         """Wait until the last checkpoint is written, and free the engine."""

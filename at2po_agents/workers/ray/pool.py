@@ -54,7 +54,7 @@ class RolloutPool:
         self._queue: deque[Task] = deque()
         self._jobs = QueueWatch("jobs")
         self._queues: list[QueueLength] = []
-        self.spans: list[Span] = []
+        self._spans: list[Span] = []
 
     def submit(self, task: Task, *, urgent: bool = False) -> None:
         """Queue a job.
@@ -86,10 +86,11 @@ class RolloutPool:
                 member.call = self._call(member, RolloutActor.grow_trees, task.job, box)
         self._jobs.note(len(self._queue))
 
-    def take_queues(self) -> list[QueueLength]:
-        """Return how long the workers' queues were since this was last called, and their own."""
-        queues, self._queues = self._queues, []
-        return [self._jobs.take(), *queues]
+    def take_trace(self) -> tuple[list[Span], list[QueueLength]]:
+        """Return what the workers did and how long queues were since this was last called."""
+        found = self._spans, [self._jobs.take(), *self._queues]
+        self._spans, self._queues = [], []
+        return found
 
     def sleep(self) -> None:
         """Have all engines release their memory; only legal while no job is on its way."""
@@ -133,7 +134,7 @@ class RolloutPool:
         if task is not None:  # else it was given up
             task.trees, spans, queues = call.result()
             member.started = True
-            self.spans += spans
+            self._spans += spans
             self._queues += queues
 
     def _replace(self, member: _Member, task: Task | None, why: ActorLostError) -> None:

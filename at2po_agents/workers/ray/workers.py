@@ -149,15 +149,11 @@ class RayWorkers:
         )
         self._spans.append(Span("driver", "save", begun, time.time()))
 
-    def take_spans(self) -> list[Span]:
-        """Return what all actors did since this was last called."""
-        spans = self._spans + self.pool.spans
-        self._spans, self.pool.spans = [], []
-        return spans
-
-    def take_queues(self) -> list[QueueLength]:
-        """Return how long queues were since this was last called."""
-        return self.pool.take_queues()
+    def take_trace(self) -> tuple[list[Span], list[QueueLength]]:
+        """Return what all actors did and how long queues were since this was last called."""
+        spans, queues = self.pool.take_trace()
+        spans, self._spans = self._spans + spans, []
+        return spans, queues
 
     def wait_for_checkpoint(self) -> None:
         """Wait until the last checkpoint is written."""

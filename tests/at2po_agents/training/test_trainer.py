@@ -126,11 +126,6 @@ sys.exit(f"{{[name for name in heavy if name in sys.modules]}} "
     assert done.stderr.splitlines()[-1] == "[] False"
 
 
-def test_a_folder_with_a_run_is_not_written_over(finished: Path) -> None:
-    with pytest.raises(CheckpointError, match="--resume"):
-        Trainer(small(finished))
-
-
 def test_a_checkpoint_of_another_configuration_is_refused(finished: Path) -> None:
     with pytest.raises(CheckpointError, match="another configuration"):
         Trainer(small(finished, resume=True, **{"optim.learning_rate": 2e-3}))

@@ -43,9 +43,12 @@ def collect_all(group: DataParallelGroup) -> list[Any]:
             found.append([tree.question for tree in trees])
         except ToolsUnavailableError as error:
             found.append(str(error))
-    found.append([queue.longest for queue in made.take_queues()])
-    found.append([(span.actor, span.stage) for span in made.take_spans()])
-    return found
+    spans, queues = made.take_trace()
+    return [
+        *found,
+        [queue.longest for queue in queues],
+        [(span.actor, span.stage) for span in spans],
+    ]
 
 
 def test_all_ranks_have_all_trees_in_order_or_pause_together() -> None:
