@@ -49,9 +49,7 @@ def append(folder: Path, step: int, spans: Iterable[Span], origin: float) -> Non
     with (folder / FILE).open("a", encoding="utf-8") as file:
         for span in spans:
             times = {"start": round(span.start - origin, 4), "end": round(span.end - origin, 4)}
-            tokens = {"tokens": span.tokens} if span.tokens else {}
-            row = {"actor": span.actor, "stage": span.stage, "step": step, **times, **tokens}
-            file.write(json.dumps(row) + "\n")
+            file.write(json.dumps({**span._asdict(), "step": step, **times}) + "\n")
 
 
 def read(folder: Path) -> list[tuple[int, Span]]:

@@ -84,7 +84,9 @@ class Trainer:
         with ExitStack() as held:
             if self.group.is_main:
                 self._folder = held.enter_context(run_folder.hold(self.root))
-            resumed = self._checkpoint()
+            # Rank 0 decides for all.
+            ready = self._make_ready() if self.group.is_main else None
+            resumed = self.group.all_gather(ready)[0]
             self.status = RunStatus(self.out, resumed=resumed is not None)
             self.asked, self.eval_asked = askable_in_run(config, self.env, self.eval_env)
             self.workers, self.batches = self._make_workers()
@@ -258,10 +260,6 @@ class Trainer:
         """Whether something that happens every so many steps, and after the last, happens now."""
         step = self.state.step
         return step == self.config.steps or (every > 0 and step % every == 0)
-
-    def _checkpoint(self) -> checkpoint.Checkpoint | None:
-        """The checkpoint to go on from, or None for a new run; rank 0 decides for all."""
-        return self.group.all_gather(self._make_ready() if self.group.is_main else None)[0]
 
     def _make_ready(self) -> checkpoint.Checkpoint | None:
         """Make the folder ready to be written to; return the checkpoint to go on from, if any."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,7 +17,6 @@ from at2po_agents.learner.process_group import DataParallelGroup
 from at2po_agents.policy.adapters import adapter_names
 from at2po_agents.policy.loading import load_policy
 from at2po_agents.policy.lora import Lora
-from at2po_agents.tree import RolloutTree
 from at2po_envs.seeds import stable_hash
 
 if TYPE_CHECKING:
@@ -84,10 +83,6 @@ class LearnerWorker:
             self._saver = ShardSaver(model, self.learner.optimizer, policy.tokenizer, group)
         if resumed is not None:
             self._resume(resumed)
-
-    def update(self, trees: Sequence[RolloutTree], step: int) -> dict[str, float]:
-        """Learn from trees; see `Learner.update`."""
-        return self.learner.update(trees, step)
 
     def weights(self) -> Mapping[str, Tensor]:
         """Return the state that an engine takes: the adapter alone, where only that is trained."""

@@ -89,7 +89,7 @@ class LocalWorkers:
         self.rollout.engine.sleep()
         self._weights = {}  # of several ranks a copy, whose memory the update may need
         begun = time.time()
-        learned = self.learning.update(trees, step)
+        learned = self.learning.learner.update(trees, step)
         self._note("update", begun, time.time(), int(learned["trained_tokens"]))
         return learned
 

@@ -124,7 +124,7 @@ class LearnerActor:
         """
         fetched = ray.get(trees[0])
         begun = time.time()
-        learned = self._worker.update(fetched, step)
+        learned = self._worker.learner.update(fetched, step)
         tokens = int(learned["trained_tokens"]) if self.rank == 0 else 0
         span = Span(f"learner_worker-{self.rank}", "update", begun, time.time(), tokens)
         nonfinite = self._worker.learner.nonfinite_trees if self.rank == 0 else []

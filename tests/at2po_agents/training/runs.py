@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from at2po_agents.algorithms import ATPO, DAPO, GRPO, Algorithm
-from at2po_agents.config.train import TrainConfig, override
+from at2po_agents.config.train import TrainConfig, load_config, override
 from at2po_agents.learner import checkpoint
 from at2po_agents.monitoring.metrics_log import read_metrics
 from at2po_agents.policy.loading import load_model
@@ -55,6 +55,12 @@ def exact(out: Path, name: str = "atpo", **changes: Any) -> TrainConfig:
         "model.dtype": "float64",
     }
     return small(out, **(usual | changes))
+
+
+def brief(out: Path, **changes: Any) -> TrainConfig:
+    """A run that evaluates one question in a few tokens."""
+    usual = {"steps": 0, "eval.questions": 1, "rollout.max_response_tokens": 8, "out": out}
+    return override(load_config(TrainConfig, "demo"), usual | changes)
 
 
 def rows_without_time(out: Path) -> list[dict[str, Any]]:

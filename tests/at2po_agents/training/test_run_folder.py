@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from at2po_agents.config.train import TrainConfig, load_config, override
 from at2po_agents.errors import CheckpointError, EvaluationFailedError
 from at2po_agents.monitoring.metrics_log import read_metrics
 from at2po_agents.monitoring.status import RunStatus, read_status
@@ -25,6 +24,7 @@ from at2po_agents.tree import RolloutTree
 from at2po_agents.workers.local import LocalWorkers
 from at2po_envs import Outcome
 from retrieval.storage.files import Held
+from tests.at2po_agents.training.runs import brief
 
 pytestmark = pytest.mark.filterwarnings("default")  # TensorBoard's own warnings are not ours
 
@@ -102,12 +102,8 @@ def test_a_run_writes_nothing_where_another_has_taken_its_place(
 
     monkeypatch.setattr(Trainer, "_step", renamed)
     with pytest.raises(CheckpointError, match="found it renamed or removed"):
-        Trainer(
-            override(
-                brief(folder),
-                {"steps": 2, "rollout.questions_per_step": 1, "optim.mini_batches": 1},
-            )
-        ).run()
+        changes = {"rollout.questions_per_step": 1, "optim.mini_batches": 1}
+        Trainer(brief(folder, steps=2, **changes)).run()
     assert everything(folder) == other
     assert [row["step"] for row in read_metrics(tmp_path / "run.1" / "metrics.jsonl")] == [0, 1]
 
@@ -252,15 +248,6 @@ def test_lines_can_hold_any_text(tmp_path: Path) -> None:
     assert [json.loads(line)["q"] for line in text.splitlines()] == ["\ufffd Jaws", "é"]
     write_lines(tmp_path / "none.jsonl", [])
     assert not (tmp_path / "none.jsonl").exists()
-
-
-def brief(out: Path, **changes: Any) -> TrainConfig:
-    """A run that evaluates one question in a few tokens."""
-    config = load_config(TrainConfig, "demo")
-    return override(
-        config,
-        {"steps": 0, "eval.questions": 1, "rollout.max_response_tokens": 8, "out": out, **changes},
-    )
 
 
 def test_a_run_holds_its_folder_until_it_ends(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from tests.at2po_agents.training.runs import assert_same, exact, weights
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.usefixtures("one_thread"),
     pytest.mark.filterwarnings("default"),  # TensorBoard's own warnings are not ours
 ]
 ROOT = Path(__file__).parents[3]
@@ -63,14 +63,6 @@ def up_to_step_two(run: Path, out: Path) -> Path:
     for step in (4, 5):
         shutil.rmtree(out / checkpoint.FOLDER / f"step_{step:06d}")
     return out
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

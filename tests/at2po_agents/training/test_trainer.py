@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,16 +34,10 @@ from at2po_agents.workers.base import Job
 from at2po_agents.workers.local import LocalWorkers
 from tests.at2po_agents.training.runs import rows_without_time, small, tensor_hashes
 
-pytestmark = pytest.mark.filterwarnings("default")  # TensorBoard's own warnings are not ours
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """The killed run is another process: equal bits need equal numbers of threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("default"),  # TensorBoard's own warnings are not ours
+]
 
 
 @pytest.fixture(scope="module")

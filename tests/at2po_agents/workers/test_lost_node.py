@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from tests.at2po_agents.training.runs import assert_same, exact, weights
 ray = pytest.importorskip("ray", reason="needs the extra `ray`")
 
 from tests.at2po_agents.workers.test_ray import (  # noqa: E402 - skips without Ray, too
+    Disturbance,
     parent,
     processes,
     status,
@@ -76,24 +75,6 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
     return weights(out)
 
 
-class Loss(threading.Thread):
-    """Loses the machine of the first process that is seen at a method, once two steps are done."""
-
-    def __init__(self, machines: Machines, out: Path, method: str) -> None:
-        super().__init__(daemon=True)
-        self.machines, self.out, self.method = machines, out, method
-        self.done = False
-        self.start()
-
-    def run(self) -> None:
-        while not self.done:
-            time.sleep(0.003)
-            rows = read_metrics(self.out / "metrics.jsonl")
-            if rows and rows[-1]["step"] >= 2 and (found := processes(self.method)):
-                self.machines.lose(self.machines.with_process(found[0]))
-                self.done = True
-
-
 class Generous:
     """Returns more than fits into a message."""
 
@@ -119,9 +100,11 @@ def test_a_machine_that_is_lost_changes_nothing(
     )
     trainer = Trainer(exact(tmp_path, cluster=options, **{"checkpoint.every": 1}))
     machines.add()
-    loss = Loss(machines, tmp_path, method)
+    loss = Disturbance(
+        tmp_path, method, lambda each: machines.lose(machines.with_process(each)), step=2
+    )
     trainer.run()
-    assert loss.done
+    assert loss.hit
     assert_same(tmp_path, alone)
     assert status(tmp_path)["state"] == "finished"
     lost = {fault["actor"].split("-")[0]: fault["done"] for fault in status(tmp_path)["faults"]}

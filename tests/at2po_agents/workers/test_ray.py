@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -77,13 +77,18 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
 
 
 class Disturbance(threading.Thread):
-    """Sends a signal to processes once as many are seen at a method, after a step has been done."""
+    """Does something to processes once as many are seen at a method, after a step has been done."""
 
     def __init__(
-        self, out: Path, method: str, sign: int, step: int = 1, processes: int = 1
+        self,
+        out: Path,
+        method: str,
+        act: Callable[[int], object],
+        step: int = 1,
+        processes: int = 1,
     ) -> None:
         super().__init__(daemon=True)
-        self.out, self.method, self.sign, self.step = out, method, sign, step
+        self.out, self.method, self.act, self.step = out, method, act, step
         self.count = processes
         self.hit: list[int] = []
         self.start()
@@ -97,7 +102,15 @@ class Disturbance(threading.Thread):
             if len(found := processes(self.method)) >= self.count:
                 self.hit = found[: self.count]
                 for process in self.hit:
-                    os.kill(process, self.sign)
+                    self.act(process)
+
+
+def kill(process: int) -> None:
+    os.kill(process, signal.SIGKILL)
+
+
+def stop(process: int) -> None:
+    os.kill(process, signal.SIGSTOP)
 
 
 def processes(method: str) -> list[int]:
@@ -156,7 +169,7 @@ def test_a_run_of_four_processes_leaves_the_whole_record(
 def test_rollout_workers_that_die_are_replaced_and_nothing_else_changes(
     tmp_path: Path, alone: dict[str, Tensor]
 ) -> None:
-    disturbance = Disturbance(tmp_path, "RolloutActor.grow_trees", signal.SIGKILL, processes=2)
+    disturbance = Disturbance(tmp_path, "RolloutActor.grow_trees", kill, processes=2)
     # One loss of each is allowed, however many are lost at once.
     Trainer(exact(tmp_path, cluster=replace(TWO, max_restarts=1))).run()
     assert disturbance.hit
@@ -170,7 +183,7 @@ def test_rollout_workers_that_die_are_replaced_and_nothing_else_changes(
 def test_a_rollout_worker_that_hangs_is_replaced_and_nothing_else_changes(
     tmp_path: Path, alone: dict[str, Tensor]
 ) -> None:
-    disturbance = Disturbance(tmp_path, "RolloutActor.grow_trees", signal.SIGSTOP)
+    disturbance = Disturbance(tmp_path, "RolloutActor.grow_trees", stop)
     options = ClusterOptions(rollout_workers=2, learner_workers=1, stall_s=20)
     Trainer(exact(tmp_path, cluster=options)).run()
     assert disturbance.hit
@@ -182,7 +195,7 @@ def test_a_rollout_worker_that_hangs_is_replaced_and_nothing_else_changes(
 def test_a_rank_that_dies_in_an_update_takes_the_run_back_to_the_last_checkpoint(
     tmp_path: Path, alone: dict[str, Tensor]
 ) -> None:
-    disturbance = Disturbance(tmp_path, "LearnerActor.update", signal.SIGKILL, step=3)
+    disturbance = Disturbance(tmp_path, "LearnerActor.update", kill, step=3)
     Trainer(exact(tmp_path, cluster=TWO)).run()
     assert disturbance.hit
     assert_same(tmp_path, alone)
@@ -199,7 +212,7 @@ def test_a_rank_that_dies_while_the_last_checkpoint_is_written_does_so_too(tmp_p
 
     def deadly() -> None:
         if ranks:
-            os.kill(ranks.pop(), signal.SIGKILL)
+            kill(ranks.pop())
             ranks.clear()
         wait()
 
@@ -256,7 +269,7 @@ with ending("at2po train", "again"):
 
 def test_too_many_losses_end_the_run_and_say_why(tmp_path: Path) -> None:
     options = ClusterOptions(rollout_workers=2, learner_workers=1, max_restarts=0)
-    disturbance = Disturbance(tmp_path, "RolloutActor.grow_trees", signal.SIGKILL)
+    disturbance = Disturbance(tmp_path, "RolloutActor.grow_trees", kill)
     with pytest.raises(WorkersLostError, match="cluster.max_restarts"):
         Trainer(exact(tmp_path, cluster=options)).run()
     assert disturbance.hit
@@ -473,7 +486,7 @@ def test_rollout_workers_one_update_ahead_are_corrected_for(
 def test_a_loss_of_the_learner_drops_what_was_collected_ahead(tmp_path: Path) -> None:
     ahead = ClusterOptions(rollout_workers=2, learner_workers=2, staleness=1, stall_s=120)
     algorithm = algorithms.ATPO(chains=3, iterations=1, beam=2, importance_cap=2.0)
-    disturbance = Disturbance(tmp_path, "LearnerActor.update", signal.SIGKILL, step=3)
+    disturbance = Disturbance(tmp_path, "LearnerActor.update", kill, step=3)
     Trainer(exact(tmp_path, algorithm=algorithm, cluster=ahead)).run()
     assert disturbance.hit
     (fault,) = status(tmp_path)["faults"]
