@@ -40,7 +40,7 @@ class Policy(NamedTuple):
 class LearnerWorker:
     """A policy that is trained, in this process or together with other ranks.
 
-    Whatever several ranks share, all of them have to call.
+    Several ranks have to call every method together.
 
     Args:
         config: The settings of the run.

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from at2po_agents.monitoring import trace as timeline
-from at2po_agents.monitoring.trace import FILE, WORK, Span, append, sampled_tokens, summarise
+from at2po_agents.monitoring.trace import FILE, WORK, Span, sampled_tokens, summarise
 from tests.at2po_agents.samples import random_tree
 
 SPANS = [Span("rank-0", "collect", 1003.0, 1005.5, 70), Span("rank-0", "wait", 1005.5, 1006.25)]
@@ -145,21 +145,6 @@ def test_nobody_works_more_than_all_the_time(parts: list[tuple[str, str, float]]
     found = summarise(spans)
     shares = [value for name, value in found.items() if name.startswith("busy_")]
     assert all(0 <= share <= 1 + 1e-9 for share in shares)
-
-
-def test_lines_count_from_the_beginning_of_the_run(tmp_path: Path) -> None:
-    append(tmp_path, 1, STEP[:1], origin=90.0)
-    append(tmp_path, 2, STEP[2:3], origin=90.0)
-    first, second = map(json.loads, (tmp_path / FILE).read_text().splitlines())
-    assert first == {
-        "actor": "rank-0",
-        "stage": "collect",
-        "step": 1,
-        "start": 10.0,
-        "end": 14.0,
-        "tokens": 40,
-    }
-    assert (second["step"], second["tokens"]) == (2, 0)
 
 
 def test_only_sampled_tokens_are_counted() -> None:

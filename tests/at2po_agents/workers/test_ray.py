@@ -497,14 +497,3 @@ def test_a_loss_of_the_learner_drops_what_was_collected_ahead(tmp_path: Path) ->
     assert all(0 <= row["rollout/staleness"] <= 1 for row in rows)
     assert rows[0]["rollout/dropped"] == 0
     assert rows[-1]["rollout/dropped"] >= 4  # a batch was on its way
-
-
-def test_float32_ranks_make_the_update_of_one_process(tmp_path: Path) -> None:
-    short: dict[str, Any] = {"steps": 1, "optim.mini_batches": 1, "model.dtype": "float32"}
-    Trainer(exact(tmp_path / "one", **short)).run()
-    Trainer(exact(tmp_path / "four", **short, cluster=TWO)).run()
-    start = load_model("mini", torch.float64)[0].state_dict()
-    one, four = (weights(tmp_path / name, step=1) for name in ("one", "four"))
-    moved = torch.cat([(one[name] - start[name]).flatten() for name in four])
-    apart = torch.cat([(one[name] - four[name]).flatten() for name in four])
-    assert apart.norm() < 1e-4 * moved.norm()
