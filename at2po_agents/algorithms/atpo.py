@@ -9,7 +9,7 @@ from at2po_agents.algorithms.base import ClippedLoss
 from at2po_agents.objective import advantages
 from at2po_agents.objective.loss_options import Aggregation, Ratio
 from at2po_agents.rollout.expansion import Entropy, EntropyGuided, Expansion, RandomExpansion
-from at2po_agents.rollout.expansion.tree_search import Rule
+from at2po_agents.rollout.expansion.entropy_guided import Rule
 from at2po_agents.tree import RolloutTree
 
 Search = Literal["entropy", "random"]

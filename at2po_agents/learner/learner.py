@@ -33,7 +33,7 @@ from at2po_agents.learner.update_metrics import (
 )
 from at2po_agents.objective.losses import LossOutput
 from at2po_agents.policy.adapters import find_adapter, without_adapter
-from at2po_agents.rollout.expansion.entropy import entropy_mean_std
+from at2po_agents.rollout.expansion.entropy_measures import entropy_mean_std
 from at2po_agents.tree import RolloutTree
 
 _log = logging.getLogger(__name__)

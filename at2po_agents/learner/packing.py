@@ -20,7 +20,7 @@ from at2po_agents.errors import TreeError
 from at2po_agents.learner.partition import Slice, whole
 from at2po_agents.learner.tree_attention import Pattern, pattern
 from at2po_agents.objective.rows import Rows
-from at2po_agents.rollout.expansion.entropy import entropy_mean_std, sampling_entropies
+from at2po_agents.rollout.expansion.entropy_measures import entropy_mean_std, sampling_entropies
 from at2po_agents.tree import Node, RolloutTree
 
 Index = NDArray[np.int64]

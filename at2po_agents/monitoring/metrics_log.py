@@ -12,7 +12,6 @@ import math
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from at2po_agents.errors import MetricsError
@@ -26,6 +25,8 @@ _log = logging.getLogger(__name__)
 
 FILE = "metrics.jsonl"
 Value = bool | int | float | str
+Row = dict[str, Any]
+"""A row of `metrics.jsonl`, as JSON has it."""
 
 
 class MetricsLog:
@@ -104,12 +105,7 @@ class MetricsLog:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _write_events(self, step: int, values: Mapping[str, Value]) -> None:
@@ -124,7 +120,7 @@ class MetricsLog:
                 self._events.add_scalar(name, value, step)
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
+def read_metrics(path: Path) -> list[Row]:
     """Return the rows of a metrics file; a last line that was cut short is left out.
 
     Args:
@@ -137,7 +133,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return [row for row, _ in _read(path)]
 
 
-def _read(path: Path) -> list[tuple[dict[str, Any], str]]:
+def _read(path: Path) -> list[tuple[Row, str]]:
     """Return the rows of a metrics file, each with its line."""
     try:
         require_file(path)
@@ -150,7 +146,7 @@ def _read(path: Path) -> list[tuple[dict[str, Any], str]]:
         ) from error
     if _parsed(last_line) is not None:  # whole, if without its end: an editor left that out
         lines.append(last_line)
-    rows: list[tuple[dict[str, Any], str]] = []
+    rows: list[tuple[Row, str]] = []
     last = -1
     for number, line in enumerate(lines, start=1):
         row = _parsed(line)
@@ -164,7 +160,7 @@ def _read(path: Path) -> list[tuple[dict[str, Any], str]]:
     return rows
 
 
-def _parsed(line: str) -> dict[str, Any] | None:
+def _parsed(line: str) -> Row | None:
     """Return the row that a line is, or None."""
     try:
         row = json.loads(line, parse_constant=_refused)
@@ -179,8 +175,8 @@ def _refused(constant: str) -> None:
     raise ValueError(f"expected numbers as JSON has them, found {constant}")
 
 
-def _row(step: int, values: Mapping[str, Value], time: Mapping[str, float]) -> dict[str, Any]:
-    row: dict[str, Any] = {"step": step}
+def _row(step: int, values: Mapping[str, Value], time: Mapping[str, float]) -> Row:
+    row: Row = {"step": step}
     row |= {name: _finite(values[name]) for name in sorted(values)}
     if non_finite := [name for name in row if row[name] is None]:
         row["non_finite"] = non_finite

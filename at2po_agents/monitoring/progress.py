@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from types import TracebackType
+from datetime import timedelta
 from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 class RunProgress:
@@ -20,7 +20,6 @@ class RunProgress:
     Args:
         steps: Steps of the whole run, at least 0.
         done: Steps that were done before, in a run that is resumed.
-        title: What is going on, in a word or two.
         quiet: Show nothing: another process shows the same.
         console: Where to show it; by default standard error, so that output stays clean.
         clock: Seconds, monotonic.
@@ -31,14 +30,12 @@ class RunProgress:
         steps: int,
         *,
         done: int = 0,
-        title: str = "train",
         quiet: bool = False,
         console: Console | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._steps = steps
         self._done = done
-        self._title = title
         self._quiet = quiet
         self._clock = clock
         self._start = clock()
@@ -46,7 +43,7 @@ class RunProgress:
         console = console or Console(stderr=True)
         self._live: Progress | None = None
         if console.is_terminal and not quiet:
-            columns = (TextColumn(title, markup=False), BarColumn(bar_width=20))
+            columns = (TextColumn("train"), BarColumn(bar_width=20))
             line = TextColumn("{task.description}", markup=False)
             self._live = Progress(*columns, line, console=console)
             self._task = self._live.add_task("starting", total=steps, completed=done)
@@ -64,7 +61,7 @@ class RunProgress:
         self._tokens += tokens
         line = self._line(step, figures)
         if self._live is None:
-            logger.info("%s %s", self._title, line)
+            _log.info("train %s", line)
         else:
             self._live.update(self._task, completed=step, description=line)
 
@@ -73,12 +70,7 @@ class RunProgress:
             self._live.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._live is not None:
             self._live.stop()
 
@@ -90,12 +82,5 @@ class RunProgress:
             parts.append(f"{self._tokens / elapsed:,.0f} tokens/s")
         if step > self._done:
             left = elapsed / (step - self._done) * (self._steps - step)
-            parts.append(f"{_duration(left)} left")
+            parts.append(f"{timedelta(seconds=round(left))} left")
         return " · ".join(parts)
-
-
-def _duration(seconds: float) -> str:
-    """Return seconds as 1:05 or 2:01:05."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -11,8 +11,8 @@ class QueueLength(NamedTuple):
     """How long a queue was over a stretch of time.
 
     Attributes:
-        queue: Its name: "jobs" for collectors, "trees" for the learner; in a collector turns at the
-            "engine" (be they sampled or not yet) and turns that wait for "tools".
+        queue: Its name: "jobs" for rollout workers; in one of these turns at the "engine" (be they
+            sampled or not yet) and turns that wait for "tools".
         seconds: How long it was followed.
         total: Its length times the seconds that it had that length, summed up.
         longest: Its greatest length.

@@ -58,13 +58,13 @@ class RunStatus:
         before = read_status(folder) if resumed else Status(None, 0, [])
         self.faults, self._step = before.faults, before.step
         if before.state == "running":
-            self.fault("driver", "ended without a word", "resumed")
+            self.fault("driver", "ended with no final status", "resumed")
 
     def fault(self, actor: str, what: str, done: str) -> None:
         """Note something that went wrong.
 
         Args:
-            actor: The process, such as "collector-1".
+            actor: The process, such as "rollout_worker-1".
             what: What happened to it.
             done: What was done about it.
         """

@@ -23,7 +23,7 @@ class Span(NamedTuple):
     """A piece of work, or of waiting.
 
     Attributes:
-        actor: Who, such as "collector-0", "learner-1", "rank-0" or "driver".
+        actor: Who, such as "rollout_worker-0", "learner_worker-1", "rank-0" or "driver".
         stage: What: one of `WORK`, or "wait".
         start: When it began, in seconds since the epoch by the clock of the actor's machine.
         end: When it ended.
@@ -49,9 +49,7 @@ def append(folder: Path, step: int, spans: Iterable[Span], origin: float) -> Non
     with (folder / FILE).open("a", encoding="utf-8") as file:
         for span in spans:
             times = {"start": round(span.start - origin, 4), "end": round(span.end - origin, 4)}
-            tokens = {"tokens": span.tokens} if span.tokens else {}
-            row = {"actor": span.actor, "stage": span.stage, "step": step, **times, **tokens}
-            file.write(json.dumps(row) + "\n")
+            file.write(json.dumps({**span._asdict(), "step": step, **times}) + "\n")
 
 
 def read(folder: Path) -> list[tuple[int, Span]]:
@@ -117,9 +115,9 @@ def summarise(spans: Sequence[Span]) -> dict[str, float]:
         spans: The spans of one step.
 
     Returns:
-        For each kind of actor (`collector`, `learner`, `rank`): `busy_KIND`, the share of the step
-        in which the kind worked, on average. For each kind, the driver too, and each stage:
-        `KIND_STAGE_s`, the longest that an actor of the kind spent in it. For collecting and
+        For each kind of actor (`rollout_worker`, `learner_worker`, `rank`): `busy_KIND`, the share
+        of the step in which the kind worked, on average. For each kind, the driver too, and each
+        stage: `KIND_STAGE_s`, the longest that an actor of the kind spent in it. For collecting and
         updates: `tokens_per_s_STAGE`, tokens over the time from the first beginning of that stage
         to its last end.
     """

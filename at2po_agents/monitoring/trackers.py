@@ -7,7 +7,7 @@ import re
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol, cast
 
 from at2po_agents.errors import MetricsError
 from retrieval.storage.files import write_whole
@@ -24,6 +24,10 @@ class Tracker(Protocol):
 
     def finish(self) -> object:
         """End the run."""
+
+
+class _Package(Tracker, Protocol):
+    def init(self, **options: object) -> object: ...
 
 
 def open_tracker(
@@ -46,7 +50,7 @@ def open_tracker(
     if name == "none":
         return None
     try:
-        module: Any = importlib.import_module(name)
+        package = cast(_Package, importlib.import_module(name))
     except ImportError:
         raise MetricsError(
             f"tracker: expected the package {name}, found none; run: pip install {name}, "
@@ -60,6 +64,5 @@ def open_tracker(
             own = secrets.token_hex(4).encode("ascii")
             write_whole(file, own)
         more = {"dir": str(run_dir), "id": own.decode("ascii")}
-    module.init(project=PROJECT, name=run_dir.name, config=dict(settings), resume="allow", **more)
-    tracker: Tracker = module
-    return tracker
+    package.init(project=PROJECT, name=run_dir.name, config=dict(settings), resume="allow", **more)
+    return package

@@ -14,7 +14,7 @@ from at2po_agents.monitoring.queue_length import QueueWatch
 from at2po_agents.policy.encoding import check_dialect, encode_inserted, encode_prompt
 from at2po_agents.rollout.expansion import Expansion
 from at2po_agents.rollout.expansion.base import MeasuresEntropy, ScaledByVocabulary
-from at2po_agents.rollout.expansion.entropy import query_span
+from at2po_agents.rollout.expansion.entropy_measures import query_span
 from at2po_agents.rollout.play import play
 from at2po_agents.tree import Node, RolloutTree
 from at2po_envs import ForkableEnv, Outcome, Question, State, ToolResult

@@ -7,6 +7,7 @@ share stands in several rows. `Turn.rows` says in how many, for trainers that we
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -154,11 +155,8 @@ def read_rows(path: str | Path) -> list[FlatRow]:
 
 
 def _rows(tree: RolloutTree) -> Iterable[FlatRow]:
-    shared: dict[Node, int] = {}
     leaves = tree.leaves()
-    for leaf in leaves:
-        for node in leaf.path():
-            shared[node] = shared.get(node, 0) + 1
+    shared = Counter(node for leaf in leaves for node in leaf.path())
     for leaf in leaves:
         if leaf.reward is None:
             raise TreeError(
@@ -167,7 +165,7 @@ def _rows(tree: RolloutTree) -> Iterable[FlatRow]:
         yield _row(tree, leaf, leaf.reward, shared)
 
 
-def _row(tree: RolloutTree, leaf: Node, reward: float, shared: dict[Node, int]) -> FlatRow:
+def _row(tree: RolloutTree, leaf: Node, reward: float, shared: Mapping[Node, int]) -> FlatRow:
     prompt = list(tree.root.inserted)
     row = FlatRow(_group(tree.question), prompt, [], [], [], [], [], reward, leaf.truncated)
     for node in leaf.path()[1:]:

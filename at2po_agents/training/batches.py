@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.random import default_rng
@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 
 from at2po_agents.config.train import TrainConfig
 from at2po_agents.tree import RolloutTree
-from at2po_agents.workers.local import Workers
-from at2po_agents.workers.rollout_worker import Job
+from at2po_agents.workers.base import Job, Workers
 from at2po_envs.seeds import stable_hash
 
 if TYPE_CHECKING:
-    from at2po_agents.workers.ray.prefetch import Stream
+    from at2po_agents.workers.ray.prefetch import Prefetcher
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ class Batches:
             not change the order of the others.
 
     Attributes:
-        stream: Grows trees ahead of the updates, where a run may do so.
+        prefetcher: Grows trees ahead of the updates, where a run may do so.
     """
 
     def __init__(
@@ -64,7 +63,7 @@ class Batches:
     ) -> None:
         self.config, self._known, self._workers = config, known, workers
         self._chosen = np.isin(np.arange(known), range(known) if asked is None else asked)
-        self.stream: Stream | None = None
+        self.prefetcher: Prefetcher | None = None
         self._asked = 0
         self._kept: dict[int, Batch] = {}
 
@@ -77,37 +76,23 @@ class Batches:
         """
         self._asked = asked
         self._kept = {number: batch for number, batch in self._kept.items() if number == step}
-        if self.stream is not None:
-            self.stream.clear()
+        if self.prefetcher is not None:
+            self.prefetcher.clear()
 
-    def collect(self, step: int) -> Batch:
-        """Return the batch of the next step.
-
-        Args:
-            step: Steps done.
-        """
-        if step in self._kept:
-            batch = self._kept[step]
-            self._asked += batch.asked
-        else:
-            batch = self._roll_out(step)
-        if self.config.cluster.collectors:
-            # The checkpoint that comes before this step may still be being written.
-            self._kept = {n: old for n, old in self._kept.items() if n == step - 1} | {step: batch}
-        return batch
-
-    def job_ahead(self, count: int) -> Job:
-        """Return the job of rolling out the next questions, whichever step will learn from them."""
-        return self._job(count, "ahead", self._asked)
-
-    def _roll_out(self, step: int) -> Batch:
-        """Roll out questions, more of them where an algorithm does not learn from all trees.
+    def roll_out(self, step: int) -> Batch:
+        """Roll out the batch of the next step; more of it where not all trees are learned from.
 
         Where too few trees are informative after the last round, others fill the batch up.
 
-        Source: dynamic sampling of DAPO (arXiv 2503.14476, Section 3.2); limit and filling up as in
-        the code that the AT2PO paper's runs used.
+        Args:
+            step: Steps done.
+
+        Source: dynamic sampling of DAPO (arXiv 2503.14476, section 3.2); limit and filling up as in
+        the code of AT2PO's runs (github.com/zzfoutofspace/ATPO at 98e60f6).
         """
+        if (kept := self._kept.get(step)) is not None:
+            self._asked += kept.asked
+            return kept
         algorithm, wanted = self.config.algorithm, self.config.rollout.questions_per_step
         count = wanted * algorithm.oversample
         grown: list[RolloutTree] = []
@@ -116,21 +101,29 @@ class Batches:
         ages: list[int] = []
         asked = 0
         for number in range(algorithm.max_resample_rounds):
-            if self.stream is not None:
-                trees, old = self.stream.take(step, count)
+            if self.prefetcher is not None:
+                trees, old = self.prefetcher.take(step, count)
                 ages += old
             else:
                 place = (step, number) if number else (step,)
-                trees = self._workers.collect(self._job(count, *place))
+                trees = self._workers.run_job(self._job(count, *place))
             grown += trees
             asked += count
             for tree in trees:
                 (informative if algorithm.informative(tree) else others).append(tree)
             if len(informative) >= wanted:
                 break
-        return Batch(grown, [*informative, *others][:wanted], ages, asked)
+        batch = Batch(grown, [*informative, *others][:wanted], ages, asked)
+        if self.config.cluster.rollout_workers:
+            # The checkpoint that comes before this step may still be being written.
+            self._kept = {n: old for n, old in self._kept.items() if n == step - 1} | {step: batch}
+        return batch
 
-    def _job(self, count: int, *place: Any) -> Job:
+    def job_ahead(self, count: int) -> Job:
+        """Return the job of rolling out the next questions, whichever step will learn from them."""
+        return self._job(count, "ahead", self._asked)
+
+    def _job(self, count: int, *place: int | str) -> Job:
         """The job of rolling out the next questions."""
         return Job(
             tuple(self._questions(count)),

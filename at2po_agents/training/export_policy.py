@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
@@ -71,9 +70,8 @@ def _model(found: Checkpoint) -> PreTrainedModel:
         settings = json.loads(written.read_text(encoding="utf-8"))
         rank = settings["r"]
         weights = dict(Adapter(rank, settings["lora_alpha"] / rank, settings).merged(weights))
-    untyped: Any = AutoModelForCausalLM
     with torch.device("meta"):  # all of its weights are about to be replaced
-        model: PreTrainedModel = untyped.from_config(config, dtype=config.dtype)
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=config.dtype)
     plain = {name: tensor.to(config.dtype) for name, tensor in weights.items()}
     model.load_state_dict(plain, assign=True)
     model.tie_weights()

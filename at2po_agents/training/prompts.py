@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Literal
 
 from at2po_agents.config.train import TrainConfig
 from at2po_agents.errors import ConfigError
 from at2po_agents.policy.contents import encode
 from at2po_agents.policy.encoding import check_dialect, prompt_text
 from at2po_agents.policy.loading import load_tokenizer, model_config
+from at2po_envs import ForkableEnv
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -21,7 +23,9 @@ _MOST_BYTES = 33
 _log = logging.getLogger(__name__)
 
 
-def askable_in_run(config: TrainConfig, env: Any, eval_env: Any) -> tuple[list[int], list[int]]:
+def askable_in_run(
+    config: TrainConfig, env: ForkableEnv, eval_env: ForkableEnv
+) -> tuple[list[int], list[int]]:
     """Check the prompts of a training run.
 
     Args:
@@ -43,15 +47,18 @@ def askable_in_run(config: TrainConfig, env: Any, eval_env: Any) -> tuple[list[i
     if isinstance(set_lower := config.engine.options.get("max_model_len"), int):
         context = min(context, set_lower)
     longest = min(config.rollout.max_prompt_tokens, context - 1)
-    limits: Any = {"max_prompt_tokens": longest, "overlong": config.rollout.overlong_prompts}
-    training = list(range(len(env.questions)))
-    if config.steps:
-        training = askable(env, tokenizer, **limits)
-    return training, askable(eval_env, tokenizer, **limits, count=config.eval.questions)
+    check = partial(
+        askable,
+        tokenizer=tokenizer,
+        max_prompt_tokens=longest,
+        overlong=config.rollout.overlong_prompts,
+    )
+    training = check(env) if config.steps else list(range(len(env.questions)))
+    return training, check(eval_env, count=config.eval.questions)
 
 
 def askable(
-    env: Any,
+    env: ForkableEnv,
     tokenizer: PreTrainedTokenizerBase,
     *,
     max_prompt_tokens: int,

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from at2po_agents.errors import CheckpointError, MetricsError
 from at2po_agents.learner import checkpoint
@@ -127,7 +126,7 @@ def move_aside(folder: Path) -> Path | None:
         return set_aside(folder)
 
 
-def write_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
+def write_lines(path: Path, records: Iterable[Mapping[str, object]]) -> None:
     """Write JSON lines; no records make no file.
 
     Args:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from at2po_agents.algorithms.base import Algorithm
 from at2po_agents.training.batches import Batch, Batches
-from at2po_agents.workers.local import Workers
+from at2po_agents.workers.base import Workers
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class StepResult:
 def training_step(
     step: int, batches: Batches, algorithm: Algorithm, workers: Workers
 ) -> StepResult:
-    """Roll out a batch of questions, credit its turns, learn from them, publish the weights.
+    """Roll out a batch of questions, credit its turns, learn from them, hand the weights over.
 
     Args:
         step: Steps done so far.
@@ -48,11 +48,11 @@ def training_step(
     turn-level objective.
     """
     start = time.monotonic()
-    batch = batches.collect(step)  # questions -> trees of turns, with a reward at every leaf
-    collected = time.monotonic()
+    batch = batches.roll_out(step)  # questions -> trees of turns, with a reward at every leaf
+    rolled_out = time.monotonic()
     for tree in batch.trees:
         algorithm.assign_credit(tree)  # rewards of leaves -> an advantage for every turn
     update = workers.learn(batch.trees, step)  # packing, policy loss, optimizer steps
-    workers.publish()  # the new weights -> what engines sample with next
-    seconds = {"rollout": collected - start, "update": time.monotonic() - collected}
+    workers.set_rollout_weights()  # what engines sample with next
+    seconds = {"rollout": rolled_out - start, "update": time.monotonic() - rolled_out}
     return StepResult(batch, update, seconds)

@@ -1,4 +1,4 @@
-"""The trainer: collect trees, learn from them, evaluate, save; the loop of a run and its folder."""
+"""The trainer: roll out, learn, evaluate, save; the loop of a run, and its folder."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import json
 import logging
 import tempfile
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from at2po_agents import threads
 from at2po_agents.algorithms import name_of
@@ -38,8 +38,10 @@ from at2po_agents.training.prompts import askable_in_run
 from at2po_agents.training.run_folder import write_lines
 from at2po_agents.training.run_state import RunState
 from at2po_agents.training.step import StepResult, training_step
-from at2po_agents.workers.local import LocalWorkers, Workers
-from at2po_agents.workers.rollout_worker import Job, make_envs
+from at2po_agents.tree import leaf_outcome
+from at2po_agents.workers.base import Job, Workers
+from at2po_agents.workers.local import LocalWorkers
+from at2po_agents.workers.rollout_worker import make_envs
 from retrieval.storage.files import Held, write_whole
 
 _log = logging.getLogger(__name__)
@@ -82,29 +84,33 @@ class Trainer:
         with ExitStack() as held:
             if self.group.is_main:
                 self._folder = held.enter_context(run_folder.hold(self.root))
-            resumed = self._checkpoint()
+            # Rank 0 decides for all.
+            ready = self._make_ready() if self.group.is_main else None
+            resumed = self.group.all_gather(ready)[0]
             self.status = RunStatus(self.out, resumed=resumed is not None)
             self.asked, self.eval_asked = askable_in_run(config, self.env, self.eval_env)
-            self.workers, self.batches = self._divide()
+            self.workers, self.batches = self._make_workers()
             self._begin(resumed)
             self._held = held.pop_all()
 
-    def _divide(self) -> tuple[Workers, Batches]:
-        """Return those who do the work, and the batches that they roll out."""
+    def _make_workers(self) -> tuple[Workers, Batches]:
+        """Make the run's workers, and the batches that they roll out."""
         config = self.config
-        if not config.cluster.collectors:
+        if not config.cluster.rollout_workers:
             local = LocalWorkers(config, (self.env, self.eval_env), self.group)
             return local, Batches(config, len(self.env.questions), local, self.asked)
         if self.group.world_size > 1:
             raise ConfigError(
-                "cluster.collectors: expected 0 under torchrun, found "
-                f"{config.cluster.collectors}; start without torchrun, or set it to 0"
+                "cluster.rollout_workers: expected 0 under torchrun, found "
+                f"{config.cluster.rollout_workers}; start without torchrun, or set it to 0"
             )
-        from at2po_agents.workers.ray import workers
+        from at2po_agents.workers.ray.prefetch import Prefetcher
+        from at2po_agents.workers.ray.workers import RayWorkers
 
-        remote = workers.RayWorkers(config, self.status)
+        remote = RayWorkers(config, self.status)
         batches = Batches(config, len(self.env.questions), remote, self.asked)
-        batches.stream = workers.ahead(remote, batches.job_ahead)
+        if ahead := config.cluster.staleness:
+            batches.prefetcher = Prefetcher(remote.submit, remote.wait, ahead, batches.job_ahead)
         return remote, batches
 
     def _begin(self, resumed: checkpoint.Checkpoint | None) -> None:
@@ -114,7 +120,7 @@ class Trainer:
         self.workers.start(resumed)
         self.batches.restart(self.state.step, self.state.questions)
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> dict[str, object]:
         """Train to the last step.
 
         Returns:
@@ -175,7 +181,7 @@ class Trainer:
                 self.state.seconds = time.monotonic() - start
                 log.write(self.state.step, metrics, took | self._times())
                 self.status.update(self.state.step)
-                tokens = metrics["tokens/sampled"]
+                tokens = int(metrics["tokens/sampled"])
                 progress.update(self.state.step, tokens=tokens, figures=_figures(metrics))
                 if self._due(self.config.checkpoint.every):
                     self._save()
@@ -189,10 +195,10 @@ class Trainer:
 
     def _times(self) -> dict[str, float]:
         """Write down what the workers did in a step, and sum it up."""
-        spans = self.workers.take_spans()
+        spans, lengths = self.workers.take_trace()
         if spans:
             timeline.append(self.out, self.state.step, spans, self._origin)
-        return timeline.summarise(spans) | queues.summarise(self.workers.take_queues())
+        return timeline.summarise(spans) | queues.summarise(lengths)
 
     def _metrics_log(self, fresh: bool) -> MetricsLog:
         """Open the run's metrics, and a tracker where one is asked for."""
@@ -203,7 +209,7 @@ class Trainer:
         first = self.group.is_main
         return MetricsLog(self.out, keep_through=through, tensorboard=first, tracker=tracker)
 
-    def _step(self) -> tuple[dict[str, Any], dict[str, float]]:
+    def _step(self) -> tuple[dict[str, float], dict[str, float]]:
         """Take a training step, and evaluate where that is due; return metrics and seconds."""
         config, state = self.config, self.state
         done = training_step(state.step, self.batches, config.algorithm, self.workers)
@@ -213,31 +219,35 @@ class Trainer:
         nonfinite = (tree.to_dict() for tree in self.workers.nonfinite_trees)
         write_lines(self._lines(run_folder.NONFINITE_TREES), nonfinite)
         metrics = self._step_metrics(done)
-        state.sampled_tokens += metrics["tokens/sampled"]
+        state.sampled_tokens += int(metrics["tokens/sampled"])
         if not self._due(config.eval.every):
             return metrics, done.seconds
         write_lines(self._lines(run_folder.TREES), (tree.to_dict() for tree in done.batch.trees))
         evaluated, took = self._evaluate()
         return metrics | evaluated, done.seconds | took
 
-    def _step_metrics(self, done: StepResult) -> dict[str, Any]:
+    def _step_metrics(self, done: StepResult) -> dict[str, float]:
         """What was sampled counts, whether it was learned from or not."""
-        batch, stream = done.batch, self.batches.stream
+        batch, prefetcher = done.batch, self.batches.prefetcher
         metrics = rollout_metrics(batch.grown) | {"rollout/trees": len(batch.grown)}
         if left_out := len(self.env.questions) - len(self.asked):
             metrics["rollout/overlong_prompts"] = left_out
-        if stream:
+        if prefetcher:
             age = sum(batch.ages) / len(batch.ages)
-            metrics |= {"rollout/staleness": age, "rollout/dropped": stream.dropped}
+            metrics |= {"rollout/staleness": age, "rollout/dropped": prefetcher.dropped}
         return metrics | {_learner_name(name): value for name, value in done.update.items()}
 
-    def _evaluate(self) -> tuple[dict[str, Any], dict[str, float]]:
+    def _evaluate(self) -> tuple[dict[str, float], dict[str, float]]:
         """Answer the first questions of the evaluation set greedily, one chain each."""
         clock = time.monotonic()
         job = Job(tuple(self.eval_asked), Chains(1), temperature=0.0, test=True)
-        trees = self.workers.collect(job)
+        trees = self.workers.run_job(job)
         leaves = [tree.leaves()[0] for tree in trees]
-        records = [self.eval_env.record(leaf.state, leaf.outcome) for leaf in leaves]
+        records = [
+            self.eval_env.record(leaf.state, leaf_outcome(leaf))
+            for leaf in leaves
+            if leaf.state is not None
+        ]
         write_lines(self._lines(run_folder.EPISODES), records)
         return evaluation_metrics(leaves), {"eval": time.monotonic() - clock}
 
@@ -250,10 +260,6 @@ class Trainer:
         """Whether something that happens every so many steps, and after the last, happens now."""
         step = self.state.step
         return step == self.config.steps or (every > 0 and step % every == 0)
-
-    def _checkpoint(self) -> checkpoint.Checkpoint | None:
-        """The checkpoint to go on from, or None for a new run; rank 0 decides for all."""
-        return self.group.all_gather(self._make_ready() if self.group.is_main else None)[0]
 
     def _make_ready(self) -> checkpoint.Checkpoint | None:
         """Make the folder ready to be written to; return the checkpoint to go on from, if any."""
@@ -286,7 +292,7 @@ class Trainer:
             keep=self.config.checkpoint.keep,
         )
 
-    def _summary(self) -> dict[str, Any]:
+    def _summary(self) -> dict[str, object]:
         self._require_folder()
         rows = {row["step"]: row for row in read_metrics(self.out / FILE) if "eval/em" in row}
         # Rows that somebody took away are not made up for: the figures are null.
@@ -315,7 +321,7 @@ class Trainer:
 _SHOWN = {"rollout/reward_mean": "reward", "rollout/em": "EM", "eval/em": "greedy EM"}
 
 
-def _figures(metrics: dict[str, Any]) -> dict[str, float]:
+def _figures(metrics: Mapping[str, float]) -> dict[str, float]:
     """The few metrics that the progress line shows."""
     return {short: metrics[name] for name, short in _SHOWN.items() if name in metrics}
 

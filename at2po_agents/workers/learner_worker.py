@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,8 +17,10 @@ from at2po_agents.learner.process_group import DataParallelGroup
 from at2po_agents.policy.adapters import adapter_names
 from at2po_agents.policy.loading import load_policy
 from at2po_agents.policy.lora import Lora
-from at2po_agents.tree import RolloutTree
 from at2po_envs.seeds import stable_hash
+
+if TYPE_CHECKING:
+    from at2po_agents.learner.fsdp import ShardSaver
 
 
 class Policy(NamedTuple):
@@ -38,7 +40,7 @@ class Policy(NamedTuple):
 class LearnerWorker:
     """A policy that is trained, in this process or together with other ranks.
 
-    Whatever several ranks share, all of them have to call.
+    Several ranks have to call every method together.
 
     Args:
         config: The settings of the run.
@@ -56,6 +58,7 @@ class LearnerWorker:
     ) -> None:
         self.config, self.policy, self.group = config, policy, group
         self.model = model = policy.model
+        self._dtype = model.dtype  # that of master weights, which several ranks keep, is wider
         lora, optim = config.lora.rank > 0, config.optim
         anchored = config.algorithm.kl_coef and resumed is not None and not lora
         self.learner = Learner(
@@ -73,17 +76,13 @@ class LearnerWorker:
             reference=load_start(config, None).model if anchored else None,
             group=group,
         )
-        self._saver: Any = None
+        self._saver: ShardSaver | None = None
         if group.world_size > 1:
             from at2po_agents.learner.fsdp import ShardSaver
 
             self._saver = ShardSaver(model, self.learner.optimizer, policy.tokenizer, group)
         if resumed is not None:
             self._resume(resumed)
-
-    def update(self, trees: Sequence[RolloutTree], step: int) -> dict[str, float]:
-        """Learn from trees; see `Learner.update`."""
-        return self.learner.update(trees, step)
 
     def weights(self) -> Mapping[str, Tensor]:
         """Return the state that an engine takes: the adapter alone, where only that is trained."""
@@ -94,18 +93,14 @@ class LearnerWorker:
             return state
         from at2po_agents.learner.fsdp import full_state
 
-        return full_state(state, getattr(torch, self.config.model.dtype))
+        return full_state(state, self._dtype)
 
-    def save(self, root: Path, step: int, **facts: Any) -> None:
-        """Write a checkpoint; that of several ranks is written while they go on.
-
-        Args:
-            root: Folder of the run's checkpoints.
-            step: Training steps done.
-            **facts: `extra`, `fingerprint` and `keep` of `checkpoint_writing.save`.
-        """
+    def save(
+        self, root: Path, step: int, *, extra: Mapping[str, float], fingerprint: str, keep: int
+    ) -> None:
+        """Write a checkpoint, see `checkpoint_writing.save`; several ranks go on meanwhile."""
         if self._saver is not None:
-            self._saver.save(root, step, **facts)
+            self._saver.save(root, step, extra=extra, fingerprint=fingerprint, keep=keep)
             return
         checkpoint_writing.save(
             root,
@@ -113,7 +108,9 @@ class LearnerWorker:
             model=self.policy.saved,
             tokenizer=self.policy.tokenizer,
             optimizer_state=self.learner.state_dict(),
-            **facts,
+            extra=extra,
+            fingerprint=fingerprint,
+            keep=keep,
         )
 
     def wait_for_checkpoint(self) -> None:
@@ -132,13 +129,13 @@ class LearnerWorker:
             load_shards(resumed.shards, self.model, self.learner.optimizer)
             return
         weights = read_shards(resumed.shards, "model")
-        moments = read_shards(resumed.shards, "optimizer")["state"]
+        adam_states = read_shards(resumed.shards, "optimizer")["state"]
         self.model.load_state_dict(weights)
         own = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
         narrow = [name for name, p in own if torch.promote_types(p.dtype, torch.float32) != p.dtype]
         state = self.learner.state_dict() | {"masters": [weights[name] for name in narrow]}
         state["optimizer"]["state"] = {
-            number: moments[name] for number, (name, _) in enumerate(own)
+            number: adam_states[name] for number, (name, _) in enumerate(own)
         }
         self.learner.load_state_dict(state)
 

@@ -1,4 +1,4 @@
-"""Who rolls out and who learns: this process, or each of several that `torchrun` started."""
+"""Rollouts and updates in this process, or in each of several that `torchrun` started."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import time
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -17,60 +16,17 @@ from at2po_agents.learner.process_group import DataParallelGroup
 from at2po_agents.monitoring.queue_length import QueueLength
 from at2po_agents.monitoring.trace import Span, sampled_tokens
 from at2po_agents.tree import RolloutTree
+from at2po_agents.workers.base import Job
 from at2po_agents.workers.learner_worker import LearnerWorker, load_start
-from at2po_agents.workers.rollout_worker import Job, RolloutWorker
-
-
-class Workers(Protocol):
-    """What a trainer asks of those who do the work; an implementation is made for one run."""
-
-    @property
-    def nonfinite_trees(self) -> Sequence[RolloutTree]:
-        """Trees whose loss or gradient was not finite in the latest update."""
-        ...
-
-    def start(self, resumed: checkpoint.Checkpoint | None) -> None:
-        """Begin with a checkpoint's policy and optimizer, or with the configured model."""
-        ...
-
-    def collect(self, job: Job) -> list[RolloutTree]:
-        """Roll a job out under the published weights; return a tree a question, in their order."""
-        ...
-
-    def learn(self, trees: Sequence[RolloutTree], step: int) -> dict[str, float]:
-        """Learn from credited trees; see `Learner.update`."""
-        ...
-
-    def publish(self) -> None:
-        """Make the learner's weights those that engines sample with from now on."""
-        ...
-
-    def save(self, root: Path, step: int, *, extra: Any, fingerprint: str, keep: int) -> None:
-        """Write a checkpoint, or begin to; see `checkpoint_writing.save`."""
-        ...
-
-    def wait_for_checkpoint(self) -> None:
-        """Wait until the last checkpoint is written."""
-        ...
-
-    def take_spans(self) -> list[Span]:
-        """Return what was done since this was last called; nothing where one process is alone."""
-        ...
-
-    def take_queues(self) -> list[QueueLength]:
-        """Return how long queues were since this was last called; nothing where one is alone."""
-        ...
-
-    def close(self) -> None:
-        """Finish what was begun, and free everything."""
-        ...
+from at2po_agents.workers.rollout_worker import RolloutWorker
+from at2po_envs import ForkableEnv
 
 
 class LocalWorkers:
     """This process rolls out and learns; so do the others that `torchrun` started, in step.
 
-    Each rank rolls out its share of a job's questions; all of them then have all trees. A lone
-    process has one model, which both its engine and its learner use.
+    Each rank rolls out its part of a job; all of them then have all trees. A lone process has one
+    model, which both its engine and its learner use.
 
     Args:
         config: The settings of the run.
@@ -82,7 +38,10 @@ class LocalWorkers:
     rollout: RolloutWorker
 
     def __init__(
-        self, config: TrainConfig, envs: tuple[Any, Any], group: DataParallelGroup
+        self,
+        config: TrainConfig,
+        envs: tuple[ForkableEnv, ForkableEnv],
+        group: DataParallelGroup,
     ) -> None:
         self.config, self.group, self._envs = config, group, envs
         self._weights: Mapping[str, Tensor] = {}
@@ -102,16 +61,16 @@ class LocalWorkers:
         served = policy.model if alone or config.engine.name == "vllm" else deepcopy(policy.model)
         self.rollout = RolloutWorker(config, served, policy.tokenizer, self._envs)
         self.learning = LearnerWorker(config, policy, resumed, self.group)
-        self.publish()
+        self.set_rollout_weights()
 
-    def collect(self, job: Job) -> list[RolloutTree]:
-        """Roll out this rank's share of a job, and return the trees of all."""
-        shares = job.shares(self.group.world_size)
+    def run_job(self, job: Job) -> list[RolloutTree]:
+        """Roll out this rank's part of a job, and return the trees of all."""
+        parts = job.split(self.group.world_size)
         begun, own = time.time(), list[RolloutTree]()
         unavailable: ToolsUnavailableError | None = None
-        if self.group.rank < len(shares):
+        if self.group.rank < len(parts):
             try:
-                own = self.rollout.collect(shares[self.group.rank], self._weights)
+                own = self.rollout.grow_trees(parts[self.group.rank], self._weights)
             except ToolsUnavailableError as error:
                 unavailable = error  # all ranks have to pause together
             if self.group.world_size > 1:
@@ -130,17 +89,19 @@ class LocalWorkers:
         self.rollout.engine.sleep()
         self._weights = {}  # of several ranks a copy, whose memory the update may need
         begun = time.time()
-        learned = self.learning.update(trees, step)
+        learned = self.learning.learner.update(trees, step)
         self._note("update", begun, time.time(), int(learned["trained_tokens"]))
         return learned
 
-    def publish(self) -> None:
-        """Hand the learner's weights, in one piece, to the engine's next collection."""
+    def set_rollout_weights(self) -> None:
+        """Keep the learner's weights, in one piece, for the engine to load with its next job."""
         begun = time.time()
         self._weights = self.learning.weights()
         self._note("weights", begun, time.time())
 
-    def save(self, root: Path, step: int, *, extra: Any, fingerprint: str, keep: int) -> None:
+    def save(
+        self, root: Path, step: int, *, extra: Mapping[str, float], fingerprint: str, keep: int
+    ) -> None:
         """Write a checkpoint; that of several ranks is written while they go on."""
         self.learning.save(root, step, extra=extra, fingerprint=fingerprint, keep=keep)
 
@@ -148,15 +109,12 @@ class LocalWorkers:
         """Wait until the last checkpoint is written."""
         self.learning.wait_for_checkpoint()
 
-    def take_spans(self) -> list[Span]:
-        """Return what all ranks did since this was last called."""
-        spans, self._spans = self._spans, []
-        return [span for found in self.group.all_gather(spans) for span in found]
-
-    def take_queues(self) -> list[QueueLength]:
-        """Return how long the queues of all ranks were since this was last called."""
-        queues, self._queues = self._queues, []
-        return [queue for found in self.group.all_gather(queues) for queue in found]
+    def take_trace(self) -> tuple[list[Span], list[QueueLength]]:
+        """Return what all ranks did and how long their queues were since this was last called."""
+        gathered = self.group.all_gather((self._spans, self._queues))
+        self._spans, self._queues = [], []
+        spans = [span for found, _ in gathered for span in found]
+        return spans, [queue for _, found in gathered for queue in found]
 
     def close(self) -> None:
         """Wait until the last checkpoint is written, and free the engine."""

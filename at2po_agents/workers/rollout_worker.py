@@ -1,11 +1,9 @@
-"""A job of rolling out questions, and what carries it out: an engine and its environments."""
+"""What carries out jobs of rolling out: an engine and its environments."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
 
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -13,46 +11,17 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from at2po_agents.config.train import TrainConfig
 from at2po_agents.engines import Engine, make_engine
 from at2po_agents.errors import ToolsUnavailableError
-from at2po_agents.learner.partition import split
 from at2po_agents.monitoring.queue_length import QueueWatch
 from at2po_agents.rollout.collector import Collector
 from at2po_agents.rollout.environments import make_env, on_test_split
-from at2po_agents.rollout.expansion import Expansion
 from at2po_agents.tree import RolloutTree
+from at2po_agents.workers.base import Job
+from at2po_envs import ForkableEnv
 
 _log = logging.getLogger(__name__)
 
 MAX_ROLLOUT_RETRIES = 3
 """Times that a tree is grown again after its tools failed; then the failure stays in it."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """Questions that are rolled out in the same way.
-
-    Attributes:
-        questions: Their numbers in the environment.
-        expansion: Says where a tree grows.
-        seed: Seed of the collection that the job is, or belongs to.
-        temperature: Sampling temperature; 0 is greedy.
-        test: Whether they are those of the environment that evaluates.
-        first: Number of the first of them within the whole collection.
-    """
-
-    questions: tuple[int, ...]
-    expansion: Expansion
-    seed: int = 0
-    temperature: float = 1.0
-    test: bool = False
-    first: int = 0
-
-    def shares(self, parts: int) -> list[Job]:
-        """Cut the job into at most so many consecutive ones of nearly equal size."""
-        found, first = [], self.first
-        for questions in split(self.questions, parts):
-            found.append(replace(self, questions=tuple(questions), first=first))
-            first += len(questions)
-        return found
 
 
 class RolloutWorker:
@@ -74,7 +43,7 @@ class RolloutWorker:
         config: TrainConfig,
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
-        envs: tuple[Any, Any],
+        envs: tuple[ForkableEnv, ForkableEnv],
     ) -> None:
         self.config, self.tokenizer, self.envs = config, tokenizer, envs
         self.waiting = False
@@ -88,8 +57,8 @@ class RolloutWorker:
             options=config.engine.options,
         )
 
-    def collect(self, job: Job, weights: Mapping[str, Tensor]) -> list[RolloutTree]:
-        """Roll out a job.
+    def grow_trees(self, job: Job, weights: Mapping[str, Tensor]) -> list[RolloutTree]:
+        """Load weights, and grow a tree for every question of a job.
 
         The engine begins with nothing in its cache: what an earlier collection left there would
         change the rounding of this one, and a resumed run would differ from one that was never
@@ -133,10 +102,8 @@ class RolloutWorker:
                 break
         return [grown[place] for place in range(len(chosen))]
 
-    def _wait_for_tools(self, env: Any, failed: int) -> bool:
+    def _wait_for_tools(self, env: ForkableEnv, failed: int) -> bool:
         """Wait until tools are there again; False if nothing can be said of them."""
-        if not hasattr(env, "wait_for_tools"):
-            return False
         timeout = self.config.rollout.tool_wait_timeout_s
         _log.warning("tools failed in %d trees; waiting until they are there", failed)
         self.waiting = True
@@ -150,13 +117,15 @@ class RolloutWorker:
         return unavailable is not None
 
 
-def make_envs(config: TrainConfig) -> tuple[Any, Any]:
+def make_envs(config: TrainConfig) -> tuple[ForkableEnv, ForkableEnv]:
     """Make the environments of a run: the one that trains, and the one that evaluates."""
     testing = on_test_split(config.env, config.eval.env_options)
     return make_env(config.env, config.env_options), make_env(config.env, testing)
 
 
-def new_collector(config: TrainConfig, env: Any, engine: Engine, tokenizer: Any) -> Collector:
+def new_collector(
+    config: TrainConfig, env: ForkableEnv, engine: Engine, tokenizer: PreTrainedTokenizerBase
+) -> Collector:
     """Build the collector that a configuration asks for.
 
     Args:
@@ -164,9 +133,6 @@ def new_collector(config: TrainConfig, env: Any, engine: Engine, tokenizer: Any)
         env: The environment played.
         engine: Samples turns.
         tokenizer: The policy's tokenizer.
-
-    Returns:
-        A collector.
     """
     return Collector(
         env,

@@ -156,7 +156,9 @@ class Run:
             "optim.learning_rate": 1e-15,
             "eval.every": 1,  # which keeps the trees
             "eval.questions": 1,
-            "cluster": ClusterOptions(collectors=self.collectors, learners=self.learners),
+            "cluster": ClusterOptions(
+                rollout_workers=self.collectors, learner_workers=self.learners
+            ),
             "out": out,
         }
         return override(load_config(TrainConfig, "demo"), changes)

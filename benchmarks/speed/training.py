@@ -33,7 +33,7 @@ from at2po_agents.learner.partition import alike, partition_packs, row_tokens
 from at2po_agents.objective.rows import Rows
 from at2po_agents.policy.loading import load_model
 from at2po_agents.rollout.environments import make_env
-from at2po_agents.rollout.expansion.entropy import entropy_mean_std
+from at2po_agents.rollout.expansion.entropy_measures import entropy_mean_std
 from at2po_agents.tree import RolloutTree
 from at2po_agents.workers.rollout_worker import new_collector
 from benchmarks.command import run

@@ -96,7 +96,7 @@ class Plan(Settings):
     """Sequences of the whole context that the engine must be able to hold at a time."""
     colocate: bool = True
     """Whether every GPU learns and generates in turn; else some learn and the others generate."""
-    collectors: CountOrZero = 0
+    rollout_workers: CountOrZero = 0
     """GPUs that generate where `colocate` is off; 0 is half of them."""
     questions: Count = 64
     """Questions, and so trees, per step."""
@@ -107,15 +107,15 @@ class Plan(Settings):
         """Check the division of the GPUs, too."""
         super().__post_init__()
         total = self.machines.total
-        if self.colocate and self.collectors:
+        if self.colocate and self.rollout_workers:
             raise ConfigError(
-                f"collectors: expected none apart with colocate=on, found {self.collectors}; say "
-                "colocate=off, or leave collectors out"
+                "rollout_workers: expected none apart with colocate=on, found "
+                f"{self.rollout_workers}; say colocate=off, or leave rollout_workers out"
             )
         if not self.colocate and not 0 < self.generating < total:
             raise ConfigError(
                 f"colocate: expected GPUs to generate and others to learn, found {self.gpus} with "
-                f"collectors={self.collectors}; give more GPUs, or say colocate=on"
+                f"rollout_workers={self.rollout_workers}; give more GPUs, or say colocate=on"
             )
 
     @property
@@ -127,7 +127,7 @@ class Plan(Settings):
     def generating(self) -> int:
         """GPUs that generate."""
         total = self.machines.total
-        return total if self.colocate else self.collectors or total // 2
+        return total if self.colocate else self.rollout_workers or total // 2
 
     @property
     def learning(self) -> int:
@@ -165,11 +165,13 @@ class Plan(Settings):
         else:
             words += [f"--engine.max-batch {self.sequences}"]
         if self.machines.total > 1:
-            words += [f"--cluster.collectors {self.generating}"]
-            words += [f"--cluster.learners {self.learning}"]
+            words += [f"--cluster.rollout-workers {self.generating}"]
+            words += [f"--cluster.learner-workers {self.learning}"]
             words += ["--cluster.colocate"] * self.colocate
             share = 0.5 if self.colocate else 1
-            words += [f"--cluster.collector-gpus {share} --cluster.learner-gpus {share}"]
+            words += [
+                f"--cluster.rollout-worker-gpus {share} --cluster.learner-worker-gpus {share}"
+            ]
         return words
 
 

@@ -1,4 +1,4 @@
-"""What a rollout strategy is, and the simplest one."""
+"""What an expansion is: it says where a tree grows; and the simplest one, chains."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 from numpy.random import Generator
 
 from at2po_agents.errors import ConfigError
-from at2po_agents.rollout.expansion.entropy import Entropy
+from at2po_agents.rollout.expansion.entropy_measures import Entropy
 from at2po_agents.tree import Node, RolloutTree
 
 

@@ -10,7 +10,7 @@ from numpy.random import Generator
 
 from at2po_agents.errors import ConfigError
 from at2po_agents.rollout.expansion.base import at_least, finite
-from at2po_agents.rollout.expansion.entropy import Entropy, token_entropies
+from at2po_agents.rollout.expansion.entropy_measures import Entropy, token_entropies
 from at2po_agents.tree import Node, RolloutTree
 
 Variant = Literal["designed", "released"]
@@ -45,9 +45,10 @@ class ARPOBranching:
         variant: "designed" or "released".
         entropy: The estimate of a token's entropy.
 
-    Source: ARPO paper, and its released code with sums over 20 tokens (of the top-10 candidates,
-    which no engine here returns) over the logarithm of the tokenizer's vocabulary, added tokens
-    included. The code never clears its first-turn entropies; here each chain has its own.
+    Source: ARPO (arXiv 2507.19849), and github.com/RUC-NLPIR/ARPO at a95cd08 with sums over 20
+    tokens (of the top-10 candidates, which no engine here returns) over the logarithm of the
+    tokenizer's vocabulary, added tokens included. The code never clears its first-turn entropies;
+    here each chain has its own.
     """
 
     chains: int = 16
@@ -154,8 +155,9 @@ class AEPOBranching(ARPOBranching):
             `chains`; the rest is for branching.
         sharpness: See `monitor`.
 
-    Source: AEPO paper and released code. Released, l counts rounds of a whole batch and the
-    monitoring pass is thrown away (and off by default).
+    Source: AEPO (arXiv 2510.14545); "released" as vllm_rollout_with_tools.py in
+    AEPO/verl_aepo_entropy of github.com/zzfoutofspace/ATPO at 98e60f6, where l counts rounds of a
+    whole batch and the monitoring pass is thrown away (and off by default).
     """
 
     damping: float = 0.05

@@ -26,7 +26,8 @@ class Forest:
         iterations: Expansions L per tree, at least 0.
         beam: Forks N per tree and expansion, at least 1.
 
-    Source: released Tree-GRPO code; all leaves are kept (its K = 1 + N * L).
+    Source: Tree-GRPO (arXiv 2509.21240) and github.com/AMAP-ML/Tree-GRPO at 90b1709; all leaves are
+    kept (its K = 1 + N * L).
     """
 
     trees: int = 8

@@ -1,4 +1,4 @@
-"""What runs in the processes that Ray starts: a collector, and a rank of the learner."""
+"""What runs in the processes that Ray starts: a rollout worker, or a learner worker."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 from pathlib import Path
-from typing import Any
 
 import ray
 from torch import Tensor
@@ -19,15 +18,13 @@ from at2po_agents.monitoring.queue_length import QueueLength
 from at2po_agents.monitoring.trace import Span, sampled_tokens
 from at2po_agents.policy.loading import find_device
 from at2po_agents.tree import RolloutTree
+from at2po_agents.workers.base import Job
 from at2po_agents.workers.learner_worker import LearnerWorker, load_start
-from at2po_agents.workers.ray.broadcast import Broadcast, Part, Seat, layout_of
-from at2po_agents.workers.rollout_worker import Job, RolloutWorker, make_envs
-
-Box = Sequence[Any]
-"""A list that holds the reference of an object: Ray fetches it only where it is asked for."""
+from at2po_agents.workers.ray.tasks import Box
+from at2po_agents.workers.rollout_worker import RolloutWorker, make_envs
 
 
-class CollectorActor:
+class RolloutActor:
     """An engine and its environments, which take weights and return trees.
 
     Args:
@@ -40,75 +37,50 @@ class CollectorActor:
         self._worker: RolloutWorker | None = None
         self._weights: Mapping[str, Tensor] = {}
         self._held = ""  # the reference of those that were fetched
-        self._broadcast = Broadcast(config.model.device, config.cluster.stall_s)
 
-    def ready(self) -> None:
-        """Start the engine and its environments, if they were not yet."""
-        self._started()
-
-    def receive(self, seat: Seat, layout: Sequence[Part]) -> Span:
-        """Take weights that are sent to all collectors.
-
-        Args:
-            seat: This collector's among them.
-            layout: What travels.
-
-        Returns:
-            How long it took.
-        """
-        begun = time.time()
-        self._weights = {}  # the new ones need their memory
-        self._weights = self._broadcast.receive(seat, layout)
-        return Span(self.name, "weights", begun, time.time())
-
-    def collect(
+    def grow_trees(
         self, job: Job, weights: Box
     ) -> tuple[list[RolloutTree], list[Span], list[QueueLength]]:
         """Roll out a job.
 
         Args:
             job: The questions, and how.
-            weights: Where they are; fetched if they are not those of the last job. An empty box
-                stands for those that were sent.
+            weights: Where they are; fetched if they are not those of the last job.
 
         Returns:
             Its trees, what was done when, and how long queues were meanwhile.
         """
         begun = time.time()
-        worker = self._started()
+        if self._worker is None:  # here, so that errors are those of a call, not of a dead actor
+            policy = load_start(self.config, None)
+            envs = make_envs(self.config)
+            self._worker = RolloutWorker(self.config, policy.model, policy.tokenizer, envs)
         # Versions do not tell them apart: those of steps that were lost come again.
-        if weights and weights[0].hex() != self._held:
+        if weights[0].hex() != self._held:
             self._weights, self._held = ray.get(weights[0]), weights[0].hex()
         loaded = time.time()
-        trees = worker.collect(job, self._weights)
+        trees = self._worker.grow_trees(job, self._weights)
         stage = "eval" if job.test else "collect"
         spans = [
             Span(self.name, "weights", begun, loaded),
             Span(self.name, stage, loaded, time.time(), sampled_tokens(trees)),
         ]
-        return trees, spans, [queue.take() for queue in worker.queues]
+        return trees, spans, [queue.take() for queue in self._worker.queues]
 
     def sleep(self) -> None:
         """Release the engine's weights and KV cache, so that the learner has their memory."""
         if self._worker is not None:
             self._worker.engine.sleep()
 
-    def heartbeat(self) -> Any:
+    def heartbeat(self) -> object:
         """Return a value that changes as long as this process makes progress."""
         if self._worker is None:
             return None
         return time.time() if self._worker.waiting else astuple(self._worker.engine.stats)
 
-    def _started(self) -> RolloutWorker:
-        if self._worker is None:  # here, so that errors are those of a call, not of a dead actor
-            policy = load_start(self.config, None)
-            envs = make_envs(self.config)
-            self._worker = RolloutWorker(self.config, policy.model, policy.tokenizer, envs)
-        return self._worker
-
 
 class LearnerActor:
-    """One rank of the learner.
+    """One learner worker: a rank of the learner.
 
     Args:
         config: The settings of the run.
@@ -119,8 +91,6 @@ class LearnerActor:
 
     def __init__(self, config: TrainConfig, rank: int) -> None:
         self.config, self.rank = config, rank
-        self._broadcast = Broadcast(config.model.device, config.cluster.stall_s)
-        self._gathered: Mapping[str, Tensor] = {}
 
     def address(self) -> str:
         """Return a `host:port` of this process's machine at which the ranks can meet."""
@@ -138,14 +108,15 @@ class LearnerActor:
         """
         options = self.config.cluster
         group = join(
-            rank=self.rank, size=options.learners, address=address, timeout_s=options.stall_s
+            rank=self.rank,
+            size=options.learner_workers,
+            address=address,
+            timeout_s=options.stall_s,
         )
         policy = load_start(self.config, resumed)
         self._worker = LearnerWorker(self.config, policy, resumed, group)
 
-    def update(
-        self, trees: Box, step: int
-    ) -> tuple[dict[str, float], list[RolloutTree], list[Span]]:
+    def update(self, trees: Box, step: int) -> tuple[dict[str, float], Sequence[RolloutTree], Span]:
         """Learn from trees.
 
         Returns:
@@ -153,11 +124,11 @@ class LearnerActor:
         """
         fetched = ray.get(trees[0])
         begun = time.time()
-        learned = self._worker.update(fetched, step)
+        learned = self._worker.learner.update(fetched, step)
         tokens = int(learned["trained_tokens"]) if self.rank == 0 else 0
-        span = Span(f"learner-{self.rank}", "update", begun, time.time(), tokens)
+        span = Span(f"learner_worker-{self.rank}", "update", begun, time.time(), tokens)
         nonfinite = self._worker.learner.nonfinite_trees if self.rank == 0 else []
-        return learned, nonfinite, [span]
+        return learned, nonfinite, span
 
     def weights(self) -> Box:
         """Return where the weights of the policy are; empty on ranks that do not hand them out."""
@@ -166,34 +137,21 @@ class LearnerActor:
             return []
         if transport == "object-store":
             return [ray.put({name: tensor.cpu() for name, tensor in state.items()})]
-        # Collectors read this memory when they come to it: it must not be what the learner changes.
+        # Rollout workers read this memory later: it must not be what the learner changes.
         place = find_device(self.config.model.device)
-        copies = {name: tensor.detach().to(place, copy=True) for name, tensor in state.items()}
-        return [ray.put(copies, _tensor_transport=transport)]
+        apart = {name: tensor.detach().to(place, copy=True) for name, tensor in state.items()}
+        return [ray.put(apart, _tensor_transport=transport)]
 
-    def gather(self) -> list[Part]:
-        """Put the weights of the policy in one piece, for rank 0 to send; return their layout."""
-        state = self._worker.weights()
-        self._gathered = state if self.rank == 0 else {}
-        return layout_of(self._gathered)
-
-    def send(self, seat: Seat) -> None:
-        """Send what was gathered to all collectors.
-
-        Args:
-            seat: This rank's among them.
-        """
-        self._broadcast.send(seat, self._gathered)
-        self._gathered = {}
-
-    def save(self, root: Path, step: int, facts: Mapping[str, Any]) -> None:
+    def save(
+        self, root: Path, step: int, *, extra: Mapping[str, float], fingerprint: str, keep: int
+    ) -> None:
         """Write a checkpoint, or begin to."""
-        self._worker.save(root, step, **facts)
+        self._worker.save(root, step, extra=extra, fingerprint=fingerprint, keep=keep)
 
     def wait_for_checkpoint(self) -> None:
         """Wait until the last checkpoint is written."""
         self._worker.wait_for_checkpoint()
 
-    def heartbeat(self) -> Any:
+    def heartbeat(self) -> object:
         """Return a value that changes as long as this process makes progress."""
         return self._worker.learner.passes if hasattr(self, "_worker") else None

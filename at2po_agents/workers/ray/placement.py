@@ -8,10 +8,9 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import ray
-from ray.util.placement_group import placement_group
+from ray.util.placement_group import PlacementGroup, placement_group
 
 from at2po_agents.config.cluster import ClusterOptions
 from at2po_agents.errors import WorkersLostError
@@ -27,7 +26,9 @@ def connect(options: ClusterOptions) -> bool:
         else:
             ray.init(
                 address="local",  # whatever else runs here
-                num_cpus=max(os.cpu_count() or 1, options.collectors + options.learners),
+                num_cpus=max(
+                    os.cpu_count() or 1, options.rollout_workers + options.learner_workers
+                ),
                 include_dashboard=False,
                 logging_level=logging.WARNING,
             )
@@ -43,8 +44,8 @@ def _sigterm_kept() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def reserve(options: ClusterOptions) -> Any:
-    """Reserve a GPU for every pair of collector and rank that share one.
+def reserve(options: ClusterOptions) -> PlacementGroup | None:
+    """Reserve a GPU for every pair of rollout worker and learner worker that share one.
 
     Returns:
         The placement group, whose bundle i is for pair i; None where nothing is shared.
@@ -54,18 +55,13 @@ def reserve(options: ClusterOptions) -> Any:
     """
     if not options.colocate:
         return None
-    bundle = {"CPU": 2.0, "GPU": options.collector_gpus + options.learner_gpus}
-    bundles = [{name: n for name, n in bundle.items() if n} for _ in range(options.learners)]
-    places = placement_group(bundles, strategy="PACK")
+    bundle = {"CPU": 2.0}
+    if gpus := options.rollout_worker_gpus + options.learner_worker_gpus:
+        bundle["GPU"] = gpus
+    places = placement_group([bundle] * options.learner_workers, strategy="PACK")
     if not places.wait(options.stall_s):
-        found: Any = ray.cluster_resources()
         raise WorkersLostError(
-            f"expected room for {len(bundles)} x {bundles[0]} in the Ray cluster, found {found}; "
-            "lower cluster.learners, or add machines"
+            f"expected room for {options.learner_workers} x {bundle} in the Ray cluster, found "
+            f"{ray.cluster_resources()}; lower cluster.learner_workers, or add machines"
         )
     return places
-
-
-def as_actor(kind: type, resources: dict[str, Any]) -> Any:
-    """Return an actor class whose `progress` answers while another method runs."""
-    return ray.remote(concurrency_groups={"health": 1}, max_concurrency=1, **resources)(kind)

@@ -1,4 +1,4 @@
-"""The pool of collectors: jobs in, trees out, whatever happens to single processes."""
+"""The pool of rollout workers: jobs in, trees out, whatever happens to single processes."""
 
 from __future__ import annotations
 
@@ -6,48 +6,45 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Concatenate
 
 import ray
+from ray.actor import ActorHandle
 
 from at2po_agents.monitoring.queue_length import QueueLength, QueueWatch
 from at2po_agents.monitoring.trace import Span
-from at2po_agents.workers.ray.calls import TICK_S, ActorLostError, Call
+from at2po_agents.tree import RolloutTree
+from at2po_agents.workers.ray.actors import RolloutActor
+from at2po_agents.workers.ray.calls import TICK_S, ActorLostError, Call, P, R
 from at2po_agents.workers.ray.tasks import Task
 
 
 @dataclass(eq=False)
 class _Member:
-    """A collector, what it is at, and which weights it was sent.
-
-    It has started once it has done a job.
-    """
+    """A rollout worker, and what it is at; it has started once it has done a job."""
 
     number: int
-    actor: Any
+    actor: ActorHandle
     started: bool = False
     task: Task | None = None
-    call: Call | None = None
-    sent: int | None = None
+    call: Call[tuple[list[RolloutTree], list[Span], list[QueueLength]]] | None = None
 
 
-class CollectorPool:
-    """Collectors that take jobs in turn; one that dies or hangs is replaced, its job begun again.
+class RolloutPool:
+    """Rollout workers that take jobs in turn; one that dies or hangs is replaced, its job repeated.
 
-    What a job gives follows from its seed and weights, so that nothing is changed by a loss. Where
-    weights are sent, a collector takes only jobs whose weights it was sent: one that replaced
-    another has nothing to do until weights are sent again, and the others do its jobs.
+    What a job gives follows from its seed and weights, so that nothing is changed by a loss.
 
     Args:
-        make: Starts the collector of a number.
-        size: Number of collectors, at least 1.
-        stall_s: Seconds without progress after which a collector counts as hung.
-        lost: Told of every lost collector and why, before it is replaced; it may raise instead.
+        make: Starts the rollout worker of a number.
+        size: Number of rollout workers, at least 1.
+        stall_s: Seconds without progress after which one counts as hung.
+        lost: Told of every loss and why, before the worker is replaced; it may raise instead.
     """
 
     def __init__(
         self,
-        make: Callable[[int], Any],
+        make: Callable[[int], ActorHandle],
         size: int,
         stall_s: float,
         lost: Callable[[str, str], None],
@@ -57,26 +54,7 @@ class CollectorPool:
         self._queue: deque[Task] = deque()
         self._jobs = QueueWatch("jobs")
         self._queues: list[QueueLength] = []
-        self.spans: list[Span] = []
-
-    def __len__(self) -> int:
-        """Number of collectors."""
-        return len(self._members)
-
-    @property
-    def busy(self) -> bool:
-        """Whether jobs wait or are carried out, be they given up or not."""
-        return bool(self._queue) or any(member.call is not None for member in self._members)
-
-    @property
-    def stranded(self) -> bool:
-        """Whether jobs wait, after a tick, that no collector can do before weights are sent."""
-        return bool(self._queue) and all(member.call is None for member in self._members)
-
-    @property
-    def actors(self) -> list[Any]:
-        """The collectors' handles."""
-        return [member.actor for member in self._members]
+        self._spans: list[Span] = []
 
     def submit(self, task: Task, *, urgent: bool = False) -> None:
         """Queue a job.
@@ -89,7 +67,7 @@ class CollectorPool:
         self._jobs.note(len(self._queue))
 
     def tick(self) -> None:
-        """Take what is done, replace who is lost, and give jobs to whoever is idle.
+        """Take what is done, replace what is lost, and give jobs to workers that are idle.
 
         Raises:
             Exception: What a job itself raised.
@@ -99,26 +77,24 @@ class CollectorPool:
             try:
                 self._take(member)
             except ActorLostError as error:
-                self._replace(member, task, str(error))
+                self._replace(member, task, error)
         for member in self._members:
-            if member.call is None and self._queue and _can_do(member, self._queue[0]):
-                self._give(member, self._queue.popleft())
+            if member.call is None and self._queue:
+                member.task = task = self._queue.popleft()
+                boxes = task.weights.boxes
+                box = boxes[member.number % len(boxes)]
+                member.call = self._call(member, RolloutActor.grow_trees, task.job, box)
         self._jobs.note(len(self._queue))
 
-    def take_queues(self) -> list[QueueLength]:
-        """Return how long the collectors' queues were since this was last called, and their own."""
-        queues, self._queues = self._queues, []
-        return [self._jobs.take(), *queues]
+    def take_trace(self) -> tuple[list[Span], list[QueueLength]]:
+        """Return what the workers did and how long queues were since this was last called."""
+        found = self._spans, [self._jobs.take(), *self._queues]
+        self._spans, self._queues = [], []
+        return found
 
-    def call_all(self, method: str) -> None:
-        """Have all collectors, and whoever replaces them, carry out a method.
-
-        Only legal while no job is on its way.
-
-        Args:
-            method: Its name.
-        """
-        waiting = {member: self._call(member, method) for member in self._members}
+    def sleep(self) -> None:
+        """Have all engines release their memory; only legal while no job is on its way."""
+        waiting = {member: self._call(member, RolloutActor.sleep) for member in self._members}
         while waiting:
             for member, call in list(waiting.items()):
                 try:
@@ -127,41 +103,28 @@ class CollectorPool:
                         del waiting[member]
                 except ActorLostError as error:
                     del waiting[member]
-                    fresh = self._replace(member, None, str(error))
-                    waiting[fresh] = self._call(fresh, method)
+                    self._replace(member, None, error)  # by one that has no engine yet
             time.sleep(TICK_S)
 
-    def sent(self, version: int) -> None:
-        """Note that all collectors were sent weights.
-
-        Args:
-            version: Updates that made them.
-        """
-        for member in self._members:
-            member.sent = version
-
-    def renew(self) -> None:
-        """End all collectors and start others; only legal while no job is on its way."""
-        for member in list(self._members):
-            self._renew(member)
-
     def forget(self) -> None:
-        """Give up all jobs, and weights that were sent.
-
-        Neither trees nor errors of those jobs concern anybody any more.
-        """
+        """Give up all jobs: neither their trees nor their errors concern anybody any more."""
         self._queue.clear()
         for member in self._members:
-            member.task = member.sent = None
+            member.task = None
 
-    def _give(self, member: _Member, task: Task) -> None:
-        member.task = task
-        box = task.weights.box(member.number)
-        member.call = self._call(member, "collect", task.job, box)
+    def close(self) -> None:
+        """End all rollout workers."""
+        for member in self._members:
+            ray.kill(member.actor)
 
-    def _call(self, member: _Member, method: str, *arguments: Any) -> Call:
-        starting = not member.started
-        return Call(member.actor, method, arguments, self._stall_s, starting=starting)
+    def _call(
+        self,
+        member: _Member,
+        method: Callable[Concatenate[RolloutActor, P], R],
+        *arguments: P.args,
+        **named: P.kwargs,
+    ) -> Call[R]:
+        return Call(member.actor, self._stall_s, not member.started, method, *arguments, **named)
 
     def _take(self, member: _Member) -> None:
         call, task = member.call, member.task
@@ -171,22 +134,12 @@ class CollectorPool:
         if task is not None:  # else it was given up
             task.trees, spans, queues = call.result()
             member.started = True
-            self.spans += spans
+            self._spans += spans
             self._queues += queues
 
-    def _replace(self, member: _Member, task: Task | None, why: str) -> _Member:
-        self._lost(f"collector-{member.number}", why)
+    def _replace(self, member: _Member, task: Task | None, why: ActorLostError) -> None:
+        self._lost(f"rollout_worker-{member.number}", str(why))
         if task is not None:
             self._queue.appendleft(task)
-        return self._renew(member)
-
-    def _renew(self, member: _Member) -> _Member:
         ray.kill(member.actor)
-        fresh = _Member(member.number, self._make(member.number))
-        self._members[member.number] = fresh
-        return fresh
-
-
-def _can_do(member: _Member, task: Task) -> bool:
-    """Whether a collector can fetch the weights of a job, or was sent them."""
-    return bool(task.weights.boxes) or member.sent == task.weights.version
+        self._members[member.number] = _Member(member.number, self._make(member.number))

@@ -1,35 +1,23 @@
-"""Trees from collectors that work ahead of the learner, by a bounded number of updates."""
+"""Trees that are rolled out ahead of the learner, by a bounded number of updates."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
 from at2po_agents.tree import RolloutTree
+from at2po_agents.workers.base import Job
 from at2po_agents.workers.ray.tasks import Task, finished
-from at2po_agents.workers.rollout_worker import Job
 
 
-class Sender(Protocol):
-    """Rolls out jobs in the background."""
-
-    def submit(self, job: Job) -> list[Task]:
-        """Queue a job under the newest weights, in shares."""
-        ...
-
-    def wait(self, ready: Callable[[], int], count: int) -> None:
-        """Let the work go on until there are as many trees."""
-        ...
-
-
-class Stream:
+class Prefetcher:
     """Keeps the batches of this step and of the next `staleness` ones on their way.
 
-    A batch is sampled under the weights at hand when it is begun. Whoever is slow is overtaken:
-    a step takes the oldest trees that are ready.
+    A batch is sampled under the weights at hand when it is begun. Slow workers are overtaken: a
+    step takes the oldest trees that are ready.
 
     Args:
-        workers: Roll out.
+        submit: Queues a job under the newest weights, in parts; see `RayWorkers.submit`.
+        wait: Lets the work go on until there are so many trees; see `RayWorkers.wait`.
         staleness: Most updates between the weights that sampled a tree and those that learn from
             it, at least 1.
         new_job: Returns a job of that many new questions.
@@ -38,8 +26,15 @@ class Stream:
         dropped: Trees that were too old when their time came, or lost with the learner, so far.
     """
 
-    def __init__(self, workers: Sender, staleness: int, new_job: Callable[[int], Job]) -> None:
-        self._workers, self._staleness, self._new_job = workers, staleness, new_job
+    def __init__(
+        self,
+        submit: Callable[[Job], list[Task]],
+        wait: Callable[[Callable[[], int], int], None],
+        staleness: int,
+        new_job: Callable[[int], Job],
+    ) -> None:
+        self._submit, self._wait = submit, wait
+        self._staleness, self._new_job = staleness, new_job
         self._tasks: list[Task] = []
         self._ready: list[tuple[int, RolloutTree]] = []  # with the version that sampled it
         self.dropped = 0
@@ -56,8 +51,8 @@ class Stream:
         """
         self._drop(step - self._staleness)
         while self._pending() < (self._staleness + 1) * count:
-            self._tasks += self._workers.submit(self._new_job(count))
-        self._workers.wait(lambda: len(self._ready) + finished(self._tasks), count)
+            self._tasks += self._submit(self._new_job(count))
+        self._wait(lambda: len(self._ready) + finished(self._tasks), count)
         for task in [task for task in self._tasks if task.trees is not None]:
             self._ready += [(task.weights.version, tree) for tree in task.trees or ()]
             self._tasks.remove(task)
@@ -79,7 +74,7 @@ class Stream:
         for task in [task for task in self._tasks if task.weights.version < oldest]:
             self._tasks.remove(task)
             self.dropped += len(task.job.questions)
-            self._tasks += self._workers.submit(task.job)
+            self._tasks += self._submit(task.job)
 
     def _pending(self) -> int:
         return len(self._ready) + sum(len(task.job.questions) for task in self._tasks)

@@ -1,30 +1,31 @@
-"""Jobs on their way through a pool of collectors."""
+"""Jobs on their way through a pool of rollout workers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from at2po_agents.tree import RolloutTree
-from at2po_agents.workers.rollout_worker import Job
+from at2po_agents.workers.base import Job
+
+if TYPE_CHECKING:
+    from ray import ObjectRef
+
+Box = Sequence["ObjectRef"]
+"""A list that holds the reference of an object: Ray fetches it only where it is asked for."""
 
 
 class Weights(NamedTuple):
-    """Weights that collectors fetch, or that are sent to them.
+    """Weights that rollout workers fetch.
 
     Attributes:
         version: Updates that made them.
-        boxes: Lists that hold their reference: one for all collectors, or one for each, in order;
-            none if the weights are sent.
+        boxes: Where they are: one for all rollout workers, or one for each, in order.
     """
 
     version: int
-    boxes: Sequence[Sequence[Any]]
-
-    def box(self, collector: int) -> Sequence[Any]:
-        """Return the list of a collector; an empty one if the weights are sent."""
-        return self.boxes[collector % len(self.boxes)] if self.boxes else []
+    boxes: Sequence[Box]
 
 
 @dataclass(eq=False)

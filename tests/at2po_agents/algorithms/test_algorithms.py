@@ -41,7 +41,7 @@ from at2po_agents.rollout.expansion import forest
 from at2po_agents.training.batches import Batches
 from at2po_agents.training.trainer import Trainer
 from at2po_agents.tree import Node, RolloutTree
-from at2po_agents.workers.rollout_worker import Job
+from at2po_agents.workers.base import Job
 from at2po_envs import Outcome
 from tests.at2po_agents.rollout.test_collector import TURNS as SPOKEN
 from tests.at2po_agents.rollout.test_collector import ScriptedEngine
@@ -274,7 +274,7 @@ def test_a_batch_is_filled_up_to_the_limit(
     taken: list[RolloutTree] = []
 
     class Workers:
-        def collect(self, job: Job) -> list[RolloutTree]:
+        def run_job(self, job: Job) -> list[RolloutTree]:
             fresh = stock[len(taken) : len(taken) + len(job.questions)]
             taken.extend(fresh)
             return fresh
@@ -285,7 +285,7 @@ def test_a_batch_is_filled_up_to_the_limit(
         TrainConfig(),
         {"algorithm": algorithm, "rollout.questions_per_step": 2, "optim.mini_batches": 1},
     )
-    batch = Batches(config, 10, workers).collect(0)
+    batch = Batches(config, 10, workers).roll_out(0)
     assert batch.grown == taken == stock[:grown]
     assert batch.trees == [stock[place] for place in kept]
     assert batch.asked == grown

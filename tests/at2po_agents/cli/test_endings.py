@@ -57,7 +57,10 @@ AT2PO = [sys.executable, "-m", "at2po_agents"]
             "rollout.tool_wait_timeout_s: expected",
         ),
         ("train --cluster.stall-s nan", "cluster.stall_s: expected a number"),
-        ("train --cluster.collector-gpus inf", "cluster.collector_gpus: expected a number"),
+        (
+            "train --cluster.rollout-worker-gpus inf",
+            "cluster.rollout_worker_gpus: expected a number",
+        ),
         ("warmstart --steps -1", "steps: expected a number of at least 1"),
         ("warmstart --width 33", "width: expected a multiple of 32"),
         ("warmstart --error-rate 2", "error_rate: expected a number"),
@@ -124,7 +127,7 @@ def test_a_missing_extra_is_named(
     for name in [name for name in sys.modules if name.startswith("at2po_agents.workers.ray.")]:
         if name != "at2po_agents.config.cluster":
             monkeypatch.delitem(sys.modules, name)
-    words = ["--config", "demo", "--steps", "0", "--cluster.collectors", "1"]
+    words = ["--config", "demo", "--steps", "0", "--cluster.rollout-workers", "1"]
     assert "pip install 'at2po[ray]'" in refused("train", *words, "--out", str(tmp_path / "run"))
 
 

@@ -81,8 +81,11 @@ def test_settings_are_pairs_and_switches() -> None:
         ("gpus=1x24GB lora=-1", "lora: expected a number of at least 0"),
         ("gpus=1x24GB token_budget=0", "token_budget: expected a number of at least 1"),
         ("gpus=1x24GB colocate=off", "say colocate=on"),
-        ("gpus=2x24GB colocate=off collectors=2", "expected GPUs to generate and others to learn"),
-        ("gpus=2x24GB collectors=1", "say colocate=off"),
+        (
+            "gpus=2x24GB colocate=off rollout_workers=2",
+            "expected GPUs to generate and others to learn",
+        ),
+        ("gpus=2x24GB rollout_workers=1", "say colocate=off"),
     ],
 )
 def test_wrong_settings_are_named(words: str, said: str) -> None:
@@ -113,7 +116,7 @@ def test_ranks_share_what_fsdp_shards() -> None:
 
 
 def test_gpus_apart_learn_or_generate() -> None:
-    plan = Plan(gpus="8x80GB", colocate=False, collectors=2)
+    plan = Plan(gpus="8x80GB", colocate=False, rollout_workers=2)
     learn, generate = estimates(plan, QWEN3_4B)
     assert (learn.count, generate.count) == (6, 2)
     assert gib(plan, "float32 shards") == pytest.approx(4 * QWEN3_4B.parameters / 6 / GIB)
@@ -246,9 +249,9 @@ def test_the_command_says_what_is_spread() -> None:
     config = parse_config(TrainConfig, shlex.split(" ".join(plan.options(1))), prog="at2po train")
     assert (config.lora.rank, config.optim.offload) == (8, True)
     cluster = config.cluster
-    assert (cluster.collectors, cluster.learners, cluster.colocate) == (16, 16, True)
-    assert (cluster.collector_gpus, cluster.learner_gpus) == (0.5, 0.5)
-    apart = Plan(gpus="8x80GB", colocate=False, collectors=2).options(1)
+    assert (cluster.rollout_workers, cluster.learner_workers, cluster.colocate) == (16, 16, True)
+    assert (cluster.rollout_worker_gpus, cluster.learner_worker_gpus) == (0.5, 0.5)
+    apart = Plan(gpus="8x80GB", colocate=False, rollout_workers=2).options(1)
     cluster = parse_config(TrainConfig, shlex.split(" ".join(apart)), prog="at2po train").cluster
-    assert (cluster.collectors, cluster.learners, cluster.colocate) == (2, 6, False)
-    assert (cluster.collector_gpus, cluster.learner_gpus) == (1, 1)
+    assert (cluster.rollout_workers, cluster.learner_workers, cluster.colocate) == (2, 6, False)
+    assert (cluster.rollout_worker_gpus, cluster.learner_worker_gpus) == (1, 1)

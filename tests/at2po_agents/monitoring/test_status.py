@@ -56,9 +56,9 @@ def test_how_a_run_ended(error: BaseException, state: str, tmp_path: Path) -> No
 def test_faults_are_kept_by_the_run_that_goes_on(tmp_path: Path) -> None:
     with RunStatus(tmp_path, resumed=False) as kept:
         kept.update(2)
-        kept.fault("collector-1", "died", "replaced")
+        kept.fault("rollout_worker-1", "died", "replaced")
     (fault,) = read(tmp_path)["faults"]
-    assert (fault["step"], fault["actor"], fault["what"]) == (2, "collector-1", "died")
+    assert (fault["step"], fault["actor"], fault["what"]) == (2, "rollout_worker-1", "died")
     assert fault["done"] == "replaced"
     with RunStatus(tmp_path, resumed=True):
         assert read(tmp_path)["faults"] == [fault]
@@ -76,7 +76,7 @@ def test_a_run_that_was_killed_is_noted_by_the_next(tmp_path: Path) -> None:
 
 
 DEEP = "[" * 100_000 + "]" * 100_000
-FAULT = {"time": 1.5, "step": 2, "actor": "learner-0", "what": "died", "done": "replaced"}
+FAULT = {"time": 1.5, "step": 2, "actor": "learner_worker-0", "what": "died", "done": "replaced"}
 
 
 @pytest.mark.parametrize(

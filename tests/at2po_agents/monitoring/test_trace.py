@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from at2po_agents.monitoring import trace as timeline
-from at2po_agents.monitoring.trace import FILE, WORK, Span, append, sampled_tokens, summarise
+from at2po_agents.monitoring.trace import FILE, WORK, Span, sampled_tokens, summarise
 from tests.at2po_agents.samples import random_tree
 
 SPANS = [Span("rank-0", "collect", 1003.0, 1005.5, 70), Span("rank-0", "wait", 1005.5, 1006.25)]
@@ -111,13 +111,13 @@ def test_a_step_in_figures() -> None:
 def test_kinds_of_actors_are_kept_apart() -> None:
     found = summarise(
         [
-            Span("collector-0", "collect", 0.0, 4.0, 8),
-            Span("learner-0", "wait", 0.0, 3.0),
-            Span("learner-0", "update", 3.0, 4.0, 2),
+            Span("rollout_worker-0", "collect", 0.0, 4.0, 8),
+            Span("learner_worker-0", "wait", 0.0, 3.0),
+            Span("learner_worker-0", "update", 3.0, 4.0, 2),
         ]
     )
-    assert (found["busy_collector"], found["busy_learner"]) == (1.0, 0.25)
-    assert found["learner_update_s"] == 1.0 and "collector_update_s" not in found
+    assert (found["busy_rollout_worker"], found["busy_learner_worker"]) == (1.0, 0.25)
+    assert found["learner_worker_update_s"] == 1.0 and "rollout_worker_update_s" not in found
 
 
 def test_nothing_done_is_nothing_to_say() -> None:
@@ -128,7 +128,7 @@ def test_nothing_done_is_nothing_to_say() -> None:
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from(["collector-0", "collector-1", "learner-0"]),
+            st.sampled_from(["rollout_worker-0", "rollout_worker-1", "learner_worker-0"]),
             st.sampled_from([*WORK, "wait"]),
             st.floats(0, 10),
         ),
@@ -137,7 +137,7 @@ def test_nothing_done_is_nothing_to_say() -> None:
 )
 def test_nobody_works_more_than_all_the_time(parts: list[tuple[str, str, float]]) -> None:
     """Each actor does one thing after the other."""
-    clock = dict.fromkeys(["collector-0", "collector-1", "learner-0"], 0.0)
+    clock = dict.fromkeys(["rollout_worker-0", "rollout_worker-1", "learner_worker-0"], 0.0)
     spans = []
     for actor, stage, lasted in parts:
         spans.append(Span(actor, stage, clock[actor], clock[actor] + lasted))
@@ -145,21 +145,6 @@ def test_nobody_works_more_than_all_the_time(parts: list[tuple[str, str, float]]
     found = summarise(spans)
     shares = [value for name, value in found.items() if name.startswith("busy_")]
     assert all(0 <= share <= 1 + 1e-9 for share in shares)
-
-
-def test_lines_count_from_the_beginning_of_the_run(tmp_path: Path) -> None:
-    append(tmp_path, 1, STEP[:1], origin=90.0)
-    append(tmp_path, 2, STEP[2:3], origin=90.0)
-    first, second = map(json.loads, (tmp_path / FILE).read_text().splitlines())
-    assert first == {
-        "actor": "rank-0",
-        "stage": "collect",
-        "step": 1,
-        "start": 10.0,
-        "end": 14.0,
-        "tokens": 40,
-    }
-    assert second["step"] == 2 and "tokens" not in second
 
 
 def test_only_sampled_tokens_are_counted() -> None:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import sys
 import types
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from at2po_agents.config.train import TrainConfig, load_config, override
 from at2po_agents.errors import MetricsError
 from at2po_agents.monitoring.metrics_log import MetricsLog, read_metrics
 from at2po_agents.monitoring.trackers import open_tracker
 from at2po_agents.training.trainer import Trainer
+from tests.at2po_agents.training.runs import brief
 
 
 class Fake(types.ModuleType):
@@ -74,12 +73,7 @@ def test_an_id_that_is_none_of_ours_is_replaced(
 def test_a_run_tells_its_tracker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = Fake("trackio")
     monkeypatch.setitem(sys.modules, "trackio", module)
-    config = load_config(TrainConfig, "demo")
-    config = override(
-        config,
-        {"steps": 0, "eval.questions": 1, "rollout.max_response_tokens": 8, "tracker": "trackio"},
-    )
-    Trainer(replace(config, out=tmp_path / "run")).run()
+    Trainer(brief(tmp_path / "run", tracker="trackio")).run()
     (_, options), (_, (step, values)), _ = module.calls
     assert options["config"]["model"]["name"] == "mini" and step == 0
     (row,) = read_metrics(tmp_path / "run" / "metrics.jsonl")

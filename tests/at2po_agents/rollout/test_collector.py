@@ -38,10 +38,11 @@ QUESTIONS = 3
 
 
 class ScriptedEngine:
-    """Says one of TURNS, chosen by the request's seed; requests end in an order of its own."""
+    """Says the turn that the request's seed picks; requests end in an order of its own."""
 
-    def __init__(self, tokenizer: Any, order: int = 0) -> None:
-        self.tokenizer, self.rng = tokenizer, np.random.default_rng(order)
+    def __init__(self, tokenizer: Any, order: int = 0, turns: Sequence[str] = TURNS) -> None:
+        self.tokenizer, self.texts = tokenizer, turns
+        self.rng = np.random.default_rng(order)
         self.waiting: list[Request] = []
         self.seen: dict[Any, list[int]] = {}
         self.stats = EngineStats()
@@ -56,7 +57,9 @@ class ScriptedEngine:
         return [self._complete(request) for request in ending]
 
     def _complete(self, request: Request) -> Completion:
-        ids = self.tokenizer.encode(TURNS[request.seed % len(TURNS)], add_special_tokens=False)
+        ids = self.tokenizer.encode(
+            self.texts[request.seed % len(self.texts)], add_special_tokens=False
+        )
         cut = ids[: request.max_new_tokens]
         finish = "stop" if len(cut) == len(ids) else "length"
         logprobs = np.random.default_rng(request.seed).uniform(-2, 0, len(cut)).tolist()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,12 @@ import pytest
 from gymnasium.spaces import Text
 
 from at2po_agents.cli import main
-from at2po_agents.engines import Completion, EngineStats, Request
 from at2po_agents.errors import EnvironmentNotFoundError
 from at2po_agents.rollout.collector import Collector
 from at2po_agents.rollout.environments import make_env, on_test_split
 from at2po_agents.rollout.expansion import EntropyGuided
 from at2po_agents.training.warmstart import train_tokenizer
+from tests.at2po_agents.rollout.test_collector import ScriptedEngine
 
 ACTIONS = ("left\n", "right\n", "wait\n")
 
@@ -54,26 +53,6 @@ gymnasium.register("foreign/Door-v0", entry_point=Door)
 gymnasium.register("foreign/Number-v0", entry_point=NumberWorld)
 
 
-class Sayer:
-    """An engine that says what the request's seed picks."""
-
-    def __init__(self, tokenizer: Any) -> None:
-        self.tokenizer, self.waiting, self.stats = tokenizer, [], EngineStats()
-
-    def submit(self, requests: Sequence[Request]) -> None:
-        assert all(request.stop == ("\n",) for request in requests)
-        self.waiting.extend(requests)
-
-    def step(self) -> list[Completion]:
-        ending, self.waiting = self.waiting[:3], self.waiting[3:]
-        return [self._say(request) for request in ending]
-
-    def _say(self, request: Request) -> Completion:
-        text = ACTIONS[request.seed % len(ACTIONS)]
-        ids = self.tokenizer.encode(text, add_special_tokens=False)
-        return Completion(request.key, ids, [-0.5] * len(ids), text, "stop")
-
-
 def test_ours_come_as_they_are(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="at2po_agents"):
         env = make_env("at2po/MiniWiki-v0", {"questions": 20, "passages": 100})
@@ -85,7 +64,8 @@ def test_trees_grow_in_a_foreign_environment(caplog: pytest.LogCaptureFixture) -
         env = make_env("foreign/Door-v0", {"worth": 3.0})
     assert "foreign/Door-v0" in caplog.text and "replaying" in caplog.text
     tokenizer = train_tokenizer([*ACTIONS, "The treasure is right.\nNothing. Gold!\n"], 300)
-    collector = Collector(env, Sayer(tokenizer), tokenizer)
+    collector = Collector(env, ScriptedEngine(tokenizer, turns=ACTIONS), tokenizer)
+    assert collector.stop == ("\n",)
     trees = collector.collect(env.questions[:6], EntropyGuided(3, 2, 2), seed=1)
     leaves = [leaf for tree in trees for leaf in tree.leaves()]
     assert len(leaves) == 6 * (3 + 2 * 2)

@@ -19,7 +19,7 @@ from at2po_agents.rollout.expansion import (
     RandomExpansion,
     forest,
 )
-from at2po_agents.rollout.expansion.entropy import query_span, turn_entropy
+from at2po_agents.rollout.expansion.entropy_measures import query_span, turn_entropy
 from at2po_agents.tree import Node, RolloutTree
 from tests.at2po_agents.samples import random_tree, turn
 
@@ -57,28 +57,48 @@ def test_worked_check_of_the_released_code() -> None:
     assert expansion.forks(tree, 0, RNG) == [first[0], tree.root, second[0]]
 
 
-def test_leaves_are_never_forked() -> None:
+CHAIN = (0.2, 0.6, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("chains", "expansion", "parents"),
+    [
+        pytest.param([(0.1, 9.0)], EntropyGuided(1, 1, 2), [(), ()], id="never a leaf"),
+        pytest.param([(5.0,), (5.0,)], EntropyGuided(2, 1, 1), [()], id="the root is a candidate"),
+        pytest.param(
+            [(0.5, 0.5, 0.5)] * 2,
+            EntropyGuided(2, 1, 4, penalty=0.0),
+            [(), (), (0,), (1,)],
+            id="ties keep breadth-first order",
+        ),
+        pytest.param(
+            [CHAIN], EntropyGuided(1, 1, 5), [(0,), (), (), (0,), ()], id="cycled from the top"
+        ),
+        pytest.param(
+            [CHAIN], EntropyGuided(1, 1, 3, rule="paper"), [(0,), (), (0,)], id="paper: no root"
+        ),
+        pytest.param([(0.3,)], EntropyGuided(1, 1, 3, rule="paper"), [()] * 3, id="paper: bare"),
+    ],
+)
+def test_forks_start_under_the_parents_of_the_best(
+    chains: list[tuple[float, ...]], expansion: EntropyGuided, parents: list[tuple[int, ...]]
+) -> None:
     tree = RolloutTree("q", [0])
-    nodes = chain(tree, 0.1, 9.0)
-    assert EntropyGuided(1, 1, 2).forks(tree, 0, RNG) == [tree.root, tree.root]
-    assert nodes[1].is_leaf
+    for surprisals in chains:
+        chain(tree, *surprisals)
+    assert [node.key for node in expansion.forks(tree, 0, RNG)] == parents
 
 
-def test_root_is_a_candidate_without_surprisal() -> None:
+@pytest.mark.parametrize(("rule", "free"), [("released", 1), ("paper", 0)])
+def test_penalty_counts_siblings_or_as_released_those_beyond_the_first(
+    rule: Literal["released", "paper"], free: int
+) -> None:
     tree = RolloutTree("q", [0])
-    chain(tree, 5.0)
-    chain(tree, 5.0)
-    expansion = EntropyGuided(2, 1, 1)
-    assert expansion.score(tree.root) == -0.05
-    assert expansion.forks(tree, 0, RNG) == [tree.root]
-
-
-def test_ties_keep_breadth_first_order() -> None:
-    tree = RolloutTree("q", [0])
-    first = chain(tree, 0.5, 0.5, 0.5)
-    second = chain(tree, 0.5, 0.5, 0.5)
-    expansion = EntropyGuided(2, 1, 4, penalty=0.0)
-    assert expansion.forks(tree, 0, RNG) == [tree.root, tree.root, first[0], second[0]]
+    only, *_ = chain(tree, 0.3, 0.1, 0.0)
+    expansion = EntropyGuided(1, 1, 1, penalty=0.05, rule=rule)
+    for children in (1, 2):
+        assert expansion.score(only) == pytest.approx(0.3 - 0.05 * (children - free))
+        chain(tree, 0.0)
 
 
 @given(st.integers(0, 2**32), st.sampled_from(["released", "paper"]))
@@ -101,28 +121,6 @@ def test_rounding_does_not_rank_turns_of_the_same_tokens(
     assert expansion.forks(tree, 0, RNG) == chosen
 
 
-def test_short_candidate_lists_are_cycled_from_the_top() -> None:
-    tree = RolloutTree("q", [0])
-    nodes = chain(tree, 0.2, 0.6, 0.0)
-    # Ranking: the second turn (fork under the first), the first turn, the root.
-    assert EntropyGuided(1, 1, 5).forks(tree, 0, RNG) == [
-        nodes[0],
-        tree.root,
-        tree.root,
-        nodes[0],
-        tree.root,
-    ]
-
-
-def test_penalty_counts_siblings_beyond_the_first() -> None:
-    tree = RolloutTree("q", [0])
-    (only, *_) = chain(tree, 0.3, 0.1, 0.0)
-    expansion = EntropyGuided(1, 1, 1, penalty=0.05)
-    assert expansion.score(only) == pytest.approx(0.3)
-    chain(tree, 0.0)
-    assert expansion.score(only) == pytest.approx(0.25)
-
-
 @given(st.integers(0, 2**32), st.integers(1, 7), st.integers(0, 3))
 def test_every_expansion_adds_exactly_beam_leaves(seed: int, beam: int, iterations: int) -> None:
     tree = random_tree(seed)
@@ -142,17 +140,6 @@ def test_every_expansion_adds_exactly_beam_leaves(seed: int, beam: int, iteratio
 def test_bad_settings_are_named(settings: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=next(iter(settings))):
         EntropyGuided(**settings)  # type: ignore[arg-type]
-
-
-def test_the_paper_s_rule_counts_every_child_and_leaves_the_root_out() -> None:
-    tree = RolloutTree("q", [0])
-    nodes = chain(tree, 0.2, 0.6, 0.0)
-    expansion = EntropyGuided(1, 1, 3, penalty=0.05, rule="paper")
-    assert expansion.score(nodes[0]) == pytest.approx(0.15)
-    assert expansion.forks(tree, 0, RNG) == [nodes[0], tree.root, nodes[0]]
-    bare = RolloutTree("q", [0])
-    chain(bare, 0.3)
-    assert expansion.forks(bare, 0, RNG) == [bare.root] * 3
 
 
 @given(st.integers(0, 2**32), st.integers(1, 9))

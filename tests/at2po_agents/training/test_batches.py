@@ -12,11 +12,11 @@ from at2po_agents.config.cluster import ClusterOptions
 from at2po_agents.config.train import TrainConfig, override
 from at2po_agents.training.batches import Batches
 from at2po_agents.tree import RolloutTree
-from at2po_agents.workers.rollout_worker import Job
+from at2po_agents.workers.base import Job
 from at2po_envs import Outcome
 
 KNOWN = 10
-RAY = ClusterOptions(collectors=1)
+RAY = ClusterOptions(rollout_workers=1)
 
 
 class Workers:
@@ -25,7 +25,7 @@ class Workers:
     def __init__(self) -> None:
         self.jobs: list[Job] = []
 
-    def collect(self, job: Job) -> list[RolloutTree]:
+    def run_job(self, job: Job) -> list[RolloutTree]:
         self.jobs.append(job)
         trees = [RolloutTree(question, [1]) for question in job.questions]
         for tree in trees:
@@ -47,7 +47,7 @@ def test_every_question_comes_once_a_lap_in_an_order_of_its_own(
 ) -> None:
     batches, workers = made(count, seed=seed)
     for step in range(steps):
-        batches.collect(step)
+        batches.roll_out(step)
     asked = [question for job in workers.jobs for question in job.questions]
     assert len(asked) == count * steps
     laps = [tuple(asked[start : start + KNOWN]) for start in range(0, len(asked), KNOWN)]
@@ -60,13 +60,13 @@ def test_every_question_comes_once_a_lap_in_an_order_of_its_own(
 @given(st.integers(0, 4), st.integers(0, 4))
 def test_a_run_that_begins_again_takes_the_trees_that_it_had(done: int, back: int) -> None:
     undisturbed, _ = made(cluster=RAY)
-    expected = [undisturbed.collect(step) for step in range(8)]
+    expected = [undisturbed.roll_out(step) for step in range(8)]
     batches, workers = made(cluster=RAY)
-    before = [batches.collect(step) for step in range(done + 1)]
+    before = [batches.roll_out(step) for step in range(done + 1)]
     start = max(0, done - back)
     batches.restart(start, 4 * start)
     workers.jobs.clear()
-    after = [batches.collect(step) for step in range(start, 8)]
+    after = [batches.roll_out(step) for step in range(start, 8)]
     for found, wanted in zip(
         [*before, *after], expected[: done + 1] + expected[start:], strict=True
     ):
@@ -78,15 +78,15 @@ def test_a_run_that_begins_again_takes_the_trees_that_it_had(done: int, back: in
 
 def test_no_batch_is_kept_where_nothing_begins_again() -> None:
     batches, workers = made()
-    batches.collect(0)
+    batches.roll_out(0)
     batches.restart(0, 0)
-    batches.collect(0)
+    batches.roll_out(0)
     assert len(workers.jobs) == 2
 
 
 def test_questions_of_dynamic_sampling_all_count() -> None:
     batches, workers = made(algorithm=algorithms.DAPO(chains=2, max_resample_rounds=3), cluster=RAY)
-    batch = batches.collect(0)  # no tree teaches anything, so all rounds are asked for
+    batch = batches.roll_out(0)  # no tree teaches anything, so all rounds are asked for
     assert batch.asked == sum(len(job.questions) for job in workers.jobs) == len(batch.grown)
     assert len(workers.jobs) == 3
     assert len(batch.trees) == 4
@@ -105,8 +105,8 @@ def test_questions_that_are_left_out_change_nothing_for_the_others(
     )
     part = Batches(config, KNOWN, workers, sorted(asked))
     for step in range(3):
-        whole.collect(step)
-        part.collect(step)
+        whole.roll_out(step)
+        part.roll_out(step)
     for job, every in zip(workers.jobs, all_workers.jobs, strict=True):
         assert list(job.questions) == [number for number in every.questions if number in asked]
         assert job.seed == every.seed

@@ -19,7 +19,7 @@ from at2po_envs import ToolQA
 from at2po_envs.dialects import At2poTags, ToolCalls
 from at2po_envs.question_sets.questions import Question
 from tests.at2po_agents.policy.test_chat_template import make_tokenizer
-from tests.at2po_agents.training.test_trainer import small
+from tests.at2po_agents.training.runs import small
 
 pytestmark = pytest.mark.filterwarnings("default")  # TensorBoard's own warnings are not ours
 

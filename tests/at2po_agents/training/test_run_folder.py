@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from at2po_agents.config.train import TrainConfig, load_config, override
 from at2po_agents.errors import CheckpointError, EvaluationFailedError
 from at2po_agents.monitoring.metrics_log import read_metrics
 from at2po_agents.monitoring.status import RunStatus, read_status
@@ -25,6 +24,7 @@ from at2po_agents.tree import RolloutTree
 from at2po_agents.workers.local import LocalWorkers
 from at2po_envs import Outcome
 from retrieval.storage.files import Held
+from tests.at2po_agents.training.runs import brief
 
 pytestmark = pytest.mark.filterwarnings("default")  # TensorBoard's own warnings are not ours
 
@@ -102,12 +102,8 @@ def test_a_run_writes_nothing_where_another_has_taken_its_place(
 
     monkeypatch.setattr(Trainer, "_step", renamed)
     with pytest.raises(CheckpointError, match="found it renamed or removed"):
-        Trainer(
-            override(
-                brief(folder),
-                {"steps": 2, "rollout.questions_per_step": 1, "optim.mini_batches": 1},
-            )
-        ).run()
+        changes = {"rollout.questions_per_step": 1, "optim.mini_batches": 1}
+        Trainer(brief(folder, steps=2, **changes)).run()
     assert everything(folder) == other
     assert [row["step"] for row in read_metrics(tmp_path / "run.1" / "metrics.jsonl")] == [0, 1]
 
@@ -147,97 +143,68 @@ def test_giving_way_may_be_cut_short(tmp_path: Path) -> None:
     }
 
 
-def a_step(folder: Path) -> None:
-    begin(folder, '{"step": 0}\n{"step": 1}\n', 1)
-
-
-def a_step_that_the_status_does_not_know(folder: Path) -> None:
-    begin(folder, '{"step": 0}\n{"step": 1}\n')
-
-
-def a_checkpoint(folder: Path) -> None:
-    begin(folder, '{"step": 0}\n')
-    (folder / "checkpoints" / "step_000000").mkdir(parents=True)
-
-
-def an_evaluation_that_was_all(folder: Path) -> None:
+def finish(folder: Path) -> None:
     begin(folder, '{"step": 0}\n')
     with RunStatus(folder, resumed=False):
         pass
 
 
-def a_summary(folder: Path) -> None:
-    begin(folder)
-    (folder / "summary.json").write_text("{}")
+def put(name: str, text: str, begun: bool = True) -> Any:
+    """Return what puts a file into a folder, where a run may have begun."""
+
+    def make(folder: Path) -> None:
+        if begun:
+            begin(folder, '{"step": 0}\n')
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+
+    return make
 
 
-def damaged_metrics(folder: Path) -> None:
-    begin(folder, "?\n")
-
-
-def a_damaged_status(folder: Path) -> None:
-    begin(folder)
-    (folder / "status.json").write_text("{")
-
-
-def somebodys_config(folder: Path) -> None:
-    folder.mkdir()
-    (folder / "config.toml").write_text("# mine\n")
-
-
-def somebodys_trees(folder: Path) -> None:
-    (folder / "trees").mkdir(parents=True)
-    (folder / "trees" / "oak").write_text("mine")
-
-
-def a_status_of_something_else(folder: Path) -> None:
-    folder.mkdir()
-    (folder / "status.json").write_text('{"state": "ok"}')
-
-
-def a_link_to_nothing(folder: Path) -> None:
+def link_to_nothing(folder: Path) -> None:
     folder.mkdir()
     (folder / "checkpoints").symlink_to("nowhere")
 
 
-OTHERS = [
-    somebodys_config,
-    somebodys_trees,
-    a_status_of_something_else,
-    a_link_to_nothing,
-]
-HELD = [
-    a_step,
-    a_step_that_the_status_does_not_know,
-    a_checkpoint,
-    an_evaluation_that_was_all,
-    a_summary,
-    damaged_metrics,
-    a_damaged_status,
-]
+ROWS = '{"step": 0}\n{"step": 1}\n'
+OTHERS = {
+    "somebody's config": put("config.toml", "# mine\n", begun=False),
+    "somebody's trees": put("trees/oak", "mine", begun=False),
+    "a status of something else": put("status.json", '{"state": "ok"}', begun=False),
+    "a link to nothing": link_to_nothing,
+}
+HELD = {
+    "a step": lambda folder: begin(folder, ROWS, 1),
+    "a step that the status does not know": lambda folder: begin(folder, ROWS),
+    "a checkpoint": put("checkpoints/step_000000/state.json", "{}"),
+    "an evaluation that was all": finish,
+    "a summary": put("summary.json", "{}"),
+    "damaged metrics": put("metrics.jsonl", "?\n"),
+    "a damaged status": put("status.json", "{"),
+}
 
 
-@pytest.mark.parametrize("put", [*OTHERS, *HELD])
-def test_what_may_be_worth_something_is_not_written_over(put: Any, tmp_path: Path) -> None:
-    put(tmp_path / "run")
+@pytest.mark.parametrize("name", [*OTHERS, *HELD])
+def test_what_may_be_worth_something_is_not_written_over(name: str, tmp_path: Path) -> None:
+    (OTHERS | HELD)[name](tmp_path / "run")
     before = everything(tmp_path / "run")
     with pytest.raises(CheckpointError, match=r"expected a new folder.*--resume.*--out"):
         prepare(tmp_path / "run", resume=False)
     assert everything(tmp_path / "run") == before
 
 
-@pytest.mark.parametrize("put", OTHERS)
-def test_resuming_takes_nothing_for_a_run_that_is_none(put: Any, tmp_path: Path) -> None:
-    put(tmp_path / "run")
+@pytest.mark.parametrize("name", OTHERS)
+def test_resuming_takes_nothing_for_a_run_that_is_none(name: str, tmp_path: Path) -> None:
+    (OTHERS | HELD)[name](tmp_path / "run")
     before = everything(tmp_path / "run")
     with pytest.raises(CheckpointError, match="expected a run to go on with.*--out"):
         prepare(tmp_path / "run", resume=True)
     assert everything(tmp_path / "run") == before
 
 
-@pytest.mark.parametrize("put", [a_step, damaged_metrics])
-def test_resuming_without_a_checkpoint_keeps_what_there_was(put: Any, tmp_path: Path) -> None:
-    put(tmp_path / "run")
+@pytest.mark.parametrize("name", ["a step", "damaged metrics"])
+def test_resuming_without_a_checkpoint_keeps_what_there_was(name: str, tmp_path: Path) -> None:
+    (OTHERS | HELD)[name](tmp_path / "run")
     before = everything(tmp_path / "run")
     prepare(tmp_path / "run", resume=True)
     assert everything(tmp_path / "run") == {f"attempt.1/{k}": v for k, v in before.items()}
@@ -283,15 +250,6 @@ def test_lines_can_hold_any_text(tmp_path: Path) -> None:
     assert not (tmp_path / "none.jsonl").exists()
 
 
-def brief(out: Path, **changes: Any) -> TrainConfig:
-    """A run that evaluates one question in a few tokens."""
-    config = load_config(TrainConfig, "demo")
-    return override(
-        config,
-        {"steps": 0, "eval.questions": 1, "rollout.max_response_tokens": 8, "out": out, **changes},
-    )
-
-
 def test_a_run_holds_its_folder_until_it_ends(tmp_path: Path) -> None:
     trainer = Trainer(brief(tmp_path))
     for resume in (False, True):
@@ -311,7 +269,7 @@ def test_an_attempt_that_fails_at_once_does_not_keep_the_next_from_beginning(
         raise OSError("the index is not there")
 
     with monkeypatch.context() as during, pytest.raises(OSError, match="index"):
-        during.setattr(LocalWorkers, "collect", broken)
+        during.setattr(LocalWorkers, "run_job", broken)
         Trainer(brief(tmp_path)).run()
     assert read_status(tmp_path).state == "failed"
     Trainer(brief(tmp_path)).run()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import random
@@ -17,12 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from at2po_agents.algorithms import ATPO
-from at2po_agents.config.train import TrainConfig, dump_config, override
-from at2po_agents.monitoring.metrics_log import read_metrics
+from at2po_agents.config.train import dump_config
 from at2po_agents.monitoring.status import read_status
+from tests.at2po_agents.training.runs import rows_without_time, small, tensor_hashes
 
 pytestmark = pytest.mark.slow
 
@@ -32,29 +29,12 @@ BUSY = r"expected no other writer, found\s+a\s+training\s+run\s+by\s+process\s+\
 KILLS = int(os.environ.get("AT2PO_KILLS", "6"))
 
 
-def small(steps: int = 4) -> TrainConfig:
-    return override(
-        TrainConfig(),
-        {
-            "env_options": {"questions": 50, "seed": 1},
-            "eval.env_options": {"split": "test", "questions": 4, "seed": 2},
-            "algorithm": ATPO(chains=3, iterations=1, beam=2),
-            "steps": steps,
-            "rollout.questions_per_step": 2,
-            "optim.mini_batches": 1,
-            "optim.learning_rate": 1e-3,
-            "rollout.max_response_tokens": 200,
-            "eval.every": 2,
-            "eval.questions": 4,
-            "checkpoint.every": 1,
-        },
-    )
-
-
 @pytest.fixture
 def words(tmp_path: Path) -> tuple[str, ...]:
     """Arguments of a run of seconds, but for its folder."""
-    (tmp_path / "run.toml").write_text(dump_config(small()))
+    changes = {"rollout.questions_per_step": 2, "rollout.max_response_tokens": 200}
+    config = small(Path("run"), **changes, **{"eval.questions": 4, "checkpoint.every": 1})
+    (tmp_path / "run.toml").write_text(dump_config(config))
     return ("--config", str(tmp_path / "run.toml"))
 
 
@@ -77,30 +57,13 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
 def outcome(out: Path) -> dict[str, Any]:
     """What a run leaves that does not depend on the clock."""
     summary = json.loads((out / "summary.json").read_text())
-    rows = [
-        {k: v for k, v in row.items() if k != "time"} for row in read_metrics(out / "metrics.jsonl")
-    ]
-    files = [
-        *out.glob("episodes/*"),
-        *out.glob("trees/*"),
-        *out.glob("checkpoints/*/model.safetensors"),
-    ]
-    moments = [_moments(path) for path in sorted(out.glob("checkpoints/*/optimizer.pt"))]
+    files = [*out.glob("episodes/*"), *out.glob("trees/*")]
     return {
         "summary": {k: v for k, v in summary.items() if k != "seconds"},
-        "rows": rows,
-        "files": {str(p.relative_to(out)): _hash(p.read_bytes()) for p in files},
-        "moments": moments,
+        "rows": rows_without_time(out),
+        "files": {str(path.relative_to(out)): path.read_bytes() for path in files},
+        "tensors": {path.name: tensor_hashes(path) for path in out.glob("checkpoints/*")},
     }
-
-
-def _hash(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-def _moments(path: Path) -> str:
-    state = torch.load(path, weights_only=True)["optimizer"]["state"]
-    return _hash(b"".join(t.numpy().tobytes() for s in state.values() for t in s.values()))
 
 
 def test_two_runs_at_once_in_one_folder(words: Sequence[str], tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from at2po_agents.algorithms import ATPO, GRPO
@@ -24,7 +23,7 @@ from at2po_agents.policy.weights import state_hash
 from at2po_agents.training.trainer import Trainer
 from tests.at2po_agents.learner.test_learner import trees
 from tests.at2po_agents.samples import StepLearner, tiny_model
-from tests.at2po_agents.training.test_trainer import rows_without_time, small
+from tests.at2po_agents.training.runs import rows_without_time, small, tensor_hashes
 
 pytestmark = pytest.mark.filterwarnings("default")  # TensorBoard's own warnings are not ours
 
@@ -58,18 +57,6 @@ def needs_peft(changes: dict[str, Any]) -> None:
         pytest.importorskip("peft", reason="needs PEFT: pip install 'at2po[lora]'")
 
 
-def numbers(folder: Path) -> dict[str, str]:
-    """Return hashes of all tensors that a checkpoint holds, by file."""
-    found = {
-        str(path.relative_to(folder)): load_file(path) for path in folder.rglob("*.safetensors")
-    }
-    saved = torch.load(folder / "optimizer.pt", weights_only=True)
-    moments = saved["optimizer"]["state"]
-    found["moments"] = {f"{i} {n}": t for i, s in moments.items() for n, t in s.items()}
-    found["masters"] = {str(i): t for i, t in enumerate(saved["masters"])}
-    return {name: state_hash(tensors) for name, tensors in found.items() if tensors}
-
-
 @pytest.mark.parametrize(
     "changes",
     [
@@ -91,9 +78,10 @@ def test_a_killed_run_goes_on_bit_for_bit(changes: dict[str, Any], tmp_path: Pat
         Killed(brief(tmp_path / "killed", **changes)).run()
     Trainer(brief(tmp_path / "killed", **changes, resume=True)).run()
     whole, killed = (
-        numbers(tmp_path / name / "checkpoints" / "step_000002") for name in ("whole", "killed")
+        tensor_hashes(tmp_path / name / "checkpoints" / "step_000002")
+        for name in ("whole", "killed")
     )
-    files = {"model.safetensors", "moments"}
+    files = {"model.safetensors", "adam"}
     files |= {f"{ADAPTER_FOLDER}/{ADAPTER_FILE}"} if "lora" in changes else set()
     files |= {"masters"} if "model.dtype" in changes else set()
     assert whole.keys() == files
@@ -109,7 +97,7 @@ def test_offloading_changes_no_bit_of_a_run_and_may_begin_in_its_midst(tmp_path:
         Killed(brief(tmp_path / "away")).run()
     Trainer(brief(tmp_path / "away", resume=True, **{"optim.offload": True})).run()
     here, away = (
-        numbers(tmp_path / name / "checkpoints" / "step_000002") for name in ("here", "away")
+        tensor_hashes(tmp_path / name / "checkpoints" / "step_000002") for name in ("here", "away")
     )
     assert here == away
 
@@ -142,11 +130,11 @@ def test_the_guide_counts_the_learner_s_bytes(dtype: torch.dtype, offload: bool)
     ours = StepLearner(model, algorithm=ATPO(), offload=offload)
     ours.update(trees(1))
     (weight, *_), (master, *_) = model.parameters(), ours.masters.parameters
-    moments = ours.optimizer.state[master]
+    state = ours.optimizer.state[master]
     # A gradient has the format of what it belongs to.
     own = 2 * weight.element_size()
     copies = 0 if master is weight else 2 * master.element_size()
-    adam = sum(moments[name].element_size() for name in ("exp_avg", "exp_avg_sq"))
+    adam = sum(state[name].element_size() for name in ("exp_avg", "exp_avg_sq"))
     away = copies + adam if offload else 0
     name = str(dtype).removeprefix("torch.") + (", offload" if offload else "")
     row = [name, own, copies, adam, own + copies + adam - away, away]

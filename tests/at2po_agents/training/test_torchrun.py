@@ -6,58 +6,33 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
-from at2po_agents.algorithms import ATPO, DAPO, Algorithm
 from at2po_agents.cli import main
-from at2po_agents.config.train import TrainConfig, dump_config, override
+from at2po_agents.config.train import TrainConfig, dump_config
 from at2po_agents.learner import checkpoint
-from at2po_agents.learner.fsdp import read_shards
 from at2po_agents.monitoring.metrics_log import read_metrics
 from at2po_agents.monitoring.trace import FILE as TIMELINE
 from at2po_agents.policy.loading import load_model
 from at2po_agents.training.trainer import Trainer
+from tests.at2po_agents.training.runs import assert_same, exact, weights
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.usefixtures("one_thread"),
     pytest.mark.filterwarnings("default"),  # TensorBoard's own warnings are not ours
 ]
-ALGORITHMS: dict[str, Algorithm] = {
-    "atpo": ATPO(chains=3, iterations=1, beam=2),
-    "dapo": DAPO(chains=4, oversample=2, max_length=300, buffer=100),
-}
 ROOT = Path(__file__).parents[3]
 
 
-def settings(name: str = "atpo", **changes: Any) -> TrainConfig:
-    """Five steps on small trees, most of which are cut, and all of their checkpoints."""
-    config = override(
-        TrainConfig(),
-        {
-            "env_options": {"questions": 50, "seed": 1},
-            "eval.env_options": {"split": "test", "questions": 6, "seed": 2},
-            "algorithm": ALGORITHMS[name],
-            "steps": 5,
-            "rollout.questions_per_step": 4,
-            "optim.mini_batches": 2,
-            "optim.learning_rate": 1e-3,
-            "rollout.max_response_tokens": 300,
-            "eval.every": 0,
-            "eval.questions": 6,
-            "checkpoint.every": 2,
-            "checkpoint.keep": 9,
-            "model.dtype": "float64",
-            "optim.token_budget": 1500,
-        },
-    )
-    return override(config, changes)
+def settings(out: Path, name: str = "atpo", **changes: Any) -> TrainConfig:
+    """A run that keeps all of its checkpoints."""
+    return exact(out, name, **({"checkpoint.keep": 9} | changes))
 
 
 def torchrun(
@@ -82,37 +57,12 @@ def torchrun(
     return done
 
 
-def weights(out: Path, step: int = 5) -> dict[str, Tensor]:
-    """The masters of a run's checkpoint, by name; tied ones under one of them."""
-    found = checkpoint.load(out / checkpoint.FOLDER / f"step_{step:06d}", None)
-    if found.shards is not None:
-        state = read_shards(found.shards, "model")
-    else:
-        state = load_model(str(found.path), torch.float64)[0].state_dict()
-    return {name: tensor for name, tensor in state.items() if name != "lm_head.weight"}
-
-
-def assert_same(one: Path, two: Path, close: float = 1e-9) -> None:
-    first, second = weights(one), weights(two)
-    assert first.keys() == second.keys()
-    for name, tensor in first.items():
-        torch.testing.assert_close(second[name], tensor, rtol=0, atol=close)
-
-
 def up_to_step_two(run: Path, out: Path) -> Path:
     """Copy a run as it would be, had all of its processes been killed after its second step."""
     shutil.copytree(run, out)
     for step in (4, 5):
         shutil.rmtree(out / checkpoint.FOLDER / f"step_{step:06d}")
     return out
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +72,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Any:
     @cache
     def run(name: str) -> Path:
         out = tmp_path_factory.mktemp("alone") / name
-        Trainer(settings(name, out=out)).run()
+        Trainer(settings(out, name)).run()
         return out
 
     return run
@@ -132,7 +82,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
     """A run of two ranks, and what it said."""
     out = tmp_path_factory.mktemp("pair") / "run"
-    return out, torchrun(2, settings(out=out))
+    return out, torchrun(2, settings(out))
 
 
 def test_two_ranks_give_the_run_of_one_process(alone: Any, pair: Any) -> None:
@@ -140,12 +90,12 @@ def test_two_ranks_give_the_run_of_one_process(alone: Any, pair: Any) -> None:
     start = load_model("mini", torch.float64)[0].state_dict()
     moved = [(tensor - start[name]).abs().max().item() for name, tensor in weights(out).items()]
     assert max(moved) > 1e-4
-    assert_same(alone("atpo"), out)
+    assert_same(out, weights(alone("atpo")))
     for one, two in zip(*map(rows, (alone("atpo"), out)), strict=True):
         assert one.keys() == two.keys()
         for name in ("rollout/reward_mean", "tokens/sampled", "eval/em"):
             assert one.get(name) == two.get(name)
-        # DataParallelGroup compute what the parts of a tree share in each of them.
+        # Ranks compute what the parts of a tree share in each of them.
         assert one.get("tokens/trained", 0) <= two.get("tokens/trained", 0)
         assert one.get("policy/loss") == pytest.approx(two.get("policy/loss"), abs=1e-9)
 
@@ -167,8 +117,8 @@ def test_the_first_rank_speaks_for_all(pair: Any) -> None:
 
 
 def test_dapo_does_so_too(alone: Any, tmp_path: Path) -> None:
-    torchrun(2, settings("dapo", out=tmp_path))
-    assert_same(alone("dapo"), tmp_path)
+    torchrun(2, settings(tmp_path, "dapo"))
+    assert_same(tmp_path, weights(alone("dapo")))
 
 
 def test_killed_ranks_are_started_again_and_end_at_the_same_weights(
@@ -177,13 +127,13 @@ def test_killed_ranks_are_started_again_and_end_at_the_same_weights(
     out, lives = tmp_path / "run", tmp_path / "lives"
     lives.mkdir()
     program = ("tests.at2po_agents.training.killed_ranks", str(lives))
-    torchrun(2, settings(out=out, resume=True), *program, restarts=2)
+    torchrun(2, settings(out, resume=True), *program, restarts=2)
     found = {path.name: path.read_text().split() for path in lives.iterdir()}
     assert found["0"] == []
     assert found["1"] == ["step_000002"]
     unfinished, *whole = found["2"]
     assert unfinished.startswith(".step_000004.") and whole == ["step_000002"]
-    assert_same(alone("atpo"), out)
+    assert_same(out, weights(alone("atpo")))
     rows(out)
 
 
@@ -191,8 +141,8 @@ def test_one_process_goes_on_with_what_two_ranks_wrote(
     alone: Any, pair: Any, tmp_path: Path
 ) -> None:
     out = up_to_step_two(pair[0], tmp_path / "run")
-    Trainer(settings(out=out, resume=True)).run()
-    assert_same(alone("atpo"), out)
+    Trainer(settings(out, resume=True)).run()
+    assert_same(out, weights(alone("atpo")))
     rows(out)
 
 
@@ -201,28 +151,28 @@ def test_other_numbers_of_ranks_go_on(
     before: str, size: int, alone: Any, pair: Any, tmp_path: Path
 ) -> None:
     out = up_to_step_two(pair[0] if before == "pair" else alone("atpo"), tmp_path / "run")
-    torchrun(size, settings(out=out, resume=True))
-    assert_same(alone("atpo"), out)
+    torchrun(size, settings(out, resume=True))
+    assert_same(out, weights(alone("atpo")))
     rows(out)
 
 
 def test_a_finished_run_that_is_started_again_has_nothing_to_do(pair: Any, tmp_path: Path) -> None:
     out = tmp_path / "run"
     shutil.copytree(pair[0], out)
-    said = torchrun(2, settings(out=out, resume=True))
+    said = torchrun(2, settings(out, resume=True))
     assert said.stdout.count('"em_before"') == 1
-    assert_same(pair[0], out, close=0.0)
+    assert_same(out, weights(pair[0]), close=0.0)
 
 
 def test_bfloat16_keeps_wide_masters_and_resumes_exactly(tmp_path: Path) -> None:
     straight, resumed = tmp_path / "straight", tmp_path / "resumed"
-    torchrun(2, settings(out=straight, **{"model.dtype": "bfloat16"}))
+    torchrun(2, settings(straight, **{"model.dtype": "bfloat16"}))
     masters = weights(straight)
     assert {tensor.dtype for tensor in masters.values()} == {torch.float32}
     assert any((tensor != tensor.bfloat16()).any() for tensor in masters.values())
     up_to_step_two(straight, resumed)
-    torchrun(2, settings(out=resumed, resume=True, **{"model.dtype": "bfloat16"}))
-    assert_same(straight, resumed, close=0.0)
+    torchrun(2, settings(resumed, resume=True, **{"model.dtype": "bfloat16"}))
+    assert_same(resumed, masters, close=0.0)
     main(["export", str(straight), str(tmp_path / "model")])
     model, _ = load_model(str(tmp_path / "model"), torch.bfloat16)
     assert torch.equal(model.model.norm.weight, masters["model.norm.weight"].bfloat16())

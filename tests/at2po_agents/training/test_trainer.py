@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -10,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from at2po_agents.algorithms import ATPO
-from at2po_agents.config.train import TrainConfig, dump_config, override
+from at2po_agents.config.train import dump_config
 from at2po_agents.errors import (
     CheckpointError,
     DivergedError,
@@ -33,48 +30,14 @@ from at2po_agents.monitoring.status import read_status
 from at2po_agents.objective import losses
 from at2po_agents.training.trainer import Trainer
 from at2po_agents.tree import RolloutTree
+from at2po_agents.workers.base import Job
 from at2po_agents.workers.local import LocalWorkers
-from at2po_agents.workers.rollout_worker import Job
+from tests.at2po_agents.training.runs import rows_without_time, small, tensor_hashes
 
-pytestmark = pytest.mark.filterwarnings("default")  # TensorBoard's own warnings are not ours
-
-
-def small(out: Path, **changes: Any) -> TrainConfig:
-    """A run of seconds: few questions, small trees."""
-    config = override(
-        TrainConfig(),
-        {
-            "env_options": {"questions": 50, "seed": 1},
-            "eval.env_options": {"split": "test", "questions": 6, "seed": 2},
-            "algorithm": ATPO(chains=3, iterations=1, beam=2),
-            "steps": 4,
-            "rollout.questions_per_step": 3,
-            "optim.mini_batches": 1,
-            "optim.learning_rate": 1e-3,
-            "rollout.max_response_tokens": 300,
-            "eval.every": 2,
-            "eval.questions": 6,
-            "checkpoint.every": 2,
-            "out": out,
-        },
-    )
-    return override(config, changes)
-
-
-def rows_without_time(out: Path) -> list[dict[str, Any]]:
-    return [
-        {name: value for name, value in row.items() if name != "time"}
-        for row in read_metrics(out / "metrics.jsonl")
-    ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """The killed run is another process: equal bits need equal numbers of threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("default"),  # TensorBoard's own warnings are not ours
+]
 
 
 @pytest.fixture(scope="module")
@@ -133,18 +96,8 @@ def test_a_killed_run_goes_on_to_the_same_weights_bit_for_bit(
     assert not (out / "summary.json").exists()
     Trainer(small(out, resume=True)).run()
     last = Path("checkpoints") / "step_000004"
-    for name in ("model.safetensors", "optimizer.pt"):
-        assert _tensors(out / last / name) == _tensors(finished / last / name)
+    assert tensor_hashes(out / last) == tensor_hashes(finished / last)
     assert rows_without_time(out) == rows_without_time(finished)
-
-
-def _tensors(path: Path) -> str:
-    """A hash of all numbers in a file of weights or of the optimizer's state."""
-    content = path.read_bytes()
-    if path.suffix == ".pt":
-        state = torch.load(path, weights_only=True)["optimizer"]["state"]
-        content = b"".join(t.numpy().tobytes() for s in state.values() for t in s.values())
-    return hashlib.sha256(content).hexdigest()
 
 
 def test_a_process_that_is_alone_needs_nothing_of_many(tmp_path: Path) -> None:
@@ -164,11 +117,6 @@ sys.exit(f"{{[name for name in heavy if name in sys.modules]}} "
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stderr.splitlines()[-1] == "[] False"
-
-
-def test_a_folder_with_a_run_is_not_written_over(finished: Path) -> None:
-    with pytest.raises(CheckpointError, match="--resume"):
-        Trainer(small(finished))
 
 
 def test_a_checkpoint_of_another_configuration_is_refused(finished: Path) -> None:
@@ -234,15 +182,15 @@ def test_a_checkpoint_of_another_version_is_refused(finished: Path, tmp_path: Pa
 def test_an_environment_that_fails_in_every_episode_ends_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    collect = LocalWorkers.collect
+    run_job = LocalWorkers.run_job
 
     def failing(self: LocalWorkers, job: Job) -> list[RolloutTree]:
-        trees = collect(self, job)
+        trees = run_job(self, job)
         for leaf in (leaf for tree in trees for leaf in tree.leaves()):
             leaf.outcome = replace(leaf.outcome, flags=("env_failed",))
         return trees
 
-    monkeypatch.setattr(LocalWorkers, "collect", failing)
+    monkeypatch.setattr(LocalWorkers, "run_job", failing)
     with pytest.raises(EvaluationFailedError, match="the environment failed in all 6"):
         Trainer(small(tmp_path)).run()
     assert read_status(tmp_path).state == "failed"

@@ -15,7 +15,7 @@ from at2po_agents.monitoring.metrics_log import read_metrics
 from at2po_agents.policy.lora import LoraOptions
 from at2po_agents.training.trainer import Trainer
 from tests.at2po_agents.engines.engine_contract import finish, miniwiki_requests
-from tests.at2po_agents.training.test_trainer import small
+from tests.at2po_agents.training.runs import small
 
 pytest.importorskip("vllm", reason="needs vLLM: run `make test-vllm`")
 pytestmark = [

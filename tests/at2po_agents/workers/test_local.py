@@ -1,4 +1,4 @@
-"""Processes that roll out together: each its share, all of them with all trees."""
+"""Processes that roll out together: each its part, all of them with all trees."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from at2po_agents.learner.process_group import DataParallelGroup
 from at2po_agents.monitoring.queue_length import QueueWatch
 from at2po_agents.rollout.expansion import Chains
 from at2po_agents.tree import RolloutTree
+from at2po_agents.workers.base import Job
 from at2po_agents.workers.local import LocalWorkers
-from at2po_agents.workers.rollout_worker import Job
 from tests.at2po_agents.samples import random_tree
 from tests.at2po_agents.training.several_ranks import together
 
@@ -19,7 +19,7 @@ from tests.at2po_agents.training.several_ranks import together
 class Rollout:
     """Grows a tree that is named after its question; the tools for question 13 are away."""
 
-    def collect(self, job: Job, weights: Any) -> list[RolloutTree]:
+    def grow_trees(self, job: Job, weights: Any) -> list[RolloutTree]:
         self.queues = [QueueWatch("engine")]
         self.queues[0].note(len(job.questions))
         if 13 in job.questions:
@@ -35,17 +35,20 @@ class Learning:
 def collect_all(group: DataParallelGroup) -> list[Any]:
     made: Any = LocalWorkers(TrainConfig(), (None, None), group)
     made.rollout, made.learning = Rollout(), Learning()
-    made.publish()
+    made.set_rollout_weights()
     found: list[Any] = []
     for questions in [(3, 4, 5, 6, 7), (8,), (13, 14), (14, 13), (9, 10)]:
         try:
-            trees = made.collect(Job(questions, Chains(1)))
+            trees = made.run_job(Job(questions, Chains(1)))
             found.append([tree.question for tree in trees])
         except ToolsUnavailableError as error:
             found.append(str(error))
-    found.append([queue.longest for queue in made.take_queues()])
-    found.append([(span.actor, span.stage) for span in made.take_spans()])
-    return found
+    spans, queues = made.take_trace()
+    return [
+        *found,
+        [queue.longest for queue in queues],
+        [(span.actor, span.stage) for span in spans],
+    ]
 
 
 def test_all_ranks_have_all_trees_in_order_or_pause_together() -> None:

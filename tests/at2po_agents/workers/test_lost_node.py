@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,16 +13,15 @@ from torch import Tensor
 from at2po_agents.config.cluster import ClusterOptions
 from at2po_agents.monitoring.metrics_log import read_metrics
 from at2po_agents.training.trainer import Trainer
+from tests.at2po_agents.training.runs import assert_same, exact, weights
 
 ray = pytest.importorskip("ray", reason="needs the extra `ray`")
 
 from tests.at2po_agents.workers.test_ray import (  # noqa: E402 - skips without Ray, too
-    assert_same,
+    Disturbance,
     parent,
     processes,
-    settings,
     status,
-    weights,
 )
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
@@ -74,26 +71,8 @@ def machines() -> Iterator[Machines]:
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
     out = tmp_path_factory.mktemp("alone") / "run"
-    Trainer(settings(out)).run()
+    Trainer(exact(out)).run()
     return weights(out)
-
-
-class Loss(threading.Thread):
-    """Loses the machine of the first process that is seen at a method, once two steps are done."""
-
-    def __init__(self, machines: Machines, out: Path, method: str) -> None:
-        super().__init__(daemon=True)
-        self.machines, self.out, self.method = machines, out, method
-        self.done = False
-        self.start()
-
-    def run(self) -> None:
-        while not self.done:
-            time.sleep(0.003)
-            rows = read_metrics(self.out / "metrics.jsonl")
-            if rows and rows[-1]["step"] >= 2 and (found := processes(self.method)):
-                self.machines.lose(self.machines.with_process(found[0]))
-                self.done = True
 
 
 class Generous:
@@ -107,27 +86,29 @@ class Generous:
 
 
 @pytest.mark.parametrize(
-    ("method", "colocate"), [("CollectorActor.collect", False), ("LearnerActor.update", True)]
+    ("method", "colocate"), [("RolloutActor.grow_trees", False), ("LearnerActor.update", True)]
 )
 def test_a_machine_that_is_lost_changes_nothing(
     method: str, colocate: bool, tmp_path: Path, machines: Machines, alone: dict[str, Tensor]
 ) -> None:
     options = ClusterOptions(
-        collectors=2,
-        learners=2,
+        rollout_workers=2,
+        learner_workers=2,
         stall_s=120,
         address=machines.cluster.address,
         colocate=colocate,
     )
-    trainer = Trainer(settings(tmp_path, cluster=options, **{"checkpoint.every": 1}))
+    trainer = Trainer(exact(tmp_path, cluster=options, **{"checkpoint.every": 1}))
     machines.add()
-    loss = Loss(machines, tmp_path, method)
+    loss = Disturbance(
+        tmp_path, method, lambda each: machines.lose(machines.with_process(each)), step=2
+    )
     trainer.run()
-    assert loss.done
+    assert loss.hit
     assert_same(tmp_path, alone)
     assert status(tmp_path)["state"] == "finished"
     lost = {fault["actor"].split("-")[0]: fault["done"] for fault in status(tmp_path)["faults"]}
-    assert lost == {"collector": "replaced", "learner": "restarted from a checkpoint"}
+    assert lost == {"rollout_worker": "replaced", "learner_worker": "restarted from a checkpoint"}
     assert [row["step"] for row in read_metrics(tmp_path / "metrics.jsonl")] == list(range(6))
 
 
@@ -136,7 +117,7 @@ def test_what_is_lost_on_its_way_is_a_loss_of_who_returned_it(machines: Machines
 
     with ray.init(machines.cluster.address, log_to_driver=False):
         actor = ray.remote(concurrency_groups={"health": 1})(Generous).options(num_cpus=1).remote()
-        call = Call(actor, "give", (), 60.0, starting=True)
+        call = Call(actor, 60.0, True, Generous.give)
         assert ray.wait([call.reply], timeout=60, fetch_local=False)[0]  # it stays where it is
         machines.lose(machines.with_process(processes("Generous")[0]))
         ray.wait([call.reply], timeout=60)

@@ -1,7 +1,8 @@
-"""Which collector does which job with which weights; their processes are objects of this one."""
+"""Which rollout worker does which job with which weights, with workers of this process."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,8 +11,8 @@ import torch
 from at2po_agents.config.cluster import ClusterOptions
 from at2po_agents.config.train import TrainConfig, override
 from at2po_agents.rollout.expansion import Chains
+from at2po_agents.workers.base import Job
 from at2po_agents.workers.ray.tasks import Task, Weights
-from at2po_agents.workers.rollout_worker import Job
 
 ray = pytest.importorskip("ray", reason="needs the extra `ray`")
 
@@ -21,74 +22,70 @@ from at2po_agents.workers.ray.calls import ActorLostError  # noqa: E402
 pytestmark = pytest.mark.slow  # which is where Ray is installed
 
 
-class Collector:
-    """Notes what it is asked for, and does it when it is told to."""
+class Worker:
+    """Notes what it is asked for, and does it."""
 
     def __init__(self, number: int) -> None:
-        self.number, self.alive, self.slow = number, True, False
+        self.number, self.alive = number, True
         self.asked: list[tuple[Any, ...]] = []
 
 
 class Call:
-    """What a collector is at."""
+    """What a rollout worker is at."""
 
-    def __init__(self, actor: Collector, method: str, arguments: Any, *_: Any, **how: Any) -> None:
-        self.actor, self.method = actor, method
-        actor.asked.append((method, *arguments))
+    def __init__(
+        self, actor: Worker, stall_s: float, starting: bool, method: Callable[..., Any], *given: Any
+    ) -> None:
+        self.actor, self.method = actor, method.__name__
+        actor.asked.append((self.method, *given))
 
     def done(self) -> bool:
         if not self.actor.alive:
             raise ActorLostError("died")
-        return not self.actor.slow
+        return True
 
     def result(self) -> Any:
-        return ([], [], []) if self.method == "collect" else None
+        return ([], [], []) if self.method == "grow_trees" else None
 
 
 @pytest.fixture
-def made(monkeypatch: pytest.MonkeyPatch) -> list[Collector]:
-    """All collectors that were ever started."""
+def made(monkeypatch: pytest.MonkeyPatch) -> list[Worker]:
+    """All rollout workers that were ever started."""
     monkeypatch.setattr(pool, "Call", Call)
     monkeypatch.setattr(pool.ray, "kill", lambda actor: None)
     return []
 
 
-def collectors(made: list[Collector], size: int = 3) -> pool.CollectorPool:
-    def make(number: int) -> Collector:
-        made.append(Collector(number))
+def three(made: list[Worker]) -> pool.RolloutPool:
+    def make(number: int) -> Worker:
+        made.append(Worker(number))
         return made[-1]
 
-    return pool.CollectorPool(make, size, 60.0, lambda actor, why: None)
-
-
-def tasks(weights: Weights) -> list[Task]:
-    return [Task(share, weights) for share in Job((5, 6, 7), Chains(1)).shares(3)]
-
-
-def questions(collector: Collector) -> list[int]:
-    return [number for _, job, *_ in collector.asked for number in job.questions]
+    return pool.RolloutPool(make, 3, 60.0, lambda actor, why: None)
 
 
 @pytest.mark.parametrize(("boxes", "taken"), [([["a"]], "aaa"), ([["a"], ["b"], ["c"]], "abc")])
-def test_a_collector_takes_the_box_of_its_rank_if_every_rank_has_one(
-    boxes: list[list[str]], taken: str, made: list[Collector]
+def test_a_worker_takes_the_box_of_its_rank_if_every_rank_has_one(
+    boxes: list[list[str]], taken: str, made: list[Worker]
 ) -> None:
-    group = collectors(made)
-    for task in tasks(Weights(4, boxes)):
-        group.submit(task)
-    group.tick()
+    workers = three(made)
+    for part in Job((5, 6, 7), Chains(1)).split(3):
+        workers.submit(Task(part, Weights(4, boxes)))
+    workers.tick()
     assert [each.asked[0][2:] for each in made] == [([box],) for box in taken]
 
 
 @pytest.mark.parametrize(
     ("transport", "handing"), [("object-store", [0]), ("nixl", [0]), ("cuda_ipc", [0, 1, 2])]
 )
-def test_ranks_hand_out_weights_to_all_collectors_or_each_to_one(
+def test_ranks_hand_out_weights_to_all_workers_or_each_to_one(
     transport: Any, handing: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(actors.ray, "put", lambda state, **how: (state, how))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name)  # as if nixl was there
-    options = ClusterOptions(collectors=3, learners=3, colocate=True, transport=transport)
+    options = ClusterOptions(
+        rollout_workers=3, learner_workers=3, colocate=True, transport=transport
+    )
 
     class Learning:
         state = torch.ones(2)
@@ -112,61 +109,11 @@ def test_ranks_hand_out_weights_to_all_collectors_or_each_to_one(
     assert found == handing
 
 
-def test_who_was_sent_no_weights_does_no_job_and_the_others_do_it(made: list[Collector]) -> None:
-    group, weights = collectors(made), Weights(4, [])
-    group.sent(4)
-    work = tasks(weights)
-    for task in work:
-        group.submit(task)
-    group.tick()
+def test_a_worker_that_is_lost_before_it_sleeps_is_replaced(made: list[Worker]) -> None:
+    workers = three(made)
     made[1].alive = False
-    for each in made:
-        each.slow = True
-    group.tick()
-    assert [each.number for each in made] == [0, 1, 2, 1]
-    assert not group.stranded  # the job that was lost waits for one of the two that are at work
-    made[0].slow = False
-    while any(task.trees is None for task in work[:2]):
-        group.tick()
-    assert questions(made[0]) == [5, 6]
-    assert questions(made[3]) == []
-    group.sent(4)
-    group.submit(Task(Job((8,), Chains(1)), weights))
-    made[0].slow = True
-    group.tick()
-    group.submit(Task(Job((9,), Chains(1)), weights))
-    group.tick()
-    assert questions(made[0]) == [5, 6, 8]
-    assert questions(made[3]) == [9]
-
-
-def test_jobs_are_stranded_until_the_weights_that_they_want_are_sent(made: list[Collector]) -> None:
-    group = collectors(made, 1)
-    for version in (0, 1):
-        task = Task(Job((version,), Chains(1)), Weights(version, []))
-        group.submit(task)
-        group.tick()
-        assert group.stranded
-        group.sent(version)
-        group.tick()
-        assert not group.stranded
-        group.tick()
-        assert task.trees == []
-    group.forget()  # as when the learner begins again: weights of one number may be others then
-    group.submit(Task(Job((2,), Chains(1)), Weights(1, [])))
-    group.tick()
-    assert group.stranded
-    group.sent(1)
-    group.renew()
-    group.tick()
-    assert group.stranded
-    assert len(made) == 2
-
-
-def test_a_method_for_all_reaches_also_who_replaces_another(made: list[Collector]) -> None:
-    group = collectors(made)
-    made[1].alive = False
-    group.call_all("ready")
+    workers.sleep()
     assert [(each.number, each.asked) for each in made] == [
-        (number, [("ready",)]) for number in (0, 1, 2, 1)
+        *((number, [("sleep",)]) for number in (0, 1, 2)),
+        (1, []),  # it has no engine yet
     ]

@@ -8,12 +8,18 @@ from typing import Any
 
 import pytest
 
+from at2po_agents.algorithms import GRPO
 from at2po_agents.config.train import TrainConfig, override
 from at2po_agents.errors import ToolsUnavailableError
+from at2po_agents.learner.checkpoint import latest
+from at2po_agents.monitoring.status import read_status
 from at2po_agents.policy.loading import load_model
 from at2po_agents.rollout.expansion import Chains
+from at2po_agents.training.trainer import Trainer
 from at2po_agents.tree import RolloutTree
-from at2po_agents.workers.rollout_worker import MAX_ROLLOUT_RETRIES, Job, RolloutWorker, make_envs
+from at2po_agents.workers.base import Job
+from at2po_agents.workers.rollout_worker import MAX_ROLLOUT_RETRIES, RolloutWorker, make_envs
+from tests.at2po_agents.training.runs import small
 
 JOB = Job((3, 4, 5), Chains(2), seed=1)
 
@@ -56,7 +62,7 @@ def worker(failures: int = 0, there: bool | None = True) -> tuple[RolloutWorker,
 
 
 def collect(made: RolloutWorker) -> list[RolloutTree]:
-    return made.collect(JOB, load_model("mini")[0].state_dict())
+    return made.grow_trees(JOB, load_model("mini")[0].state_dict())
 
 
 def flags(trees: Sequence[RolloutTree]) -> set[str]:
@@ -102,36 +108,25 @@ def test_a_tool_of_this_process_is_never_waited_for() -> None:
     assert len(tool.asked) == 1
 
 
-def test_shares_keep_order_and_numbers() -> None:
+def test_parts_keep_order_and_numbers() -> None:
     job = Job(tuple(range(10, 17)), Chains(1), first=2)
-    shares = job.shares(3)
-    assert [share.questions for share in shares] == [(10, 11), (12, 13), (14, 15, 16)]
-    assert [share.first for share in shares] == [2, 4, 6]
-    assert len(Job((1,), Chains(1)).shares(4)) == 1
+    parts = job.split(3)
+    assert [part.questions for part in parts] == [(10, 11), (12, 13), (14, 15, 16)]
+    assert [part.first for part in parts] == [2, 4, 6]
+    assert len(Job((1,), Chains(1)).split(4)) == 1
 
 
 def test_a_pause_keeps_what_was_learned_and_the_run_goes_on(tmp_path: Path) -> None:
-    import json
-
-    from at2po_agents.algorithms import GRPO
-    from at2po_agents.learner.checkpoint import latest
-    from at2po_agents.training.trainer import Trainer
-
-    settings: dict[str, Any] = {
-        "env_options": {"questions": 20},
-        "eval.env_options": {"questions": 4},
+    changes: dict[str, Any] = {
         "algorithm": GRPO(chains=2),
         "steps": 2,
         "rollout.questions_per_step": 2,
-        "optim.mini_batches": 1,
-        "eval.every": 0,
-        "eval.questions": 4,
-        "checkpoint.every": 50,
         "rollout.max_response_tokens": 200,
+        "eval.every": 0,
+        "checkpoint.every": 50,
     }
-    Trainer(override(TrainConfig(), {**settings, "out": tmp_path / "whole"})).run()
-    config = override(TrainConfig(), {**settings, "out": tmp_path / "run"})
-    trainer = Trainer(config)
+    Trainer(small(tmp_path / "whole", **changes)).run()
+    trainer = Trainer(small(tmp_path / "run", **changes))
     learn = trainer.workers.learn
 
     def then_away(*arguments: Any) -> Any:
@@ -142,15 +137,15 @@ def test_a_pause_keeps_what_was_learned_and_the_run_goes_on(tmp_path: Path) -> N
     trainer.workers.learn = then_away  # type: ignore[method-assign]
     with pytest.raises(ToolsUnavailableError):
         trainer.run()
-    status = json.loads((tmp_path / "run" / "status.json").read_text())
-    assert (status["state"], status["step"]) == ("paused", 1)
-    assert "bring them back" in status["why"]
+    status = read_status(tmp_path / "run")
+    assert (status.state, status.step) == ("paused", 1)
+    assert "bring them back" in (tmp_path / "run" / "status.json").read_text()
     found = latest(tmp_path / "run" / "checkpoints", trainer.identity)
     assert found is not None
     assert found.path.name == "step_000001"
-    Trainer(override(TrainConfig(), {**settings, "out": tmp_path / "run", "resume": True})).run()
-    status = json.loads((tmp_path / "run" / "status.json").read_text())
-    assert (status["state"], status["step"]) == ("finished", 2)
+    Trainer(small(tmp_path / "run", **changes, resume=True)).run()
+    status = read_status(tmp_path / "run")
+    assert (status.state, status.step) == ("finished", 2)
     ends = [
         (tmp_path / name / "checkpoints" / "step_000002" / "model.safetensors").read_bytes()
         for name in ("whole", "run")

@@ -11,9 +11,8 @@ import pytest
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from at2po_agents.algorithms import ATPO
 from at2po_agents.config.cluster import ClusterOptions
-from at2po_agents.config.train import TrainConfig, override
+from at2po_agents.config.train import TrainConfig
 from at2po_agents.engines import Engine, make_engine
 from at2po_agents.errors import ConfigError
 from at2po_agents.learner.logprobs import flat_logprobs
@@ -29,7 +28,8 @@ from tests.at2po_agents.engines.engine_contract import (
     make_tokenizer,
 )
 from tests.at2po_agents.engines.vllm_takes_over import TakesOver
-from tests.at2po_agents.training.test_torchrun import torchrun, weights
+from tests.at2po_agents.training.runs import small, weights
+from tests.at2po_agents.training.test_torchrun import torchrun
 
 pytest.importorskip("vllm", reason="needs vLLM: run `make test-vllm`")
 ray = pytest.importorskip("ray", reason="needs the extra `ray`")
@@ -118,26 +118,16 @@ def off(model: PreTrainedModel, trees: list[RolloutTree]) -> float:
 
 
 def two_steps(out: Path, **changes: Any) -> TrainConfig:
-    return override(
-        TrainConfig(),
-        {
-            "env_options": {"questions": 50, "seed": 1},
-            "eval.env_options": {"split": "test", "questions": 4, "seed": 2},
-            "algorithm": ATPO(chains=3, iterations=1, beam=2),
-            "steps": 2,
-            "rollout.questions_per_step": 4,
-            "optim.mini_batches": 1,
-            "optim.learning_rate": 1e-3,
-            "rollout.max_response_tokens": 300,
-            "eval.every": 1,
-            "eval.questions": 4,
-            "checkpoint.every": 1,
-            "engine.name": "vllm",
-            "engine.options": {"cache_bytes": 1 << 26},
-            "out": out,
-            **changes,
-        },
-    )
+    usual: dict[str, Any] = {
+        "steps": 2,
+        "rollout.questions_per_step": 4,
+        "eval.every": 1,
+        "eval.questions": 4,
+        "checkpoint.every": 1,
+        "engine.name": "vllm",
+        "engine.options": {"cache_bytes": 1 << 26},
+    }
+    return small(out, **(usual | changes))
 
 
 def assert_sampled_with_the_weights_of_every_update(out: Path, updated: Any) -> None:
@@ -153,9 +143,8 @@ def assert_sampled_with_the_weights_of_every_update(out: Path, updated: Any) -> 
     assert off(before, grown[1]) > 1e-2
 
 
-@pytest.mark.parametrize("transport", ["object-store", "broadcast"])
-def test_collectors_sample_with_the_weights_of_every_update(transport: Any, tmp_path: Path) -> None:
-    options = ClusterOptions(collectors=2, learners=1, transport=transport)
+def test_rollout_workers_sample_with_the_weights_of_every_update(tmp_path: Path) -> None:
+    options = ClusterOptions(rollout_workers=2, learner_workers=1)
     Trainer(two_steps(tmp_path, cluster=options)).run()
     assert_sampled_with_the_weights_of_every_update(tmp_path, weights(tmp_path, step=1))
 

@@ -1,4 +1,4 @@
-"""Tree search: once the chains of a tree are complete, some of their turns are sampled again."""
+"""AT2PO's expansion: complete chains fork by entropy, or at random, which is its baseline."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 from numpy.random import Generator
 
 from at2po_agents.rollout.expansion.base import at_least
-from at2po_agents.rollout.expansion.entropy import Entropy, turn_entropy
+from at2po_agents.rollout.expansion.entropy_measures import Entropy, turn_entropy
 from at2po_agents.tree import Node, RolloutTree
 
 Rule = Literal["released", "paper"]
@@ -17,7 +17,40 @@ Rule = Literal["released", "paper"]
 
 
 @dataclass(frozen=True)
-class EntropyGuided:
+class _TreeSearch:
+    """Chains are played to their ends; then, `iterations` times, `beam` turns are sampled again."""
+
+    chains: int = 10
+    iterations: int = 2
+    beam: int = 6
+
+    by_turn: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        """Check the fields."""
+        at_least("chains", self.chains, 1)
+        at_least("iterations", self.iterations, 0)
+        at_least("beam", self.beam, 1)
+
+    def initial(self) -> int:
+        """Return the number of chains that start at the root."""
+        return self.chains
+
+    def forks(self, tree: RolloutTree, iteration: int, rng: Generator) -> list[Node]:
+        """Return the parents of the chosen candidates; the root stands for itself."""
+        # The root and all turns that led on to another one, breadth first.
+        candidates = [node for node in tree.nodes() if not node.is_leaf]
+        if iteration >= self.iterations or not candidates:
+            return []
+        return [_origin(node) for node in self.chosen(candidates, rng)]
+
+    def chosen(self, candidates: Sequence[Node], rng: Generator) -> list[Node]:
+        """Return `beam` candidates, which may repeat."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class EntropyGuided(_TreeSearch):
     """AT2PO's expansion: sample again the turns that surprised the policy most.
 
     A tree ends with `chains + iterations * beam` leaves. Only turns that led on to another turn
@@ -36,38 +69,28 @@ class EntropyGuided:
             the root stands in only where there is no other candidate.
         entropy: The estimate of H.
 
-    Source: AT2PO paper Algorithm 1; "released" as in its code. Cycling is in the code only.
+    Source: AT2PO (arXiv 2601.04767), Algorithm 1; "released" as `sample_expansion_nodes` in
+    vllm_rollout_with_tools_tree_offline.py of github.com/zzfoutofspace/ATPO at 98e60f6. Cycling is
+    in the code only.
     """
 
-    chains: int = 10
-    iterations: int = 2
-    beam: int = 6
     penalty: float = 0.05
     rule: Rule = "released"
     entropy: Entropy = "surprisal"
 
-    by_turn: ClassVar[bool] = False
-
     def __post_init__(self) -> None:
         """Check the fields."""
-        _check(self.chains, self.iterations, self.beam)
+        super().__post_init__()
         at_least("penalty", self.penalty, 0)
 
-    def initial(self) -> int:
-        """Return the number of chains that start at the root."""
-        return self.chains
-
-    def forks(self, tree: RolloutTree, iteration: int, rng: Generator) -> list[Node]:
-        """Return the parents of the `beam` best candidates; the root stands for itself."""
-        candidates = _candidates(tree)
-        if iteration >= self.iterations or not candidates:
-            return []
+    def chosen(self, candidates: Sequence[Node], rng: Generator) -> list[Node]:
+        """Return the `beam` best candidates."""
         twin = _first_twins(candidates)
         if self.rule == "paper":
             candidates = candidates[1:] or candidates
         # sorted() is stable, so ties keep breadth-first order: shallower and earlier turns first.
         ranked = sorted(candidates, key=lambda node: self.score(node, twin[node]), reverse=True)
-        return [_origin(ranked[i % len(ranked)]) for i in range(self.beam)]
+        return [ranked[i % len(ranked)] for i in range(self.beam)]
 
     def score(self, node: Node, twin: Node | None = None) -> float:
         """Return entropy minus the penalty for the turns that already explore the same state.
@@ -82,7 +105,7 @@ class EntropyGuided:
 
 
 @dataclass(frozen=True)
-class RandomExpansion:
+class RandomExpansion(_TreeSearch):
     """Tree search without guidance: the turns to sample again are drawn uniformly.
 
     Attributes:
@@ -91,35 +114,14 @@ class RandomExpansion:
         beam: Forks K per expansion, at least 1; drawn without replacement while there are enough
             candidates, the root among them.
 
-    Source: `expansion_mode=random` of the released AT2PO code, the baseline of its Table 2.
+    Source: the baseline of Table 2 of AT2PO (arXiv 2601.04767); mode "random" in the file that
+    `EntropyGuided` names.
     """
 
-    chains: int = 10
-    iterations: int = 2
-    beam: int = 6
-
-    by_turn: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        """Check the fields."""
-        _check(self.chains, self.iterations, self.beam)
-
-    def initial(self) -> int:
-        """Return the number of chains that start at the root."""
-        return self.chains
-
-    def forks(self, tree: RolloutTree, iteration: int, rng: Generator) -> list[Node]:
-        """Return the parents of `beam` random candidates; the root stands for itself."""
-        candidates = _candidates(tree)
-        if iteration >= self.iterations or not candidates:
-            return []
+    def chosen(self, candidates: Sequence[Node], rng: Generator) -> list[Node]:
+        """Return `beam` random candidates."""
         drawn = rng.choice(len(candidates), self.beam, replace=len(candidates) < self.beam)
-        return [_origin(candidates[place]) for place in drawn]
-
-
-def _candidates(tree: RolloutTree) -> list[Node]:
-    """Return the root and all turns that led on to another one, breadth first."""
-    return [node for node in tree.nodes() if not node.is_leaf]
+        return [candidates[place] for place in drawn]
 
 
 def _first_twins(nodes: Sequence[Node]) -> dict[Node, Node]:
@@ -136,9 +138,3 @@ def _first_twins(nodes: Sequence[Node]) -> dict[Node, Node]:
 def _origin(node: Node) -> Node:
     """Return the node under which a fork of `node` starts."""
     return node if node.parent is None else node.parent
-
-
-def _check(chains: int, iterations: int, beam: int) -> None:
-    at_least("chains", chains, 1)
-    at_least("iterations", iterations, 0)
-    at_least("beam", beam, 1)

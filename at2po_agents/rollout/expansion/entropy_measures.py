@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # it takes seconds, and settings do without it
     from transformers import PreTrainedTokenizerBase
 
 Entropy = Literal["surprisal", "full", "query"]
-"""Per token -log p of the sampled one (AT2PO paper Eq. 2), or the entropy of the whole
+"""Per token -log p of the sampled one (AT2PO, arXiv 2601.04767, Eq. 2), or the entropy of the whole
 distribution (only where the engine was asked for it), or -log p within the tool call's text."""
 
 
