@@ -46,7 +46,7 @@ AT2PO = [sys.executable, "-m", "at2po_agents"]
         ("train --algorithm os:system", "expected a dataclass with name"),
         ("train --algorithm sys:exit", "expected a dataclass with name"),
         ("train --algorithm pathlib:Path", "expected a dataclass with name"),
-        ("train --algorithm os:", "AttributeError"),
+        ("train --algorithm os:", "extends at2po_agents.algorithms.Algorithm"),
         ("train --lora.rank 2 --lora.targets (", "lora.targets: expected all-linear or a regular"),
         ("train --optim.learning-rate 1e300", "optim.learning_rate: expected a number above 0"),
         ("train --optim.weight-decay inf", "weight_decay: expected a number"),

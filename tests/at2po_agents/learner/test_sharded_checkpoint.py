@@ -93,10 +93,10 @@ def write(group: DataParallelGroup, root: Path, kind: str) -> tuple[State, State
     """Save before, between and after two updates; return the states after them."""
     made = worker(group, kind)
     made.save(root, 0, **FACTS)
-    made.update(BATCHES[0], 0)
+    made.learner.update(BATCHES[0], 0)
     between = state(made)
     made.save(root, 1, **FACTS)
-    made.update(BATCHES[1], 1)
+    made.learner.update(BATCHES[1], 1)
     made.save(root, 2, **FACTS)
     made.wait_for_checkpoint()
     return between, state(made)
@@ -106,7 +106,7 @@ def go_on(group: DataParallelGroup, root: Path, kind: str) -> tuple[State, State
     """Do the second update again, from the checkpoint before it."""
     made = worker(group, kind, checkpoint.load(root / "step_000001", "run"))
     between = state(made)
-    made.update(BATCHES[1], 1)
+    made.learner.update(BATCHES[1], 1)
     return between, state(made)
 
 
@@ -146,7 +146,7 @@ def test_ranks_that_save_learn_what_one_process_does(written: dict[Any, Any]) ->
 
 def go_on_from_the_start(group: DataParallelGroup, before: Checkpoint) -> tuple[State, None]:
     made = worker(group, "float64", before)
-    made.update(BATCHES[0], 0)
+    made.learner.update(BATCHES[0], 0)
     return state(made), None
 
 
@@ -186,7 +186,7 @@ def save_and_spoil(group: DataParallelGroup, root: Path, spoiled: Path) -> State
     from at2po_agents.learner import fsdp as sharding
 
     made = worker(group, "float64")
-    made.update(BATCHES[0], 0)
+    made.learner.update(BATCHES[0], 0)
     then = state(made)
     facts = {**FACTS, "extra": {"questions": 1}}
     if group.is_main:

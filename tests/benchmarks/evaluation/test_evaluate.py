@@ -76,7 +76,7 @@ def test_a_policy_is_judged_as_in_training(env: Any) -> None:
     words = Tokenizer(models.WordLevel(dict(list(known.items())[:VOCABULARY]), unk_token="?"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<end>", unk_token="?")
-    engine = TransformersEngine(tiny_model("llama"), tokenizer)
+    engine = TransformersEngine(tiny_model("llama", seed=1), tokenizer)
     limits = {"max_prompt_tokens": 100, "max_response_tokens": 150, "context": 256}
     agent = PolicyAgent(engine, tokenizer, stop=env.core.dialect.stop, **limits)
     report = evaluate(agent, env, limit=12, batch=5)
