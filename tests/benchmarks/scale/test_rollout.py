@@ -116,7 +116,7 @@ def test_barriers_are_never_faster(seed: int, max_batch: int, tool: float) -> No
 @given(seeds, st.booleans())
 def test_reuse_is_never_slower(seed: int, rounds: bool) -> None:
     plans = draw(seed, step=replace(SMALL, tool_seconds=0.0))
-    kept, anew = (
+    kept, again = (
         collect(plans, SOME, rounds=rounds, reuse=reuse).seconds for reuse in (True, False)
     )
-    assert kept <= anew + 1e-9
+    assert kept <= again + 1e-9
