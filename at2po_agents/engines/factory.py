@@ -61,7 +61,7 @@ def make_engine(
         )
     if "url" in options:
         require("httpx2", 'engine "vllm" with a url', ConfigError)
-        from at2po_agents.engines.vllm.server import VLLMServerEngine
+        from at2po_agents.engines.vllm.server_client import VLLMServerEngine
 
         _check_options(options, _SERVER)
         return VLLMServerEngine(model, tokenizer, max_batch=max_batch, **options)

@@ -1,4 +1,4 @@
-"""Retries of requests over HTTP: exponential backoff, `Retry-After`, deadlines; for all clients."""
+"""The loop that retries requests over HTTP: exponential backoff, `Retry-After`, deadlines."""
 
 from __future__ import annotations
 

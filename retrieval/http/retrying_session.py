@@ -1,4 +1,4 @@
-"""Where a request to a retrieval server is retried until its deadline: below `RemoteRetriever`."""
+"""Sessions with a retrieval server, below `RemoteRetriever`; `retry_policy` holds the retry loop."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ class TakesOver:
         self, model: Any, tokenizer: Any, *, max_batch: int = 64, **options: Any
     ) -> Engine:
         ends = Vocabulary(model, tokenizer).ends
-        shape = (model.config.to_json_string(), ends, len(tokenizer))
+        shape = (model.config.to_json_string(), model.dtype, ends, len(tokenizer))
         if self._take_over((*shape, max_batch, options), model):
             return self.engine  # type: ignore[no-any-return]
         self.close()
