@@ -1,4 +1,4 @@
-"""Sessions with a retrieval server, below `RemoteRetriever`; `retry_policy` holds the retry loop."""
+"""Sessions with a retrieval server for `RemoteRetriever`; `retry_policy` holds the retry loop."""
 
 from __future__ import annotations
 
