@@ -46,7 +46,6 @@ _NAMES = {
     "config.train": "TrainConfig dump_config load_config",
     "engines": "Completion Engine Request TransformersEngine make_engine",
     "learner.learner": "Learner",
-    "objective": "advantages losses ratios",
     "policy.chat_template": "QWEN3_TEMPLATE check_chat_template",
     "policy.loading": "load_model load_policy",
     "rollout.agents": "Reply",
@@ -58,8 +57,12 @@ _NAMES = {
     "tree": "Node RolloutTree",
 }
 _HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
+_MODULES = {
+    path.rpartition(".")[2]: path
+    for path in ("algorithms", "objective.advantages", "objective.losses", "objective.ratios")
+}
 
-__all__ = ["algorithms", *_HOMES]
+__all__ = [*_MODULES, *_HOMES]
 
 
 def __getattr__(name: str) -> object:
@@ -67,11 +70,11 @@ def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        home = import_module(f"{__name__}.{_HOMES.get(name, name)}")
+        home = import_module(f"{__name__}.{_MODULES.get(name) or _HOMES[name]}")
     except ModuleNotFoundError as error:
         from retrieval.extras import install_advice
 
         if advice := install_advice(error):
             raise ModuleNotFoundError(advice, name=error.name) from error
         raise
-    return getattr(home, name) if name in _HOMES else home
+    return home if name in _MODULES else getattr(home, name)

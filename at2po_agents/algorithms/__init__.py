@@ -57,9 +57,18 @@ def find(name: str) -> type[Algorithm]:
         try:
             found = pkgutil.resolve_name(name)
         except (Exception, SystemExit) as error:  # a module of others may do anything meanwhile
+            module = name.partition(":")[0]
+            absent = isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(
+                f"{error.name}."
+            )
             raise ConfigError(
                 f"algorithm {name!r}: expected an importable module:Class, found "
-                f"{type(error).__name__}: {error}; put the module on PYTHONPATH"
+                f"{type(error).__name__}: {error}; "
+                + (
+                    "put the module on PYTHONPATH"
+                    if absent
+                    else f"mend {module}, or the class's name"
+                )
             ) from error
         return _checked(name, found)
     if name not in REGISTRY:

@@ -91,7 +91,7 @@ def _spec(env_id: str) -> EnvSpec:
     except (gymnasium.error.Error, ImportError, TypeError, ValueError) as error:
         raise EnvironmentNotFoundError(
             f"expected the id of an environment, found {env_id!r}: {error}; ids of other packages "
-            "are written module:namespace/Name-v0"
+            "are written module:namespace/Name-v0, with the module on PYTHONPATH"
         ) from error
 
 

@@ -189,3 +189,22 @@ assert at2po_agents.losses.clipped and at2po_agents.advantages.check and Trainer
 assert not hasattr(at2po_agents, "nothing")
 """)
     assert done.returncode == 0, done.stderr
+
+
+def test_every_public_name_may_be_the_first_that_is_asked_for() -> None:
+    code = """
+import importlib, sys
+for name in importlib.import_module("at2po_agents").__all__:
+    for module in [m for m in sys.modules if m.partition(".")[0] == "at2po_agents"]:
+        del sys.modules[module]
+    print(name, type(getattr(importlib.import_module("at2po_agents"), name)).__name__)
+"""
+    done = python(code)
+    assert done.returncode == 0, done.stderr
+    found = dict(line.split() for line in done.stdout.splitlines())
+    assert {name for name, kind in found.items() if kind == "module"} == {
+        "advantages",
+        "algorithms",
+        "losses",
+        "ratios",
+    }
