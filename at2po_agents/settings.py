@@ -128,8 +128,12 @@ class Range:
         return over and value <= self.most and value < math.inf
 
     def __str__(self) -> str:
-        least = f"above {self.least:.12g}" if self.above else f"of at least {self.least:.12g}"
-        return least if math.isinf(self.most) else f"{least} and at most {self.most:.12g}"
+        least = f"{'above' if self.above else 'of at least'} {_shown(self.least)}"
+        return least if math.isinf(self.most) else f"{least} and at most {_shown(self.most)}"
+
+
+def _shown(bound: float) -> str:
+    return str(bound) if isinstance(bound, int) else f"{bound:.12g}"
 
 
 COUNT_OF_BYTES = Range(0, 2**53)
@@ -161,8 +165,9 @@ class Settings:
             for name, hint in get_type_hints(cls, include_extras=True).items():
                 for allowed in _notes(hint, Range):
                     if (value := vars(self)[name]) not in allowed:
+                        kind = "number" if -math.inf < value < math.inf else "finite number"
                         raise ConfigError(
-                            f"{self.group}{name}: expected a number {allowed}, found {value}"
+                            f"{self.group}{name}: expected a {kind} {allowed}, found {value}"
                         )
 
 
@@ -314,6 +319,8 @@ def _spell(hint: object) -> str:
         return " or ".join(_spell(member) for member in get_args(hint))
     words = {bool: "true or false", int: "an integer", float: "a number"}
     words |= {str: "text", Path: "a path as text"}
+    if _is_group(hint):
+        return f"a table with {', '.join(item.name for item in fields(hint))}"
     return words.get(hint, "a table") if isinstance(hint, type) else "a table"
 
 

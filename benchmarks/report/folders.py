@@ -158,6 +158,11 @@ def _evaluation(folder: Path) -> ReportContent:
         return _evaluation_of_sets(folder, summary)
     check(SUMMARY, summary, ("agent", "env", "questions"), str(path), RunFolderError)
     cases = _episodes(folder / "episodes.jsonl")
+    if len(cases) < summary["questions"]:
+        raise RunFolderError(
+            f"{folder / 'episodes.jsonl'}: expected the {summary['questions']} episodes that "
+            f"summary.json counts, found {len(cases)}; evaluate again with the same --out"
+        )
     card = summary.get("card", summary)
     return ReportContent(
         name=folder.resolve().name,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, Future
-from functools import cache
 
 import httpx2
 
@@ -63,7 +63,7 @@ class EndpointClient:
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
         try:
-            host = httpx2.URL(url).host
+            self._host = httpx2.URL(url).host
         except httpx2.InvalidURL as error:
             raise ConfigError(f"url: expected an address, found {url!r}: {error}") from None
         self._url, self._key, self._timeout_s = url, key, timeout_s
@@ -71,16 +71,9 @@ class EndpointClient:
         self._retry = RetryPolicy(
             retries=retries, first_pause_s=0.5, longest_pause_s=60.0, sleep=sleep
         )
-        self._client = httpx2.AsyncClient(
-            headers={**_HEADERS, **({"Authorization": f"Bearer {key}"} if key else {})},
-            # Those of httpx2 begin again with every byte that arrives.
-            timeout=httpx2.Timeout(None, connect=_CONNECT_S),
-            transport=transport,
-            # A proxy may lead to the outside, never to this machine itself.
-            trust_env=host not in ("127.0.0.1", "::1", "localhost"),
-            verify=url.startswith("https:"),  # reading certificates takes some 20 ms
-            limits=httpx2.Limits(max_connections=None),
-        )
+        self._transport = transport
+        # Connections belong to the loop that they were opened on, a forked process has another one.
+        self._opened: tuple[asyncio.AbstractEventLoop, httpx2.AsyncClient] | None = None
         self._sent: set[Future[httpx2.Response]] = set()
 
     def post(
@@ -128,8 +121,11 @@ class EndpointClient:
                 sent.cancel()
 
     def close(self) -> None:
-        """Close the connections."""
-        asyncio.run_coroutine_threadsafe(self._client.aclose(), _event_loop()).result()
+        """Close the connections; the next request opens new ones."""
+        with self._lock:
+            opened, self._opened = self._opened, None
+        if opened is not None and opened[0] is _loop.running():
+            asyncio.run_coroutine_threadsafe(opened[1].aclose(), opened[0]).result()
 
     def _attempt(self, content: bytes, read: Callable[[object], Reply]) -> Reply:
         """Send a request once.
@@ -155,8 +151,9 @@ class EndpointClient:
 
     def _response(self, content: bytes) -> httpx2.Response:
         """Send a request, and wait until it has its whole reply or is cancelled."""
-        sent = asyncio.run_coroutine_threadsafe(self._send(content), _event_loop())
         with self._lock:
+            loop, client = self._connections()
+            sent = asyncio.run_coroutine_threadsafe(self._send(client, content), loop)
             self._sent.add(sent)
             if self._stopped.is_set():
                 sent.cancel()
@@ -173,11 +170,30 @@ class EndpointClient:
             with self._lock:
                 self._sent.discard(sent)
 
-    async def _send(self, content: bytes) -> httpx2.Response:
+    def _connections(self) -> tuple[asyncio.AbstractEventLoop, httpx2.AsyncClient]:
+        """The loop that carries requests, and the connections on it, opened now if need be."""
+        loop = _loop.running()
+        if self._opened is None or self._opened[0] is not loop:
+            self._opened = loop, self._client()
+        return self._opened
+
+    def _client(self) -> httpx2.AsyncClient:
+        return httpx2.AsyncClient(
+            headers={**_HEADERS, **({"Authorization": f"Bearer {self._key}"} if self._key else {})},
+            # Those of httpx2 begin again with every byte that arrives.
+            timeout=httpx2.Timeout(None, connect=_CONNECT_S),
+            transport=self._transport,
+            # A proxy may lead to the outside, never to this machine itself.
+            trust_env=self._host not in ("127.0.0.1", "::1", "localhost"),
+            verify=self._url.startswith("https:"),  # reading certificates takes some 20 ms
+            limits=httpx2.Limits(max_connections=None),
+        )
+
+    async def _send(self, client: httpx2.AsyncClient, content: bytes) -> httpx2.Response:
         received = bytearray()
         async with (
             asyncio.timeout(self._timeout_s),
-            self._client.stream("POST", self._url, content=content) as reply,
+            client.stream("POST", self._url, content=content) as reply,
         ):
             if (coding := reply.headers.get("content-encoding", "identity")) != "identity":
                 raise httpx2.DecodingError(
@@ -212,13 +228,32 @@ class EndpointClient:
         return text.replace(self._key, "<key>") if self._key else text
 
 
-@cache
-def _event_loop() -> asyncio.AbstractEventLoop:
-    """Return the loop that carries the requests of all clients, in a thread of its own.
+class _EventLoop:
+    """The loop that carries the requests of all clients of a process, in a thread of its own.
 
     A request on it can be cancelled from any thread and at any byte; one that blocks a thread can
     not.
     """
-    loop = asyncio.new_event_loop()
-    threading.Thread(target=loop.run_forever, name="endpoints", daemon=True).start()
-    return loop
+
+    def __init__(self) -> None:
+        self.forget()
+        # A forked process has no thread but the one that forked.
+        os.register_at_fork(after_in_child=self.forget)
+
+    def forget(self) -> None:
+        """Start a new loop when one is asked for."""
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def running(self) -> asyncio.AbstractEventLoop:
+        """Return the loop, started now if it was not."""
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                threading.Thread(
+                    target=self._loop.run_forever, name="endpoints", daemon=True
+                ).start()
+            return self._loop
+
+
+_loop = _EventLoop()

@@ -134,7 +134,7 @@ def test_train_config_stays_small_and_every_field_is_explained(
         ("kind = 'c'", "kind: expected 'a' or 'b', found 'c' (str)"),
         ("out = ''", "out: expected a path, found ''"),
         ("out = 3", "out: expected a path as text, found 3 (int)"),
-        ("inner = 3", "inner: expected a table, found 3 (int)"),
+        ("inner = 3", "inner: expected a table with chains, found 3 (int)"),
         ("[inner]\nchains = '3'", "inner.chains: expected an integer, found '3' (str)"),
         ("[options]\nk = [1]", "options.k: expected true or false or an integer or a number"),
         ("steps = ", "expected TOML, found"),

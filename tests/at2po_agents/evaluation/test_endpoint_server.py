@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import signal
 import socket
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -260,3 +263,39 @@ def test_an_agent_that_was_interrupted_can_be_asked_again(env: Any) -> None:
         asked._stopped.set()
         report = evaluate(asked, env, limit=3)
     assert report.questions == 3 and not report.failed
+
+
+def test_threads_that_ask_at_once_share_one_loop(env: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop = env.core.dialect.stop
+    with serving(env) as server, asking(server.server_port, stop, concurrency=32) as asked:
+        prompts = [(env.core.begin(question)[1],) for question in env.questions[:4]] * 16
+        for _ in range(3):
+            asked.close()
+            endpoint_http._loop.forget()  # as in a process that has asked nothing yet
+            threads = {thread for thread in threading.enumerate() if thread.name == "endpoints"}
+            assert not any(reply.error for reply in asked.act(prompts))
+            started = set(threading.enumerate()) - threads
+            assert sum(thread.name == "endpoints" for thread in started) == 1
+
+
+def test_an_agent_that_was_closed_opens_new_connections(env: Any) -> None:
+    prompt, stop = env.core.begin(env.questions[0])[1], env.core.dialect.stop
+    with serving(env) as server, asking(server.server_port, stop) as asked:
+        first = asked.act([(prompt,)])
+        asked.close()
+        asked.close()
+        assert asked.act([(prompt,)]) == first
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+def test_a_forked_process_asks_on_a_loop_of_its_own(env: Any) -> None:
+    prompt, stop = env.core.begin(env.questions[0])[1], env.core.dialect.stop
+    with serving(env) as server, asking(server.server_port, stop) as asked:
+        (reply,) = asked.act([(prompt,)])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of forks beside threads
+            child = os.fork()
+        if not child:
+            signal.alarm(20)
+            os._exit(0 if asked.act([(prompt,)]) == [reply] else 1)
+        assert os.waitpid(child, 0)[1] == 0

@@ -180,6 +180,13 @@ def test_a_summary_of_an_earlier_call_is_not_taken_for_that_of_all_episodes(
         read_folder(folder)
 
 
+def test_an_evaluation_that_lost_episodes_has_no_report(tmp_path: Path) -> None:
+    folder = evaluation(tmp_path / "A", "a", "b")
+    (folder / "episodes.jsonl").write_text("")
+    with pytest.raises(RunFolderError, match="expected the 2 episodes .* found 0; evaluate again"):
+        write_report(folder)
+
+
 @pytest.mark.parametrize("sets", [{}, {"../B": {}}, {"C": {}}, [], "A"])
 def test_a_suite_names_folders_of_its_own(tmp_path: Path, sets: Any) -> None:
     evaluation(tmp_path / "suite" / "A", "a")
