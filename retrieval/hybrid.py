@@ -12,7 +12,7 @@ from retrieval.protocol import Passage, Retriever, require_k
 
 RANK_CONSTANT = 60
 """Source: Cormack, Clarke & Büttcher 2009, "Reciprocal rank fusion outperforms Condorcet and
-individual rank learning methods", section 2: k = 60."""
+individual rank learning methods": k = 60."""
 
 
 class Hybrid:

@@ -33,7 +33,7 @@ class EncoderSettings:
         passage_prefix: What is put before a passage; None takes `"passage: "` for E5's models.
         max_tokens: Where longer texts are cut, >= 8.
 
-    Source: arXiv:2212.03533 (E5), section 3, for the prefixes; Search-R1,
+    Source: model card of huggingface.co/intfloat/e5-base-v2, for the prefixes; Search-R1,
     `search_r1/search/retrieval_server.py`, for model and length.
     """
 
