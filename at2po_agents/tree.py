@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from at2po_agents.errors import TreeError
 from at2po_envs import Outcome, State
+
+T = TypeVar("T")
 
 JsonObject = dict[str, Any]
 """What `json` makes of an object."""
@@ -110,16 +112,26 @@ _PLAIN = [
 
 
 def leaf_outcome(leaf: Node) -> Outcome:
-    """Return how the episode of a leaf ended.
+    """Return how the episode of a leaf ended; TreeError if it has not."""
+    return _of_leaf(leaf, leaf.outcome, "an outcome")
 
-    Raises:
-        TreeError: If it has not.
-    """
-    if leaf.outcome is None:
+
+def leaf_reward(leaf: Node) -> float:
+    """Return the reward of a leaf; TreeError if it has none."""
+    return _of_leaf(leaf, leaf.reward, "a reward")
+
+
+def leaf_state(leaf: Node) -> State:
+    """Return the environment's last state; TreeError if there is none, as in a tree from a file."""
+    return _of_leaf(leaf, leaf.state, "a state")
+
+
+def _of_leaf(leaf: Node, value: T | None, what: str) -> T:
+    if value is None:
         raise TreeError(
-            f"every leaf needs an outcome, found none at {leaf.key}; finish the chain first"
+            f"every leaf needs {what}, found none at {leaf.key}; finish the chain first"
         )
-    return leaf.outcome
+    return value
 
 
 class Row(NamedTuple):

@@ -9,7 +9,7 @@ from at2po_agents.algorithms.base import ClippedLoss
 from at2po_agents.objective import advantages
 from at2po_agents.rollout.expansion import Chains, Expansion
 from at2po_agents.rollout.expansion.base import at_least
-from at2po_agents.tree import Node, RolloutTree, leaf_outcome
+from at2po_agents.tree import Node, RolloutTree, leaf_outcome, leaf_reward
 
 Metric = Literal["em", "reward"]
 
@@ -64,7 +64,7 @@ class DAPO(ClippedLoss):
         dropped = leaf.outcome.dropped_tokens if leaf.outcome else 0
         length = dropped + sum(len(turn.sampled) + len(turn.inserted) for turn in turns)
         excess = min(length, self.max_length) - (self.max_length - self.buffer)
-        return advantages.leaf_reward(leaf) + min(-excess / self.buffer, 0.0)
+        return leaf_reward(leaf) + min(-excess / self.buffer, 0.0)
 
     def informative(self, tree: RolloutTree) -> bool:
         """Whether the group's rows differ, so that they have advantages at all."""

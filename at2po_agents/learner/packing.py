@@ -21,7 +21,7 @@ from at2po_agents.learner.partition import Slice, whole
 from at2po_agents.learner.tree_attention import Pattern, pattern
 from at2po_agents.objective.rows import Rows
 from at2po_agents.rollout.expansion.entropy_measures import entropy_mean_std, sampling_entropies
-from at2po_agents.tree import Node, RolloutTree
+from at2po_agents.tree import Node, RolloutTree, leaf_reward
 
 Index = NDArray[np.int64]
 
@@ -154,10 +154,7 @@ class _Builder:
         return _Place(start, stop, length, stop - 1 if stop > start else last, slots)
 
     def _row(self, leaf: Node, turns: list[Node], slots: list[Index]) -> None:
-        if leaf.reward is None:
-            raise TreeError(
-                f"every leaf needs a reward, found none at {leaf.key}; finish the chain"
-            )
+        self.rewards.append(leaf_reward(leaf))
         lengths = [len(node.sampled) for node in turns]
         credit = [
             node.advantage if leaf.row_advantage is None else leaf.row_advantage for node in turns
@@ -174,7 +171,6 @@ class _Builder:
             np.concatenate([sampling_entropies(node) for node in turns] or [np.zeros(0)])
         )
         self.logprobs.append(np.array([p for node in turns for p in node.logprobs], np.float64))
-        self.rewards.append(leaf.reward)
         self.truncated.append(leaf.truncated)
 
     def finish(

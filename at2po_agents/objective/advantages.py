@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
 from at2po_agents.errors import ConfigError, TreeError
-from at2po_agents.tree import Node, RolloutTree
+from at2po_agents.tree import Node, RolloutTree, leaf_reward
 
 LeafNorm = Literal["population", "sample", "none", "correct"]
 Value = Literal["child_softmax", "child_linear", "child_mean", "leaf_mean"]
@@ -175,19 +175,6 @@ def assign_forest_advantages(
     within = [a for g in groups for a in group_advantages([leaf_reward(leaf) for leaf in g])]
     across = group_advantages(rewards) if inter else [0.0] * len(rewards)
     _write_rows(tree, leaves, [a + b for a, b in zip(across, within, strict=True)])
-
-
-def leaf_reward(leaf: Node) -> float:
-    """Return the reward of a leaf.
-
-    Raises:
-        TreeError: If it has none.
-    """
-    if leaf.reward is None:
-        raise TreeError(
-            f"every leaf needs a reward, found none at {leaf.key}; finish the chain before credit"
-        )
-    return leaf.reward
 
 
 def check(kind: object, name: str, found: str) -> None:

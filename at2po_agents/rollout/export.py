@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from at2po_agents.errors import TreeError
-from at2po_agents.tree import Node, RolloutTree
+from at2po_agents.tree import Node, RolloutTree, leaf_reward
 from at2po_envs import Question
 from retrieval.storage.files import replace_own
 
@@ -158,11 +158,7 @@ def _rows(tree: RolloutTree) -> Iterable[FlatRow]:
     leaves = tree.leaves()
     shared = Counter(node for leaf in leaves for node in leaf.path())
     for leaf in leaves:
-        if leaf.reward is None:
-            raise TreeError(
-                f"every leaf needs a reward, found none at {leaf.key}; finish the chain"
-            )
-        yield _row(tree, leaf, leaf.reward, shared)
+        yield _row(tree, leaf, leaf_reward(leaf), shared)
 
 
 def _row(tree: RolloutTree, leaf: Node, reward: float, shared: Mapping[Node, int]) -> FlatRow:

@@ -38,7 +38,7 @@ from at2po_agents.training.prompts import askable_in_run
 from at2po_agents.training.run_folder import write_lines
 from at2po_agents.training.run_state import RunState
 from at2po_agents.training.step import StepResult, training_step
-from at2po_agents.tree import leaf_outcome
+from at2po_agents.tree import leaf_outcome, leaf_state
 from at2po_agents.workers.base import Job, Workers
 from at2po_agents.workers.local import LocalWorkers
 from at2po_agents.workers.rollout_worker import make_envs
@@ -243,11 +243,7 @@ class Trainer:
         job = Job(tuple(self.eval_asked), Chains(1), temperature=0.0, test=True)
         trees = self.workers.run_job(job)
         leaves = [tree.leaves()[0] for tree in trees]
-        records = [
-            self.eval_env.record(leaf.state, leaf_outcome(leaf))
-            for leaf in leaves
-            if leaf.state is not None
-        ]
+        records = [self.eval_env.record(leaf_state(leaf), leaf_outcome(leaf)) for leaf in leaves]
         write_lines(self._lines(run_folder.EPISODES), records)
         return evaluation_metrics(leaves), {"eval": time.monotonic() - clock}
 
