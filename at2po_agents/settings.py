@@ -8,6 +8,7 @@ import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from types import UnionType
 from typing import (
@@ -160,15 +161,22 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Check ranges now rather than when the settings are used."""
-        # A subclass that gives a field another default says nothing of its range.
-        for cls in type(self).__mro__:
-            for name, hint in get_type_hints(cls, include_extras=True).items():
-                for allowed in _notes(hint, Range):
-                    if (value := vars(self)[name]) not in allowed:
-                        kind = "number" if -math.inf < value < math.inf else "finite number"
-                        raise ConfigError(
-                            f"{self.group}{name}: expected a {kind} {allowed}, found {value}"
-                        )
+        ranges = _ranges(type(self))  # type: ignore[arg-type]  # mypy takes no class for hashable
+        for name, allowed in ranges:
+            if (value := vars(self)[name]) not in allowed:
+                kind = "number" if -math.inf < value < math.inf else "finite number"
+                raise ConfigError(f"{self.group}{name}: expected a {kind} {allowed}, found {value}")
+
+
+@cache
+def _ranges(cls: type[object]) -> list[tuple[str, Range]]:
+    """The fields that have a range, by a class or by those that it extends.
+
+    A subclass that gives a field another default says nothing of its range.
+    """
+    hints = (get_type_hints(base, include_extras=True) for base in cls.__mro__)
+    found = ((name, note) for own in hints for name in own for note in _notes(own[name], Range))
+    return list(dict.fromkeys(found))
 
 
 def check_url(name: str, text: str) -> None:
