@@ -135,6 +135,6 @@ def importance_weights(rows: Rows, old: Tensor, level: Ratio) -> Tensor:
     if rows.behavior_logprobs is None:
         raise ConfigError(
             "importance_cap needs rows.behavior_logprobs, those at sampling time, found none; "
-            " keep `logprobs` of every sampled token, or set importance_cap to 0"
+            "keep `logprobs` of every sampled token, or set importance_cap to 0"
         )
     return RATIOS[level](rows, old.detach(), rows.behavior_logprobs)

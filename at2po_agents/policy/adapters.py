@@ -40,7 +40,7 @@ def base_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def is_adapted_linear(module: nn.Module) -> bool:
     """Return whether a module is a linear layer with an adapter."""
-    return hasattr(module, "lora_A") and type(module.base_layer) is nn.Linear
+    return hasattr(module, "lora_A") and type(getattr(module, "base_layer", None)) is nn.Linear
 
 
 class _AdaptedLayer(Protocol):

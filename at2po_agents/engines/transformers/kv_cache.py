@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from transformers import AttentionInterface, Cache, PretrainedConfig
@@ -91,9 +93,8 @@ def _attention(
     key: Tensor,
     value: Tensor,
     attention_mask: Tensor | None,
-    dropout: float = 0.0,
     scaling: float | None = None,
-    **unused: object,
+    **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Attend as SDPA does, without repeating keys and values for grouped query heads.
 
@@ -103,7 +104,7 @@ def _attention(
     rows, heads, new, dim = query.shape
     if new > 1:
         return sdpa_attention_forward(
-            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling
+            module, query, key, value, attention_mask, scaling=scaling, **kwargs
         )
     grouped = query.reshape(rows, key.shape[1], heads // key.shape[1], dim)
     out = torch.nn.functional.scaled_dot_product_attention(
